@@ -1,0 +1,51 @@
+"""Leuko: differential counts of white blood cells from microscope images. Research use only.
+
+The names below are imported when they are first asked for, so ``import leuko`` stays quick and
+works without the extras that training and reports need.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "CLASSES": "leuko.taxonomy",
+    "LeukoError": "leuko.errors",
+    "Manifest": "leuko.manifest",
+    "ModelBundle": "leuko.bundle",
+    "Prediction": "leuko.prediction",
+    "PredictionTable": "leuko.prediction",
+    "Recipe": "leuko.recipe",
+    "audit_dataset": "leuko.data.audit",
+    "compare": "leuko.experiment.comparing",
+    "draw_dataset": "leuko.data.synth",
+    "evaluate": "leuko.experiment.evaluating",
+    "find_splits": "leuko.manifest",
+    "list_recipes": "leuko.recipe",
+    "load": "leuko.runtime.classifier",
+    "load_recipe": "leuko.recipe",
+    "read_csv": "leuko.manifest",
+    "read_folder": "leuko.manifest",
+    "read_split": "leuko.manifest",
+    "train": "leuko.training.run",
+    "write_balanced": "leuko.data.balance",
+}
+
+__all__ = ["__version__", *_EXPORTS]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'leuko' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

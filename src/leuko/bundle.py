@@ -1,0 +1,312 @@
+"""A model as it ships: a folder or one zip of numbers and text, checked when it is opened.
+
+No code comes out of a bundle. The network is an ONNX graph loaded from bytes, everything else is
+JSON, Markdown and plain arrays. Small golden pictures with the answers that were given when the
+bundle was written are asked again on loading, so a changed resize or scale fails loudly.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leuko.artifacts import (
+    RESEARCH_USE,
+    atomic_folder,
+    atomic_write,
+    check_schema,
+    digest_bytes,
+    digest_json,
+    restore_folder,
+    schema,
+)
+from leuko.errors import BundleError, DataError
+from leuko.imaging import PreprocessSpec
+from leuko.taxonomy import CLASSES
+
+__all__ = ["Goldens", "ModelBundle", "golden_pictures"]
+
+_MEMBERS: Final = ("bundle.json", "model.onnx", "goldens.npz", "card.md")
+_MAX_MEMBER: Final = 512 * 2**20
+_MAX_RATIO: Final = 200
+_GOLDEN_SIDE: Final = 96
+_GOLDEN_COUNT: Final = 4
+
+
+@dataclass(frozen=True)
+class Goldens:
+    """Pictures with the answers that a bundle promises for them.
+
+    Attributes
+    ----------
+    pictures : (K, 96, 96, 3) uint8, RGB
+        Before preprocessing.
+    probabilities : (K, 5) float32
+        As ONNX Runtime gave them when the bundle was written.
+    """
+
+    pictures: npt.NDArray[np.uint8]
+    probabilities: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ModelBundle:
+    """Everything that a classifier needs, and where it came from.
+
+    Attributes
+    ----------
+    name : str
+        Short name.
+    onnx : bytes
+        Graph with input ``pixels`` (N, h, w, 3) float32 RGB 0-255 and output ``probabilities``
+        (N, 5) float32 in class order.
+    preprocess : PreprocessSpec
+        How a picture becomes the input.
+    card : str
+        Markdown for people.
+    goldens : Goldens
+        Checked by the runtime on loading.
+    parameters : int
+        Number of weights.
+    calibration, thresholds, provenance, validation : dict
+        Plain JSON values: how probabilities were calibrated, what is decided on them, digests
+        of recipe and manifest with versions and seed, and figures on grouped validation.
+    """
+
+    name: str
+    onnx: bytes
+    preprocess: PreprocessSpec
+    card: str
+    goldens: Goldens
+    parameters: int
+    calibration: dict[str, Any] = field(default_factory=lambda: {"method": "none"})
+    thresholds: dict[str, float] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    validation: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything that decides an answer; cards may be reworded."""
+        return digest_json(
+            {
+                "onnx": digest_bytes(self.onnx),
+                "classes": list(CLASSES),
+                "preprocess": self.preprocess.to_dict(),
+                "calibration": self.calibration,
+                "thresholds": self.thresholds,
+            }
+        )
+
+    def members(self) -> dict[str, bytes]:
+        """Give the files of the bundle.
+
+        Returns
+        -------
+        dict of str to bytes
+            By name; equal bundles give equal bytes.
+        """
+        arrays = io.BytesIO()
+        np.savez_compressed(
+            arrays,
+            allow_pickle=False,
+            pictures=self.goldens.pictures,
+            probabilities=self.goldens.probabilities,
+        )
+        files = {
+            "model.onnx": self.onnx,
+            "goldens.npz": arrays.getvalue(),
+            "card.md": self.card.encode(),
+        }
+        document = {
+            "schema": schema("bundle"),
+            "research_use": RESEARCH_USE,
+            "name": self.name,
+            "digest": self.digest,
+            "classes": list(CLASSES),
+            "preprocess": self.preprocess.to_dict(),
+            "parameters": self.parameters,
+            "calibration": self.calibration,
+            "thresholds": self.thresholds,
+            "validation": self.validation,
+            "provenance": self.provenance,
+            "files": {name: digest_bytes(data) for name, data in files.items()},
+        }
+        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+        return {"bundle.json": text.encode(), **files}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a folder, or one zip when the name ends in ``.zip``; atomically.
+
+        Parameters
+        ----------
+        path : path-like
+            Where to.
+
+        Raises
+        ------
+        OutputError
+            When it cannot be written.
+        """
+        target = Path(path)
+        if target.suffix == ".zip":
+            with atomic_write(target) as file, zipfile.ZipFile(file, "w") as archive:
+                for name, data in self.members().items():
+                    entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+                    entry.compress_type = zipfile.ZIP_DEFLATED
+                    entry.external_attr = 0o644 << 16
+                    archive.writestr(entry, data, compresslevel=9)
+            return
+        with atomic_folder(target) as folder:
+            for name, data in self.members().items():
+                (folder / name).write_bytes(data)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> ModelBundle:
+        """Open a bundle and check every digest.
+
+        Parameters
+        ----------
+        path : path-like
+            A bundle's folder or zip, or a run folder that has ``bundle/`` in it.
+
+        Returns
+        -------
+        ModelBundle
+            Complete. That it answers as promised is checked by the runtime.
+
+        Raises
+        ------
+        BundleError
+            When it is missing, damaged, from a newer version, or has another class order.
+        """
+        source = Path(path).expanduser()
+        if source.is_dir() and not (source / "bundle.json").exists():
+            restore_folder(source / "bundle")
+            if (source / "bundle").is_dir():
+                source = source / "bundle"
+        if not source.exists():
+            restore_folder(source)
+        if not source.exists():
+            raise BundleError(f"There is no model at {path}.")
+        files = _read_folder(source) if source.is_dir() else _read_zip(source)
+        return cls._from_files(files, str(path))
+
+    @classmethod
+    def _from_files(cls, files: dict[str, bytes], source: str) -> ModelBundle:
+        """Check files against what bundle.json says of them."""
+        try:
+            document = check_schema(json.loads(files["bundle.json"]), "bundle", source)
+        except (ValueError, DataError) as error:
+            raise BundleError(f"{source} is not a bundle that can be opened: {error}") from error
+        try:
+            for name, digest in document["files"].items():
+                if name not in _MEMBERS or digest_bytes(files[name]) != digest:
+                    raise BundleError(
+                        f"{source} is damaged: {name} is not the file that was written. Fetch or "
+                        "export the bundle again."
+                    )
+            if list(document["classes"]) != list(CLASSES):
+                raise BundleError(
+                    f"{source} has another class order: expected {', '.join(CLASSES)}; received "
+                    f"{', '.join(map(str, document['classes']))}."
+                )
+            with np.load(io.BytesIO(files["goldens.npz"]), allow_pickle=False) as arrays:
+                goldens = Goldens(
+                    arrays["pictures"].astype(np.uint8),
+                    arrays["probabilities"].astype(np.float32),
+                )
+            bundle = cls(
+                name=str(document["name"]),
+                onnx=files["model.onnx"],
+                preprocess=PreprocessSpec.from_dict(document["preprocess"]),
+                card=files["card.md"].decode(),
+                goldens=goldens,
+                parameters=int(document["parameters"]),
+                calibration=dict(document["calibration"]),
+                thresholds=dict(document["thresholds"]),
+                provenance=dict(document["provenance"]),
+                validation=dict(document["validation"]),
+            )
+        except BundleError:
+            raise
+        except (KeyError, TypeError, ValueError, OSError, zipfile.BadZipFile) as error:
+            raise BundleError(f"{source} is damaged: {error!r}.") from error
+        if bundle.digest != document.get("digest"):
+            raise BundleError(
+                f"{source} was changed by hand: its settings do not match its digest. Fetch or "
+                "export the bundle again."
+            )
+        return bundle
+
+
+def golden_pictures() -> npt.NDArray[np.uint8]:
+    """Draw the small pictures that bundles are checked with.
+
+    Smooth blobs on a pale ground: they compress well and still change under another crop,
+    resize or scale.
+
+    Returns
+    -------
+    (4, 96, 96, 3) uint8, RGB
+        Always the same.
+    """
+    rng = np.random.default_rng(1879)
+    rows, columns = np.mgrid[0:_GOLDEN_SIDE, 0:_GOLDEN_SIDE] / _GOLDEN_SIDE
+    pictures = np.empty((_GOLDEN_COUNT, _GOLDEN_SIDE, _GOLDEN_SIDE, 3), np.uint8)
+    for picture in pictures:
+        image = np.array([235.0, 225.0, 220.0]) * np.ones((_GOLDEN_SIDE, _GOLDEN_SIDE, 1))
+        for _ in range(5):
+            row, column = rng.uniform(0.25, 0.75, 2)
+            radius, colour = rng.uniform(0.08, 0.25), rng.uniform(30, 200, 3)
+            distance = ((rows - row) ** 2 + (columns - column) ** 2) / radius**2
+            cover = np.exp(-(distance**2))[..., None]
+            image = image * (1 - cover) + colour * cover
+        picture[:] = np.round(image).astype(np.uint8)
+    return pictures
+
+
+def _read_folder(folder: Path) -> dict[str, bytes]:
+    """Read the members of an unpacked bundle."""
+    files = {}
+    for name in _MEMBERS:
+        member = folder / name
+        try:
+            if member.stat().st_size > _MAX_MEMBER:
+                raise BundleError(f"{member} is larger than {_MAX_MEMBER // 2**20} MB.")
+            files[name] = member.read_bytes()
+        except OSError as error:
+            raise BundleError(
+                f"{folder} is not a complete bundle: {name} cannot be read ({error.strerror})."
+            ) from error
+    return files
+
+
+def _read_zip(path: Path) -> dict[str, bytes]:
+    """Read the members of a zipped bundle, refusing anything else and any bomb."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = {entry.filename: entry for entry in archive.infolist()}
+            if sorted(entries) != sorted(_MEMBERS) or len(archive.infolist()) != len(_MEMBERS):
+                raise BundleError(
+                    f"{path} is not a bundle: expected {', '.join(_MEMBERS)}; received "
+                    f"{', '.join(sorted(entries)[:8]) or 'nothing'}."
+                )
+            for entry in entries.values():
+                ratio = entry.file_size / max(1, entry.compress_size)
+                if entry.file_size > _MAX_MEMBER or ratio > _MAX_RATIO:
+                    raise BundleError(
+                        f"{path} is refused: {entry.filename} unpacks to {entry.file_size} bytes."
+                    )
+            return {name: archive.read(entry) for name, entry in entries.items()}
+    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        raise BundleError(f"{path} cannot be read as a bundle: {error}.") from error
+    except ValueError as error:
+        raise BundleError(f"{path} is damaged: {error}.") from error

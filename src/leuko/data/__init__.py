@@ -1,0 +1,1 @@
+"""Reading, checking, splitting, balancing and drawing data sets."""

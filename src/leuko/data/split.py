@@ -1,0 +1,156 @@
+"""Training and validation rows that share no slide.
+
+A random split measures how well slides are remembered: cells of one slide share stain, light,
+focus and camera. Whole slides go to one side or the other here.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from leuko.errors import DataError
+from leuko.manifest import Manifest, Sample, original_of
+from leuko.taxonomy import CLASSES
+
+__all__ = ["split_at_random", "split_by_slide"]
+
+Indices = npt.NDArray[np.int64]
+
+
+def split_by_slide(
+    manifest: Manifest, *, fraction: float = 0.2, seed: int = 0
+) -> tuple[Indices, Indices]:
+    """Put whole slides on one side, with about `fraction` of every class in validation.
+
+    Slides are dealt one by one, in a seeded order with the rarest classes' largest slides first,
+    to whichever side brings the class counts nearest to what was asked for. Images with the same
+    bytes, and drawn copies with their originals, count as one slide. An image whose slide is
+    unknown is a slide of its own. Drawn copies never validate.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        Training rows.
+    fraction : float
+        Wanted share of each class in validation, in (0, 1).
+    seed : int
+        Of the order in which slides of similar weight are dealt.
+
+    Returns
+    -------
+    train, validation : (n,) int64
+        Sorted positions in `manifest.samples`.
+
+    Raises
+    ------
+    DataError
+        When there are not two groups of slides, or a class cannot be kept in training.
+    """
+    groups = _groups(manifest.samples)
+    names = sorted(groups)
+    counts = np.zeros((len(names), len(CLASSES)))
+    for row, name in enumerate(names):
+        for index in groups[name]:
+            counts[row, manifest.samples[index].label] += 1
+    total = counts.sum(axis=0)
+    present = total > 0
+    wanted = total * fraction
+    # A class whose images all share one slide cannot stand on both sides; it trains.
+    spread = (counts > 0).sum(axis=0)
+    if len(names) < 2:
+        raise DataError(
+            f"All {len(manifest)} images belong to one slide, so none can be kept for validation. "
+            "Give a CSV with a slide column, or images of other slides."
+        )
+    rng = np.random.default_rng([seed, 7])
+    share = np.divide(counts, total, out=np.zeros_like(counts), where=present)
+    weight = share.max(axis=1) * np.exp(rng.normal(0.0, 0.35, len(names)))
+    validation: list[int] = []
+    held = np.zeros(len(CLASSES))
+    left = total.copy()
+    for row in np.argsort(-weight, kind="stable"):
+        after = held + counts[row]
+        keeps_training = ((left - counts[row] > 0) | (counts[row] == 0)).all()
+        scale = np.where(present, np.maximum(wanted, 1.0), 1.0)
+        gain = (((wanted - held) / scale) ** 2 - ((wanted - after) / scale) ** 2)[present].sum()
+        if keeps_training and gain > 0:
+            validation.append(int(row))
+            held, left = after, left - counts[row]
+    chosen = {names[row] for row in validation}
+    validates = np.array(
+        sorted(
+            index
+            for name in chosen
+            for index in groups[name]
+            if original_of(Path(manifest.samples[index].path).name)[0] is None
+        ),
+        dtype=np.int64,
+    )
+    trains = np.array(
+        sorted(index for name in names if name not in chosen for index in groups[name]),
+        dtype=np.int64,
+    )
+    if len(validates) == 0 or len(trains) == 0 or (spread[present] == 0).any():
+        raise DataError(
+            f"{manifest.root} has too few slides to keep some for validation: {len(names)} "
+            "groups of slides. Give a CSV with a slide column, or images of other slides."
+        )
+    return trains, validates
+
+
+def split_at_random(
+    manifest: Manifest, *, fraction: float = 0.2, seed: int = 123
+) -> tuple[Indices, Indices]:
+    """Split rows as the published experiment did: at random, whatever their slide or original.
+
+    It leaks: augmented siblings of validation images are trained on, and the validation accuracy
+    reads several points too high. It exists to show just that.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        Rows of a balanced folder.
+    fraction : float
+        Share of the rows in validation, in (0, 1).
+    seed : int
+        Of the permutation.
+
+    Returns
+    -------
+    train, validation : (n,) int64
+        Sorted positions in `manifest.samples`.
+    """
+    order = np.random.default_rng(seed).permutation(len(manifest))
+    held = max(1, int(len(manifest) * fraction))
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+def _groups(samples: tuple[Sample, ...]) -> dict[str, list[int]]:
+    """Positions by slide, with slides that share an identical image or an original joined."""
+    parent: dict[str, str] = {}
+
+    def find(name: str) -> str:
+        while parent[name] != name:
+            parent[name] = parent[parent[name]]
+            name = parent[name]
+        return name
+
+    slides = []
+    same: dict[str, str] = {}
+    for sample in samples:
+        original = original_of(Path(sample.path).name)[1]
+        slide = f"slide:{sample.slide}" if sample.slide else f"image:{sample.label}/{original}"
+        slides.append(slide)
+        parent.setdefault(slide, slide)
+        if sample.sha256:
+            twin = same.setdefault(sample.sha256, slide)
+            low, high = sorted((find(twin), find(slide)))
+            parent[high] = low
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index, slide in enumerate(slides):
+        groups[find(slide)].append(index)
+    return dict(groups)

@@ -1,0 +1,1 @@
+"""What a table of predictions is worth: metrics, intervals over slides, reports, comparisons."""

@@ -1,0 +1,671 @@
+"""Metrics of a five-class differential, in plain NumPy.
+
+Whatever can be read off a confusion matrix takes one of shape (..., 5, 5), rows true and columns
+predicted, so that the same function serves one data set and thousands of bootstrap resamples.
+Means over classes are means over the classes present, which are those with at least one true
+image; a class that is absent has no sensitivity and no F1 (not-a-number).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leuko.errors import DataError
+from leuko.taxonomy import CLASSES
+
+__all__ = [
+    "CalibrationBin",
+    "accuracy",
+    "average_precision",
+    "balanced_accuracy",
+    "brier_score",
+    "calibration_bins",
+    "check_rows",
+    "class_counts",
+    "confusion_by_slide",
+    "confusion_matrix",
+    "expected_calibration_error",
+    "f1_scores",
+    "log_loss",
+    "macro_f1",
+    "majority_baseline",
+    "mean_over_present",
+    "precision",
+    "precision_recall_curve",
+    "roc_auc",
+    "roc_curve",
+    "sensitivity",
+    "specificity",
+    "thin_curve",
+]
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+PROBABILITY_FLOOR: Final = 5e-7
+"""Half of the last decimal that a prediction row keeps; a smaller one is read as this."""
+
+CALIBRATION_BINS: Final = 15
+"""Bins of the calibration curve, as in Guo et al. 2017."""
+
+_SUM_TOLERANCE: Final = 1e-3
+
+
+def check_rows(
+    y_true: npt.ArrayLike, probabilities: npt.ArrayLike
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Check labels and probabilities that belong together.
+
+    Parameters
+    ----------
+    y_true : (N,) int, 0 to 4
+        True class of each image, as a position in `leuko.taxonomy.CLASSES`.
+    probabilities : (N, 5) float, 0 to 1
+        Probability of each class; every row sums to 1.
+
+    Returns
+    -------
+    y_true : (N,) int64
+    probabilities : (N, 5) float64
+
+    Raises
+    ------
+    DataError
+        When there is no row, the lengths differ, a label is out of range, or a row is no
+        distribution.
+
+    Examples
+    --------
+    >>> labels, _ = check_rows([4], [[0, 0, 0, 0, 1]])
+    >>> labels.dtype.name
+    'int64'
+    """
+    labels = np.asarray(y_true)
+    table = np.asarray(probabilities, dtype=np.float64)
+    classes = len(CLASSES)
+    if labels.size == 0:
+        raise DataError(
+            "There is no image to evaluate: received 0 labels, expected at least 1. "
+            "Point to a folder that holds readable images in class folders."
+        )
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(
+            f"Received labels of shape {labels.shape} and type {labels.dtype}, expected one "
+            "whole number for each image. Pass positions in leuko.taxonomy.CLASSES."
+        )
+    if labels.min() < 0 or labels.max() >= classes:
+        raise DataError(
+            f"Received labels from {labels.min()} to {labels.max()}, expected 0 to "
+            f"{classes - 1}. Pass positions in leuko.taxonomy.CLASSES."
+        )
+    if table.shape != (labels.size, classes):
+        raise DataError(
+            f"Received probabilities of shape {table.shape}, expected {(labels.size, classes)}: "
+            f"one row for each of {labels.size} labels. Leave rejected images out of both."
+        )
+    if not np.isfinite(table).all() or table.min() < -1e-6 or table.max() > 1 + 1e-6:
+        raise DataError(
+            "Received probabilities outside 0 to 1 or not finite, expected the output of a "
+            "softmax. Check that the model ends in one."
+        )
+    sums = table.sum(axis=1)
+    if np.abs(sums - 1).max() > _SUM_TOLERANCE:
+        worst = int(np.abs(sums - 1).argmax())
+        raise DataError(
+            f"Received probabilities that sum to {sums[worst]:.4f} in row {worst}, expected 1. "
+            "Check that the model ends in a softmax over the five classes."
+        )
+    return labels.astype(np.int64), table
+
+
+def confusion_matrix(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> Integers:
+    """Count the images of each true class (row) that got each answer (column).
+
+    Parameters
+    ----------
+    y_true, y_pred : (N,) int, 0 to 4
+        True and predicted classes.
+
+    Returns
+    -------
+    (5, 5) int64
+        Counts; the sum is N.
+
+    Examples
+    --------
+    >>> confusion_matrix([0, 0, 4], [0, 4, 4])[0].tolist()
+    [1, 0, 0, 0, 1]
+    """
+    classes = len(CLASSES)
+    cells = np.asarray(y_true, dtype=np.int64) * classes + np.asarray(y_pred, dtype=np.int64)
+    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+
+
+def confusion_by_slide(
+    y_true: npt.ArrayLike, y_pred: npt.ArrayLike, slides: Sequence[str]
+) -> tuple[list[str], Integers]:
+    """One confusion matrix for each slide.
+
+    Parameters
+    ----------
+    y_true, y_pred : (N,) int, 0 to 4
+        True and predicted classes.
+    slides : sequence of N str
+        Slide of each image; an empty name is a slide of its own, "unknown".
+
+    Returns
+    -------
+    names : list of S str
+        Slides in alphabetical order.
+    confusion : (S, 5, 5) int64
+        Their matrices; the sum over slides is `confusion_matrix`.
+
+    Raises
+    ------
+    DataError
+        When there is not one slide for each label.
+    """
+    labels = np.asarray(y_true, dtype=np.int64)
+    if len(slides) != labels.size:
+        raise DataError(
+            f"Received {len(slides)} slide names for {labels.size} labels, expected one each."
+        )
+    classes = len(CLASSES)
+    names, inverse = np.unique(np.asarray(slides, dtype=np.str_), return_inverse=True)
+    cells = (inverse * classes + labels) * classes + np.asarray(y_pred, dtype=np.int64)
+    counts = np.bincount(cells, minlength=len(names) * classes * classes)
+    return [str(name) for name in names], counts.reshape(len(names), classes, classes)
+
+
+def class_counts(confusion: npt.NDArray[np.generic]) -> Floats:
+    """Images of each true class: the sums of the rows.
+
+    Parameters
+    ----------
+    confusion : (..., 5, 5) number
+        Confusion matrices.
+
+    Returns
+    -------
+    (..., 5) float64
+    """
+    counts: Floats = np.asarray(confusion, dtype=np.float64).sum(axis=-1)
+    return counts
+
+
+def accuracy(confusion: npt.NDArray[np.generic]) -> Floats:
+    """Share of images with the right answer.
+
+    Parameters
+    ----------
+    confusion : (..., 5, 5) number
+        Confusion matrices, none of them empty.
+
+    Returns
+    -------
+    (...) float64, 0 to 1
+    """
+    table = np.asarray(confusion, dtype=np.float64)
+    return _ratio(np.trace(table, axis1=-2, axis2=-1), table.sum(axis=(-2, -1)))
+
+
+def sensitivity(confusion: npt.NDArray[np.generic]) -> Floats:
+    """Share of each class's images that were called by its name (recall).
+
+    Parameters
+    ----------
+    confusion : (..., 5, 5) number
+        Confusion matrices.
+
+    Returns
+    -------
+    (..., 5) float64
+        0 to 1; not-a-number for an absent class.
+    """
+    return _ratio(_diagonal(confusion), class_counts(confusion))
+
+
+def precision(confusion: npt.NDArray[np.generic]) -> Floats:
+    """Share of the images called by a class's name that belong to it.
+
+    Parameters
+    ----------
+    confusion : (..., 5, 5) number
+        Confusion matrices.
+
+    Returns
+    -------
+    (..., 5) float64
+        0 to 1. A class that is present and was never the answer has precision 0, by convention;
+        one that is absent and was never the answer has none (not-a-number).
+    """
+    answered = np.asarray(confusion, dtype=np.float64).sum(axis=-2)
+    value = _ratio(_diagonal(confusion), answered)
+    return np.where((answered == 0) & (class_counts(confusion) > 0), 0.0, value)
+
+
+def specificity(confusion: npt.NDArray[np.generic]) -> Floats:
+    """Share of the other classes' images that were not called by a class's name.
+
+    Parameters
+    ----------
+    confusion : (..., 5, 5) number
+        Confusion matrices.
+
+    Returns
+    -------
+    (..., 5) float64
+        0 to 1; not-a-number when there is no image of another class.
+    """
+    table = np.asarray(confusion, dtype=np.float64)
+    others = table.sum(axis=(-2, -1))[..., np.newaxis] - table.sum(axis=-1)
+    wrongly = table.sum(axis=-2) - _diagonal(table)
+    return _ratio(others - wrongly, others)
+
+
+def f1_scores(confusion: npt.NDArray[np.generic]) -> Floats:
+    """Harmonic mean of precision and sensitivity, for each class.
+
+    Parameters
+    ----------
+    confusion : (..., 5, 5) number
+        Confusion matrices.
+
+    Returns
+    -------
+    (..., 5) float64
+        0 to 1; not-a-number for an absent class.
+    """
+    present = class_counts(confusion)
+    answered = np.asarray(confusion, dtype=np.float64).sum(axis=-2)
+    return np.where(present > 0, _ratio(2 * _diagonal(confusion), present + answered), np.nan)
+
+
+def mean_over_present(values: Floats, confusion: npt.NDArray[np.generic]) -> Floats:
+    """Mean of a per-class value over the classes that have true images.
+
+    Parameters
+    ----------
+    values : (..., 5) float64
+        One value for each class.
+    confusion : (..., 5, 5) number
+        The matrices that they were read from.
+
+    Returns
+    -------
+    (...) float64
+    """
+    present = class_counts(confusion) > 0
+    return _ratio(np.where(present, values, 0.0).sum(axis=-1), present.sum(axis=-1))
+
+
+def balanced_accuracy(confusion: npt.NDArray[np.generic]) -> Floats:
+    """Mean sensitivity of the classes present.
+
+    Parameters
+    ----------
+    confusion : (..., 5, 5) number
+        Confusion matrices.
+
+    Returns
+    -------
+    (...) float64, 0 to 1
+    """
+    return mean_over_present(sensitivity(confusion), confusion)
+
+
+def macro_f1(confusion: npt.NDArray[np.generic]) -> Floats:
+    """Mean F1 of the classes present.
+
+    Parameters
+    ----------
+    confusion : (..., 5, 5) number
+        Confusion matrices.
+
+    Returns
+    -------
+    (...) float64, 0 to 1
+    """
+    return mean_over_present(f1_scores(confusion), confusion)
+
+
+def majority_baseline(confusion: npt.NDArray[np.generic]) -> tuple[int, float]:
+    """What one gets by always answering the commonest class of the evaluated set.
+
+    Parameters
+    ----------
+    confusion : (5, 5) number
+        A confusion matrix; only its row sums matter.
+
+    Returns
+    -------
+    label : int, 0 to 4
+        The class, the first one when two are equally common.
+    accuracy : float, 0 to 1
+        Its share of the images.
+    """
+    counts = class_counts(confusion)
+    label = int(counts.argmax())
+    return label, float(counts[label] / counts.sum())
+
+
+def roc_curve(positive: npt.ArrayLike, score: npt.ArrayLike) -> tuple[Floats, Floats]:
+    """Receiver operating characteristic of one class against the rest.
+
+    Parameters
+    ----------
+    positive : (N,) bool
+        Whether each image belongs to the class.
+    score : (N,) float
+        Its probability of the class. Equal scores make one step, so that the curve does not
+        depend on the order of the rows.
+
+    Returns
+    -------
+    fpr, tpr : (K,) float64
+        False and true positive rates from (0, 0) to (1, 1), one point for each distinct score.
+
+    Raises
+    ------
+    DataError
+        When all images are positive, or none is.
+    """
+    found, false = _cumulative(positive, score)
+    if found[-1] == 0 or false[-1] == 0:
+        raise DataError(
+            f"A ROC curve needs images of the class and of others: received {found[-1]:.0f} "
+            f"and {false[-1]:.0f}. Leave this class out."
+        )
+    return false / false[-1], found / found[-1]
+
+
+def roc_auc(positive: npt.ArrayLike, score: npt.ArrayLike) -> float:
+    """Area under the ROC curve.
+
+    It is the probability that an image of the class scores above one of another class, ties
+    counting one half.
+
+    Parameters
+    ----------
+    positive : (N,) bool
+        Whether each image belongs to the class.
+    score : (N,) float
+        Its probability of the class.
+
+    Returns
+    -------
+    float, 0 to 1
+
+    Raises
+    ------
+    DataError
+        When all images are positive, or none is.
+
+    Examples
+    --------
+    >>> roc_auc([True, True, False, False], [0.9, 0.5, 0.5, 0.1])
+    0.875
+    """
+    fpr, tpr = roc_curve(positive, score)
+    return float(np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2))
+
+
+def precision_recall_curve(positive: npt.ArrayLike, score: npt.ArrayLike) -> tuple[Floats, Floats]:
+    """Precision against recall of one class against the rest.
+
+    Parameters
+    ----------
+    positive : (N,) bool
+        Whether each image belongs to the class.
+    score : (N,) float
+        Its probability of the class.
+
+    Returns
+    -------
+    recall, precision : (K,) float64
+        Recall rises from 0 to 1; the first point, recall 0, has precision 1 by convention.
+
+    Raises
+    ------
+    DataError
+        When no image is positive.
+    """
+    found, false = _cumulative(positive, score)
+    if found[-1] == 0:
+        raise DataError(
+            "A precision-recall curve needs images of the class: received 0. Leave it out."
+        )
+    share = np.ones_like(found)
+    share[1:] = found[1:] / (found[1:] + false[1:])
+    return found / found[-1], share
+
+
+def average_precision(positive: npt.ArrayLike, score: npt.ArrayLike) -> float:
+    """Sum of precisions weighted by the steps in recall, without interpolation.
+
+    Parameters
+    ----------
+    positive : (N,) bool
+        Whether each image belongs to the class.
+    score : (N,) float
+        Its probability of the class.
+
+    Returns
+    -------
+    float, 0 to 1
+
+    Raises
+    ------
+    DataError
+        When no image is positive.
+    """
+    recall, share = precision_recall_curve(positive, score)
+    return float(np.sum(np.diff(recall) * share[1:]))
+
+
+def thin_curve(across: Floats, up: Floats, *, limit: int = 200) -> tuple[Floats, Floats]:
+    """Keep at most `limit` points of a curve, its ends among them.
+
+    Points on a straight line between their neighbours go first; of the others, those that cut
+    the curve's length most evenly stay. Areas are computed before thinning.
+
+    Parameters
+    ----------
+    across, up : (K,) float64
+        Coordinates of the curve's points, in order.
+    limit : int, at least 2
+        The most points to keep.
+
+    Returns
+    -------
+    across, up : (at most `limit`,) float64
+    """
+    if len(across) > 2:
+        forward_across, forward_up = np.diff(across), np.diff(up)
+        turn = forward_across[:-1] * forward_up[1:] - forward_across[1:] * forward_up[:-1]
+        keep = np.concatenate(([True], np.abs(turn) > 1e-15, [True]))
+        across, up = across[keep], up[keep]
+    if len(across) > limit:
+        steps = np.abs(np.diff(across)) + np.abs(np.diff(up))
+        length = np.concatenate(([0.0], np.cumsum(steps)))
+        chosen = np.searchsorted(length, np.linspace(0.0, length[-1], limit))
+        chosen = np.unique(np.concatenate(([0], chosen[1:-1], [len(across) - 1])))
+        across, up = across[chosen], up[chosen]
+    return across, up
+
+
+def log_loss(
+    y_true: npt.ArrayLike, probabilities: npt.ArrayLike, *, floor: float = PROBABILITY_FLOOR
+) -> float:
+    """Mean negative natural logarithm of the true class's probability.
+
+    Parameters
+    ----------
+    y_true : (N,) int, 0 to 4
+        True classes.
+    probabilities : (N, 5) float, 0 to 1
+        Predicted probabilities.
+    floor : float
+        Smaller probabilities count as this one, so that a rounded zero is not infinite.
+
+    Returns
+    -------
+    float
+        0 (perfect) or more; always answering 1/5 gives 1.609.
+    """
+    labels, table = check_rows(y_true, probabilities)
+    chosen = table[np.arange(len(labels)), labels]
+    return float(-np.log(np.clip(chosen, floor, 1.0)).mean())
+
+
+def brier_score(y_true: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
+    """Mean over images of the squared differences from the truth, summed over the classes.
+
+    Parameters
+    ----------
+    y_true : (N,) int, 0 to 4
+        True classes.
+    probabilities : (N, 5) float, 0 to 1
+        Predicted probabilities.
+
+    Returns
+    -------
+    float, 0 (perfect) to 2
+        Brier's own definition, not the half of it that is common for two classes.
+
+    References
+    ----------
+    G. W. Brier, Verification of forecasts expressed in terms of probability, Monthly Weather
+    Review 78:1-3, 1950.
+    """
+    labels, table = check_rows(y_true, probabilities)
+    return float(((table - np.eye(len(CLASSES))[labels]) ** 2).sum(axis=1).mean())
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Images whose confidence lies in one bin.
+
+    Attributes
+    ----------
+    low, high : float, 0 to 1
+        Ends of the bin; `low` is outside of it, `high` inside.
+    n : int
+        Images in it.
+    confidence, accuracy : float or None
+        Mean confidence and share of right answers, both None in an empty bin.
+    """
+
+    low: float
+    high: float
+    n: int
+    confidence: float | None
+    accuracy: float | None
+
+
+def calibration_bins(
+    y_true: npt.ArrayLike, probabilities: npt.ArrayLike, *, bins: int = CALIBRATION_BINS
+) -> tuple[CalibrationBin, ...]:
+    """Confidence against accuracy in bins of equal width.
+
+    The confidence of an image is the probability of the class it was given.
+
+    Parameters
+    ----------
+    y_true : (N,) int, 0 to 4
+        True classes.
+    probabilities : (N, 5) float, 0 to 1
+        Predicted probabilities.
+    bins : int
+        Number of bins between 0 and 1.
+
+    Returns
+    -------
+    tuple of `bins` CalibrationBin
+
+    References
+    ----------
+    C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, On calibration of modern neural networks, ICML
+    2017.
+    """
+    labels, table = check_rows(y_true, probabilities)
+    confidence = table.max(axis=1)
+    right = table.argmax(axis=1) == labels
+    edges = np.arange(bins + 1) / bins
+    place = np.searchsorted(edges[1:-1], confidence, side="left")
+    n = np.bincount(place, minlength=bins)
+    total = np.bincount(place, weights=confidence, minlength=bins)
+    hits = np.bincount(place, weights=right, minlength=bins)
+    return tuple(
+        CalibrationBin(
+            low=float(edges[i]),
+            high=float(edges[i + 1]),
+            n=int(n[i]),
+            confidence=float(total[i] / n[i]) if n[i] else None,
+            accuracy=float(hits[i] / n[i]) if n[i] else None,
+        )
+        for i in range(bins)
+    )
+
+
+def expected_calibration_error(bins: Sequence[CalibrationBin]) -> float:
+    """Mean distance between confidence and accuracy, weighted by the images in each bin.
+
+    Parameters
+    ----------
+    bins : sequence of CalibrationBin
+        From `calibration_bins`.
+
+    Returns
+    -------
+    float, 0 to 1
+
+    References
+    ----------
+    C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, On calibration of modern neural networks, ICML
+    2017, equation 3.
+    """
+    total = sum(one.n for one in bins)
+    gaps = (
+        one.n * abs(one.accuracy - one.confidence)
+        for one in bins
+        if one.accuracy is not None and one.confidence is not None
+    )
+    return sum(gaps) / total
+
+
+def _diagonal(confusion: npt.NDArray[np.generic]) -> Floats:
+    """Right answers for each class: (..., 5, 5) to (..., 5)."""
+    return np.diagonal(np.asarray(confusion, dtype=np.float64), axis1=-2, axis2=-1)
+
+
+def _ratio(above: npt.ArrayLike, below: npt.ArrayLike) -> Floats:
+    """Divide, giving not-a-number where there is nothing to divide by."""
+    top, bottom = np.broadcast_arrays(
+        np.asarray(above, dtype=np.float64), np.asarray(below, dtype=np.float64)
+    )
+    quotient = np.full(bottom.shape, np.nan)
+    np.divide(top, bottom, out=quotient, where=bottom > 0)
+    return quotient
+
+
+def _cumulative(positive: npt.ArrayLike, score: npt.ArrayLike) -> tuple[Floats, Floats]:
+    """True and false positives above each distinct score, from the highest; first zeros."""
+    member = np.asarray(positive, dtype=bool)
+    value = np.asarray(score, dtype=np.float64)
+    if member.shape != value.shape or member.ndim != 1 or member.size == 0:
+        raise DataError(
+            f"Received {member.shape} memberships and {value.shape} scores, expected one of each "
+            "for every image."
+        )
+    order = np.argsort(-value, kind="stable")
+    member, value = member[order], value[order]
+    last = np.append(np.flatnonzero(np.diff(value)), len(value) - 1)
+    found = np.concatenate(([0.0], np.cumsum(member, dtype=np.float64)[last]))
+    below = np.concatenate(([0.0], last + 1.0))
+    return found, below - found

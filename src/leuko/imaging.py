@@ -1,0 +1,448 @@
+"""Untrusted bytes in, RGB pixels out: the one decoder and the one resize of the whole project.
+
+Training, prediction, the audit and every door read pictures through `decode_image` and cut them
+through `PreprocessSpec`, so that a network never meets pixels in service that were made another
+way in training.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from leuko.errors import BundleError, ImageError
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "MAX_PIXELS",
+    "MIN_SIDE",
+    "REJECT_REASONS",
+    "DecodedImage",
+    "PreprocessSpec",
+    "decode_image",
+    "encode_jpeg",
+    "encode_png",
+    "read_bytes",
+    "read_image",
+]
+
+Pixels = npt.NDArray[np.uint8]
+
+MAX_PIXELS: Final = 50_000_000
+"""Pictures above 50 megapixels are refused before they are decoded."""
+
+MIN_SIDE: Final = 16
+"""Pictures with a side below 16 pixels show no cell."""
+
+MAX_FILE_BYTES: Final = 256 * 1024 * 1024
+"""Files above 256 MB are refused before they are read."""
+
+IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+"""Suffixes that the five formats usually bear. Only a hint: content decides."""
+
+REJECT_REASONS: Final = (
+    "unreadable",
+    "empty-file",
+    "not-an-image",
+    "unsupported-format",
+    "truncated",
+    "corrupt",
+    "too-large",
+    "too-small",
+)
+"""Every reason that an `ImageError` may carry."""
+
+_FORMATS: Final = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+
+_FOREIGN: Final = (
+    (b"GIF8", "GIF"),
+    (b"%!PS", "EPS"),
+    (b"\xc5\xd0\xd3\xc6", "EPS"),
+    (b"%PDF", "PDF"),
+    (b"8BPS", "Photoshop"),
+    (b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"<svg", "SVG"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedImage:
+    """A picture as pixels.
+
+    Attributes
+    ----------
+    pixels : (H, W, 3) uint8
+        RGB, upright (EXIF orientation applied).
+    format : str
+        One of JPEG, PNG, BMP, TIFF, WEBP, found from the content.
+    mode : str
+        Colour mode of the file, in Pillow's words: RGB, L, CMYK, P, RGBA, I;16, ...
+    notes : tuple of str
+        What was done beyond plain decoding, such as "first of 3 frames".
+    """
+
+    pixels: Pixels
+    format: str
+    mode: str
+    notes: tuple[str, ...] = ()
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Read a file that may be missing, forbidden or absurdly large.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+
+    Returns
+    -------
+    bytes
+        Its content.
+
+    Raises
+    ------
+    ImageError
+        ``unreadable`` or ``too-large``.
+    """
+    try:
+        if os.stat(path).st_size > MAX_FILE_BYTES:
+            limit = MAX_FILE_BYTES // 2**20
+            raise ImageError("too-large", f"{path} is larger than {limit} MB.")
+        return Path(path).read_bytes()
+    except OSError as error:
+        why = error.strerror or error
+        raise ImageError("unreadable", f"{path} cannot be read: {why}.") from error
+
+
+def read_image(path: str | os.PathLike[str]) -> DecodedImage:
+    """Read and decode one picture.
+
+    Parameters
+    ----------
+    path : path-like
+        A JPEG, PNG, BMP, TIFF or WebP file, whatever its name says.
+
+    Returns
+    -------
+    DecodedImage
+        Pixels, format, colour mode and notes.
+
+    Raises
+    ------
+    ImageError
+        When it cannot be read or is not a picture in one of the five formats.
+    """
+    return decode_image(read_bytes(path))
+
+
+def decode_image(data: bytes) -> DecodedImage:
+    """Decode one picture from bytes that nobody vouches for.
+
+    Transparent pixels are laid over white; 16-bit grey is scaled by 1/257; of several frames the
+    first is taken; EXIF orientation is applied.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+
+    Returns
+    -------
+    DecodedImage
+        Pixels, format, colour mode and notes.
+
+    Raises
+    ------
+    ImageError
+        With one of `REJECT_REASONS`.
+    """
+    kind = _sniff(data)
+    if kind == "JPEG" and b"Exif\x00\x00" not in data[:65536]:
+        decoded = _decode_jpeg_fast(data)
+        if decoded is not None:
+            return decoded
+    return _decode_pillow(data, kind)
+
+
+def _sniff(data: bytes) -> str:
+    """Name the format from the first bytes, or raise."""
+    if not data:
+        raise ImageError("empty-file", "The file is empty.")
+    if data.startswith(b"\xff\xd8\xff"):
+        return "JPEG"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "PNG"
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "WEBP"
+    if data[:4] in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"):
+        return "TIFF"
+    for magic, name in _FOREIGN:
+        if data.startswith(magic):
+            raise ImageError(
+                "unsupported-format",
+                f"The file is {name}; Leuko reads JPEG, PNG, BMP, TIFF and WebP.",
+            )
+    if data.startswith(b"BM"):
+        return "BMP"
+    raise ImageError("not-an-image", "The file's content is no picture that Leuko knows.")
+
+
+@functools.cache
+def _simplejpeg() -> Any:
+    """Load libjpeg-turbo's binding, or None where no wheel exists."""
+    try:
+        import simplejpeg  # noqa: PLC0415
+    except ImportError:
+        return None
+    return simplejpeg
+
+
+def _check_size(height: int, width: int) -> None:
+    """Refuse sizes that are absurd before any pixel is decoded."""
+    if height * width > MAX_PIXELS:
+        raise ImageError(
+            "too-large",
+            f"The picture has {height} rows and {width} columns; the limit is "
+            f"{MAX_PIXELS // 1_000_000} megapixels.",
+        )
+    if min(height, width) < MIN_SIDE:
+        raise ImageError(
+            "too-small",
+            f"The picture has {height} rows and {width} columns; at least {MIN_SIDE} are needed.",
+        )
+
+
+def _decode_jpeg_fast(data: bytes) -> DecodedImage | None:
+    """Decode an ordinary JPEG; None when Pillow should look at it instead."""
+    simplejpeg = _simplejpeg()
+    if simplejpeg is None:
+        return None
+    try:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    _check_size(height, width)
+    if space not in ("YCbCr", "RGB", "Gray"):
+        return None
+    try:
+        pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
+    except ValueError:
+        return None
+    return DecodedImage(pixels, "JPEG", "L" if space == "Gray" else "RGB")
+
+
+def _decode_pillow(data: bytes, kind: str) -> DecodedImage:
+    """Decode anything of the five formats with Pillow, and name what is wrong."""
+    from PIL import Image, ImageOps  # noqa: PLC0415
+
+    notes: list[str] = []
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            _check_size(image.height, image.width)
+            mode = image.mode
+            frames = int(getattr(image, "n_frames", 1))
+            if frames > 1:
+                notes.append(f"first of {frames} frames")
+                image.seek(0)
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            if image.getexif().get(0x0112, 1) != 1:
+                notes.append("turned upright by its EXIF orientation")
+            pixels = _to_rgb(upright)
+    except ImageError:
+        raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise ImageError("too-large", "The picture is above the limit of megapixels.") from error
+    except Exception as error:  # a decoder may fail in any way on hostile bytes
+        text = str(error).lower()
+        cut = "truncated" in text or "not enough" in text or isinstance(error, EOFError)
+        if cut:
+            raise ImageError("truncated", f"The {kind} file ends too early.") from error
+        raise ImageError("corrupt", f"The {kind} file is damaged ({error}).") from error
+    return DecodedImage(pixels, kind, mode, tuple(notes))
+
+
+def _to_rgb(image: Any) -> Pixels:
+    """Turn any of Pillow's colour modes into RGB uint8."""
+    from PIL import Image  # noqa: PLC0415
+
+    mode: str = image.mode
+    if mode == "F":
+        raise ImageError("unsupported-format", "Pictures of floating-point numbers have no white.")
+    if mode.startswith("I"):
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ImageError("unsupported-format", "Pictures of more than 16 bits have no white.")
+        grey = ((values + 128) // 257).astype(np.uint8)
+        return np.ascontiguousarray(np.repeat(grey[..., None], 3, axis=2))
+    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def encode_jpeg(pixels: Pixels, *, quality: int = 95, subsampling: str = "444") -> bytes:
+    """Encode pixels as JPEG.
+
+    Parameters
+    ----------
+    pixels : (H, W, 3) uint8, RGB
+        The picture.
+    quality : int
+        1 to 100.
+    subsampling : {"444", "422", "420"}
+        Chroma subsampling.
+
+    Returns
+    -------
+    bytes
+        The file.
+    """
+    simplejpeg = _simplejpeg()
+    contiguous = np.ascontiguousarray(pixels)
+    if simplejpeg is not None:
+        return bytes(
+            simplejpeg.encode_jpeg(contiguous, quality=quality, colorsubsampling=subsampling)
+        )
+    from PIL import Image  # noqa: PLC0415
+
+    file = io.BytesIO()
+    modes = {"444": 0, "422": 1, "420": 2}
+    Image.fromarray(contiguous).save(
+        file, "JPEG", quality=quality, subsampling=modes[subsampling]
+    )
+    return file.getvalue()
+
+
+def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Encode pixels as PNG.
+
+    Parameters
+    ----------
+    pixels : (H, W, 3) uint8, RGB, or (H, W) uint8, grey
+        The picture.
+
+    Returns
+    -------
+    bytes
+        The file.
+    """
+    from PIL import Image  # noqa: PLC0415
+
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+@dataclass(frozen=True, slots=True)
+class PreprocessSpec:
+    """How a picture becomes a network's input; part of every bundle.
+
+    Attributes
+    ----------
+    size : (int, int)
+        Rows and columns of the network's input.
+    crop : float
+        Side of the central square that is cut out, as a fraction of the shorter side, in (0, 1].
+    """
+
+    size: tuple[int, int]
+    crop: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse settings that no picture could satisfy."""
+        if not (0.05 <= self.crop <= 1.0):
+            raise BundleError(f"Preprocessing crop must lie in [0.05, 1], received {self.crop}.")
+        if len(self.size) != 2 or not all(MIN_SIDE <= side <= 2048 for side in self.size):
+            raise BundleError(
+                f"Preprocessing size must be two numbers from {MIN_SIDE} to 2048, "
+                f"received {self.size}."
+            )
+
+    def apply(self, pixels: Pixels) -> Pixels:
+        """Cut the central square and resize it.
+
+        Shrinking averages over areas, enlarging is bilinear.
+
+        Parameters
+        ----------
+        pixels : (H, W, 3) uint8, RGB
+            A decoded picture.
+
+        Returns
+        -------
+        (h, w, 3) uint8
+            The network's input, RGB 0-255.
+
+        Examples
+        --------
+        >>> spec = PreprocessSpec(size=(64, 64), crop=0.5)
+        >>> spec.apply(np.zeros((300, 360, 3), np.uint8)).shape
+        (64, 64, 3)
+        """
+        rows, columns = pixels.shape[:2]
+        side = max(1, round(self.crop * min(rows, columns)))
+        top, left = (rows - side) // 2, (columns - side) // 2
+        square = pixels[top : top + side, left : left + side]
+        height, width = self.size
+        if (side, side) == (height, width):
+            return np.ascontiguousarray(square)
+        shrinking = side > max(height, width)
+        method = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+        return np.asarray(cv2.resize(square, (width, height), interpolation=method), np.uint8)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a bundle's JSON.
+
+        Returns
+        -------
+        dict
+            What `from_dict` reads.
+        """
+        return {**asdict(self), "size": list(self.size)}
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> PreprocessSpec:
+        """Read what `to_dict` wrote.
+
+        Parameters
+        ----------
+        document : dict
+            With ``size`` and ``crop`` and nothing else: an unknown key would change pixels.
+
+        Returns
+        -------
+        PreprocessSpec
+            The same settings.
+
+        Raises
+        ------
+        BundleError
+            On an unknown or missing key, or a value out of range.
+        """
+        unknown = set(document) - {"size", "crop"}
+        if unknown or "size" not in document:
+            raise BundleError(
+                f"Preprocessing needs 'size' and 'crop'; received {sorted(document)}. "
+                "The bundle may come from a newer Leuko."
+            )
+        rows, columns = document["size"]
+        return cls(size=(int(rows), int(columns)), crop=float(document.get("crop", 1.0)))
+
+
+def refuse_bombs() -> None:
+    """Turn Pillow's decompression-bomb warning into an error, for a process that we own."""
+    from PIL import Image  # noqa: PLC0415
+
+    warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -1,0 +1,588 @@
+"""What is in a data set: every labelled image once, with its slide and its digest."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leuko.artifacts import (
+    TEMPORARY_PREFIX,
+    atomic_write_json,
+    digest_file,
+    digest_json,
+    read_json,
+    schema,
+)
+from leuko.errors import DataError
+from leuko.taxonomy import CLASSES, class_index, class_named, describe_aliases
+
+__all__ = [
+    "Manifest",
+    "Sample",
+    "find_splits",
+    "original_of",
+    "read_csv",
+    "read_folder",
+    "read_split",
+    "slide_of",
+]
+
+_JUNK: Final = {"thumbs.db", "desktop.ini", "balance.json", "drawn.json"}
+_SPLITS: Final = {
+    "train": ("train", "training", "traindata"),
+    "validation": ("validation", "valid", "val"),
+    "test": ("test", "testa", "testing", "testdata"),
+}
+_AUGMENTED: Final = re.compile(r"^aug_(\d+)_(.+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One labelled image.
+
+    Attributes
+    ----------
+    path : str
+        Relative to the manifest's root, with forward slashes.
+    label : int
+        Position in `leuko.taxonomy.CLASSES`.
+    slide : str
+        Which slide it was cut from; empty when unknown.
+    sha256 : str
+        Digest of the file; empty when it could not be read.
+    split : str
+        ``train``, ``validation``, ``test`` or empty.
+    """
+
+    path: str
+    label: int
+    slide: str
+    sha256: str
+    split: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An ordered list of labelled images under one root.
+
+    Attributes
+    ----------
+    root : Path
+        The folder that paths are relative to.
+    samples : tuple of Sample
+        Sorted by path.
+    notes : tuple of str
+        What a person should know: classes that are absent, files passed over, drawn copies.
+    """
+
+    root: Path
+    samples: tuple[Sample, ...]
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self.samples)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """(N,) int64, positions in `CLASSES`."""
+        return np.array([sample.label for sample in self.samples], dtype=np.int64)
+
+    @property
+    def slides(self) -> list[str]:
+        """Slide of every image, in order."""
+        return [sample.slide for sample in self.samples]
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """(5,) int64, images of each class."""
+        return np.bincount(self.labels, minlength=len(CLASSES)).astype(np.int64)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over paths, labels, slides and file digests; the root does not count."""
+        return digest_json([[s.path, s.label, s.slide, s.sha256] for s in self.samples])
+
+    def files(self) -> list[Path]:
+        """Absolute paths, in order.
+
+        Returns
+        -------
+        list of Path
+            One for each sample.
+        """
+        return [self.root / sample.path for sample in self.samples]
+
+    def subset(self, indices: Iterable[int], *, split: str | None = None) -> Manifest:
+        """Keep some of the samples.
+
+        Parameters
+        ----------
+        indices : iterable of int
+            Which to keep, in the order given.
+        split : str, optional
+            A split name to write into them.
+
+        Returns
+        -------
+        Manifest
+            Same root, without notes.
+        """
+        kept = [self.samples[int(index)] for index in indices]
+        if split is not None:
+            kept = [replace(sample, split=split) for sample in kept]
+        return Manifest(self.root, tuple(kept))
+
+    def require_all_classes(self, purpose: str) -> None:
+        """Raise when a class has no image.
+
+        Parameters
+        ----------
+        purpose : str
+            What needs every class, as in "Training".
+
+        Raises
+        ------
+        DataError
+            Naming the missing classes and the names that are understood.
+        """
+        missing = [name for name, n in zip(CLASSES, self.counts, strict=True) if n == 0]
+        if missing:
+            raise DataError(
+                f"{purpose} needs all five classes; {self.root} has no image of "
+                f"{', '.join(missing)}. Class folders may be called: {describe_aliases()}."
+            )
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, schema ``leuko.manifest/1``.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
+        """
+        atomic_write_json(path, self.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON.
+
+        Returns
+        -------
+        dict
+            What `load` reads.
+        """
+        return {
+            "schema": schema("manifest"),
+            "root": self.root.as_posix(),
+            "digest": self.digest,
+            "classes": list(CLASSES),
+            "notes": list(self.notes),
+            "samples": [
+                {
+                    "path": s.path,
+                    "label": CLASSES[s.label],
+                    "slide": s.slide,
+                    "split": s.split,
+                    "sha256": s.sha256,
+                }
+                for s in self.samples
+            ],
+        }
+
+    @classmethod
+    def load(cls, path: Path) -> Manifest:
+        """Read what `save` wrote.
+
+        Parameters
+        ----------
+        path : Path
+            The file.
+
+        Returns
+        -------
+        Manifest
+            Equal to the one saved.
+
+        Raises
+        ------
+        DataError
+            When the file is damaged, or its digest does not match its rows.
+        """
+        document = read_json(path, "manifest")
+        try:
+            samples = tuple(
+                Sample(
+                    path=str(row["path"]),
+                    label=class_index(row["label"]),
+                    slide=str(row["slide"]),
+                    sha256=str(row["sha256"]),
+                    split=str(row["split"]),
+                )
+                for row in document["samples"]
+            )
+            manifest = cls(Path(document["root"]), samples, tuple(document["notes"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path} is damaged: {error!r}.") from error
+        if manifest.digest != document.get("digest"):
+            raise DataError(f"{path} was changed by hand: its digest does not match its rows.")
+        return manifest
+
+
+def slide_of(name: str) -> str:
+    """Slide that a Raabin-WBC file name tells.
+
+    The text before the first underscore, after ``aug_<n>_`` has been stripped. Files of the 2019
+    camera give a day and a clock time; the day is treated as one slide. A name without an
+    underscore tells no slide.
+
+    Parameters
+    ----------
+    name : str
+        A file name, with or without folders.
+
+    Returns
+    -------
+    str
+        The slide, or an empty string.
+
+    Examples
+    --------
+    >>> slide_of("95-8-22-3_23_1.jpg"), slide_of("20190527_113018_0.jpg")
+    ('95-8-22-3', '20190527')
+    >>> slide_of("aug_7_95-8-22-3_23_1.jpg"), slide_of("066.png")
+    ('95-8-22-3', '')
+    """
+    stem = Path(original_of(Path(name).name)[1]).stem
+    slide, underscore, _ = stem.partition("_")
+    return slide if underscore else ""
+
+
+def original_of(name: str) -> tuple[int | None, str]:
+    """Take apart the name of a drawn copy.
+
+    Parameters
+    ----------
+    name : str
+        A file name.
+
+    Returns
+    -------
+    copy : int or None
+        The number of the copy; None for an original.
+    original : str
+        The original's file name.
+
+    Examples
+    --------
+    >>> original_of("aug_12_95-8-22-3_23_1.jpg")
+    (12, '95-8-22-3_23_1.jpg')
+    """
+    match = _AUGMENTED.match(name)
+    return (int(match[1]), match[2]) if match else (None, name)
+
+
+def find_splits(dataset: str | os.PathLike[str]) -> dict[str, Path]:
+    """Find the training, validation and test folders of a data set.
+
+    Case, hyphens, underscores and spaces do not matter: ``Train``, ``test-a``, ``TestA``. A
+    folder that itself holds class folders counts as a training folder.
+
+    Parameters
+    ----------
+    dataset : path-like
+        The data set's folder.
+
+    Returns
+    -------
+    dict of str to Path
+        Some of ``train``, ``validation``, ``test``.
+
+    Raises
+    ------
+    DataError
+        When the folder is missing, empty, or holds neither splits nor classes.
+    """
+    root = _existing_folder(dataset)
+    try:
+        folders = sorted(entry for entry in root.iterdir() if entry.is_dir())
+    except OSError as error:
+        raise DataError(f"{root} cannot be read: {error.strerror}.") from error
+    found: dict[str, Path] = {}
+    for split, names in _SPLITS.items():
+        matches = [f for f in folders if re.sub(r"[\s_-]", "", f.name.lower()) in names]
+        if len(matches) > 1:
+            raise DataError(
+                f"{root} holds several {split} folders: {', '.join(m.name for m in matches)}. "
+                "Keep one, or give the folder itself."
+            )
+        if matches:
+            found[split] = matches[0]
+    if not found and any(class_named(folder.name) for folder in folders):
+        found["train"] = root
+    if not found:
+        names = ", ".join(folder.name for folder in folders[:8]) or "no folders at all"
+        raise DataError(
+            f"{root} holds neither Train/Test folders nor class folders; found {names}. "
+            f"Class folders may be called: {describe_aliases()}."
+        )
+    return found
+
+
+def read_split(
+    dataset: str | os.PathLike[str], split: str, *, ignore: Sequence[str] = ()
+) -> Manifest:
+    """Read one split of a data set.
+
+    Parameters
+    ----------
+    dataset : path-like
+        A folder with ``Train``, ``Test``, ... in it, or the split's own folder.
+    split : str
+        ``train``, ``validation`` or ``test``.
+    ignore : sequence of str
+        See `read_folder`.
+
+    Returns
+    -------
+    Manifest
+        Its samples carry the split's name.
+
+    Raises
+    ------
+    DataError
+        When there is no such split.
+    """
+    splits = find_splits(dataset)
+    if split not in splits:
+        raise DataError(
+            f"{dataset} has no {split} folder; found {', '.join(sorted(splits))}. "
+            f"Expected a folder called {split.capitalize()} with five class folders in it."
+        )
+    manifest = read_folder(splits[split], ignore=ignore)
+    samples = tuple(replace(sample, split=split) for sample in manifest.samples)
+    return Manifest(manifest.root, samples, manifest.notes)
+
+
+def read_folder(folder: str | os.PathLike[str], *, ignore: Sequence[str] = ()) -> Manifest:
+    """Read a folder that holds one folder for each class.
+
+    Symbolic links are followed; dangling ones, loops and folders that cannot be listed are
+    noted. Hidden files and the droppings of file managers are passed over; any other file
+    counts as an image until it is decoded.
+
+    Parameters
+    ----------
+    folder : path-like
+        With class folders in any case, singular or plural, or Raabin's labels 1 to 5.
+    ignore : sequence of str
+        Names of extra folders to pass over.
+
+    Returns
+    -------
+    Manifest
+        Sorted by path. A class without images is a note.
+
+    Raises
+    ------
+    DataError
+        When the folder is missing or empty, an extra folder is there, or two folders mean one
+        class.
+    """
+    root = _existing_folder(folder)
+    by_class: dict[str, Path] = {}
+    extra: list[str] = []
+    notes: list[str] = []
+    for entry in _listing(root):
+        if entry.name.startswith(".") or not entry.is_dir():
+            continue
+        name = class_named(entry.name)
+        if name is None:
+            if entry.name not in ignore:
+                extra.append(entry.name)
+        elif name in by_class:
+            raise DataError(
+                f"{root} has two folders for {name}: {by_class[name].name} and {entry.name}. "
+                "Merge them."
+            )
+        else:
+            by_class[name] = entry
+    if extra and by_class:
+        raise DataError(
+            f"{root} has folders that name no class: {', '.join(extra)}. Expected "
+            f"{describe_aliases()}. Pass them over with --ignore NAME."
+        )
+    if not by_class:
+        found = ", ".join(extra[:8]) or "no folders"
+        raise DataError(
+            f"{root} has no class folders; found {found}. Expected {describe_aliases()}."
+        )
+    rows: list[tuple[str, int]] = []
+    for name, place in by_class.items():
+        for file in _walk(place, notes):
+            rows.append((file.relative_to(root).as_posix(), class_index(name)))
+    if not rows:
+        raise DataError(f"{root} has class folders but not one image in them.")
+    rows.sort()
+    digests = _digest_all([root / path for path, _ in rows])
+    samples = tuple(
+        Sample(path, label, slide_of(path), digest)
+        for (path, label), digest in zip(rows, digests, strict=True)
+    )
+    return Manifest(root, samples, (*notes, *_remarks(root, samples)))
+
+
+def read_csv(path: str | os.PathLike[str]) -> Manifest:
+    """Read a table of labelled images.
+
+    Parameters
+    ----------
+    path : path-like
+        CSV with a header that has ``path`` and ``label``, and may have ``slide``. Paths are
+        relative to the table's own folder.
+
+    Returns
+    -------
+    Manifest
+        Sorted by path.
+
+    Raises
+    ------
+    DataError
+        When a column is missing, a label names no class, or a path is listed twice.
+    """
+    table = Path(path)
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            header = {name.strip().lower(): name for name in reader.fieldnames or []}
+            absent = {"path", "label"} - set(header)
+            if absent:
+                raise DataError(
+                    f"{table} lacks the column {' and '.join(sorted(absent))}; expected "
+                    f"path,label,slide and received {', '.join(header) or 'nothing'}."
+                )
+            rows = [
+                (
+                    (row[header["path"]] or "").strip(),
+                    (row[header["label"]] or "").strip(),
+                    (row[header["slide"]] or "").strip() if "slide" in header else None,
+                )
+                for row in reader
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table} cannot be read as CSV: {error}.") from error
+    if not rows:
+        raise DataError(f"{table} has a header but no rows.")
+    root = table.parent.resolve()
+    samples: list[Sample] = []
+    seen: set[str] = set()
+    files = [root / Path(name) for name, _, _ in rows]
+    for number, ((name, label, slide), file, digest) in enumerate(
+        zip(rows, files, _digest_all(files), strict=True), start=2
+    ):
+        meant = class_named(label)
+        if meant is None:
+            raise DataError(
+                f"{table}, line {number}: {label!r} names no class. Expected {describe_aliases()}."
+            )
+        relative = Path(os.path.relpath(file, root)).as_posix()
+        if relative in seen:
+            raise DataError(f"{table}, line {number}: {name} is listed twice.")
+        seen.add(relative)
+        where = slide_of(relative) if slide is None else slide
+        samples.append(Sample(relative, class_index(meant), where, digest))
+    samples.sort(key=lambda sample: sample.path)
+    return Manifest(root, tuple(samples), _remarks(root, tuple(samples)))
+
+
+def _existing_folder(folder: str | os.PathLike[str]) -> Path:
+    """Resolve a folder or say that it is none."""
+    root = Path(folder).expanduser()
+    if not root.exists():
+        raise DataError(f"{root} does not exist.")
+    if not root.is_dir():
+        raise DataError(f"{root} is a file; a folder was expected.")
+    return root.resolve()
+
+
+def _listing(folder: Path) -> list[Path]:
+    """List a folder, sorted, or say why that cannot be done."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder} cannot be read: {error.strerror}.") from error
+
+
+def _walk(folder: Path, notes: list[str]) -> list[Path]:
+    """Collect files below a folder, following links once, noting what cannot be followed."""
+    files: list[Path] = []
+    visited: set[tuple[int, int]] = set()
+
+    def visit(place: Path) -> None:
+        try:
+            status = place.stat()
+            entries = sorted(place.iterdir())
+        except OSError as error:
+            notes.append(f"{place} cannot be listed: {error.strerror}.")
+            return
+        if (status.st_dev, status.st_ino) in visited:
+            notes.append(f"{place} is a link to a folder already read; passed over.")
+            return
+        visited.add((status.st_dev, status.st_ino))
+        for entry in entries:
+            hidden = entry.name.startswith((".", TEMPORARY_PREFIX))
+            if hidden or entry.name.lower() in _JUNK:
+                continue
+            if entry.is_dir():
+                visit(entry)
+            elif entry.exists():
+                files.append(entry)
+            else:
+                notes.append(f"{entry} is a dangling link; passed over.")
+
+    visit(folder)
+    return files
+
+
+def _digest_all(files: Sequence[Path]) -> list[str]:
+    """Digest files on a few threads; an unreadable one gets an empty digest."""
+
+    def digest(file: Path) -> str:
+        try:
+            return digest_file(file)
+        except OSError:
+            return ""
+
+    with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) * 2)) as pool:
+        return list(pool.map(digest, files, chunksize=64))
+
+
+def _remarks(root: Path, samples: tuple[Sample, ...]) -> tuple[str, ...]:
+    """Say what a person should know about these rows."""
+    remarks = []
+    present = {sample.label for sample in samples}
+    for label, name in enumerate(CLASSES):
+        if label not in present:
+            remarks.append(f"{root.name} has no image of {name}.")
+    drawn = sum(original_of(Path(s.path).name)[0] is not None for s in samples)
+    if drawn:
+        remarks.append(
+            f"{root.name} holds {drawn} drawn copies (aug_<n>_...); each belongs to the slide of "
+            "its original."
+        )
+    unknown = sum(not sample.slide for sample in samples)
+    if unknown:
+        remarks.append(
+            f"{unknown} of {len(samples)} file names tell no slide; intervals and splits cannot "
+            "respect slides for them. Give a CSV with a slide column to mend that."
+        )
+    return tuple(remarks)

@@ -1,0 +1,89 @@
+"""A thread pool that never holds more than a few items, for work on many files."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from leuko.errors import UsageError
+
+__all__ = ["Progress", "bounded_map", "worker_count"]
+
+Progress = Callable[[str, int, int], None]
+"""Called as ``progress(stage, done, total)`` from the calling thread."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def worker_count(workers: int | None) -> int:
+    """Number of threads to use.
+
+    Parameters
+    ----------
+    workers : int or None
+        What the user asked for; None means one for each core that this process may use.
+
+    Returns
+    -------
+    int
+        At least 1.
+
+    Raises
+    ------
+    UsageError
+        When `workers` is below 1.
+    """
+    if workers is None:
+        if hasattr(os, "sched_getaffinity"):
+            return max(1, len(os.sched_getaffinity(0)))
+        return os.cpu_count() or 1
+    if workers < 1:
+        raise UsageError(f"The number of workers must be at least 1, received {workers}.")
+    return workers
+
+
+def bounded_map(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    workers: int,
+    ahead: int | None = None,
+) -> Iterator[Result]:
+    """Apply a function on threads, in order, with a few items under way at a time.
+
+    Threads are enough where the work is decoding, warping, encoding and writing, all of which
+    release Python's global lock. When the consumer stops early or an item raises, what has not
+    begun is dropped and what has begun is waited for.
+
+    Parameters
+    ----------
+    function : callable
+        Takes one item.
+    items : iterable
+        Consumed lazily.
+    workers : int
+        Number of threads.
+    ahead : int, optional
+        How many items may be under way or wait to be taken; four for each thread when None.
+
+    Yields
+    ------
+    object
+        Results, in the order of the items.
+    """
+    limit = ahead or 4 * workers
+    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="leuko")
+    pending: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) >= limit:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,455 @@
+"""A recipe is everything that decides what is trained: frozen, TOML, no unknown keys."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from dataclasses import dataclass, field, fields, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final, get_args, get_type_hints
+
+from leuko.artifacts import digest_json
+from leuko.errors import BundleError, RecipeError
+from leuko.imaging import PreprocessSpec
+
+__all__ = [
+    "AugmentSettings",
+    "DataSettings",
+    "ModelSettings",
+    "Recipe",
+    "TrainSettings",
+    "list_recipes",
+    "load_recipe",
+]
+
+_CHOICES: Final[dict[str, tuple[str, ...]]] = {
+    "data.split": ("slide", "random-file"),
+    "data.balance": ("files", "fixed", "sampled", "none"),
+    "augment.kind": ("none", "published", "microscope"),
+    "model.architecture": ("cnn", "mobilenetv2"),
+    "model.pixels": ("zero-one", "minus-one-one", "divided-twice"),
+    "model.train": ("all", "head"),
+    "train.schedule": ("constant", "cosine"),
+    "train.monitor": ("val_accuracy", "val_loss", "none"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DataSettings:
+    """Which rows are trained on, and how often.
+
+    Attributes
+    ----------
+    split : {"slide", "random-file"}
+        ``slide`` keeps every slide on one side. ``random-file`` draws from the balanced files
+        whatever their slide or original, as the published experiment did: it leaks.
+    validation : float
+        Fraction of rows that go to validation.
+    balance : {"files", "fixed", "sampled", "none"}
+        ``files``: the whole of Train is balanced on disk before the split, as published.
+        ``fixed``: after the split, training rows are balanced by a fixed list of augmented
+        copies. ``sampled``: every batch is drawn by class, with fresh augmentation.
+    evenness : float
+        For ``sampled``: 1 draws every class equally often, 0 as often as it occurs.
+    per_class : int
+        For ``fixed``: images of each class after balancing; 0 takes the largest class's count.
+    """
+
+    split: str = "slide"
+    validation: float = 0.2
+    balance: str = "sampled"
+    evenness: float = 1.0
+    per_class: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentSettings:
+    """How a training image is varied.
+
+    Attributes
+    ----------
+    kind : {"none", "published", "microscope"}
+        ``published``: rotation within 15 degrees, zoom within 10%, horizontal flip. ``microscope``:
+        any rotation and flip, scale, shift, and stain and light varied in optical density.
+    scale : float
+        Standard deviation of the logarithm of the scale.
+    shift : float
+        Largest shift, as a fraction of the crop's side.
+    stain : float
+        Standard deviation of the 3x3 mixing of optical densities; light varies with it.
+    """
+
+    kind: str = "microscope"
+    scale: float = 0.12
+    shift: float = 0.06
+    stain: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """Which network.
+
+    Attributes
+    ----------
+    architecture : {"cnn", "mobilenetv2"}
+        Name in `leuko.training.architectures`.
+    pixels : {"zero-one", "minus-one-one", "divided-twice"}
+        How RGB 0-255 is scaled inside the graph. ``divided-twice`` is the published fault.
+    train : {"all", "head"}
+        Whether the backbone learns too.
+    weights : str
+        ``none``, ``imagenet``, ``leuko`` or the path of a weights file.
+    hidden : int
+        Units of the head's hidden layer; 0 for a linear head.
+    dropout : float
+        Dropped fraction before the last layer.
+    norm_momentum : float
+        Momentum of every BatchNormalization that learns. Keras's MobileNetV2 has 0.999, with
+        which a short fine-tuning leaves the statistics of ImageNet in place.
+    """
+
+    architecture: str = "cnn"
+    pixels: str = "zero-one"
+    train: str = "all"
+    weights: str = "none"
+    hidden: int = 8
+    dropout: float = 0.0
+    norm_momentum: float = 0.99
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """How it is fitted. Every callback is Keras's own.
+
+    Attributes
+    ----------
+    epochs : int
+        Largest number of epochs.
+    steps : int
+        Batches an epoch; 0 takes every training row once.
+    batch : int
+        Images a batch.
+    rate : float
+        Learning rate of AdamW, the highest one of a schedule.
+    decay : float
+        Weight decay of AdamW.
+    schedule : {"constant", "cosine"}
+        ``cosine`` rises for a twentieth of all steps, then falls to nought.
+    smoothing : float
+        Label smoothing.
+    monitor : {"val_accuracy", "val_loss", "none"}
+        What chooses the best epoch; ``none`` keeps the last.
+    patience : int
+        EarlyStopping; 0 switches it off.
+    plateau : int
+        Patience of ReduceLROnPlateau on the validation loss, factor 0.5; 0 switches it off.
+    """
+
+    epochs: int = 10
+    steps: int = 0
+    batch: int = 32
+    rate: float = 1e-3
+    decay: float = 0.004
+    schedule: str = "constant"
+    smoothing: float = 0.0
+    monitor: str = "val_accuracy"
+    patience: int = 0
+    plateau: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that decides a training run, but for the data and the seed's use.
+
+    Attributes
+    ----------
+    name : str
+        Short name, the file's stem.
+    title : str
+        For people and tables.
+    seed : int
+        Of every random choice.
+    preprocess : PreprocessSpec
+        Input size and crop.
+    data, augment, model, train
+        See the settings of those names.
+    published : dict
+        Figures that the literature gives for this recipe, for tables only.
+    """
+
+    name: str
+    title: str
+    preprocess: PreprocessSpec
+    seed: int = 0
+    data: DataSettings = field(default_factory=DataSettings)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    published: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over every setting."""
+        return digest_json(self.to_dict())
+
+    def with_seed(self, seed: int) -> Recipe:
+        """Give the same recipe with another seed.
+
+        Parameters
+        ----------
+        seed : int
+            Not negative.
+
+        Returns
+        -------
+        Recipe
+            A copy.
+        """
+        return replace(self, seed=seed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain nested values.
+
+        Returns
+        -------
+        dict
+            What `from_dict` reads.
+        """
+        document: dict[str, Any] = {"name": self.name, "title": self.title, "seed": self.seed}
+        document["preprocess"] = self.preprocess.to_dict()
+        for section in ("data", "augment", "model", "train"):
+            settings = getattr(self, section)
+            document[section] = {f.name: getattr(settings, f.name) for f in fields(settings)}
+        document["published"] = dict(self.published)
+        return document
+
+    def to_toml(self) -> str:
+        """Write every resolved setting as TOML.
+
+        Returns
+        -------
+        str
+            Text that `load_recipe` reads back to an equal recipe.
+        """
+        document = self.to_dict()
+        lines = [f"{key} = {_toml(document.pop(key))}" for key in ("name", "title", "seed")]
+        for section, values in document.items():
+            if values:
+                lines += ["", f"[{section}]"]
+                lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any], *, source: str = "The recipe") -> Recipe:
+        """Check and freeze nested values.
+
+        Parameters
+        ----------
+        document : dict
+            As read from TOML.
+        source : str
+            Where it came from, for messages.
+
+        Returns
+        -------
+        Recipe
+            With defaults filled in.
+
+        Raises
+        ------
+        RecipeError
+            On an unknown key, a missing one, a wrong type or a value out of range.
+        """
+        known = ("name", "title", "seed", "preprocess", "data", "augment", "model", "train",
+                 "published")  # fmt: skip
+        _refuse_unknown(document, known, source, "")
+        for key in ("name", "title", "preprocess"):
+            if key not in document:
+                raise RecipeError(f"{source} lacks {key!r}.")
+        for key in ("name", "title"):
+            if not isinstance(document[key], str):
+                raise RecipeError(f"{source}: {key} must be text, received {document[key]!r}.")
+        seed = document.get("seed", 0)
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
+            raise RecipeError(f"{source}: seed must be a whole number from 0, received {seed!r}.")
+        sections: dict[str, Any] = {}
+        for section, kind in _SECTIONS.items():
+            sections[section] = _section(kind, document.get(section, {}), source, section)
+        try:
+            preprocess = PreprocessSpec.from_dict(dict(document["preprocess"]))
+        except (BundleError, TypeError, ValueError) as error:
+            raise RecipeError(f"{source}: [preprocess] is wrong: {error}") from error
+        recipe = cls(
+            name=document["name"],
+            title=document["title"],
+            seed=seed,
+            preprocess=preprocess,
+            published={k: float(v) for k, v in document.get("published", {}).items()},
+            **sections,
+        )
+        _check_together(recipe, source)
+        return recipe
+
+
+_SECTIONS: Final[dict[str, type]] = {
+    "data": DataSettings,
+    "augment": AugmentSettings,
+    "model": ModelSettings,
+    "train": TrainSettings,
+}
+
+_RANGES: Final[dict[str, tuple[float, float]]] = {
+    "data.validation": (0.02, 0.5),
+    "data.evenness": (0.0, 1.0),
+    "data.per_class": (0, 1_000_000),
+    "augment.scale": (0.0, 1.0),
+    "augment.shift": (0.0, 0.5),
+    "augment.stain": (0.0, 1.0),
+    "model.hidden": (0, 4096),
+    "model.dropout": (0.0, 0.9),
+    "model.norm_momentum": (0.0, 0.9999),
+    "train.epochs": (1, 10_000),
+    "train.steps": (0, 1_000_000),
+    "train.batch": (1, 1024),
+    "train.rate": (1e-8, 10.0),
+    "train.decay": (0.0, 10.0),
+    "train.smoothing": (0.0, 0.9),
+    "train.patience": (0, 10_000),
+    "train.plateau": (0, 10_000),
+}
+
+
+def list_recipes() -> list[str]:
+    """Names of the recipes that come with Leuko.
+
+    Returns
+    -------
+    list of str
+        Sorted.
+    """
+    folder = resources.files("leuko") / "recipes"
+    return sorted(e.name.removesuffix(".toml") for e in folder.iterdir() if e.name.endswith(".toml"))
+
+
+def load_recipe(name: str | os.PathLike[str]) -> Recipe:
+    """Open a recipe by its name or its path.
+
+    Parameters
+    ----------
+    name : str or path-like
+        One of `list_recipes`, or a path: a path has a separator or ends in ``.toml``.
+
+    Returns
+    -------
+    Recipe
+        Checked.
+
+    Raises
+    ------
+    RecipeError
+        When there is none of that name, or it is wrong.
+
+    Examples
+    --------
+    >>> load_recipe("cnn").preprocess.size
+    (350, 350)
+    """
+    text = os.fspath(name)
+    if os.sep in text or "/" in text or text.endswith(".toml"):
+        path = Path(text)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise RecipeError(f"{path} cannot be read: {error.strerror}.") from error
+    else:
+        if text not in list_recipes():
+            close = difflib.get_close_matches(text, list_recipes(), 1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise RecipeError(
+                f"There is no recipe {text!r}; there are {', '.join(list_recipes())}.{hint}"
+            )
+        data = (resources.files("leuko") / "recipes" / f"{text}.toml").read_bytes()
+    try:
+        document = tomllib.loads(data.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{text} is not TOML: {error}.") from error
+    return Recipe.from_dict(document, source=text)
+
+
+def _refuse_unknown(
+    document: dict[str, Any], known: tuple[str, ...], source: str, prefix: str
+) -> None:
+    """Raise on a key that means nothing here, with the nearest one that does."""
+    for key in document:
+        if key not in known:
+            close = difflib.get_close_matches(key, known, 1)
+            hint = f" Did you mean {close[0]!r}?" if close else f" Known: {', '.join(known)}."
+            raise RecipeError(f"{source} has the unknown key {prefix + key!r}.{hint}")
+
+
+def _section(kind: type, values: Any, source: str, section: str) -> Any:
+    """Check one section against its dataclass."""
+    if not isinstance(values, dict):
+        raise RecipeError(f"{source}: [{section}] must be a table, received {values!r}.")
+    types = get_type_hints(kind)
+    _refuse_unknown(values, tuple(types), source, f"{section}.")
+    checked: dict[str, Any] = {}
+    for key, value in values.items():
+        where = f"{section}.{key}"
+        wanted = types[key]
+        right = isinstance(value, wanted) or (wanted is float and isinstance(value, int))
+        if not right or isinstance(value, bool):
+            names = " or ".join(t.__name__ for t in (get_args(wanted) or (wanted,)))
+            raise RecipeError(f"{source}: {where} must be {names}, received {value!r}.")
+        if where in _CHOICES and value not in _CHOICES[where]:
+            raise RecipeError(
+                f"{source}: {where} must be one of {', '.join(_CHOICES[where])}; "
+                f"received {value!r}."
+            )
+        if where in _RANGES and not _RANGES[where][0] <= value <= _RANGES[where][1]:
+            low, high = _RANGES[where]
+            raise RecipeError(f"{source}: {where} must lie in [{low}, {high}], received {value}.")
+        checked[key] = wanted(value)
+    return kind(**checked)
+
+
+def _check_together(recipe: Recipe, source: str) -> None:
+    """Refuse settings that contradict each other."""
+    data, model, train = recipe.data, recipe.model, recipe.train
+    if (data.split == "random-file") != (data.balance == "files"):
+        raise RecipeError(
+            f"{source}: data.split 'random-file' and data.balance 'files' belong together; "
+            f"received {data.split!r} and {data.balance!r}."
+        )
+    if model.train == "head" and model.architecture == "cnn":
+        raise RecipeError(f"{source}: model.train 'head' needs a backbone; the CNN has none.")
+    if model.train == "head" and data.balance == "sampled":
+        raise RecipeError(
+            f"{source}: a frozen backbone is run once over a fixed set; choose data.balance "
+            "'fixed', 'files' or 'none'."
+        )
+    if model.architecture == "cnn" and model.weights != "none":
+        raise RecipeError(f"{source}: the CNN starts from nothing; model.weights must be 'none'.")
+    if data.balance == "sampled" and train.steps == 0:
+        raise RecipeError(f"{source}: data.balance 'sampled' needs train.steps.")
+    if train.monitor == "none" and train.patience:
+        raise RecipeError(f"{source}: train.patience needs a train.monitor.")
+    if train.schedule == "cosine" and train.plateau:
+        raise RecipeError(f"{source}: train.plateau needs train.schedule 'constant'.")
+
+
+def _toml(value: Any) -> str:
+    """Write one TOML value."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, float):
+        text = repr(value)
+        return text if any(mark in text for mark in ".einf") else f"{text}.0"
+    return str(value)

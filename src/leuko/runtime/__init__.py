@@ -1,0 +1,1 @@
+"""Prediction without Keras: bundles opened as classifiers."""

@@ -1,0 +1,1 @@
+"""Training and conversion: the only room that imports Keras and TensorFlow."""

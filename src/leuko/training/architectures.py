@@ -1,0 +1,263 @@
+"""The registry of networks, built from a recipe, with every initial weight drawn from its seed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import keras
+import numpy as np
+
+from leuko.errors import TrainingError
+from leuko.recipe import Recipe
+from leuko.taxonomy import CLASSES
+
+__all__ = ["BACKBONE", "build_model", "compile_model", "leuko_weights_path", "seed_weights"]
+
+BACKBONE: Final = "backbone"
+"""Name of the layer that holds a pretrained network, where there is one."""
+
+_SCALES: Final[dict[str, tuple[float, float]]] = {
+    "zero-one": (1 / 255, 0.0),
+    "minus-one-one": (1 / 127.5, -1.0),
+    "divided-twice": (1 / 255 / 255, 0.0),
+}
+
+
+def build_model(recipe: Recipe) -> keras.Model:
+    """Build a network with its initial weights.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Its ``model``, ``preprocess`` and ``seed`` decide everything.
+
+    Returns
+    -------
+    keras.Model
+        Takes (N, h, w, 3) RGB 0-255, gives (N, 5) probabilities in class order. Not compiled.
+
+    Raises
+    ------
+    TrainingError
+        When pretrained weights cannot be had; the message names the alternatives.
+    """
+    keras.backend.clear_session()
+    pixels = keras.Input((*recipe.preprocess.size, 3), name="pixels", dtype="float32")
+    scale, offset = _SCALES[recipe.model.pixels]
+    x = keras.layers.Rescaling(scale, offset, name="scale")(pixels)
+    outputs = _ARCHITECTURES[recipe.model.architecture](x, recipe)
+    model = keras.Model(pixels, outputs, name=recipe.model.architecture)
+    seed_weights(model, recipe.seed)
+    if recipe.model.weights != "none":
+        _load_backbone(model.get_layer(BACKBONE), recipe.model.weights)
+    return model
+
+
+def compile_model(model: keras.Model, recipe: Recipe, *, steps: int) -> None:
+    """Give a model its loss, its metric and AdamW.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Changed in place.
+    recipe : Recipe
+        Its ``train`` settings.
+    steps : int
+        Batches of the whole training, for a schedule.
+    """
+    settings = recipe.train
+    rate: Any = settings.rate
+    if settings.schedule == "cosine":
+        warm = max(1, steps // 20)
+        rate = keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=settings.rate / 20,
+            decay_steps=max(1, steps - warm),
+            warmup_target=settings.rate,
+            warmup_steps=warm,
+            alpha=0.0,
+        )
+    model.compile(
+        optimizer=keras.optimizers.AdamW(rate, weight_decay=settings.decay),
+        loss=keras.losses.CategoricalCrossentropy(label_smoothing=settings.smoothing),
+        metrics=["accuracy"],
+    )
+
+
+def _cnn(x: Any, recipe: Recipe) -> Any:
+    """Five strided convolutions, each with batch normalisation; 87,245 parameters at 350 px."""
+    momentum = recipe.model.norm_momentum
+    for number, filters in enumerate((4, 8, 16, 32, 64), start=1):
+        x = keras.layers.Conv2D(
+            filters, 3, strides=2, padding="same", activation="relu", name=f"conv{number}"
+        )(x)
+        x = keras.layers.BatchNormalization(momentum=momentum, name=f"norm{number}")(x)
+    return _head(keras.layers.Flatten(name="flatten")(x), recipe)
+
+
+def _mobilenetv2(x: Any, recipe: Recipe) -> Any:
+    """MobileNetV2 of width 1 without its top, then global average pooling."""
+    frozen = recipe.model.train == "head"
+    backbone = keras.applications.MobileNetV2(
+        include_top=False, weights=None, input_shape=(*recipe.preprocess.size, 3), name=BACKBONE
+    )
+    backbone.trainable = not frozen
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = recipe.model.norm_momentum
+    # A frozen backbone keeps the statistics that its weights were trained with.
+    x = backbone(x, training=False) if frozen else backbone(x)
+    return _head(keras.layers.GlobalAveragePooling2D(name="pool")(x), recipe)
+
+
+def _head(x: Any, recipe: Recipe) -> Any:
+    """Optional hidden layer with batch normalisation, then five probabilities."""
+    settings = recipe.model
+    if settings.hidden:
+        x = keras.layers.Dense(settings.hidden, activation="relu", name="hidden")(x)
+        x = keras.layers.BatchNormalization(momentum=settings.norm_momentum, name="hidden_norm")(x)
+    if settings.dropout:
+        x = keras.layers.Dropout(settings.dropout, seed=recipe.seed, name="dropout")(x)
+    return keras.layers.Dense(len(CLASSES), activation="softmax", name="probabilities")(x)
+
+
+_ARCHITECTURES: Final[dict[str, Callable[[Any, Recipe], Any]]] = {
+    "cnn": _cnn,
+    "mobilenetv2": _mobilenetv2,
+}
+
+
+def seed_weights(model: keras.Model, seed: int) -> None:
+    """Draw every kernel again from its own initialiser, seeded by `seed` and its path.
+
+    Keras draws initial weights from a global state; this leaves that state alone.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Changed in place.
+    seed : int
+        Not negative.
+    """
+    for layer in model._flatten_layers():
+        for name in ("kernel", "depthwise_kernel"):
+            initializer = getattr(layer, f"{name}_initializer", None)
+            variable = getattr(layer, name, None)
+            if initializer is None or variable is None:
+                continue
+            key = f"{seed}/{layer.name}/{name}".encode()
+            number = int.from_bytes(hashlib.sha256(key).digest()[:4], "big") >> 1
+            config = {**initializer.get_config(), "seed": number}
+            fresh = type(initializer).from_config(config)
+            variable.assign(fresh(variable.shape, dtype=variable.dtype))
+
+
+def leuko_weights_path() -> Path:
+    """Where the bundled backbone lies.
+
+    Returns
+    -------
+    Path
+        A ``.npz`` of float16 arrays, made by ``experiments/ship_finetuned.py``.
+
+    Raises
+    ------
+    TrainingError
+        When this install does not have it.
+    """
+    path = Path(str(resources.files("leuko") / "zoo" / "mobilenetv2-leuko.npz"))
+    if not path.is_file():
+        raise TrainingError(
+            "The backbone that Leuko trained is not part of this install. Choose --weights "
+            "imagenet, --weights PATH or --weights none."
+        )
+    return path
+
+
+def _load_backbone(backbone: keras.Model, weights: str) -> None:
+    """Fill a backbone from ImageNet, from Leuko's own file or from a path."""
+    if weights == "imagenet":
+        _load_imagenet(backbone)
+    elif weights == "leuko":
+        _load_npz(backbone, leuko_weights_path())
+    else:
+        path = Path(weights).expanduser()
+        if not path.is_file():
+            raise TrainingError(
+                f"The weights file {path} does not exist. --weights takes imagenet, leuko, none "
+                "or the path of a weights file."
+            )
+        if path.suffix == ".npz":
+            _load_npz(backbone, path)
+        else:
+            _load_h5(backbone, path)
+    for variable in backbone.variables:
+        if not np.isfinite(np.asarray(variable)).all():
+            raise TrainingError(f"The weights in {weights} hold values that are not finite.")
+
+
+def _load_imagenet(backbone: keras.Model) -> None:
+    """Fetch Keras's own ImageNet weights (cached by Keras after the first time)."""
+    size = 224
+    try:
+        source = keras.applications.MobileNetV2(
+            include_top=False, weights="imagenet", input_shape=(size, size, 3)
+        )
+    except Exception as error:  # Keras raises whatever urllib and h5py raise
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TrainingError(
+            f"The ImageNet weights could not be fetched ({first[:200]}). Without a network, give "
+            "--weights PATH (MobileNetV2 without top, .weights.h5), --weights leuko (the backbone "
+            "that comes with Leuko) or --weights none (start from random weights)."
+        ) from error
+    backbone.set_weights(source.get_weights())
+
+
+def _load_h5(backbone: keras.Model, path: Path) -> None:
+    """Read numbers, and nothing else, from a Keras weights file."""
+    try:
+        backbone.load_weights(os.fspath(path))
+    except Exception as error:  # h5py and Keras raise many kinds on a damaged file
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TrainingError(
+            f"{path} does not hold the weights of {backbone.name} (MobileNetV2 without top): "
+            f"{first[:200]}"
+        ) from error
+
+
+def _load_npz(backbone: keras.Model, path: Path) -> None:
+    """Read Leuko's own float16 arrays, in the order of the backbone's weights."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            values = [arrays[f"w{number:03d}"] for number in range(len(backbone.weights))]
+    except (OSError, KeyError, ValueError) as error:
+        raise TrainingError(f"{path} does not hold a MobileNetV2 backbone: {error}.") from error
+    for variable, value in zip(backbone.weights, values, strict=True):
+        if tuple(variable.shape) != value.shape:
+            raise TrainingError(
+                f"{path} does not fit: {variable.path} has shape {tuple(variable.shape)}, the "
+                f"file has {value.shape}."
+            )
+        variable.assign(value.astype(np.float32))
+
+
+def save_backbone(model: keras.Model, path: Path) -> None:
+    """Write a model's backbone as float16 arrays that ``--weights leuko`` can read.
+
+    Parameters
+    ----------
+    model : keras.Model
+        With a layer named `BACKBONE`.
+    path : Path
+        A ``.npz`` file.
+    """
+    from leuko.artifacts import atomic_write
+
+    weights = model.get_layer(BACKBONE).get_weights()
+    arrays = {f"w{n:03d}": value.astype(np.float16) for n, value in enumerate(weights)}
+    with atomic_write(path) as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)

@@ -1,0 +1,175 @@
+"""A frozen backbone is run once: its features are computed by ONNX Runtime and kept on disk.
+
+The features of (image, draw) depend on pixels, preprocessing, augmentation and weights, never on
+the head. They are computed in shards that are written whole or not at all, so a run that was
+killed goes on with the next shard, and a second recipe with the same backbone starts at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from leuko.artifacts import atomic_write, digest_bytes, digest_json
+from leuko.manifest import Manifest
+from leuko.parallel import Progress, bounded_map, worker_count
+from leuko.recipe import Recipe
+from leuko.training.architectures import BACKBONE
+from leuko.training.export import features_onnx
+from leuko.training.pipeline import PixelSource
+
+__all__ = ["backbone_features", "head_of"]
+
+_SHARD: Final = 1024
+_BATCH: Final = 16
+
+
+def backbone_features(
+    model: keras.Model,
+    source: PixelSource,
+    rows: npt.NDArray[np.int64],
+    *,
+    manifest: Manifest,
+    recipe: Recipe,
+    cache: Path,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    stage: str = "features",
+) -> npt.NDArray[np.float32]:
+    """Run everything below the head once over a list of (image, draw).
+
+    Parameters
+    ----------
+    model : keras.Model
+        With a frozen backbone.
+    source : PixelSource
+        Makes the pixels.
+    rows : (n, 2) int64
+        Which images and draws.
+    manifest : Manifest
+        Of the source's files, for the cache's key.
+    recipe : Recipe
+        Its preprocessing, augmentation and seed, for the key.
+    cache : Path
+        Folder for the shards.
+    threads : int, optional
+        For decoding and for the network.
+    progress : callable, optional
+        Called as ``progress(stage, done, total)``.
+    stage : str
+        First argument of `progress`.
+
+    Returns
+    -------
+    (n, d) float32
+        Pooled features.
+    """
+    import onnxruntime
+
+    trunk = _trunk_of(model)
+    data = features_onnx(trunk)
+    count = worker_count(threads)
+    augment = asdict(recipe.augment) if (rows[:, 1] >= 0).any() else None
+    key = digest_json(
+        {
+            "network": digest_bytes(data),
+            "images": manifest.digest,
+            "preprocess": recipe.preprocess.to_dict(),
+            "augment": augment,
+            "seed": source.seed if augment else None,
+            "rows": digest_bytes(np.ascontiguousarray(rows).tobytes()),
+            "runtime": onnxruntime.__version__,
+        }
+    )
+    folder = cache / "features" / key[:32]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = count
+    options.log_severity_level = 4
+    session: Any = None
+    name = ""
+    shards = []
+    for start in range(0, len(rows), _SHARD):
+        part = rows[start : start + _SHARD]
+        path = folder / f"{start // _SHARD:05d}.npy"
+        values = _read_shard(path, len(part), int(trunk.output.shape[-1]))
+        if values is None:
+            if session is None:
+                session = onnxruntime.InferenceSession(
+                    data, options, providers=["CPUExecutionProvider"]
+                )
+                name = session.get_inputs()[0].name
+            values = _run(lambda x: session.run(None, {name: x})[0], source, part, count)
+            with atomic_write(path) as file:
+                np.save(file, values, allow_pickle=False)
+        shards.append(values)
+        if progress is not None:
+            progress(stage, min(start + _SHARD, len(rows)), len(rows))
+    return np.concatenate(shards)
+
+
+def head_of(model: keras.Model) -> keras.Model:
+    """Give the layers above the pooled features as a model of their own.
+
+    Parameters
+    ----------
+    model : keras.Model
+        From `build_model`, with a backbone.
+
+    Returns
+    -------
+    keras.Model
+        Shares its layers, and so its weights, with `model`.
+    """
+    features = keras.Input(model.get_layer("pool").output.shape[1:], name="features")
+    x: Any = features
+    names = [layer.name for layer in model.layers]
+    for name in names[names.index("pool") + 1 :]:
+        x = model.get_layer(name)(x)
+    return keras.Model(features, x, name="head")
+
+
+def _trunk_of(model: keras.Model) -> keras.Model:
+    """Pixels to pooled features."""
+    model.get_layer(BACKBONE)
+    return keras.Model(model.input, model.get_layer("pool").output, name="trunk")
+
+
+def _read_shard(path: Path, rows: int, width: int) -> npt.NDArray[np.float32] | None:
+    """Open a finished shard; None when it is missing or not what it should be."""
+    try:
+        values = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    if values.shape != (rows, width) or values.dtype != np.float32:
+        return None
+    return values if np.isfinite(values).all() else None
+
+
+def _run(
+    network: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
+    source: PixelSource,
+    rows: npt.NDArray[np.int64],
+    threads: int,
+) -> npt.NDArray[np.float32]:
+    """Decode on threads, infer in batches of one shape."""
+    pixels = bounded_map(
+        lambda row: source(int(row[0]), int(row[1])), rows, workers=threads, ahead=3 * _BATCH
+    )
+    values = []
+    waiting: list[npt.NDArray[np.uint8]] = []
+    for image in pixels:
+        waiting.append(image)
+        if len(waiting) == _BATCH:
+            values.append(network(np.stack(waiting).astype(np.float32)))
+            waiting = []
+    if waiting:
+        padded = np.zeros((_BATCH, *waiting[0].shape), np.float32)
+        padded[: len(waiting)] = np.stack(waiting)
+        values.append(network(padded)[: len(waiting)])
+    return np.concatenate(values).astype(np.float32)

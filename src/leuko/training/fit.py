@@ -1,0 +1,215 @@
+"""Fit a model to order: Keras's fit and Keras's callbacks, resumable after any kill."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from leuko.artifacts import prepare_folder
+from leuko.parallel import Progress
+from leuko.recipe import Recipe
+from leuko.training.architectures import compile_model
+from leuko.training.checkpoint import Checkpoint, History, load_state, restore_variables
+
+__all__ = ["ArrayBatches", "best_epoch", "fit_model"]
+
+BEST_WEIGHTS = "model.weights.h5"
+
+
+class ArrayBatches(keras.utils.PyDataset):  # type: ignore[misc]
+    """Batches out of arrays in memory, such as features, in an order fixed by the epoch.
+
+    Parameters
+    ----------
+    values : (n, d) float32
+        Inputs.
+    targets : (n, 5) float32
+        One-hot labels.
+    batch : int
+        Rows a batch.
+    seed : int or None
+        Of the order; None keeps the order of the arrays.
+    first_epoch : int
+        Where a resumed run goes on.
+    """
+
+    def __init__(
+        self,
+        values: npt.NDArray[np.float32],
+        targets: npt.NDArray[np.float32],
+        *,
+        batch: int,
+        seed: int | None,
+        first_epoch: int = 0,
+    ) -> None:
+        super().__init__(workers=1, use_multiprocessing=False)
+        self._values, self._targets = values, targets
+        self._batch, self._seed, self._epoch = batch, seed, first_epoch
+        self._arrange()
+
+    def _arrange(self) -> None:
+        count = len(self._values)
+        if self._seed is None:
+            self._order = np.arange(count)
+        else:
+            self._order = np.random.default_rng((self._seed, 2, self._epoch)).permutation(count)
+
+    @property
+    def num_batches(self) -> int:
+        """Batches in an epoch."""
+        return -(-len(self._values) // self._batch)
+
+    def __getitem__(self, index: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Take one batch."""
+        rows = self._order[index * self._batch : (index + 1) * self._batch]
+        return self._values[rows], self._targets[rows]
+
+    def on_epoch_end(self) -> None:
+        """Go on to the next epoch's order."""
+        self._epoch += 1
+        self._arrange()
+
+
+def fit_model(
+    model: keras.Model,
+    recipe: Recipe,
+    *,
+    train: Any,
+    validation: Any,
+    run: Path,
+    identity: dict[str, str],
+    resume: bool,
+    progress: Progress | None = None,
+    tensorboard: bool = False,
+) -> History:
+    """Fit, keep the best epoch, and leave the model with its weights.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Built, not compiled. Changed in place.
+    recipe : Recipe
+        Its ``train`` settings.
+    train, validation : callable
+        Called with the epoch to begin at; give a `keras.utils.PyDataset`.
+    run : Path
+        The run folder; ``last`` and ``best`` are written in it.
+    identity : dict
+        See `Checkpoint`.
+    resume : bool
+        Whether to go on from ``last``.
+    progress : callable, optional
+        Called as ``progress(stage, done, total)``.
+    tensorboard : bool
+        Whether to write TensorBoard's logs to ``run/tensorboard``.
+
+    Returns
+    -------
+    list of dict
+        One row an epoch.
+
+    Raises
+    ------
+    TrainingError
+        When the loss is not finite, or the run belongs to another recipe or data set.
+    """
+    settings = recipe.train
+    state = load_state(run / "last", identity) if resume else None
+    start = int(state["epoch"]) if state else 0
+    feed = train(start)
+    steps = feed.num_batches
+    compile_model(model, recipe, steps=steps * settings.epochs)
+    if state is not None:
+        restore_variables(model, state)
+    best = prepare_folder(run / "best") / BEST_WEIGHTS
+    callbacks = _keras_callbacks(recipe, best)
+    checkpoint = Checkpoint(
+        run / "last",
+        callbacks,
+        identity,
+        steps=steps,
+        epochs=settings.epochs,
+        state=state,
+        progress=progress,
+    )
+    extra = [keras.callbacks.TensorBoard(str(run / "tensorboard"))] if tensorboard else []
+    if start < settings.epochs and not (state and state["stopped"]):
+        with _quiet():
+            model.fit(
+                feed,
+                validation_data=validation(0),
+                epochs=settings.epochs,
+                initial_epoch=start,
+                callbacks=[*callbacks, checkpoint, *extra],
+                shuffle=False,
+                verbose=0,
+            )
+    if settings.monitor != "none":
+        model.load_weights(str(best))
+    return checkpoint.history
+
+
+def best_epoch(history: History, monitor: str) -> int:
+    """Which epoch's weights were kept.
+
+    Parameters
+    ----------
+    history : list of dict
+        From `fit_model`.
+    monitor : str
+        The recipe's ``train.monitor``.
+
+    Returns
+    -------
+    int
+        Counted from 1; the first of equal ones.
+    """
+    if monitor == "none" or not history:
+        return len(history)
+    values = np.array([row[monitor] for row in history])
+    return int(values.argmin() if monitor == "val_loss" else values.argmax()) + 1
+
+
+def _keras_callbacks(recipe: Recipe, best: Path) -> list[Any]:
+    """Keras's own callbacks, as the recipe asks for them."""
+    settings = recipe.train
+    callbacks: list[Any] = []
+    if settings.monitor != "none":
+        mode = "min" if settings.monitor == "val_loss" else "max"
+        callbacks.append(
+            keras.callbacks.ModelCheckpoint(
+                str(best),
+                monitor=settings.monitor,
+                mode=mode,
+                save_best_only=True,
+                save_weights_only=True,
+            )
+        )
+        if settings.patience:
+            callbacks.append(
+                keras.callbacks.EarlyStopping(
+                    monitor=settings.monitor, mode=mode, patience=settings.patience
+                )
+            )
+    if settings.plateau:
+        callbacks.append(
+            keras.callbacks.ReduceLROnPlateau(
+                monitor="val_loss", factor=0.5, patience=settings.plateau
+            )
+        )
+    return callbacks
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back Keras's remarks about datasets that shuffle themselves."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning, module="keras")
+        yield

@@ -1,0 +1,236 @@
+"""From rows of a manifest to batches: decoded, varied and stacked in an order fixed by the seed.
+
+Which image stands where, and how it is varied, is a function of (seed, epoch, position) alone.
+A run that was killed can therefore go on at the epoch it was in and see the same pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from leuko.data.balance import balanced_order, copy_numbers
+from leuko.imaging import PreprocessSpec, read_image
+from leuko.manifest import Manifest
+from leuko.recipe import AugmentSettings, Recipe
+from leuko.taxonomy import CLASSES
+from leuko.training.augment import augmented
+
+__all__ = ["Batches", "PixelSource", "evaluation_order", "fixed_plan", "training_order"]
+
+Order = Callable[[int], npt.NDArray[np.int64]]
+"""Called with an epoch; gives (n, 2) int64, rows of (image, draw)."""
+
+_NO_DRAW = -1
+
+
+@dataclass(frozen=True)
+class PixelSource:
+    """Makes the input for (image, draw).
+
+    Attributes
+    ----------
+    files : list of Path
+        Readable images.
+    spec : PreprocessSpec
+        Input size and crop.
+    augment : AugmentSettings
+        How draws vary.
+    seed : int
+        With the draw's number, decides the variation.
+    """
+
+    files: list[Path]
+    spec: PreprocessSpec
+    augment: AugmentSettings
+    seed: int
+
+    def __call__(self, image: int, draw: int) -> npt.NDArray[np.uint8]:
+        """Decode, vary and cut one image.
+
+        Parameters
+        ----------
+        image : int
+            Position in `files`.
+        draw : int
+            Number of the variation; negative takes the image as it is.
+
+        Returns
+        -------
+        (h, w, 3) uint8
+            The network's input.
+        """
+        pixels = read_image(self.files[image]).pixels
+        if draw < 0:
+            return self.spec.apply(pixels)
+        rng = np.random.default_rng((self.seed, image, draw))
+        return augmented(pixels, self.spec, self.augment, rng)
+
+
+class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+    """Batches of pixels and one-hot labels for Keras.
+
+    Parameters
+    ----------
+    source : PixelSource
+        Makes the pixels.
+    labels : (n,) int64
+        Of the source's files.
+    order : callable
+        See `Order`.
+    batch : int
+        Images a batch; the last one of an epoch may be smaller.
+    first_epoch : int
+        Where a resumed run goes on.
+    threads : int
+        For decoding and warping.
+    """
+
+    def __init__(
+        self,
+        source: PixelSource,
+        labels: npt.NDArray[np.int64],
+        order: Order,
+        *,
+        batch: int,
+        first_epoch: int = 0,
+        threads: int = 2,
+    ) -> None:
+        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=6)
+        self._source = source
+        self._targets = np.eye(len(CLASSES), dtype=np.float32)[labels]
+        self._order = order
+        self._batch = batch
+        self._epoch = first_epoch
+        self._rows = order(first_epoch)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="leuko-batch")
+
+    @property
+    def num_batches(self) -> int:
+        """Batches in an epoch."""
+        return -(-len(self._rows) // self._batch)
+
+    def __getitem__(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+        """Make one batch: (n, h, w, 3) uint8 and (n, 5) float32."""
+        rows = self._rows[index * self._batch : (index + 1) * self._batch]
+        pixels = list(self._pool.map(lambda row: self._source(int(row[0]), int(row[1])), rows))
+        return np.stack(pixels), self._targets[rows[:, 0]]
+
+    def on_epoch_end(self) -> None:
+        """Go on to the next epoch's order."""
+        self._epoch += 1
+        self._rows = self._order(self._epoch)
+
+    def close(self) -> None:
+        """Let the threads go."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def training_order(recipe: Recipe, labels: npt.NDArray[np.int64]) -> Order:
+    """Give the order of a training run, epoch by epoch.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Its ``data``, ``train`` and ``seed``.
+    labels : (n,) int64
+        Labels of the training rows.
+
+    Returns
+    -------
+    callable
+        See `Order`.
+    """
+    settings, seed = recipe.data, recipe.seed
+    if settings.balance == "sampled":
+        size = recipe.train.steps * recipe.train.batch
+        counts = np.bincount(labels, minlength=len(CLASSES)).astype(np.float64)
+        # evenness 1 gives every class the same weight, 0 its natural one.
+        weights = np.where(counts > 0, counts ** (1 - settings.evenness), 0.0)
+        chance = (weights / weights.sum() / np.maximum(counts, 1))[labels]
+
+        def sampled(epoch: int) -> npt.NDArray[np.int64]:
+            rng = np.random.default_rng((seed, 1, epoch))
+            images = rng.choice(len(labels), size, p=chance / chance.sum())
+            draws = epoch * size + np.arange(size)
+            return np.column_stack([images, draws])
+
+        return sampled
+
+    if settings.balance == "fixed":
+        plan = fixed_plan(labels, seed=seed, per_class=settings.per_class)
+    else:
+        plan = np.column_stack([np.arange(len(labels)), np.full(len(labels), _NO_DRAW)])
+
+    def shuffled(epoch: int) -> npt.NDArray[np.int64]:
+        rng = np.random.default_rng((seed, 2, epoch))
+        return plan[rng.permutation(len(plan))]
+
+    return shuffled
+
+
+def fixed_plan(
+    labels: npt.NDArray[np.int64], *, seed: int, per_class: int = 0
+) -> npt.NDArray[np.int64]:
+    """List a balanced set once for all epochs: originals first, then varied copies.
+
+    Parameters
+    ----------
+    labels : (n,) int64
+        Labels of the training rows.
+    seed : int
+        Of the choice among a class's images.
+    per_class : int
+        Images of each class; 0 takes the largest class's count.
+
+    Returns
+    -------
+    (m, 2) int64
+        Rows of (image, draw); a draw of -1 is the original.
+    """
+    target = per_class or int(np.bincount(labels, minlength=len(CLASSES)).max())
+    images = balanced_order(labels, seed=seed, epoch=0, per_class=target)
+    draws = copy_numbers(images) - 1
+    plan = np.column_stack([images, draws])
+    return plan[np.lexsort((plan[:, 1], plan[:, 0]))]
+
+
+def evaluation_order(count: int) -> Order:
+    """Every image once, as it is, in order.
+
+    Parameters
+    ----------
+    count : int
+        Number of images.
+
+    Returns
+    -------
+    callable
+        See `Order`.
+    """
+    rows = np.column_stack([np.arange(count), np.full(count, _NO_DRAW)])
+    return lambda _: rows
+
+
+def pixel_source(manifest: Manifest, recipe: Recipe) -> PixelSource:
+    """Make the source of a manifest's pixels under a recipe.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        Whose files are all readable.
+    recipe : Recipe
+        Its ``preprocess``, ``augment`` and ``seed``.
+
+    Returns
+    -------
+    PixelSource
+        Ready to call.
+    """
+    return PixelSource(manifest.files(), recipe.preprocess, recipe.augment, recipe.seed)

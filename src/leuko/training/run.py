@@ -1,0 +1,640 @@
+"""A recipe and a data set become a run folder with a bundle in it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import platform
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import keras
+import numpy as np
+
+from leuko import artifacts
+from leuko.artifacts import (
+    RESEARCH_USE,
+    atomic_write_bytes,
+    atomic_write_json,
+    atomic_write_text,
+    prepare_folder,
+    schema,
+)
+from leuko.bundle import ModelBundle
+from leuko.data.balance import write_balanced
+from leuko.data.split import split_at_random, split_by_slide
+from leuko.errors import DataError, ImageError, TrainingError
+from leuko.evaluation.report import evaluate_predictions
+from leuko.imaging import read_image
+from leuko.manifest import Manifest, read_folder, read_split
+from leuko.parallel import Progress, bounded_map, worker_count
+from leuko.recipe import Recipe
+from leuko.runtime.classifier import OnnxClassifier, make_goldens
+from leuko.taxonomy import CLASSES
+from leuko.training.architectures import build_model
+from leuko.training.checkpoint import History
+from leuko.training.export import check_parity, export_onnx
+from leuko.training.features import backbone_features, head_of
+from leuko.training.fit import ArrayBatches, best_epoch, fit_model
+from leuko.training.pipeline import (
+    Batches,
+    PixelSource,
+    evaluation_order,
+    pixel_source,
+    training_order,
+)
+
+__all__ = ["TrainedRun", "default_cache", "train"]
+
+_FEATURE_PARITY: Final = 1e-4
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished run.
+
+    Attributes
+    ----------
+    folder : Path
+        See ``docs/reference/files.md``.
+    bundle : ModelBundle
+        What ships.
+    history : list of dict
+        One row an epoch.
+    seconds : dict of str to float
+        Wall time by stage, summed over interruptions.
+    validation : dict
+        Evaluation of the bundle on the validation rows.
+    """
+
+    folder: Path
+    bundle: ModelBundle
+    history: History
+    seconds: dict[str, float]
+    validation: dict[str, Any]
+
+
+def default_cache() -> Path:
+    """Where features of frozen backbones are kept.
+
+    Returns
+    -------
+    Path
+        ``LEUKO_CACHE``, or ``leuko`` in the user's cache folder.
+    """
+    chosen = os.environ.get("LEUKO_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "leuko"
+
+
+def train(
+    dataset: str | os.PathLike[str] | Manifest,
+    recipe: Recipe,
+    out: str | os.PathLike[str],
+    *,
+    weights: str | None = None,
+    resume: bool = False,
+    ignore: tuple[str, ...] = (),
+    workers: int | None = None,
+    cache: Path | None = None,
+    save_h5: bool = False,
+    tensorboard: bool = False,
+    command: str = "",
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+) -> TrainedRun:
+    """Train a recipe on a data set's training images, and export what ships.
+
+    Parameters
+    ----------
+    dataset : path-like or Manifest
+        A folder with ``Train`` in it, or training rows.
+    recipe : Recipe
+        What to train; its seed decides every random choice.
+    out : path-like
+        The run folder. It must be empty, or hold the same run when `resume` is set.
+    weights : str, optional
+        ``imagenet``, ``leuko``, ``none`` or a path; replaces the recipe's.
+    resume : bool
+        Go on where a killed run stood. A finished run is opened.
+    ignore : tuple of str
+        Extra folders of the data set to pass over.
+    workers : int, optional
+        Threads for decoding; as many as this process may use when None.
+    cache : Path, optional
+        For features of frozen backbones; `default_cache` when None.
+    save_h5 : bool
+        Write ``model.h5`` too.
+    tensorboard : bool
+        Write TensorBoard's logs too.
+    command : str
+        The command that the run was started with, for the card.
+    progress : callable, optional
+        Called as ``progress(stage, done, total)``.
+    say : callable, optional
+        Called with sentences for a person.
+
+    Returns
+    -------
+    TrainedRun
+        The folder, the bundle and the figures.
+
+    Raises
+    ------
+    DataError
+        When a class is missing, or there are too few slides.
+    TrainingError
+        When the loss is not finite, weights cannot be had, or the folder holds another run.
+    OutputError
+        When something cannot be written. What was finished stays.
+    """
+    run = Path(out)
+    tell = say or (lambda _: None)
+    if weights is not None and recipe.model.weights != "none":
+        recipe = replace(recipe, model=replace(recipe.model, weights=weights))
+    clock = _Clock(run / "environment.json", resume=resume)
+    manifest = _training_rows(dataset, ignore)
+    _claim(run, recipe, resume)
+    with clock("data"):
+        manifest = _readable(manifest, worker_count(workers), progress, tell)
+        manifest.require_all_classes("Training")
+        train_rows, validation_rows = _split(manifest, recipe, run, workers, progress, tell)
+    both = Manifest(train_rows.root, (*train_rows.samples, *validation_rows.samples))
+    both.save(run / "manifest.json")
+    identity = {"recipe": recipe.digest, "data": both.digest}
+    atomic_write_text(run / "recipe.toml", recipe.to_toml())
+
+    _deterministic()
+    model = build_model(recipe)
+    source, held = pixel_source(train_rows, recipe), pixel_source(validation_rows, recipe)
+    threads = worker_count(workers)
+    if recipe.model.train == "head":
+        history = _fit_head(
+            model, recipe, train_rows, validation_rows, source, held, run, identity, clock,
+            resume=resume, cache=cache or default_cache(), threads=threads, progress=progress,
+            tensorboard=tensorboard,
+        )  # fmt: skip
+    else:
+        labels, held_labels = train_rows.labels, validation_rows.labels
+        order, batch = training_order(recipe, labels), recipe.train.batch
+
+        def batches(epoch: int) -> Batches:
+            return Batches(
+                source, labels, order, batch=batch, first_epoch=epoch, threads=threads
+            )
+
+        def held_batches(epoch: int) -> Batches:
+            every = evaluation_order(len(held_labels))
+            return Batches(held, held_labels, every, batch=batch, threads=threads)
+
+        with clock("fit"):
+            history = fit_model(
+                model, recipe, train=batches, validation=held_batches, run=run,
+                identity=identity, resume=resume, progress=progress, tensorboard=tensorboard,
+            )  # fmt: skip
+    with clock("export"):
+        bundle, validation = _finish(
+            model, recipe, run, both, validation_rows, history, clock, command, progress,
+            save_h5=save_h5, threads=threads,
+        )  # fmt: skip
+    clock.save(command)
+    return TrainedRun(run, bundle, history, clock.seconds, validation)
+
+
+def _training_rows(dataset: str | os.PathLike[str] | Manifest, ignore: tuple[str, ...]) -> Manifest:
+    """Open the training rows, refusing held-out ones."""
+    manifest = (
+        dataset if isinstance(dataset, Manifest) else read_split(dataset, "train", ignore=ignore)
+    )
+    for split in ("validation", "test"):
+        if any(sample.split == split for sample in manifest.samples):
+            raise DataError(f"These are {split} rows; a model must not be trained on them.")
+    manifest.require_all_classes("Training")
+    return manifest
+
+
+def _claim(run: Path, recipe: Recipe, resume: bool) -> None:
+    """Make the run folder ours, or say why it is not."""
+    begun = (run / "recipe.toml").exists()
+    if begun and not resume:
+        raise TrainingError(
+            f"{run} already holds a run. Go on with it by --resume, or choose another folder."
+        )
+    if run.exists() and not run.is_dir():
+        raise TrainingError(f"{run} is a file; a run needs a folder.")
+    if run.exists() and not begun and any(not _is_ours(entry) for entry in run.iterdir()):
+        raise TrainingError(f"{run} is not empty and holds no run; choose another folder.")
+    prepare_folder(run)
+    if begun and (run / "recipe.toml").read_text(encoding="utf-8") != recipe.to_toml():
+        raise TrainingError(
+            f"{run} was begun with another recipe, seed or weights; resume it with the same ones, "
+            "or choose another folder."
+        )
+
+
+def _is_ours(entry: Path) -> bool:
+    """Whether a killed run may have left this before its recipe was written."""
+    return entry.name.startswith(artifacts.TEMPORARY_PREFIX) or entry.name in {
+        "Balanced_Train",
+        "manifest.json",
+        "environment.json",
+    }
+
+
+def _readable(
+    manifest: Manifest, workers: int, progress: Progress | None, tell: Callable[[str], None]
+) -> Manifest:
+    """Decode every image once, and leave out what cannot be decoded, by name."""
+
+    def check(file: Path) -> str:
+        try:
+            read_image(file)
+        except ImageError as error:
+            return f"{error.reason}: {error.detail}"
+        return ""
+
+    kept = []
+    results = bounded_map(check, manifest.files(), workers=workers, ahead=64)
+    for index, (sample, fault) in enumerate(zip(manifest.samples, results, strict=True)):
+        if fault:
+            tell(f"Rejected {sample.path} ({fault})")
+        else:
+            kept.append(index)
+        if progress is not None and (index + 1) % 100 == 0:
+            progress("checking images", index + 1, len(manifest))
+    if len(kept) == len(manifest):
+        return manifest
+    tell(f"{len(manifest) - len(kept)} of {len(manifest)} images were rejected.")
+    return manifest.subset(kept)
+
+
+def _split(
+    manifest: Manifest,
+    recipe: Recipe,
+    run: Path,
+    workers: int | None,
+    progress: Progress | None,
+    tell: Callable[[str], None],
+) -> tuple[Manifest, Manifest]:
+    """Training and validation rows as the recipe wants them."""
+    settings = recipe.data
+    if settings.split == "random-file":
+        folder = run / "Balanced_Train"
+        write_balanced(manifest, folder, seed=recipe.seed, workers=workers, progress=progress)
+        manifest = read_folder(folder)
+        trains, validates = split_at_random(
+            manifest, fraction=settings.validation, seed=recipe.seed
+        )
+        tell(
+            "This recipe repeats the published split: augmented siblings of validation images are "
+            "trained on, so its validation accuracy reads too high."
+        )
+    else:
+        trains, validates = split_by_slide(
+            manifest, fraction=settings.validation, seed=recipe.seed
+        )
+        if sum(not slide for slide in manifest.slides) > len(manifest) / 2:
+            tell(
+                "Most file names tell no slide, so images were split one by one; validation "
+                "figures will read too high if slides hold several images."
+            )
+    train_rows = manifest.subset(trains, split="train")
+    train_rows.require_all_classes("Training, after validation slides were set aside,")
+    return train_rows, manifest.subset(validates, split="validation")
+
+
+def _fit_head(
+    model: keras.Model,
+    recipe: Recipe,
+    train_rows: Manifest,
+    validation_rows: Manifest,
+    source: PixelSource,
+    held: PixelSource,
+    run: Path,
+    identity: dict[str, str],
+    clock: _Clock,
+    *,
+    resume: bool,
+    cache: Path,
+    threads: int,
+    progress: Progress | None,
+    tensorboard: bool,
+) -> History:
+    """Run the frozen backbone once, then fit the head on its features."""
+    rows = training_order(recipe, train_rows.labels)(0)
+    rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
+    every = evaluation_order(len(validation_rows))(0)
+    with clock("features"):
+        shared: dict[str, Any] = {
+            "recipe": recipe, "cache": cache, "threads": threads, "progress": progress,
+        }  # fmt: skip
+        features = backbone_features(
+            model, source, rows, manifest=train_rows, stage="training features", **shared
+        )
+        held_features = backbone_features(
+            model, held, every, manifest=validation_rows, stage="validation features", **shared
+        )
+    eye = np.eye(len(CLASSES), dtype=np.float32)
+    targets = eye[train_rows.labels[rows[:, 0]]]
+    held_targets = eye[validation_rows.labels]
+    batch = recipe.train.batch
+    with clock("fit"):
+        return fit_model(
+            head_of(model),
+            recipe,
+            train=lambda epoch: ArrayBatches(
+                features, targets, batch=batch, seed=recipe.seed, first_epoch=epoch
+            ),
+            validation=lambda _: ArrayBatches(held_features, held_targets, batch=256, seed=None),
+            run=run,
+            identity=identity,
+            resume=resume,
+            progress=progress,
+            tensorboard=tensorboard,
+        )
+
+
+def _finish(
+    model: keras.Model,
+    recipe: Recipe,
+    run: Path,
+    both: Manifest,
+    validation_rows: Manifest,
+    history: History,
+    clock: _Clock,
+    command: str,
+    progress: Progress | None,
+    *,
+    save_h5: bool,
+    threads: int,
+) -> tuple[ModelBundle, dict[str, Any]]:
+    """Export, evaluate the export on validation rows, and write everything."""
+    onnx = export_onnx(model)
+    bundle = ModelBundle(
+        name=recipe.name,
+        onnx=onnx,
+        preprocess=recipe.preprocess,
+        card="",
+        goldens=make_goldens(onnx, recipe.preprocess),
+        parameters=int(model.count_params()),
+    )
+    classifier = OnnxClassifier(bundle, threads=threads)
+    total = len(validation_rows)
+    table = classifier.predict(
+        validation_rows.files(),
+        progress=(lambda done: progress("validating", done, total)) if progress else None,
+    )
+    some = [read_image(file).pixels for file in validation_rows.files()[:8]]
+    check_parity(model, onnx, np.stack([recipe.preprocess.apply(p) for p in some]), 1e-4)
+    validation = evaluate_predictions(
+        validation_rows.labels,
+        table.probabilities,
+        validation_rows.slides,
+        paths=[sample.path for sample in validation_rows.samples],
+        seed=recipe.seed,
+        context={
+            "command": command,
+            "data": {"folder": "validation rows", "digest": validation_rows.digest},
+            "model": {"name": recipe.name, "digest": bundle.digest},
+        },
+    ).to_dict()
+    atomic_write_json(run / "validation.json", validation)
+    kept = best_epoch(history, recipe.train.monitor)
+    provenance = {
+        "recipe": recipe.to_dict(),
+        "recipe_digest": recipe.digest,
+        "manifest_digest": both.digest,
+        "training_images": sum(sample.split == "train" for sample in both.samples),
+        "validation_images": total,
+        "epochs": len(history),
+        "best_epoch": kept,
+        "seed": recipe.seed,
+        "versions": _versions(),
+    }
+    names = ("accuracy", "balanced_accuracy", "macro_f1")
+    summary = {
+        "split": recipe.data.split,
+        "n": validation["n"],
+        "n_slides": validation["n_slides"],
+        "metrics": {name: validation["metrics"][name] for name in names},
+        "confusion": validation["confusion"],
+    }
+    bundle = replace(bundle, provenance=_plain(provenance), validation=_plain(summary))
+    bundle = replace(bundle, card=_card(bundle, recipe))
+    _write_history(run / "history.csv", history)
+    _write_curves(run / "curves.png", history)
+    _write_keras(run / "model.keras", model)
+    if save_h5:
+        _write_h5(run / "model.h5", model)
+    bundle.save(run / "bundle")
+    return bundle, validation
+
+
+def _card(bundle: ModelBundle, recipe: Recipe) -> str:
+    """Write a model card in Markdown out of what is known."""
+    p, v = bundle.provenance, bundle.validation
+    lines = [
+        f"# {recipe.title}",
+        "",
+        f"**{RESEARCH_USE}**",
+        "",
+        f"Sorts one white blood cell, in the middle of an RGB picture, into {', '.join(CLASSES)}. "
+        "It always names one of the five, also for pictures that hold no white blood cell.",
+        "",
+        f"- Network: {recipe.model.architecture}, {bundle.parameters:,} parameters, input "
+        f"{recipe.preprocess.size[0]} x {recipe.preprocess.size[1]}, central "
+        f"{recipe.preprocess.crop:.0%} of the picture.",
+        f"- Initial weights: {_weights_name(recipe)}.",
+        f"- Trained on {p['training_images']:,} images, seed {p['seed']}, "
+        f"{p['epochs']} epochs (best: {p['best_epoch']}).",
+        f"- Data digest `{p['manifest_digest'][:16]}`, recipe digest `{p['recipe_digest'][:16]}`.",
+        "",
+        "## Validation",
+        "",
+    ]
+    if v["split"] == "slide":
+        lines.append(f"{v['n']:,} images of {v['n_slides']} slides that training did not see.")
+    else:
+        lines.append(
+            f"{v['n']:,} images drawn at random from balanced files: copies of the same originals "
+            "were trained on, so these figures read too high."
+        )
+    lines += ["", "| figure | value | 95% interval |", "|---|---|---|"]
+    for name, metric in v["metrics"].items():
+        low, high = metric["low"], metric["high"]
+        span = f"{low:.4f} to {high:.4f}" if low is not None else "too few slides"
+        lines.append(f"| {name.replace('_', ' ')} | {metric['value']:.4f} | {span} |")
+    lines += [
+        "",
+        "## Limits",
+        "",
+        "Cells of one laboratory share stain, light and camera. Figures on images from another "
+        "laboratory will be lower; measure them with `leuko evaluate` on labelled images of your "
+        "own before relying on any answer. Probabilities are not calibrated.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _weights_name(recipe: Recipe) -> str:
+    """Initial weights for people, without anybody's folders."""
+    known = ("none", "imagenet", "leuko")
+    weights = recipe.model.weights
+    if weights in known:
+        return {"none": "random, from the seed"}.get(weights, weights)
+    return f"the file {Path(weights).name}"
+
+
+def _write_history(path: Path, history: History) -> None:
+    """One line an epoch, numbers in full."""
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    lines = [",".join(columns)]
+    for row in history:
+        cells = [repr(row[c]) if c in row else "" for c in columns]
+        cells[0] = str(int(row["epoch"]))
+        lines.append(",".join(cells))
+    atomic_write_text(path, "\n".join(lines) + "\n")
+
+
+def _write_curves(path: Path, history: History) -> None:
+    """Draw accuracy and loss."""
+    from leuko.render.plots import curves_png
+
+    atomic_write_bytes(path, curves_png(history))
+
+
+def _write_keras(path: Path, model: keras.Model) -> None:
+    """Write a .keras file whose bytes depend on the model alone: no dates."""
+    memory = io.BytesIO()
+    # Keras wants a path; a folder of our own keeps a half-written file out of sight.
+    with artifacts.atomic_folder(path.with_name("keras-parts")) as folder:
+        raw = folder / "model.keras"
+        model.save(raw)
+        with zipfile.ZipFile(raw) as old, zipfile.ZipFile(memory, "w") as new:
+            for name in sorted(old.namelist()):
+                data = old.read(name)
+                if name == "metadata.json":
+                    data = json.dumps(
+                        {"keras_version": json.loads(data)["keras_version"]}
+                    ).encode()
+                entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                new.writestr(entry, data)
+        raw.unlink()
+    path.with_name("keras-parts").rmdir()
+    atomic_write_bytes(path, memory.getvalue())
+
+
+def _write_h5(path: Path, model: keras.Model) -> None:
+    """Write the older HDF5 format for other people's tools."""
+    with artifacts.atomic_folder(path.with_name("h5-parts")) as folder:
+        model.save(folder / "model.h5")
+        data = (folder / "model.h5").read_bytes()
+        (folder / "model.h5").unlink()
+    path.with_name("h5-parts").rmdir()
+    atomic_write_bytes(path, data)
+
+
+def _deterministic() -> None:
+    """Ask TensorFlow for the same sums in the same order; nothing to ask of other backends."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    names = ("leuko", "keras", "tensorflow", "tensorflow-cpu", "numpy", "onnxruntime",
+             "opencv-python-headless", "simplejpeg")  # fmt: skip
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Make JSON values: NumPy numbers become Python's, infinities None."""
+    return json.loads(json.dumps(artifacts.finite(value), default=float))
+
+
+class _Clock:
+    """Adds up the wall time of each stage over interruptions, and saves it with the host."""
+
+    def __init__(self, path: Path, *, resume: bool) -> None:
+        self._path = path
+        self.seconds: dict[str, float] = {}
+        if resume and path.exists():
+            try:
+                document = artifacts.read_json(path, "environment")
+                self.seconds = {k: float(v) for k, v in document["seconds"].items()}
+            except (DataError, KeyError, TypeError, ValueError):
+                self.seconds = {}
+
+    def __call__(self, stage: str) -> _Stage:
+        """Time a stage in a with block."""
+        return _Stage(self, stage)
+
+    def save(self, command: str = "") -> None:
+        """Write environment.json."""
+        atomic_write_json(
+            self._path,
+            {
+                "schema": schema("environment"),
+                "command": command,
+                "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
+                "total_seconds": round(sum(self.seconds.values()), 3),
+                "machine": machine(),
+                "versions": _versions(),
+            },
+        )
+
+
+class _Stage:
+    """One stage being timed; the time counts even when the stage is cut short."""
+
+    def __init__(self, clock: _Clock, name: str) -> None:
+        self._clock, self._name, self._start = clock, name, 0.0
+
+    def __enter__(self) -> None:
+        self._start = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        seconds = self._clock.seconds
+        seconds[self._name] = seconds.get(self._name, 0.0) + time.monotonic() - self._start
+        if self._clock._path.parent.is_dir():
+            self._clock.save()
+
+
+def machine() -> dict[str, Any]:
+    """Describe this computer without naming it.
+
+    Returns
+    -------
+    dict
+        System, processor, cores and Python.
+    """
+    processor = platform.processor() or platform.machine()
+    with_model = Path("/proc/cpuinfo")
+    if with_model.exists():
+        for line in with_model.read_text().splitlines():
+            if line.startswith("model name"):
+                processor = line.partition(":")[2].strip()
+                break
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": processor,
+        "cores": worker_count(None),
+        "python": platform.python_version(),
+    }

@@ -1,0 +1,347 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from leuko.artifacts import atomic_write_json, read_json
+from leuko.errors import DataError
+from leuko.evaluation import intervals, metrics
+from leuko.evaluation.report import evaluate_predictions
+from leuko.taxonomy import CLASSES
+
+
+def answers_for(labels, seed=0, signal=2.0):
+    generator = np.random.default_rng(seed)
+    logits = generator.normal(size=(len(labels), 5))
+    logits[np.arange(len(labels)), labels] += signal
+    table = np.exp(logits)
+    return np.round(table / table.sum(axis=1, keepdims=True), 6)
+
+
+@pytest.fixture(scope="module")
+def spread():
+    """400 images on ten slides, every class on every slide."""
+    labels = np.tile(np.arange(5), 80)
+    slides = [f"day-{row // 40}" for row in range(400)]
+    return labels, answers_for(labels), slides
+
+
+def test_document_has_the_promised_shape(spread, tmp_path):
+    labels, table, slides = spread
+    report = evaluate_predictions(
+        labels,
+        table,
+        slides,
+        paths=[f"{row}.jpg" for row in range(400)],
+        seed=3,
+        resamples=200,
+        context={
+            "command": "leuko evaluate m Test",
+            "data": {"folder": "Test", "digest": "0"},
+            "warnings": ["Two files were rejected."],
+        },
+    )
+    atomic_write_json(tmp_path / "evaluation.json", report.to_dict())
+    document = read_json(tmp_path / "evaluation.json", "evaluation")
+    assert document == json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    assert document["schema"] == "leuko.evaluation/1"
+    assert document["research_use"].startswith("Research use only")
+    assert document["classes"] == list(CLASSES)
+    assert (document["n"], document["n_slides"]) == (400, 10)
+    for name in ("accuracy", "balanced_accuracy", "macro_f1"):
+        one = document["metrics"][name]
+        assert 0 < one["low"] < one["value"] < one["high"] < 1
+        assert one["method"] == "percentile bootstrap over slides"
+    assert document["intervals"]["too_few_slides"] is False
+    assert document["intervals"]["resamples"] == 200
+    assert document["command"] == "leuko evaluate m Test"
+    assert document["warnings"] == ["Two files were rejected."]
+    assert np.shape(document["confusion"]) == (5, 5)
+    np.testing.assert_allclose(np.sum(document["confusion_percent"], axis=1), 100)
+    assert len(document["calibration"]["bins"]) == 15
+    assert sum(slide["n"] for slide in document["by_slide"]) == 400
+    np.testing.assert_array_equal(
+        np.sum([slide["confusion"] for slide in document["by_slide"]], axis=0),
+        document["confusion"],
+    )
+    assert document["absent_classes"] == []
+
+
+def test_values_agree_with_scikit_learn(spread):
+    labels, table, slides = spread
+    document = evaluate_predictions(labels, table, slides, resamples=50).to_dict()
+    answers = table.argmax(axis=1)
+    theirs = sklearn.metrics.classification_report(
+        labels, answers, target_names=CLASSES, output_dict=True
+    )
+    for name in CLASSES:
+        ours = document["per_class"][name]
+        assert ours["precision"] == pytest.approx(theirs[name]["precision"])
+        assert ours["sensitivity"] == pytest.approx(theirs[name]["recall"])
+        assert ours["f1"] == pytest.approx(theirs[name]["f1-score"])
+        assert ours["n"] == theirs[name]["support"]
+        positive, score = labels == CLASSES.index(name), table[:, CLASSES.index(name)]
+        assert document["roc"][name]["auc"] == pytest.approx(
+            sklearn.metrics.roc_auc_score(positive, score)
+        )
+        assert document["pr"][name]["average_precision"] == pytest.approx(
+            sklearn.metrics.average_precision_score(positive, score)
+        )
+        assert len(document["roc"][name]["fpr"]) == len(document["roc"][name]["tpr"]) <= 200
+    assert document["metrics"]["macro_f1"]["value"] == pytest.approx(
+        theirs["macro avg"]["f1-score"]
+    )
+
+
+def test_interval_agrees_with_a_plain_bootstrap_of_rows(spread):
+    labels, table, slides = spread
+    one = evaluate_predictions(labels, table, slides, resamples=4000).estimates["macro_f1"]
+    generator = np.random.default_rng(12)
+    groups = np.arange(400).reshape(10, 40)
+    answers = table.argmax(axis=1)
+    values = []
+    for _ in range(1500):
+        rows = groups[generator.integers(0, 10, size=10)].ravel()
+        hit = (answers[rows] == labels[rows]) & (labels[rows] == np.arange(5)[:, np.newaxis])
+        size = (labels[rows] == np.arange(5)[:, np.newaxis]).sum(axis=1)
+        called = (answers[rows] == np.arange(5)[:, np.newaxis]).sum(axis=1)
+        values.append(np.mean(2 * hit.sum(axis=1) / (size + called)))
+    low, high = np.quantile(values, [0.025, 0.975])
+    assert (one.low, one.high) == pytest.approx((low, high), abs=0.004)
+
+
+def test_same_seed_same_document_and_row_order_does_not_matter(spread):
+    labels, table, slides = spread
+    rows = np.random.default_rng(1).permutation(400)
+    names = [f"{row}.jpg" for row in range(400)]
+    first = evaluate_predictions(labels, table, slides, paths=names, resamples=100)
+    again = evaluate_predictions(labels, table, slides, paths=names, resamples=100)
+    mixed = evaluate_predictions(
+        labels[rows],
+        table[rows],
+        [slides[row] for row in rows],
+        paths=[names[row] for row in rows],
+        resamples=100,
+    )
+    other = evaluate_predictions(labels, table, slides, paths=names, seed=1, resamples=100)
+    assert first.to_dict() == again.to_dict()
+    assert first.to_dict()["metrics"] == mixed.to_dict()["metrics"]
+    assert first.to_dict()["worst"] == mixed.to_dict()["worst"]
+    assert first.estimates["accuracy"].low != other.estimates["accuracy"].low
+
+
+def test_absent_class_is_a_warning_and_means_are_over_those_present():
+    labels = np.array([0, 0, 4, 4] * 10)
+    answers = np.array([0, 4, 4, 4] * 10)
+    report = evaluate_predictions(
+        labels, np.eye(5)[answers], [f"s{row % 8}" for row in range(40)], resamples=50
+    )
+    document = report.to_dict()
+    assert document["absent_classes"] == ["Eosinophil", "Lymphocyte", "Monocyte"]
+    assert "n = 0" in document["warnings"][0]
+    assert "means over the 2 classes present" in document["warnings"][0]
+    assert document["metrics"]["balanced_accuracy"]["value"] == pytest.approx(0.75)
+    # Basophil 2*10/(20+10), neutrophil 2*20/(20+30).
+    assert document["metrics"]["macro_f1"]["value"] == pytest.approx((2 / 3 + 0.8) / 2)
+    one = document["per_class"]["Monocyte"]
+    assert (one["n"], one["slides"], one["note"]) == (0, 0, "absent")
+    assert one["sensitivity"] is None
+    assert one["f1"] is None
+    assert document["roc"]["Monocyte"] == {"fpr": [], "tpr": [], "auc": None}
+    assert document["confusion_percent"][3] == [None] * 5
+    assert "absent" in report.summary()
+    assert "Means are over the classes present." in report.summary()
+
+
+def test_only_one_class_can_be_evaluated():
+    document = evaluate_predictions(
+        [4] * 12, answers_for(np.full(12, 4)), ["a", "b"] * 6, resamples=20
+    ).to_dict()
+    assert document["roc"]["Neutrophil"]["auc"] is None
+    assert document["per_class"]["Neutrophil"]["specificity"] is None
+    assert document["baselines"]["majority"] == {"class": "Neutrophil", "accuracy": 1.0}
+
+
+def test_class_under_five_slides_says_so_and_the_whole_keeps_its_interval():
+    # Shaped like Raabin's Test-A: basophils on four slides of their own, eosinophils on one.
+    labels, slides = [], []
+    for number in range(12):
+        labels += [2] * 5 + [3] * 4 + [4] * 15
+        slides += [f"common-{number}"] * 24
+    for number in range(4):
+        labels += [0] * 6
+        slides += [f"basophils-{number}"] * 6
+    labels += [1] * 30
+    slides += ["common-0"] * 30
+    labels = np.array(labels)
+    report = evaluate_predictions(labels, answers_for(labels), slides, resamples=500)
+    document = report.to_dict()
+    for name, count in (("Basophil", 4), ("Eosinophil", 1)):
+        one = document["per_class"][name]
+        assert one["slides"] == count
+        assert one["sensitivity_interval"] is None
+        assert one["note"] == "too few slides"
+    monocyte = document["per_class"]["Monocyte"]
+    assert monocyte["note"] is None
+    span = monocyte["sensitivity_interval"]
+    assert span["low"] <= monocyte["sensitivity"] <= span["high"]
+    one = document["metrics"]["accuracy"]
+    assert one["low"] < one["value"] < one["high"]
+    assert document["intervals"]["too_few_slides"] is True
+    # A resample of 16 slides has the eosinophils with probability 1 - (15/16)^16 = 0.644 and, of
+    # the rest, nearly always a basophil.
+    assert 150 < document["intervals"]["redrawn"] < 450
+    assert any("Basophil (4 slides) and Eosinophil (1 slide)" in s for s in report.warnings)
+    assert "too few slides" in report.summary()
+
+
+@pytest.mark.parametrize("name", ["", "20190527"])
+def test_one_slide_in_all_falls_back_to_images_and_says_so(name):
+    labels = np.tile(np.arange(5), 20)
+    table = np.eye(5)[np.where(np.arange(100) < 10, 4, labels)]
+    report = evaluate_predictions(labels, table, [name] * 100, resamples=300)
+    one = report.estimates["accuracy"]
+    assert one.value == pytest.approx(0.92)
+    assert (one.low, one.high) == intervals.wilson_interval(92, 100)
+    assert one.method == "Wilson score interval over images"
+    assert report.estimates["macro_f1"].method == "percentile bootstrap over images"
+    assert report.to_dict()["by_slide"] == []
+    assert "one slide" in report.warnings[0]
+    assert {entry.note for entry in report.per_class} == {"too few slides"}
+
+
+def test_slide_for_every_image_is_read_as_no_slides():
+    labels = np.tile(np.arange(5), 20)
+    report = evaluate_predictions(
+        labels, answers_for(labels), [f"{row:03}" for row in range(100)], resamples=300
+    )
+    assert report.method == "percentile bootstrap over images"
+    assert "carry no slide" in report.warnings[0]
+
+
+def test_few_slides_in_all_are_called_rough():
+    labels = np.tile(np.arange(5), 20)
+    report = evaluate_predictions(
+        labels, answers_for(labels), ["a", "b", "c", "c"] * 25, resamples=50
+    )
+    assert report.method == "percentile bootstrap over slides"
+    assert "only 3 slides" in report.warnings[0]
+
+
+def test_no_mistake_at_all_does_not_claim_certainty():
+    labels = np.tile(np.arange(5), 20)
+    report = evaluate_predictions(
+        labels, np.eye(5)[labels], [f"s{row % 10}" for row in range(100)], resamples=50
+    )
+    assert report.estimates["accuracy"].value == 1
+    assert report.estimates["accuracy"].low == pytest.approx(0.963, abs=1e-3)
+    assert any("no mistake" in sentence for sentence in report.warnings)
+    assert report.worst == ()
+
+
+def test_single_image():
+    report = evaluate_predictions([3], [[0.1, 0.1, 0.1, 0.4, 0.3]], ["s"], resamples=10)
+    assert report.estimates["accuracy"].value == 1
+    assert report.n == 1
+    assert "1 image, 1 slide" in report.summary()
+
+
+def test_worst_mistakes_are_those_that_gave_the_truth_least():
+    labels = [0, 0, 1, 4]
+    table = [
+        [0.2, 0.8, 0, 0, 0],
+        [0.1, 0, 0.9, 0, 0],
+        [0.4, 0.6, 0, 0, 0],
+        [0.9, 0, 0, 0, 0.1],
+    ]
+    worst = evaluate_predictions(
+        labels, table, ["a", "a", "b", "b"], paths=["p", "r", "s", "q"], resamples=10
+    ).to_dict()["worst"]
+    assert [one["path"] for one in worst] == ["q", "r", "p"]
+    assert worst[0] == {
+        "path": "q",
+        "true": "Neutrophil",
+        "predicted": "Basophil",
+        "confidence": 0.9,
+        "probability_of_true": 0.1,
+    }
+
+
+def test_at_most_forty_mistakes_are_listed():
+    labels = np.zeros(60, dtype=int)
+    table = np.tile([0.1, 0.9, 0, 0, 0], (60, 1))
+    assert len(evaluate_predictions(labels, table, ["a", "b"] * 30, resamples=10).worst) == 40
+
+
+def test_summary_reads_like_a_classification_report(spread):
+    labels, table, slides = spread
+    text = evaluate_predictions(labels, table, slides, resamples=100).summary()
+    theirs = sklearn.metrics.classification_report(
+        labels, table.argmax(axis=1), target_names=CLASSES, digits=4
+    )
+    for name in CLASSES:
+        expected = re.search(rf"{name} +([\d.]+) +([\d.]+) +([\d.]+)", theirs).groups()
+        row = next(line for line in text.splitlines() if line.startswith(name)).split()
+        assert (row[1], row[2], row[6]) == expected
+        assert row[-2:] == ["80", "10"]
+    assert "400 images, 10 slides" in text
+    for title in ("accuracy  ", "balanced accuracy", "macro-F1", "majority baseline", "ECE"):
+        assert title in text
+    assert "Research use only" in text
+
+
+def test_context_must_not_name_a_result(spread):
+    labels, table, slides = spread
+    with pytest.raises(ValueError, match="'metrics'"):
+        evaluate_predictions(labels, table, slides, resamples=5, context={"metrics": {}})
+
+
+def test_lengths_that_differ_are_refused(spread):
+    labels, table, slides = spread
+    with pytest.raises(DataError, match="1 paths for 400 labels"):
+        evaluate_predictions(labels, table, slides, paths=["a"])
+    with pytest.raises(DataError, match="399 slide names"):
+        evaluate_predictions(labels, table, slides[1:])
+    with pytest.raises(DataError, match="no image"):
+        evaluate_predictions(np.array([], dtype=int), np.empty((0, 5)), [])
+
+
+def test_bootstrap_does_not_grow_with_the_number_of_images():
+    labels = np.tile(np.arange(5), 20_000)
+    table = np.eye(5)[labels]
+    slides = np.repeat([f"s{number}" for number in range(30)], 3_334)[: len(labels)].tolist()
+    _, by_slide = metrics.confusion_by_slide(labels, table.argmax(axis=1), slides)
+    start = time.perf_counter()
+    drawn = intervals.resample_slides(
+        by_slide.reshape(30, 25), by_slide.sum(axis=2), seed=0, resamples=2000
+    )
+    metrics.macro_f1(drawn.sums.reshape(-1, 5, 5))
+    assert time.perf_counter() - start < 0.6  # about 0.02 s on an idle core
+
+
+@pytest.mark.data
+def test_raabin_test_a_has_intervals_and_says_what_it_lacks():
+    root = os.environ.get("LEUKO_DATA")
+    if not root or not (folder := Path(root) / "raabin-wbc-288" / "Test").is_dir():
+        pytest.skip("LEUKO_DATA does not point to a folder that holds raabin-wbc-288/Test")
+    files = [(name, path) for name in CLASSES for path in sorted((folder / name).iterdir())]
+    labels = np.array([CLASSES.index(name) for name, _ in files])
+    slides = [path.name.split("_")[0] for _, path in files]
+    report = evaluate_predictions(labels, answers_for(labels), slides, resamples=1000)
+    assert (report.n, report.n_slides) == (4339, 28)
+    assert report.majority == ("Neutrophil", pytest.approx(0.613, abs=5e-4))
+    notes = {one.name: (one.slides, one.note) for one in report.per_class}
+    assert notes["Basophil"] == (4, "too few slides")
+    assert notes["Eosinophil"] == (2, "too few slides")
+    assert notes["Neutrophil"][1] is None
+    assert report.resamples == 1000
+    # The eosinophils are missing from (26/28)^28 = 12.6% of resamples, basophils from 1.3%.
+    assert report.redrawn == pytest.approx(1000 * (1 / 0.864 - 1), rel=0.25)
+    assert all(one.low < one.high for one in report.estimates.values())
