@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 
 import nbformat
@@ -22,7 +23,9 @@ def test_it_is_stored_without_outputs() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_it_runs_on_drawn_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = resources.files("leuko") / "zoo" / "mobilenetv2-leuko.npz"
     for name, value in {
+        "LEUKO_WEIGHTS": "leuko" if backbone.is_file() else "none",
         "LEUKO_DATASET": str(tmp_path / "absent"),
         "LEUKO_OUT": str(tmp_path / "out"),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",

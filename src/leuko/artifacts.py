@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Final
 from leuko.errors import DataError, OutputError
 
 __all__ = [
+    "RESEARCH_USE",
     "SCHEMA_VERSIONS",
     "TEMPORARY_PREFIX",
     "atomic_folder",
@@ -30,16 +31,20 @@ __all__ = [
     "atomic_write_json",
     "atomic_write_text",
     "canonical_json",
+    "check_schema",
     "digest_bytes",
     "digest_file",
     "digest_json",
+    "finite",
     "prepare_folder",
     "read_json",
+    "restore_folder",
     "schema",
 ]
 
 SCHEMA_VERSIONS: Final = {
     "manifest": 1,
+    "drawn": 1,
     "audit": 1,
     "balance": 1,
     "bundle": 1,

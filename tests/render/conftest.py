@@ -27,11 +27,14 @@ def make_rows(name: str, size: int) -> tuple[np.ndarray, list[str], list[str]]:
     rng = np.random.default_rng(abs(hash_of(name)))
     labels = rng.choice(5, size=size, p=np.array(SHARES[name]) / sum(SHARES[name]))
     slides = [f"95-8-{20 + i}-1" for i in rng.integers(0, 12, size)]
-    slides = ["95-8-27-1" if label == 1 else slide for slide, label in zip(slides, labels)]
+    slides = [
+        "95-8-27-1" if label == 1 else slide for slide, label in zip(slides, labels, strict=True)
+    ]
     if name == "jtsc":
         slides = [""] * size
     paths = [
-        f"{CLASSES[k]}/{s or 'jtsc'}_{i}_1.jpg" for i, (k, s) in enumerate(zip(labels, slides))
+        f"{CLASSES[k]}/{s or 'jtsc'}_{i}_1.jpg"
+        for i, (k, s) in enumerate(zip(labels, slides, strict=True))
     ]
     return labels, slides, paths
 
@@ -99,7 +102,7 @@ def make_audit() -> dict[str, Any]:
     for split, total in base.items():
         share = SHARES["test"]
         counts = [round(total * one) for one in share]
-        classes[split] = dict(zip(CLASSES, counts))
+        classes[split] = dict(zip(CLASSES, counts, strict=True))
         names = [f"95-{month}-{day}-{n}" for month in (7, 8) for day in (22, 25) for n in (1, 2, 3)]
         if split == "Train":
             names += ["95-9-9-1", "95-9-9-2"]
@@ -110,7 +113,7 @@ def make_audit() -> dict[str, Any]:
             elif label == 1:
                 weights = {"95-8-27-1": 0.99, "95-7-22-1": 0.01}
             else:
-                weights = dict(zip(names, rng.dirichlet([0.8] * len(names))))
+                weights = dict(zip(names, rng.dirichlet([0.8] * len(names)), strict=True))
             for slide, weight in weights.items():
                 if round(count * weight):
                     table.setdefault(slide, {})[CLASSES[label]] = round(count * weight)
@@ -152,7 +155,7 @@ def make_audit() -> dict[str, Any]:
             "accuracy": 0.743,
             "balanced_accuracy": 0.60,
             "majority": 0.613,
-            "per_class_recall": dict(zip(CLASSES, (0.96, 0.80, 0.37, 0.05, 0.88))),
+            "per_class_recall": dict(zip(CLASSES, (0.96, 0.80, 0.37, 0.05, 0.88), strict=True)),
             "ring": 0.125,
             "trained_on": "train",
             "tested_on": "test",
@@ -240,7 +243,7 @@ def make_comparison(seeds: tuple[int, ...] = (0, 1), scale: int = 1) -> dict[str
     return {
         "schema": "leuko.comparison/1",
         "research_use": RESEARCH_USE,
-        "command": "leuko compare Dataset --recipes cnn mobilenetv2 --seeds 2 --unseen jtsc --out o",
+        "command": "leuko compare Dataset --recipes cnn mobilenetv2 --seeds 2 --unseen jtsc",
         "dataset": "Dataset",
         "data_digest": "9f" * 32,
         "seeds": list(seeds),

@@ -1,4 +1,4 @@
-"""The background test: can a classifier name a cell without seeing it?
+"""The background test asks whether a classifier can name a cell without seeing it.
 
 Every image is reduced to a few numbers about its outer ring, which holds red cells and plasma
 but no white cell. If a classifier on these numbers beats guessing, the classes differ in stain,
@@ -100,7 +100,7 @@ def require_sklearn() -> None:
         Naming the extra that brings it.
     """
     try:
-        import sklearn  # noqa: F401, PLC0415
+        import sklearn  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("The background test", "report", "scikit-learn") from error
 
@@ -213,8 +213,8 @@ def _fit_predict(
     seed: int,
 ) -> npt.NDArray[np.int64]:
     """Learn from some rows and name others."""
-    from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     rng = np.random.default_rng([1, seed])
     kept = np.concatenate(
@@ -244,7 +244,7 @@ def _cross_predict(
     seed: int,
 ) -> npt.NDArray[np.int64]:
     """Name every row by a classifier that saw none of its slide."""
-    from sklearn.model_selection import GroupKFold  # noqa: PLC0415
+    from sklearn.model_selection import GroupKFold
 
     names, group = np.unique(np.asarray(groups), return_inverse=True)
     folds = GroupKFold(min(_FOLDS, len(names)), shuffle=True, random_state=seed)

@@ -7,6 +7,7 @@ focus and camera. Whole slides go to one side or the other here.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +23,19 @@ Indices = npt.NDArray[np.int64]
 
 
 def split_by_slide(
-    manifest: Manifest, *, fraction: float = 0.2, seed: int = 0
+    manifest: Manifest,
+    *,
+    fraction: float = 0.2,
+    seed: int = 0,
+    same_cell: Sequence[tuple[int, int]] = (),
 ) -> tuple[Indices, Indices]:
     """Put whole slides on one side, with about `fraction` of every class in validation.
 
     Slides are dealt one by one, in a seeded order with the rarest classes' largest slides first,
     to whichever side brings the class counts nearest to what was asked for. Images with the same
-    bytes, and drawn copies with their originals, count as one slide. An image whose slide is
-    unknown is a slide of its own. Drawn copies never validate.
+    bytes, and drawn copies with their originals, count as one slide, and so do slides that show
+    the same cell: Raabin-WBC photographed some slides twice under different names. An image
+    whose slide is unknown is a slide of its own. Drawn copies never validate.
 
     Parameters
     ----------
@@ -39,6 +45,9 @@ def split_by_slide(
         Wanted share of each class in validation, in (0, 1).
     seed : int
         Of the order in which slides of similar weight are dealt.
+    same_cell : sequence of (int, int)
+        Positions of images known to show one cell, from
+        `leuko.data.audit_duplicates.near_duplicates`.
 
     Returns
     -------
@@ -50,7 +59,7 @@ def split_by_slide(
     DataError
         When there are not two groups of slides, or a class cannot be kept in training.
     """
-    groups = _groups(manifest.samples)
+    groups = _groups(manifest.samples, same_cell)
     names = sorted(groups)
     counts = np.zeros((len(names), len(CLASSES)))
     for row, name in enumerate(names):
@@ -129,8 +138,10 @@ def split_at_random(
     return np.sort(order[held:]), np.sort(order[:held])
 
 
-def _groups(samples: tuple[Sample, ...]) -> dict[str, list[int]]:
-    """Positions by slide, with slides that share an identical image or an original joined."""
+def _groups(
+    samples: tuple[Sample, ...], same_cell: Sequence[tuple[int, int]]
+) -> dict[str, list[int]]:
+    """Positions by slide, with slides that share an image, an original or a cell joined."""
     parent: dict[str, str] = {}
 
     def find(name: str) -> str:
@@ -138,6 +149,10 @@ def _groups(samples: tuple[Sample, ...]) -> dict[str, list[int]]:
             parent[name] = parent[parent[name]]
             name = parent[name]
         return name
+
+    def join(first: str, second: str) -> None:
+        low, high = sorted((find(first), find(second)))
+        parent[high] = low
 
     slides = []
     same: dict[str, str] = {}
@@ -147,9 +162,9 @@ def _groups(samples: tuple[Sample, ...]) -> dict[str, list[int]]:
         slides.append(slide)
         parent.setdefault(slide, slide)
         if sample.sha256:
-            twin = same.setdefault(sample.sha256, slide)
-            low, high = sorted((find(twin), find(slide)))
-            parent[high] = low
+            join(same.setdefault(sample.sha256, slide), slide)
+    for first, second in same_cell:
+        join(slides[first], slides[second])
     groups: dict[str, list[int]] = defaultdict(list)
     for index, slide in enumerate(slides):
         groups[find(slide)].append(index)

@@ -105,6 +105,7 @@ def confusion_plot(
     axes.set_yticks(ticks, CLASSES)
     axes.set(xlim=(-0.5, 4.5), ylim=(4.5, -0.5), xlabel="predicted", ylabel="true", aspect="equal")
     axes.tick_params(length=0)
+    axes.grid(visible=False)
     for edge in range(6):
         axes.axhline(edge - 0.5, color=paint.line, linewidth=0.8)
         axes.axvline(edge - 0.5, color=paint.line, linewidth=0.8)
@@ -308,7 +309,8 @@ def sensitivity_plot(
     figure, axes = _figure(5.2, height, paint)
     first = next(iter(evaluations.values()))["per_class"]
     lowest = 1.0
-    for number, (name, evaluation) in enumerate(evaluations.items()):
+    for number, (key, evaluation) in enumerate(evaluations.items()):
+        name = _clipped(key, 44)
         for index, title in enumerate(CLASSES):
             one = evaluation["per_class"].get(title) or {}
             value = one.get("sensitivity")
@@ -386,8 +388,7 @@ def class_counts_plot(
                     alpha=1.0 if number == 0 else 0.55,
                 )
             )
-            text = f" {split} {count:,}" if len(splits) > 1 else f" {count:,}"
-            axes.text(share, at, text, va="center", fontsize=9, color=paint.ink)
+            _say(axes, share, at, f"{split} {count:,}" if len(splits) > 1 else f"{count:,}", paint)
     axes.set_yticks(range(len(CLASSES)), CLASSES)
     axes.set(ylim=(len(CLASSES) - 0.4, -0.6), xlabel="share of the split")
     axes.tick_params(axis="y", length=0)
@@ -421,7 +422,7 @@ def slides_plot(
         for slide, counts in table.items():
             totals[slide] = totals.get(slide, 0) + sum(counts.values())
     kept = sorted(sorted(totals, key=lambda slide: (-totals[slide], slide))[:_SLIDES])
-    figure, axes = _figure(1.9 + 1.75 * len(splits), 1.15 + 0.185 * max(4, len(kept)), paint)
+    figure, axes = _figure(1.3 + 1.2 * len(splits), 1.0 + 0.2 * max(4, len(kept)), paint)
     places = []
     for number, split in enumerate(splits):
         start = number * (len(CLASSES) + 0.8)
@@ -432,7 +433,6 @@ def slides_plot(
             places.append(start + index)
             for row, slide in enumerate(kept):
                 count = slides[split].get(slide, {}).get(name, 0)
-                axes.plot(start + index, row, marker=".", markersize=1, color=paint.line)
                 if count:
                     side = max(0.14, 0.94 * math.sqrt(count / sums[index]))
                     axes.add_patch(
@@ -444,10 +444,19 @@ def slides_plot(
                             paint.classes[index],
                         )
                     )
+        spots = [(start + index, row) for index in range(len(CLASSES)) for row in range(len(kept))]
+        axes.plot(
+            *zip(*spots, strict=True),
+            linestyle="none",
+            marker=".",
+            markersize=1.2,
+            color=paint.muted,
+            zorder=0,
+        )
         axes.text(
             start + 2,
             -1.1,
-            split,
+            _clipped(split, 20),
             ha="center",
             va="bottom",
             color=paint.ink,
@@ -456,7 +465,9 @@ def slides_plot(
         )
     axes.set_yticks(range(len(kept)), [_clipped(slide, 24) for slide in kept], fontsize=8)
     axes.set_xticks(places, list(ABBREVIATIONS) * len(splits), rotation=90, fontsize=8)
-    axes.set(xlim=(-0.8, max(places, default=1) + 0.8), ylim=(len(kept) - 0.2, -1.1))
+    axes.set(
+        xlim=(-0.8, max(places, default=1) + 0.8), ylim=(len(kept) - 0.2, -1.1), aspect="equal"
+    )
     axes.tick_params(length=0)
     axes.grid(visible=False)
     return figure
@@ -488,7 +499,7 @@ def recall_plot(
             axes.text(0.01, index, "absent", va="center", fontsize=9, color=paint.muted)
             continue
         axes.add_patch(_rectangle(0, index - 0.36, value, 0.72, paint.classes[index]))
-        axes.text(value, index, f" {100 * value:.0f}%", va="center", fontsize=9, color=paint.ink)
+        _say(axes, value, index, f"{100 * value:.0f}%", paint)
     axes.set_yticks(range(len(CLASSES)), CLASSES)
     axes.set(ylim=(len(CLASSES) - 0.4, -0.6), xlabel=label)
     axes.tick_params(axis="y", length=0)
@@ -596,8 +607,7 @@ def training_time_plot(comparison: Document, *, colours: Style | None = None) ->
     for number, minutes in enumerate(means):
         colour = _model_colour(paint, number)
         axes.add_patch(_rectangle(0, number - 0.32, minutes, 0.64, colour))
-        text = f" {minutes:.1f} min" if minutes else " not known"
-        axes.text(minutes, number, text, va="center", fontsize=9, color=paint.ink)
+        _say(axes, minutes, number, f"{minutes:.1f} min" if minutes else "not known", paint)
     labels = [_clipped(str(model.get("title") or model["recipe"]), 26) for model in models]
     axes.set_yticks(range(len(models)), labels)
     axes.set(ylim=(len(models) - 0.4, -0.6), xlim=(0, max(means, default=0.0) * 1.25 or 1.0))
@@ -628,11 +638,14 @@ def svg(figure: Figure, *, name: str, label: str) -> str:
     file = io.StringIO()
     with _settings():
         import matplotlib as mpl
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
 
         mpl.rcParams["svg.fonttype"] = "none"
         mpl.rcParams["svg.hashsalt"] = name
         empty = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(file, format="svg", transparent=True, metadata=empty)
+        # The canvas itself: Figure.savefig would lay out and draw everything twice.
+        canvas: Any = FigureCanvasSVG(figure)
+        canvas.print_svg(file, metadata=empty)
     text = file.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(
@@ -649,7 +662,9 @@ def svg(figure: Figure, *, name: str, label: str) -> str:
     used = set(re.findall(r"(?:href=\"#|url\(#)([^\")]+)", text))
     text = re.sub(r' id="([^"]+)"', lambda m: f' id="{name}-{m[1]}"' if m[1] in used else "", text)
     text = re.sub(r"(href=\"#|url\(#)", rf"\1{name}-", text)
-    text = re.sub(r"(\d+\.\d{2})\d+", r"\1", text)
+    text = re.sub(r"font-family: '[^;\"]*", "font-family: inherit", text)
+    text = re.sub(r' transform="rotate\(-?0 [^"]*"', "", text)
+    text = re.sub(r' d="[^"]*"', lambda m: _short_path(m[0]), text)
     width, height = (float(value) for value in re.findall(r'viewBox="0 0 (\S+) (\S+)"', text)[0])
     opening = (
         f'<svg viewBox="0 0 {width:g} {height:g}" role="img" '
@@ -666,6 +681,7 @@ def _figure(width: float, height: float, paint: Style, *, columns: int = 1) -> t
 
         figure = Figure(figsize=(width, height), layout="constrained")
         engine: Any = figure.get_layout_engine()
+        figure.set_facecolor("none")
         engine.set(w_pad=0.02, h_pad=0.02)
         panels = figure.subplots(1, columns, squeeze=False)[0]
     for axes in panels:
@@ -699,6 +715,19 @@ def _rectangle(
     from matplotlib.patches import Rectangle
 
     return Rectangle((left, top), width, height, facecolor=colour, linewidth=0, alpha=alpha)
+
+
+def _say(axes: Any, across: float, row: float, text: str, paint: Style) -> None:
+    """Write beside the end of a bar."""
+    axes.annotate(
+        _clipped(text, 60),
+        (across, row),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=9,
+        color=paint.ink,
+    )
 
 
 def _line(paint: Style, index: int) -> dict[str, Any]:
@@ -793,6 +822,11 @@ def _clipped(text: str, length: int) -> str:
     """A name that fits, with nothing that Matplotlib would take for mathematics."""
     plain = "".join(c if c.isprintable() else "?" for c in text).replace("$", r"\$")
     return plain if len(plain) <= length else f"{plain[: length - 1]}…"
+
+
+def _short_path(path: str) -> str:
+    """A path's data with two decimals, on one line."""
+    return " ".join(re.sub(r"(\.\d{2})\d+", r"\1", path).split()).replace(' "', '"').join((" ", ""))
 
 
 def _attribute(text: str) -> str:

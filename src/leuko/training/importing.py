@@ -21,25 +21,29 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final, TypedDict
 
 import numpy as np
 
-from leuko.artifacts import atomic_write_bytes
+from leuko.artifacts import RESEARCH_USE, atomic_write_bytes
+from leuko.bundle import ModelBundle
 from leuko.errors import BundleError, MissingExtraError, UsageError
+from leuko.imaging import PreprocessSpec
+from leuko.runtime.classifier import make_goldens
 from leuko.taxonomy import CLASSES, class_named, describe_aliases
 from leuko.training.importing_child import FOREIGN, JOB, MODEL, RESULT
 
-__all__ = ["ImportedModel", "import_keras", "parse_scale", "read_classes"]
+__all__ = ["ImportedModel", "import_bundle", "import_keras", "parse_scale", "read_classes"]
 
 LARGEST_FILE: Final = 2**30
 """Largest foreign file that is looked at, in bytes."""
 
 TIMEOUT: Final = 300.0
-MEMORY: Final = 8 * 2**30
+MEMORY: Final = 12 * 2**30
+"""Address space of the child, bytes: TensorFlow's converter takes 9.3 GB for a ResNet-50."""
 
 _START: Final = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -306,8 +310,8 @@ def _run(home: Path, timeout: float, name: str) -> None:
     else:
         reason = f"it ended with code {code}"
     raise BundleError(
-        f"The import of {name} stopped without a result: {reason}, which a damaged file or one "
-        "that needs too much memory can cause."
+        f"The import of {name} stopped without a result: {reason}. The file is damaged, or its "
+        "network is too large for the memory that an import may use."
     )
 
 
@@ -418,3 +422,71 @@ def _plain(value: object, longest: int) -> str:
     """Text from outside, on one line, printable and short."""
     text = "".join(item if item.isprintable() else " " for item in str(value))
     return text[:longest]
+
+
+def import_bundle(
+    path: Path | str,
+    *,
+    classes: Sequence[str],
+    input_scale: float,
+    crop: float = 1.0,
+    command: str = "",
+    say: Callable[[str], None] | None = None,
+) -> ModelBundle:
+    """Import a foreign Keras file as a bundle.
+
+    Parameters
+    ----------
+    path, classes, input_scale
+        See `import_keras`.
+    crop : float
+        Central part of a picture that the model is given, in (0, 1].
+    command : str
+        The command to write into the card.
+    say : callable, optional
+        Called with sentences for a person.
+
+    Returns
+    -------
+    ModelBundle
+        Not written yet. It has no validation: measure it with ``leuko evaluate``.
+
+    Raises
+    ------
+    UsageError, BundleError, MissingExtraError
+        See `import_keras`.
+    """
+    found = import_keras(path, classes=classes, input_scale=input_scale)
+    for note in found["notes"]:
+        if say is not None:
+            say(note)
+    spec = PreprocessSpec(size=found["input_size"], crop=crop)
+    source = {name: value for name, value in found.items() if name != "onnx"}
+    card = "\n".join(
+        [
+            f"# {found['source_name']}, imported",
+            "",
+            f"**{RESEARCH_USE}**",
+            "",
+            f"A foreign Keras model ({found['source_format']}, Keras {found['keras_version']}), "
+            f"{found['parameters']:,} parameters, input {spec.size[0]} x {spec.size[1]}, pixels "
+            f"multiplied by {input_scale:.6g} before the model.",
+            "",
+            f"- SHA-256 of the file: `{found['source_sha256']}`",
+            f"- Its outputs, in its own order: {', '.join(found['model_classes'])}",
+            f"- Command: `{command}`" if command else "- Imported from Python.",
+            "",
+            "Nothing is known about how it was trained or how well it does. Measure it with "
+            "`leuko evaluate` before relying on any answer.",
+            "",
+        ]
+    )
+    return ModelBundle(
+        name=Path(found["source_name"]).stem,
+        onnx=found["onnx"],
+        preprocess=spec,
+        card=card,
+        goldens=make_goldens(found["onnx"], spec),
+        parameters=found["parameters"],
+        provenance={"imported": json.loads(json.dumps(source))},
+    )

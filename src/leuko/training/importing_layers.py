@@ -403,7 +403,7 @@ def _read_layer(
     arithmetic = _read_arithmetic(kind, entry, config, numbers, settings or {}, name, len(shapes))
     if arithmetic is not None:
         new_kind, own = arithmetic
-        tally.note(f"The arithmetic {name!r} is now a {new_kind} layer.")
+        tally.note("Arithmetic with tensors was rewritten as Rescaling and joining layers.")
         kind, config = new_kind, {"name": name, "trainable": True, **own}
     elif numbers:
         raise BundleError(f"The layer {name!r} ({kind}) is called with a number.")
@@ -710,21 +710,6 @@ def _layer_normalization(
     return shapes[0], shapes[0][-1] * count, "LayerNormalization"
 
 
-def _normalization(
-    values: _Settings, shapes: list[_Shape], _: list[str]
-) -> tuple[_Shape, int, str]:
-    channels = shapes[0][-1]
-    values.axis(len(shapes[0]))
-    values.boolean("invert", False)
-    given = [values.take(key, None) for key in ("mean", "variance")]
-    if given != [None, None]:
-        raise BundleError(
-            f"The layer {values.name!r} (Normalization) holds a fixed mean and variance, which is "
-            "not imported; put a Rescaling layer in its place and save again."
-        )
-    return shapes[0], 2 * channels + 1, "Normalization"
-
-
 def _rescaling(values: _Settings, shapes: list[_Shape], _: list[str]) -> tuple[_Shape, int, str]:
     for key, default in (("scale", 1.0), ("offset", 0.0)):
         value = values.take(key, default)
@@ -881,7 +866,6 @@ _READERS: Final[dict[str, _Reader]] = {
     "LayerNormalization": _layer_normalization,
     "LeakyReLU": _leaky_relu,
     "MaxPooling2D": _pooling,
-    "Normalization": _normalization,
     "ReLU": _relu,
     "Rescaling": _rescaling,
     "Reshape": _reshape,

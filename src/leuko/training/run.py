@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
-import platform
 import time
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,10 +26,12 @@ from leuko.artifacts import (
     schema,
 )
 from leuko.bundle import ModelBundle
+from leuko.data.audit_duplicates import difference_hash, near_duplicates, thumbnail
 from leuko.data.balance import write_balanced
 from leuko.data.split import split_at_random, split_by_slide
 from leuko.errors import DataError, ImageError, TrainingError
 from leuko.evaluation.report import evaluate_predictions
+from leuko.host import machine, versions
 from leuko.imaging import read_image
 from leuko.manifest import Manifest, read_folder, read_split
 from leuko.parallel import Progress, bounded_map, worker_count
@@ -163,10 +164,16 @@ def train(
     clock = _Clock(run / "environment.json", resume=resume)
     manifest = _training_rows(dataset, ignore)
     _claim(run, recipe, resume)
+    finished = _finished(run, manifest, clock) if resume else None
+    if finished is not None:
+        tell(f"{run} is finished.")
+        return finished
+    manifest_digest = manifest.digest
     with clock("data"):
-        manifest = _readable(manifest, worker_count(workers), progress, tell)
-        manifest.require_all_classes("Training")
-        train_rows, validation_rows = _split(manifest, recipe, run, workers, progress, tell)
+        manifest, same_cell = _look(manifest, worker_count(workers), progress, tell)
+        train_rows, validation_rows = _split(
+            manifest, same_cell, recipe, run, workers, progress, tell
+        )
     both = Manifest(train_rows.root, (*train_rows.samples, *validation_rows.samples))
     both.save(run / "manifest.json")
     identity = {"recipe": recipe.digest, "data": both.digest}
@@ -205,6 +212,8 @@ def train(
             model, recipe, run, both, validation_rows, history, clock, command, progress,
             save_h5=save_h5, threads=threads,
         )  # fmt: skip
+    # Written last: a run that has it is finished.
+    atomic_write_json(run / "source.json", {"digest": manifest_digest})
     clock.save(command)
     return TrainedRun(run, bundle, history, clock.seconds, validation)
 
@@ -240,6 +249,19 @@ def _claim(run: Path, recipe: Recipe, resume: bool) -> None:
         )
 
 
+def _finished(run: Path, manifest: Manifest, clock: _Clock) -> TrainedRun | None:
+    """Open a run that has nothing left to do; `source.json` says of which data."""
+    if not (run / "source.json").exists() or not (run / "bundle" / "bundle.json").exists():
+        return None
+    if json.loads((run / "source.json").read_text(encoding="utf-8"))["digest"] != manifest.digest:
+        raise TrainingError(
+            f"{run} was trained on other data; choose another folder, or the data it was begun with."
+        )
+    validation = artifacts.read_json(run / "validation.json", "evaluation")
+    history = _read_history(run / "history.csv")
+    return TrainedRun(run, ModelBundle.load(run / "bundle"), history, clock.seconds, validation)
+
+
 def _is_ours(entry: Path) -> bool:
     """Whether a killed run may have left this before its recipe was written."""
     return entry.name.startswith(artifacts.TEMPORARY_PREFIX) or entry.name in {
@@ -249,35 +271,39 @@ def _is_ours(entry: Path) -> bool:
     }
 
 
-def _readable(
+def _look(
     manifest: Manifest, workers: int, progress: Progress | None, tell: Callable[[str], None]
-) -> Manifest:
-    """Decode every image once, and leave out what cannot be decoded, by name."""
+) -> tuple[Manifest, list[tuple[int, int]]]:
+    """Decode every image once: leave out, by name, what is none, and find cells shown twice."""
 
-    def check(file: Path) -> str:
+    def look(file: Path) -> Any:
         try:
-            read_image(file)
+            return thumbnail(read_image(file).pixels)
         except ImageError as error:
-            return f"{error.reason}: {error.detail}"
-        return ""
+            return error
 
-    kept = []
-    results = bounded_map(check, manifest.files(), workers=workers, ahead=64)
-    for index, (sample, fault) in enumerate(zip(manifest.samples, results, strict=True)):
-        if fault:
-            tell(f"Rejected {sample.path} ({fault})")
+    kept, small = [], []
+    results = bounded_map(look, manifest.files(), workers=workers, ahead=64)
+    for index, (sample, found) in enumerate(zip(manifest.samples, results, strict=True)):
+        if isinstance(found, ImageError):
+            tell(f"Rejected {sample.path} ({found.reason}: {found.detail})")
         else:
             kept.append(index)
-        if progress is not None and (index + 1) % 100 == 0:
-            progress("checking images", index + 1, len(manifest))
-    if len(kept) == len(manifest):
-        return manifest
-    tell(f"{len(manifest) - len(kept)} of {len(manifest)} images were rejected.")
-    return manifest.subset(kept)
+            small.append(found)
+        if progress is not None and ((index + 1) % 100 == 0 or index + 1 == len(manifest)):
+            progress("looking at images", index + 1, len(manifest))
+    if len(kept) < len(manifest):
+        tell(f"{len(manifest) - len(kept)} of {len(manifest)} images were rejected.")
+        manifest = manifest.subset(kept)
+    manifest.require_all_classes("Training")
+    thumbnails = np.stack(small)
+    hashes = np.array([difference_hash(one) for one in thumbnails], dtype=np.uint64)
+    return manifest, [(a, b) for a, b, _, _ in near_duplicates(thumbnails, hashes)]
 
 
 def _split(
     manifest: Manifest,
+    same_cell: list[tuple[int, int]],
     recipe: Recipe,
     run: Path,
     workers: int | None,
@@ -299,7 +325,7 @@ def _split(
         )
     else:
         trains, validates = split_by_slide(
-            manifest, fraction=settings.validation, seed=recipe.seed
+            manifest, fraction=settings.validation, seed=recipe.seed, same_cell=same_cell
         )
         if sum(not slide for slide in manifest.slides) > len(manifest) / 2:
             tell(
@@ -417,7 +443,7 @@ def _finish(
         "epochs": len(history),
         "best_epoch": kept,
         "seed": recipe.seed,
-        "versions": _versions(),
+        "versions": versions(),
     }
     names = ("accuracy", "balanced_accuracy", "macro_f1")
     summary = {
@@ -504,6 +530,12 @@ def _write_history(path: Path, history: History) -> None:
     atomic_write_text(path, "\n".join(lines) + "\n")
 
 
+def _read_history(path: Path) -> History:
+    """Read what `_write_history` wrote."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
 def _write_curves(path: Path, history: History) -> None:
     """Draw accuracy and loss."""
     from leuko.render.plots import curves_png
@@ -551,19 +583,6 @@ def _deterministic() -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def _versions() -> dict[str, str]:
-    """Versions of what a result depends on."""
-    names = ("leuko", "keras", "tensorflow", "tensorflow-cpu", "numpy", "onnxruntime",
-             "opencv-python-headless", "simplejpeg")  # fmt: skip
-    found = {"python": platform.python_version()}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def _plain(value: Any) -> Any:
     """Make JSON values: NumPy numbers become Python's, infinities None."""
     return json.loads(json.dumps(artifacts.finite(value), default=float))
@@ -596,7 +615,7 @@ class _Clock:
                 "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
                 "total_seconds": round(sum(self.seconds.values()), 3),
                 "machine": machine(),
-                "versions": _versions(),
+                "versions": versions(),
             },
         )
 
@@ -615,26 +634,3 @@ class _Stage:
         seconds[self._name] = seconds.get(self._name, 0.0) + time.monotonic() - self._start
         if self._clock._path.parent.is_dir():
             self._clock.save()
-
-
-def machine() -> dict[str, Any]:
-    """Describe this computer without naming it.
-
-    Returns
-    -------
-    dict
-        System, processor, cores and Python.
-    """
-    processor = platform.processor() or platform.machine()
-    with_model = Path("/proc/cpuinfo")
-    if with_model.exists():
-        for line in with_model.read_text().splitlines():
-            if line.startswith("model name"):
-                processor = line.partition(":")[2].strip()
-                break
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": processor,
-        "cores": worker_count(None),
-        "python": platform.python_version(),
-    }

@@ -1,0 +1,184 @@
+"""``leuko data info|draw|shrink`` and ``leuko balance``: what is in a data set, and making one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from leuko.cli.common import (
+    IgnoreOption,
+    JsonOption,
+    LogOption,
+    QuietOption,
+    SeedOption,
+    VerboseOption,
+    WorkersOption,
+    emit_json,
+    session,
+)
+
+__all__ = ["app", "balance"]
+
+app = typer.Typer(help="Look at a data set, draw one, or shrink one.", no_args_is_help=True)
+
+Dataset = Annotated[Path, typer.Argument(help="A folder with Train and Test, or class folders.")]
+
+
+@app.command()
+def info(
+    dataset: Dataset,
+    background: Annotated[
+        bool, typer.Option(help="Test whether the background alone tells the class.")
+    ] = True,
+    out: Annotated[Path | None, typer.Option(help="Write audit.json and audit.html here.")] = None,
+    ignore: IgnoreOption = None,
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+    workers: WorkersOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    log_file: LogOption = None,
+) -> None:
+    """Say what is in a data set, and what is wrong with it."""
+    from leuko.artifacts import atomic_write_json, atomic_write_text, prepare_folder
+    from leuko.data.audit import audit_dataset, format_audit
+
+    with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
+        audit = audit_dataset(
+            dataset,
+            background=background,
+            seed=seed,
+            ignore=tuple(ignore or ()),
+            workers=workers,
+            progress=talk.progress,
+        )
+        if out is not None:
+            from leuko.render.report import audit_html
+
+            prepare_folder(out)
+            atomic_write_json(out / "audit.json", audit)
+            atomic_write_text(out / "audit.html", audit_html(audit))
+            talk.say(f"Written: {out / 'audit.html'}")
+    if json:
+        emit_json(audit)
+    else:
+        print(format_audit(audit))
+
+
+@app.command()
+def draw(
+    out: Annotated[Path, typer.Argument(help="Folder of the new data set.")],
+    train: Annotated[int, typer.Option(min=15, help="Cells in Train.")] = 200,
+    test: Annotated[int, typer.Option(min=0, help="Cells in Test.")] = 100,
+    size: Annotated[int, typer.Option(min=64, max=1024, help="Side of a crop, pixels.")] = 288,
+    fields: Annotated[int, typer.Option(min=0, help="Whole fields, with boxes.")] = 0,
+    masks: Annotated[bool, typer.Option(help="Write nucleus and cytoplasm masks too.")] = False,
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+    workers: WorkersOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    log_file: LogOption = None,
+) -> None:
+    """Draw a data set of smears: cells, slides, stains and cameras, all from a seed."""
+    from leuko.data.synth import draw_dataset
+    from leuko.parallel import worker_count
+
+    with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
+        advance = talk.progress
+        summary: dict[str, Any] = draw_dataset(
+            out,
+            train=train,
+            test=test,
+            size=size,
+            fields=fields,
+            masks=masks,
+            seed=seed,
+            workers=worker_count(workers),
+            progress=(lambda done, total: advance("drawing", done, total)) if advance else None,
+        )
+    if json:
+        emit_json(summary)
+    else:
+        print(f"Drawn: {train + test} cells and {fields} fields in {out}")
+
+
+@app.command()
+def shrink(
+    dataset: Dataset,
+    out: Annotated[Path, typer.Argument(help="Folder of the smaller copy.")],
+    size: Annotated[int, typer.Option(min=16, help="Longer side, pixels.")] = 288,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality.")] = 85,
+    ignore: IgnoreOption = None,
+    json: JsonOption = False,
+    workers: WorkersOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    log_file: LogOption = None,
+) -> None:
+    """Write a smaller copy of a data set, names kept."""
+    from leuko.data.shrink import shrink_dataset
+
+    with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
+        counts = shrink_dataset(
+            dataset,
+            out,
+            size=size,
+            quality=quality,
+            ignore=tuple(ignore or ()),
+            workers=workers,
+            progress=talk.progress,
+        )
+        for row in counts["rejected"]:
+            talk.say(f"Rejected {row['path']} ({row['reason']}: {row['detail']})")
+    if json:
+        emit_json(counts)
+    else:
+        print(
+            f"{out}: {counts['written']} written, {counts['kept']} kept, "
+            f"{len(counts['rejected'])} rejected"
+        )
+
+
+def balance(
+    train: Annotated[Path, typer.Argument(help="A training folder with class folders.")],
+    out: Annotated[Path, typer.Argument(help="The balanced folder to write.")],
+    target: Annotated[
+        int | None, typer.Option(min=1, help="Images of each class; the largest's by default.")
+    ] = None,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality of copies.")] = 95,
+    subsampling: Annotated[str, typer.Option(help="Chroma: 420, 422 or 444.")] = "420",
+    dry_run: Annotated[bool, typer.Option(help="Plan only; write nothing.")] = False,
+    ignore: IgnoreOption = None,
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+    workers: WorkersOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    log_file: LogOption = None,
+) -> None:
+    """Copy every original and draw augmented copies until all classes are equally large.
+
+    Stopped at any moment, the same command finishes the folder with the same bytes.
+    """
+    from leuko.data.balance import write_balanced
+    from leuko.manifest import read_folder
+
+    with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
+        report = write_balanced(
+            read_folder(train, ignore=tuple(ignore or ())),
+            out,
+            seed=seed,
+            target=target,
+            workers=workers,
+            quality=quality,
+            subsampling=subsampling,
+            dry_run=dry_run,
+            progress=talk.progress,
+        )
+    if json:
+        emit_json(report.to_dict())
+    else:
+        print(report.summary())

@@ -1,0 +1,196 @@
+"""``leuko predict`` and ``leuko evaluate``: a bundle on images."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from leuko.cli.common import (
+    IgnoreOption,
+    JsonOption,
+    LogOption,
+    QuietOption,
+    SeedOption,
+    Session,
+    VerboseOption,
+    WorkersOption,
+    command_line,
+    emit_json,
+    session,
+)
+from leuko.prediction import CSV_COLUMNS, Prediction, PredictionTable, csv_cells
+
+__all__ = ["register"]
+
+_SHEET = 48
+
+Images = Annotated[
+    list[str],
+    typer.Argument(help="Files, folders, globs, .zip archives, .txt lists, or - for a list."),
+]
+ModelOption = Annotated[
+    str,
+    typer.Option("--model", "-m", envvar="LEUKO_MODEL", help="A bundled model or a path."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's commands.
+
+    Parameters
+    ----------
+    app : typer.Typer
+        The command line.
+    """
+    app.command("predict")(predict)
+    app.command("evaluate")(evaluate)
+
+
+def predict(
+    images: Images,
+    model: ModelOption = "default",
+    csv: Annotated[Path | None, typer.Option(help="Write the answers as CSV.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Write a PNG with class and confidence.")
+    ] = None,
+    strict: Annotated[bool, typer.Option(help="Exit with 3 when a file was rejected.")] = False,
+    json: JsonOption = False,
+    workers: WorkersOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    log_file: LogOption = None,
+) -> None:
+    """Name the class of single-cell images. A bad file gets its reason; the run goes on."""
+    from leuko.runtime.classifier import load
+    from leuko.runtime.sources import expand
+
+    with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
+        classifier = load(model, threads=workers)
+        talk.detail(f"Model {classifier.name}, digest {classifier.digest[:12]}.")
+        answers = classifier.stream(expand(images))
+        kept, counts = _collect(answers, talk, csv=csv, keep=json, picture=picture is not None,
+                                show=not json)  # fmt: skip
+        if picture is not None:
+            _write_picture(picture, kept)
+        found = counts["predicted"] + counts["rejected"]
+        talk.say(
+            f"{found} found = {counts['predicted']} predicted + {counts['rejected']} rejected. "
+            "Research use only."
+        )
+        if json:
+            emit_json(PredictionTable(tuple(kept)).to_dict())
+    if strict and counts["rejected"]:
+        raise typer.Exit(3)
+
+
+def _collect(
+    answers: Iterator[Prediction],
+    talk: Session,
+    *,
+    csv: Path | None,
+    keep: bool,
+    picture: bool,
+    show: bool,
+) -> tuple[list[Prediction], dict[str, int]]:
+    """Print and write answers as they come; keep only those that are needed later."""
+    import contextlib
+    import csv as csv_module
+    import io
+
+    from leuko.artifacts import atomic_write
+
+    kept: list[Prediction] = []
+    counts = {"predicted": 0, "rejected": 0}
+    with contextlib.ExitStack() as stack:
+        file = writer = None
+        if csv is not None:
+            raw = stack.enter_context(atomic_write(csv))
+            file = io.TextIOWrapper(raw, encoding="utf-8", newline="", write_through=True)
+            writer = csv_module.writer(file, lineterminator="\n")
+            writer.writerow(CSV_COLUMNS)
+        for row in answers:
+            counts["predicted" if row.status == "ok" else "rejected"] += 1
+            if writer is not None:
+                writer.writerow(csv_cells(row))
+            if keep or (picture and row.status == "ok" and len(kept) < _SHEET):
+                kept.append(row)
+            if row.status != "ok":
+                talk.say(f"Rejected {row.path} ({row.reason}: {row.detail})")
+            if show and csv is None:
+                print(_line(row))
+            elif talk.progress is not None and sum(counts.values()) % 500 == 0:
+                talk.detail(f"{sum(counts.values())} images")
+        if file is not None:
+            file.detach()
+    sys.stdout.flush()
+    return kept, counts
+
+
+def _line(row: Prediction) -> str:
+    """One answer for a terminal."""
+    if row.status != "ok":
+        return f"{row.path}\trejected\t{row.reason}"
+    others = sorted(row.scores.items(), key=lambda item: -item[1])[1]
+    return f"{row.path}\t{row.label}\t{row.confidence:.3f}\t(next: {others[0]} {others[1]:.3f})"
+
+
+def _write_picture(path: Path, rows: list[Prediction]) -> None:
+    """Draw one answer large, or several as a sheet."""
+    from leuko.artifacts import atomic_write_bytes
+    from leuko.errors import DataError
+    from leuko.imaging import encode_png, read_image
+    from leuko.render.picture import prediction_picture, prediction_sheet
+
+    answered = [row for row in rows if row.status == "ok" and Path(row.path).is_file()][:_SHEET]
+    if not answered:
+        raise DataError("There is no answered image file to draw.")
+    pairs = [(read_image(row.path).pixels, row) for row in answered]
+    drawn = prediction_picture(*pairs[0]) if len(pairs) == 1 else prediction_sheet(pairs)
+    atomic_write_bytes(path, encode_png(drawn))
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A bundled model, a bundle or a run folder.")],
+    folder: Annotated[Path, typer.Argument(help="Class folders, or a CSV path,label,slide.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for evaluation.json, predictions.csv and report.html."),
+    ] = None,
+    ignore: IgnoreOption = None,
+    resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 1000,
+    strict: Annotated[bool, typer.Option(help="Exit with 3 when a file was rejected.")] = False,
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+    workers: WorkersOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    log_file: LogOption = None,
+) -> None:
+    """Score a model on labelled images: figures with intervals, mistakes, baselines."""
+    from leuko.experiment.evaluating import evaluate as run_evaluation
+
+    with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
+        result = run_evaluation(
+            model,
+            folder,
+            ignore=tuple(ignore or ()),
+            seed=seed,
+            resamples=resamples,
+            command=command_line(),
+            threads=workers,
+            progress=talk.progress,
+            say=talk.say,
+        )
+        if out is not None:
+            talk.say(f"Written: {result.write(out)}")
+    document: dict[str, Any] = result.report.to_dict()
+    if json:
+        emit_json(document)
+    else:
+        print(result.report.summary())
+    if strict and result.table.rejected:
+        raise typer.Exit(3)

@@ -1,0 +1,170 @@
+"""``leuko train``, ``leuko compare`` and ``leuko demo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leuko.cli.common import (
+    CacheOption,
+    IgnoreOption,
+    JsonOption,
+    LogOption,
+    OptionalSeed,
+    QuietOption,
+    VerboseOption,
+    WeightsOption,
+    WorkersOption,
+    command_line,
+    emit_json,
+    session,
+)
+
+__all__ = ["register"]
+
+Dataset = Annotated[Path, typer.Argument(help="A folder with Train and Test in it.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's commands.
+
+    Parameters
+    ----------
+    app : typer.Typer
+        The command line.
+    """
+    app.command("train")(train)
+    app.command("compare")(compare)
+    app.command("demo")(demo)
+
+
+def train(
+    dataset: Dataset,
+    recipe: Annotated[str, typer.Option(help="A recipe's name, or the path of a .toml file.")],
+    out: Annotated[Path, typer.Option(help="The run folder to write.")],
+    seed: OptionalSeed = None,
+    weights: WeightsOption = None,
+    resume: Annotated[bool, typer.Option(help="Go on where a killed run stood.")] = False,
+    save_h5: Annotated[bool, typer.Option(help="Write model.h5 too.")] = False,
+    tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard's logs too.")] = False,
+    ignore: IgnoreOption = None,
+    cache: CacheOption = None,
+    json: JsonOption = False,
+    workers: WorkersOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    log_file: LogOption = None,
+) -> None:
+    """Train a recipe and export the bundle that ships. Ctrl-C stops; --resume goes on."""
+    from leuko.cli.extras import training_room
+    from leuko.recipe import load_recipe
+
+    chosen = load_recipe(recipe)
+    if seed is not None:
+        chosen = chosen.with_seed(seed)
+    room = training_room()
+    with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
+        run = room.train(
+            dataset,
+            chosen,
+            out,
+            weights=weights,
+            resume=resume,
+            ignore=tuple(ignore or ()),
+            workers=workers,
+            cache=cache,
+            save_h5=save_h5,
+            tensorboard=tensorboard,
+            command=command_line(),
+            progress=talk.progress,
+            say=talk.say,
+        )
+    metrics = run.validation["metrics"]
+    if json:
+        emit_json(
+            {
+                "run": str(run.folder),
+                "seconds": run.seconds,
+                "epochs": len(run.history),
+                "validation": metrics,
+                "bundle_digest": run.bundle.digest,
+            }
+        )
+        return
+    kind = run.bundle.validation["split"]
+    where = "slides not trained on" if kind == "slide" else "a random split, which reads too high"
+    print(
+        f"{run.folder}: {len(run.history)} epochs in {sum(run.seconds.values()):.0f} s; validation "
+        f"({where}): accuracy {metrics['accuracy']['value']:.4f}, balanced accuracy "
+        f"{metrics['balanced_accuracy']['value']:.4f}, macro-F1 {metrics['macro_f1']['value']:.4f}"
+    )
+
+
+def compare(
+    dataset: Dataset,
+    recipes: Annotated[
+        list[str],
+        typer.Option("--recipes", help="Names or .toml paths; several may follow one option."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for runs and the report.")],
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each recipe.")] = 1,
+    unseen: Annotated[
+        list[Path] | None,
+        typer.Option("--unseen", help="Labelled folders of other laboratories."),
+    ] = None,
+    weights: WeightsOption = None,
+    resume: Annotated[bool, typer.Option(help="Go on where a killed run stood.")] = False,
+    ignore: IgnoreOption = None,
+    cache: CacheOption = None,
+    json: JsonOption = False,
+    workers: WorkersOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    log_file: LogOption = None,
+) -> None:
+    """Train recipes on the same rows, test them in pairs, and write report.html."""
+    from leuko.cli.extras import comparing_room
+
+    room = comparing_room()
+    with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
+        document = room.compare(
+            dataset,
+            recipes,
+            out,
+            seeds=seeds,
+            unseen=unseen or (),
+            weights=weights,
+            resume=resume,
+            ignore=tuple(ignore or ()),
+            workers=workers,
+            cache=cache,
+            command=command_line(),
+            progress=talk.progress,
+            say=talk.say,
+        )
+    if json:
+        emit_json(document)
+        return
+    print((Path(out) / "comparison.md").read_text(encoding="utf-8"))
+    print(f"Report: {Path(out) / 'report.html'}")
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("leuko-demo"),
+    seed: OptionalSeed = None,
+    workers: WorkersOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    log_file: LogOption = None,
+) -> None:
+    """Draw a small smear data set and run everything on it: no data and no network needed."""
+    from leuko.cli.extras import demo_room
+
+    room = demo_room()
+    with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
+        report = room.run_demo(
+            out, seed=seed or 0, workers=workers, progress=talk.progress, say=talk.say
+        )
+    print(f"Report: {report}")

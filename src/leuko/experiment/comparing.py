@@ -1,0 +1,308 @@
+"""Recipes side by side on one data set: same rows, several seeds, paired tests, one page."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from leuko import __version__
+from leuko.artifacts import (
+    RESEARCH_USE,
+    atomic_write_json,
+    atomic_write_text,
+    prepare_folder,
+    read_json,
+    schema,
+)
+from leuko.data.audit import audit_dataset
+from leuko.errors import DataError, UsageError
+from leuko.evaluation.compare import compare_predictions, mean_over_seeds, verdict
+from leuko.experiment.evaluating import Evaluation, evaluate, open_labelled
+from leuko.host import machine, versions
+from leuko.manifest import Manifest, find_splits, read_split
+from leuko.parallel import Progress
+from leuko.prediction import PredictionTable
+from leuko.recipe import Recipe, load_recipe
+from leuko.runtime.classifier import OnnxClassifier
+from leuko.training.run import TrainedRun, train
+
+__all__ = ["compare"]
+
+Say = Callable[[str], None]
+
+
+def compare(
+    dataset: str | os.PathLike[str],
+    recipes: Sequence[str | Recipe],
+    out: str | os.PathLike[str],
+    *,
+    seeds: int = 1,
+    unseen: Sequence[str | os.PathLike[str]] = (),
+    weights: str | None = None,
+    resume: bool = False,
+    ignore: tuple[str, ...] = (),
+    workers: int | None = None,
+    cache: Path | None = None,
+    command: str = "",
+    progress: Progress | None = None,
+    say: Say | None = None,
+) -> dict[str, Any]:
+    """Train every recipe with every seed, score them on the same rows, and write the report.
+
+    Parameters
+    ----------
+    dataset : path-like
+        A folder with ``Train`` and ``Test`` in it.
+    recipes : sequence of str or Recipe
+        At least one.
+    out : path-like
+        Folder for runs, predictions, ``comparison.json``, ``comparison.md`` and ``report.html``.
+    seeds : int
+        How many seeds each recipe is trained with: its own, and the ones after it.
+    unseen : sequence of path-like
+        Labelled folders from laboratories that training has not seen.
+    weights : str, optional
+        Initial weights in place of the recipes'.
+    resume : bool
+        Go on where a killed comparison stood.
+    ignore : tuple of str
+        Extra folders to pass over.
+    workers : int, optional
+        Threads.
+    cache : Path, optional
+        See `leuko.train`.
+    command : str
+        The command to print in the report.
+    progress : callable, optional
+        Called as ``progress(stage, done, total)``.
+    say : callable, optional
+        Called with sentences for a person.
+
+    Returns
+    -------
+    dict
+        What ``comparison.json`` holds.
+
+    Raises
+    ------
+    DataError
+        When there is no test folder, or a class is missing in Train.
+    UsageError
+        When recipes repeat, or there are no seeds.
+    """
+    opened = [r if isinstance(r, Recipe) else load_recipe(r) for r in recipes]
+    names = [recipe.name for recipe in opened]
+    if not names or len(set(names)) < len(names) or seeds < 1:
+        raise UsageError(
+            f"Compare needs different recipes and at least one seed; received {names}, {seeds}."
+        )
+    folder, tell = Path(out), say or (lambda _: None)
+    if (folder / "comparison.json").exists() and not resume:
+        raise UsageError(
+            f"{folder} already holds a comparison. Go on with it by --resume, or choose another "
+            "folder."
+        )
+    if "test" not in find_splits(dataset):
+        raise DataError(f"{dataset} has no test folder, so nothing can be compared on it.")
+    started = time.monotonic()
+    prepare_folder(folder)
+    rows = read_split(dataset, "train", ignore=ignore)
+    rows.require_all_classes("Training")
+    sets = {"test": read_split(dataset, "test", ignore=ignore)}
+    for place in unseen:
+        manifest = open_labelled(place, ignore=ignore)
+        sets[_unused(_set_name(place), sets)] = manifest
+    audit = audit_dataset(dataset, ignore=ignore, workers=workers, progress=progress)
+    models = []
+    for recipe in opened:
+        runs = []
+        for seed in range(recipe.seed, recipe.seed + seeds):
+            stage = f"{recipe.name}, seed {seed}"
+            tell(f"Training {stage}")
+            run = train(
+                rows,
+                recipe.with_seed(seed),
+                folder / "runs" / f"{recipe.name}-seed{seed}",
+                weights=weights,
+                resume=True,
+                workers=workers,
+                cache=cache,
+                command=command,
+                progress=_staged(progress, stage),
+                say=tell,
+            )
+            runs.append(_score(run, recipe.name, seed, sets, folder, command, progress, tell))
+        models.append(_model_entry(recipe, runs))
+    document: dict[str, Any] = {
+        "schema": schema("comparison"),
+        "research_use": RESEARCH_USE,
+        "version": __version__,
+        "command": command,
+        "dataset": Path(dataset).resolve().name,
+        "data_digest": {name: m.digest for name, m in {"train": rows, **sets}.items()},
+        "seeds": list(range(seeds)),
+        "machine": machine(),
+        "versions": versions(),
+        "audit": audit,
+        "balance": _balance_entry(models),
+        "models": models,
+        "paired": _paired(models, sets, folder),
+        "warnings": [note for m in sets.values() for note in m.notes],
+    }
+    shared = audit.get("shared_slides", {}).get("count")
+    document["verdict"] = verdict(models, document["paired"], shared_slides=shared)
+    document["total_seconds"] = round(time.monotonic() - started, 1)
+    _write(document, folder, sets)
+    return document
+
+
+def _score(
+    run: TrainedRun,
+    recipe: str,
+    seed: int,
+    sets: dict[str, Manifest],
+    folder: Path,
+    command: str,
+    progress: Progress | None,
+    tell: Say,
+) -> dict[str, Any]:
+    """Evaluate one run on every set, or open what an earlier call had written."""
+    evaluations: dict[str, Any] = {"validation": run.validation}
+    speed = 0.0
+    classifier: OnnxClassifier | None = None
+    for name, manifest in sets.items():
+        place = folder / "evaluations" / f"{recipe}-seed{seed}-{name}"
+        document = _finished(place, run.bundle.digest, manifest.digest)
+        if document is None:
+            classifier = classifier or OnnxClassifier(run.bundle)
+            result: Evaluation = evaluate(
+                classifier, manifest, command=command, progress=_staged(progress, f"{recipe} on {name}"),
+                say=tell,
+            )  # fmt: skip
+            document = result.report.to_dict()
+            document["images_per_second"] = round(result.images_per_second, 1)
+            result.table.to_csv(place / "predictions.csv")
+            atomic_write_json(place / "evaluation.json", document)
+        if name == "test":
+            speed = float(document["images_per_second"])
+        evaluations[name] = document
+    seconds = {key: round(value, 1) for key, value in run.seconds.items()}
+    return {
+        "seed": seed,
+        "run": f"runs/{recipe}-seed{seed}",
+        "seconds": {**seconds, "total": round(sum(run.seconds.values()), 1)},
+        "epochs": len(run.history),
+        "predict_images_per_second": speed,
+        "bundle_bytes": sum(len(data) for data in run.bundle.members().values()),
+        "parameters": run.bundle.parameters,
+        "history": run.history,
+        "evaluations": evaluations,
+    }
+
+
+def _finished(place: Path, bundle: str, data: str) -> dict[str, Any] | None:
+    """Open an evaluation of the same bundle on the same data, if it was finished."""
+    if not (place / "evaluation.json").exists():
+        return None
+    document = read_json(place / "evaluation.json", "evaluation")
+    same = document["model"]["digest"] == bundle and document["data"]["digest"] == data
+    return document if same else None
+
+
+def _model_entry(recipe: Recipe, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """One recipe in comparison.json."""
+    sets = list(runs[0]["evaluations"])
+    return {
+        "recipe": recipe.name,
+        "title": recipe.title,
+        "transfer": recipe.model.weights != "none",
+        "validation_split": recipe.data.split,
+        "input": list(recipe.preprocess.size),
+        "parameters": runs[0]["parameters"],
+        "bundle_bytes": runs[0]["bundle_bytes"],
+        "runs": [{k: v for k, v in run.items() if k != "history"} for run in runs],
+        "mean": {name: mean_over_seeds([r["evaluations"][name] for r in runs]) for name in sets},
+        "published": recipe.published or None,
+        "history": runs[0]["history"],
+    }
+
+
+def _balance_entry(models: list[dict[str, Any]]) -> dict[str, Any]:
+    """How classes were balanced, for the report."""
+    seconds = sum(run["seconds"].get("balance", 0.0) for m in models for run in m["runs"])
+    return {"seconds": round(seconds, 1)}
+
+
+def _paired(
+    models: list[dict[str, Any]], sets: dict[str, Manifest], folder: Path
+) -> list[dict[str, Any]]:
+    """Every pair of recipes on the same rows, seed by seed and set by set."""
+    entries = []
+    for name, manifest in sets.items():
+        for first in range(len(models)):
+            for second in range(first + 1, len(models)):
+                a, b = models[first], models[second]
+                for run_a, run_b in zip(a["runs"], b["runs"], strict=True):
+                    tables = [
+                        PredictionTable.from_csv(
+                            folder / "evaluations" / f"{m['recipe']}-seed{r['seed']}-{name}"
+                            / "predictions.csv"
+                        )
+                        for m, r in ((a, run_a), (b, run_b))
+                    ]  # fmt: skip
+                    kept = manifest.subset(
+                        i for i, row in enumerate(tables[0].rows) if row.status == "ok"
+                    )
+                    entries.append(
+                        compare_predictions(
+                            kept.labels,
+                            tables[0].probabilities,
+                            tables[1].probabilities,
+                            kept.slides,
+                            a=a["recipe"],
+                            b=b["recipe"],
+                            set_name=name,
+                            training_seed=run_a["seed"],
+                        )
+                    )
+    return entries
+
+
+def _write(document: dict[str, Any], folder: Path, sets: dict[str, Manifest]) -> None:
+    """Write the three forms of the comparison."""
+    from leuko.render.report import comparison_html, comparison_markdown, worst_mistakes
+
+    atomic_write_json(folder / "comparison.json", document)
+    atomic_write_text(folder / "comparison.md", comparison_markdown(document))
+    pictures = {
+        model["recipe"]: worst_mistakes(
+            model["runs"][0]["evaluations"]["test"], sets["test"].root, limit=12
+        )
+        for model in document["models"]
+    }
+    atomic_write_text(folder / "report.html", comparison_html(document, pictures=pictures))
+
+
+def _staged(progress: Progress | None, stage: str) -> Progress | None:
+    """Put a name in front of every stage."""
+    if progress is None:
+        return None
+    return lambda name, done, total: progress(f"{stage}: {name}", done, total)
+
+
+def _set_name(place: str | os.PathLike[str]) -> str:
+    """Name an unseen folder by its last part."""
+    return Path(place).expanduser().resolve().stem
+
+
+def _unused(name: str, taken: dict[str, Manifest]) -> str:
+    """Make a set's name its own."""
+    number = 2
+    free = name if name not in {"validation", *taken} else f"{name}-{number}"
+    while free in taken:
+        number += 1
+        free = f"{name}-{number}"
+    return free

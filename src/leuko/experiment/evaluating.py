@@ -1,0 +1,194 @@
+"""A classifier on a labelled folder: what is scored is the bundle that ships."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from leuko import __version__
+from leuko.artifacts import atomic_write_json, atomic_write_text, prepare_folder
+from leuko.errors import DataError, MissingExtraError
+from leuko.evaluation.report import EvaluationReport, evaluate_predictions
+from leuko.host import machine
+from leuko.manifest import Manifest, read_csv, read_folder
+from leuko.parallel import Progress
+from leuko.prediction import Prediction, PredictionTable
+from leuko.runtime.classifier import OnnxClassifier, load
+
+__all__ = ["Evaluation", "evaluate", "open_labelled"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that came out of one evaluation.
+
+    Attributes
+    ----------
+    manifest : Manifest
+        The labelled rows.
+    table : PredictionTable
+        One row for each of them, rejected ones included.
+    answered : (n,) int64
+        Positions of the rows that have an answer.
+    report : EvaluationReport
+        Over those rows.
+    images_per_second : float
+        From files to answers, start-up excluded.
+    """
+
+    manifest: Manifest
+    table: PredictionTable
+    answered: npt.NDArray[np.int64]
+    report: EvaluationReport
+    images_per_second: float
+
+    def write(self, out: str | os.PathLike[str]) -> Path:
+        """Write ``evaluation.json``, ``predictions.csv`` and, with plots installed, a page.
+
+        Parameters
+        ----------
+        out : path-like
+            A folder; it is created.
+
+        Returns
+        -------
+        Path
+            ``report.html``, or ``evaluation.json`` when this install draws no plots.
+
+        Raises
+        ------
+        OutputError
+            When something cannot be written.
+        """
+        folder = prepare_folder(Path(out))
+        document = self.report.to_dict()
+        atomic_write_json(folder / "evaluation.json", document)
+        self.table.to_csv(folder / "predictions.csv")
+        try:
+            from leuko.render.report import evaluation_html, worst_mistakes
+
+            page = evaluation_html(document, mistakes=worst_mistakes(document, self.manifest.root))
+        except MissingExtraError:
+            return folder / "evaluation.json"
+        atomic_write_text(folder / "report.html", page)
+        return folder / "report.html"
+
+
+def open_labelled(source: str | os.PathLike[str], *, ignore: tuple[str, ...] = ()) -> Manifest:
+    """Open a folder of class folders, or a CSV with labels.
+
+    Parameters
+    ----------
+    source : path-like
+        A folder or a ``.csv`` file.
+    ignore : tuple of str
+        Extra folders to pass over.
+
+    Returns
+    -------
+    Manifest
+        Paths of a folder's rows are relative to the folder.
+    """
+    path = Path(source).expanduser()
+    if path.suffix.lower() == ".csv" and not path.is_dir():
+        return read_csv(path)
+    return read_folder(path, ignore=ignore)
+
+
+def evaluate(
+    model: str | os.PathLike[str] | OnnxClassifier,
+    source: str | os.PathLike[str] | Manifest,
+    *,
+    ignore: tuple[str, ...] = (),
+    seed: int = 0,
+    resamples: int = 1000,
+    command: str = "",
+    threads: int | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Evaluation:
+    """Classify a labelled set through ONNX Runtime and score the answers.
+
+    Parameters
+    ----------
+    model : str, path-like or OnnxClassifier
+        See `leuko.load`.
+    source : path-like or Manifest
+        A folder of class folders, a CSV, or rows.
+    ignore : tuple of str
+        Extra folders to pass over.
+    seed : int
+        Of the bootstrap.
+    resamples : int
+        Of the bootstrap.
+    command : str
+        The command to print beside the figures.
+    threads : int, optional
+        See `leuko.load`.
+    progress : callable, optional
+        Called as ``progress(stage, done, total)``.
+    say : callable, optional
+        Called with sentences for a person, such as rejected files.
+
+    Returns
+    -------
+    Evaluation
+        Table, report and speed.
+
+    Raises
+    ------
+    DataError
+        When no image could be read.
+    """
+    classifier = model if isinstance(model, OnnxClassifier) else load(model, threads=threads)
+    manifest = source if isinstance(source, Manifest) else open_labelled(source, ignore=ignore)
+    tell = say or (lambda _: None)
+    for note in manifest.notes:
+        tell(note)
+    total = len(manifest)
+    started = time.perf_counter()
+    rows = classifier.predict(
+        manifest.files(),
+        progress=(lambda done: progress("predicting", done, total)) if progress else None,
+    ).rows
+    seconds = time.perf_counter() - started
+    table = PredictionTable(tuple(_named(row, s.path) for row, s in zip(rows, manifest.samples,
+                                                                        strict=True)))  # fmt: skip
+    for row in table.rejected:
+        tell(f"Rejected {row.path} ({row.reason}: {row.detail})")
+    answered = np.flatnonzero([row.status == "ok" for row in table.rows]).astype(np.int64)
+    if len(answered) == 0:
+        raise DataError(f"Not one of the {total} images in {manifest.root} could be read.")
+    kept = manifest.subset(answered)
+    warnings = list(manifest.notes)
+    if table.rejected:
+        warnings.append(f"{len(table.rejected)} of {total} images were rejected.")
+    report = evaluate_predictions(
+        kept.labels,
+        table.probabilities,
+        kept.slides,
+        paths=[sample.path for sample in kept.samples],
+        seed=seed,
+        resamples=resamples,
+        context={
+            "command": command,
+            "data": {"folder": manifest.root.name, "digest": manifest.digest, "found": total,
+                     "rejected": len(table.rejected)},
+            "model": {"name": classifier.name, "digest": classifier.digest},
+            "machine": machine(),
+            "version": __version__,
+            "warnings": warnings,
+        },
+    )  # fmt: skip
+    return Evaluation(manifest, table, answered, report, total / max(seconds, 1e-9))
+
+
+def _named(row: Prediction, path: str) -> Prediction:
+    """Call a row by its path inside the data set, which is the same on every machine."""
+    return replace(row, path=path)

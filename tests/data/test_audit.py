@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from leuko.data.audit import audit_dataset, audit_manifests, format_audit
+from leuko.data.audit_background import (
+    RING_FEATURES,
+    background_test,
+    ring_features,
+)
+from leuko.data.audit_duplicates import (
+    difference_hash,
+    identical_files,
+    near_duplicates,
+    thumbnail,
+)
+from leuko.errors import DataError
+from leuko.imaging import encode_jpeg, encode_png
+from leuko.manifest import Manifest, Sample, read_folder, slide_of
+from leuko.taxonomy import CLASSES, class_index
+
+SIDE = 48
+
+
+def picture(seed: int, background: int = 200) -> np.ndarray:
+    """Noise in the middle, an even background around it."""
+    rng = np.random.default_rng(seed)
+    pixels = np.full((SIDE, SIDE, 3), background, np.uint8)
+    pixels += rng.integers(0, 12, pixels.shape, dtype=np.uint8)
+    cell = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    pixels[8:40, 8:40] = cv2.resize(cell, (32, 32), interpolation=cv2.INTER_CUBIC)
+    return pixels
+
+
+def make(folder: Path, split: str, per_class: int, first: int, background=lambda label: 200):
+    for label, name in enumerate(CLASSES):
+        (folder / split / name).mkdir(parents=True)
+        for i in range(per_class):
+            pixels = picture(1000 * label + first + i, background(label))
+            slide = f"95-8-{i % 3}-1"
+            file = folder / split / name / f"{slide}_{first + i}_{label}.jpg"
+            file.write_bytes(encode_jpeg(pixels, quality=92))
+    return folder
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    make(tmp_path / "Dataset", "Train", 6, 0)
+    return make(tmp_path / "Dataset", "Test", 5, 500)
+
+
+def titles(audit):
+    return [finding["title"] for finding in audit["findings"]]
+
+
+def test_counts_sizes_modes_and_rejects(dataset: Path):
+    train = dataset / "Train"
+    grey = encode_jpeg(picture(1)[:40])
+    (train / "Basophil" / "95-8-0-1_90_0.jpg").write_bytes(grey)
+    (train / "Basophil" / "95-8-0-1_91_0.png").write_bytes(encode_png(picture(2)[..., 0]))
+    good = (train / "Monocyte" / "95-8-0-1_0_3.jpg").read_bytes()
+    (train / "Monocyte" / "95-8-0-1_92_3.jpg").write_bytes(good[: len(good) * 4 // 5])
+    (train / "Monocyte" / "95-8-0-1_93_3.jpg").write_bytes(b"")
+    (train / "Monocyte" / "95-8-0-1_94_3.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0")
+    audit = audit_dataset(dataset, background=False, workers=2)
+    assert audit["schema"] == "leuko.audit/1"
+    assert audit["classes"]["train"] == dict(zip(CLASSES, (8, 6, 6, 9, 6), strict=True))
+    assert audit["splits"]["test"]["n"] == 25
+    assert audit["sizes"] == {"train": {"48x48": 31, "40x48": 1}, "test": {"48x48": 25}}
+    assert audit["modes"]["train"] == {"RGB": 31, "L": 1}
+    assert audit["formats"]["train"] == {"JPEG": 31, "PNG": 1}
+    assert {row["path"]: row["reason"] for row in audit["rejected"]} == {
+        "Train/Monocyte/95-8-0-1_92_3.jpg": "truncated",
+        "Train/Monocyte/95-8-0-1_93_3.jpg": "empty-file",
+        "Train/Monocyte/95-8-0-1_94_3.jpg": "unsupported-format",
+    }
+    assert audit["imbalance"]["train"] == pytest.approx(9 / 6)
+    assert "Unusable files" in titles(audit)
+    json.dumps(audit, allow_nan=False)
+
+
+def test_shared_slides_are_counted(dataset: Path):
+    audit = audit_dataset(dataset, background=False, workers=1)
+    assert audit["shared_slides"]["count"] == 3
+    assert audit["shared_slides"]["names"] == ["95-8-0-1", "95-8-1-1", "95-8-2-1"]
+    assert audit["slides"]["train"]["95-8-0-1"] == dict.fromkeys(CLASSES, 2)
+    sentence = next(f for f in audit["findings"] if f["title"] == "Shared slides")["sentence"]
+    assert sentence.startswith("3 of the 3 slides of test are also in train")
+
+
+def test_identical_and_near_duplicates(dataset: Path):
+    train, test = dataset / "Train", dataset / "Test"
+    source = train / "Eosinophil" / "95-8-0-1_0_1.jpg"
+    shutil.copy(source, test / "Eosinophil" / "95-8-9-1_7_7.jpg")
+    pixels = picture(1000)  # the same cell, brighter, larger, compressed harder, another label
+    again = cv2.resize(cv2.convertScaleAbs(pixels, alpha=0.85, beta=20), (90, 90))
+    (train / "Monocyte" / "95-8-8-1_1_1.jpg").write_bytes(encode_jpeg(again, quality=70))
+    audit = audit_dataset(dataset, background=False, workers=2)
+    assert audit["duplicates"] == [
+        ["Train/Eosinophil/95-8-0-1_0_1.jpg", "Test/Eosinophil/95-8-9-1_7_7.jpg"]
+    ]
+    pairs = {frozenset(pair[:2]) for pair in audit["near_duplicates"]}
+    assert pairs == {
+        frozenset({"Train/Eosinophil/95-8-0-1_0_1.jpg", "Train/Monocyte/95-8-8-1_1_1.jpg"}),
+        frozenset({"Test/Eosinophil/95-8-9-1_7_7.jpg", "Train/Monocyte/95-8-8-1_1_1.jpg"}),
+    }
+    assert audit["near_duplicate_count"] == 2
+    assert {tuple(row["slides"]) for row in audit["slides_photographed_again"]} == {
+        ("95-8-0-1", "95-8-8-1"),
+        ("95-8-8-1", "95-8-9-1"),
+    }
+    assert len(audit["across_splits"]) == 2
+    assert len(audit["labelled_differently"]) == 2
+    assert {"Identical files", "Same cell in two splits", "Labels at odds"} <= set(titles(audit))
+
+
+def test_near_duplicates_by_brute_force_and_even_pictures():
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (600, 32, 32), dtype=np.uint8)
+    small = np.stack([cv2.GaussianBlur(image, (0, 0), 4) for image in small])
+    small[577] = cv2.convertScaleAbs(small[3], alpha=0.9, beta=9)
+    small[10] = small[11] = 128
+    hashes = np.array([difference_hash(image) for image in small], dtype=np.uint64)
+    assert [pair[:2] for pair in near_duplicates(small, hashes)] == [(3, 577)]
+    different = (int(hashes[3]) ^ int(hashes[577])).bit_count()
+    assert near_duplicates(small, hashes)[0][2] == different <= 8
+
+
+def test_hash_is_eight_rows_of_eight_comparisons():
+    rising = np.tile(np.arange(32, dtype=np.uint8) * 8, (32, 1))
+    assert difference_hash(rising) == np.uint64(2**64 - 1)
+    assert difference_hash(rising[:, ::-1].copy()) == 0
+    assert thumbnail(np.full((50, 70, 3), 7, np.uint8)).tolist() == [[7] * 32] * 32
+
+
+def test_identical_files_pass_over_unreadable_ones():
+    assert identical_files(["a", "", "b", "a", ""]) == [[0, 3]]
+
+
+def test_ring_sees_nothing_but_the_ring():
+    one, other = picture(1), picture(1)
+    other[6:42, 6:42] = np.random.default_rng(5).integers(0, 256, (36, 36, 3))
+    assert np.array_equal(ring_features(one), ring_features(other))
+    other[5, 20] = 0
+    assert not np.array_equal(ring_features(one), ring_features(other))
+    even = np.zeros((575, 575, 3), np.uint8)
+    even[:] = (200, 150, 160)
+    features = dict(zip(RING_FEATURES, ring_features(even), strict=True))
+    assert features["red 1%"] == features["red 99%"] == 200
+    assert features["green 50%"] == 150
+    assert features["red-green mean"] == 50
+    assert features["green-blue mean"] == -10
+    assert features["texture left"] == features["green-blue deviation"] == 0
+
+
+def test_confounding_sentences(tmp_path: Path):
+    def row(split, label, slide, i):
+        return Sample(f"{label}/{slide}_{i}.jpg", class_index(label), slide, f"{split}{slide}{i}")
+
+    train = [row("a", "Neutrophil", f"s{i % 6}", i) for i in range(24)]
+    train += [row("a", "Eosinophil", "s1", i) for i in range(6)]
+    train += [row("a", "Eosinophil", "s2", i) for i in range(3)]
+    train += [row("a", "Basophil", f"day{i % 3}", i) for i in range(9)]
+    test = [row("b", "Eosinophil", "s1", i) for i in range(4)]
+    test += [row("b", "Neutrophil", "s7", i) for i in range(4)]
+    manifests = {
+        "train": Manifest(tmp_path / "Train", tuple(train)),
+        "test": Manifest(tmp_path / "Test", tuple(test)),
+    }
+    audit = audit_manifests(manifests, root=tmp_path, decode=False)
+    sentences = [r["sentence"] for r in audit["confounding"] if r["split"] == "train"]
+    assert sentences == [
+        "All 9 Basophil images of train come from slides or days that hold no other class "
+        "(day0, day1, day2).",
+        "6 of 9 Eosinophil images of train come from one slide, s1, which also gives 4 to the "
+        "other splits.",
+    ]
+    assert audit["background_test"] == {"skipped": "it was not asked for."}
+    assert audit["shared_slides"]["names"] == ["s1"]
+    assert "not looked at" in format_audit(audit)
+
+
+def test_background_that_gives_a_class_away_is_found(tmp_path: Path):
+    pytest.importorskip("sklearn")
+
+    def background(label):
+        return 120 if label == 0 else 200
+
+    folder = make(tmp_path / "D", "Train", 24, 0, background)
+    make(folder, "Test", 12, 500, background)
+    audit = audit_dataset(folder, seed=1, workers=2)
+    test = audit["background_test"]
+    assert test["per_class_recall"]["Basophil"] == 1
+    assert test["balanced_accuracy"] < 0.55
+    assert (test["trained_on"], test["tested_on"], test["ring"]) == ("train", "test", 0.125)
+    assert test["majority"] == pytest.approx(0.2)
+    assert "names 100% of Basophil" in test["sentence"]
+    text = format_audit(audit)
+    assert "names 100% of Basophil" in text
+    assert ["Basophil", "24", "12"] in [line.split() for line in text.splitlines()]
+    assert audit["research_use"] in text
+    again = audit_dataset(folder, seed=1, workers=1)
+    assert again == audit
+
+
+def test_background_without_a_test_folder_is_cross_validated_by_slide():
+    pytest.importorskip("sklearn")
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 4], 60)
+    slides = [f"s{i % 6}" for i in range(120)]
+    features = rng.normal(size=(120, len(RING_FEATURES))).astype(np.float32)
+    # Each slide has its own look, and within a slide nothing tells the classes apart.
+    features[:, 0] += 10 * np.array([int(s[1:]) for s in slides])
+    result = background_test(features, labels, slides, ["train"] * 120, seed=0)
+    assert result["tested_on"] == "slide-grouped cross-validation"
+    assert 0.3 < result["balanced_accuracy"] < 0.7
+    assert "does not name the cells" in result["sentence"]
+    features[:60, 1] += 5
+    result = background_test(features, labels, slides, ["train"] * 120, seed=0)
+    assert result["balanced_accuracy"] > 0.95
+
+
+def test_background_test_says_why_it_is_skipped():
+    pytest.importorskip("sklearn")
+    features = np.zeros((20, len(RING_FEATURES)), np.float32)
+    one_class = background_test(features, np.zeros(20, int), ["s"] * 20, ["train"] * 20)
+    assert "two classes" in one_class["skipped"]
+    one_slide = background_test(features, np.repeat([0, 1], 10), ["s"] * 20, ["train"] * 20)
+    assert "one slide" in one_slide["skipped"]
+
+
+def test_balanced_folder_and_missing_class_are_said(dataset: Path):
+    shutil.rmtree(dataset / "Test" / "Monocyte")
+    source = dataset / "Train" / "Basophil" / "95-8-0-1_0_0.jpg"
+    shutil.copy(source, source.with_name("aug_1_" + source.name))
+    audit = audit_dataset(dataset, background=False, workers=1)
+    assert {"Missing class", "Drawn copies"} <= set(titles(audit))
+    assert audit["slides"]["train"]["95-8-0-1"]["Basophil"] == 3
+
+
+def test_no_data_set_is_an_error(tmp_path: Path):
+    with pytest.raises(DataError):
+        audit_dataset(tmp_path / "nowhere", background=False)
+
+
+# Real images
+
+
+@pytest.fixture(scope="module")
+def raabin() -> Path:
+    data = os.environ.get("LEUKO_DATA")
+    folder = Path(data or ".") / "raabin-wbc-288"
+    if not data or not folder.is_dir():
+        pytest.skip("LEUKO_DATA does not point to a folder with raabin-wbc-288")
+    return folder
+
+
+@pytest.mark.data
+def test_raabin_shares_26_slides_and_confounds_two_classes(raabin: Path):
+    manifests = {}
+    for split in ("Train", "Test"):
+        rows = [
+            Sample(f"{name}/{file}", label, slide_of(file), f"{split}/{file}")
+            for label, name in enumerate(CLASSES)
+            for file in sorted(os.listdir(raabin / split / name))
+        ]
+        manifests[split.lower()] = Manifest(raabin / split, tuple(rows))
+    audit = audit_manifests(manifests, root=raabin, decode=False)
+    assert list(audit["classes"]["train"].values()) == [212, 744, 2427, 561, 6231]
+    assert list(audit["classes"]["test"].values()) == [89, 322, 1034, 234, 2660]
+    assert audit["shared_slides"]["count"] == 26
+    assert audit["shared_slides"]["between"][0]["slides"]["test"] == 28
+    sentences = " ".join(row["sentence"] for row in audit["confounding"])
+    assert "321 of 322 Eosinophil images of test come from one slide, 95-8-27-1" in sentences
+    assert "also gives 380" in sentences
+    assert "All 212 Basophil images of train" in sentences
+    assert "All 89 Basophil images of test" in sentences
+
+
+@pytest.mark.data
+def test_raabin_background_names_basophils_and_eosinophils(raabin: Path, tmp_path: Path):
+    pytest.importorskip("sklearn")
+    manifests = {}
+    for split in ("Train", "Test"):
+        for name in CLASSES:
+            (tmp_path / split / name).mkdir(parents=True)
+            files = sorted((raabin / split / name).iterdir())
+            for file in files[:: max(1, len(files) // (100 if split == "Train" else 40))]:
+                (tmp_path / split / name / file.name).symlink_to(file)
+        manifests[split.lower()] = read_folder(tmp_path / split)
+    audit = audit_manifests(manifests, root=tmp_path, workers=2)
+    recall = audit["background_test"]["per_class_recall"]
+    assert recall["Basophil"] > 0.85
+    assert recall["Eosinophil"] > 0.6
+    assert not audit["rejected"]

@@ -1,0 +1,127 @@
+"""Plots: deterministic, free of outside state, and what they say is what the document says."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+import xml.etree.ElementTree as ET
+
+import pytest
+from PIL import Image
+
+from leuko.render import plots
+from leuko.render.style import PAGE, css_variables, style, themed
+from leuko.taxonomy import CLASSES, COLOURS
+
+pytest.importorskip("matplotlib", reason="plots need the extra 'report'")
+
+HISTORY = [
+    {"epoch": 1.0, "accuracy": 0.5, "val_accuracy": 0.4, "loss": 1.2, "val_loss": 1.4},
+    {"epoch": 2.0, "accuracy": 0.8, "val_accuracy": None, "loss": 0.6, "val_loss": float("nan")},
+    {"epoch": 3.0, "accuracy": 0.9, "val_accuracy": 0.8, "loss": 0.3, "val_loss": 0.5},
+]
+
+
+def texts(svg):
+    return [element.text for element in ET.fromstring(svg).iter() if element.tag == "text"]
+
+
+def contrast(first, second):
+    def luminance(colour):
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    high, low = sorted((luminance(first), luminance(second)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_curves_are_a_png_and_the_same_each_time():
+    first, second = plots.curves_png(HISTORY), plots.curves_png(list(HISTORY))
+    assert first == second
+    with Image.open(io.BytesIO(first)) as image:
+        assert image.format == "PNG"
+        assert image.size == (1120, 434)
+
+
+def test_curves_do_not_depend_on_the_users_settings():
+    import matplotlib as mpl
+
+    plain = plots.curves_png(HISTORY)
+    with mpl.rc_context({"lines.linewidth": 9, "font.size": 30, "savefig.dpi": 33}):
+        assert plots.curves_png(HISTORY) == plain
+        assert mpl.rcParams["font.size"] == 30
+
+
+@pytest.mark.parametrize("history", [[], HISTORY[:1], [{"epoch": 1.0, "loss": 2.0}]])
+def test_short_histories_have_curves_too(history):
+    assert plots.curves_png(history).startswith(b"\x89PNG")
+
+
+def test_pyplot_is_never_loaded():
+    plots.curves_png(HISTORY[:1])
+    assert "matplotlib.pyplot" not in sys.modules or hasattr(sys, "ps1")
+
+
+def test_the_confusion_matrix_shows_the_counts(evaluation):
+    shown = texts(plots.svg(plots.confusion_plot(evaluation, colours=PAGE), name="c", label="c"))
+    counts = [f"{count:,}" for row in evaluation["confusion"] for count in row]
+    assert [text for text in shown if re.fullmatch(r"[\d,]+", text)] == counts
+
+
+def test_the_confusion_matrix_in_percent_sums_to_100(evaluation):
+    figure = plots.confusion_plot(evaluation, percent=True, colours=PAGE)
+    shown = texts(plots.svg(figure, name="c", label="c"))
+    shares = [float(text) for text in shown if re.fullmatch(r"[\d.]+", text)]
+    assert len(shares) == 25
+    for row in range(5):
+        assert sum(shares[5 * row : 5 * row + 5]) == pytest.approx(100, abs=0.3)
+
+
+def test_areas_under_the_curves_are_the_documents(evaluation):
+    shown = texts(plots.svg(plots.roc_plot(evaluation, colours=PAGE), name="r", label="r"))
+    for name in CLASSES:
+        assert f"{name}  {evaluation['roc'][name]['auc']:.3f}" in shown
+
+
+def test_a_class_that_is_absent_is_left_out(evaluation):
+    empty = {"fpr": [], "tpr": [], "auc": None}
+    without = evaluation | {"roc": evaluation["roc"] | {"Basophil": empty}}
+    shown = texts(plots.svg(plots.roc_plot(without, colours=PAGE), name="r", label="r"))
+    assert not any(text and "Basophil" in text for text in shown)
+
+
+def test_an_svg_is_part_of_its_page(evaluation):
+    figure = plots.pr_plot(evaluation, colours=PAGE)
+    svg = plots.svg(figure, name="f-pr", label='A "quoted" <label>')
+    assert "http" not in svg
+    assert "<style" not in svg
+    assert "var(--class-0)" in svg
+    assert "var(--ink)" in svg
+    assert not re.search(r"#01[0-9a-f]{4}", svg)
+    assert all(name.startswith("f-pr-") for name in re.findall(r' id="([^"]+)"', svg))
+    used = re.findall(r'(?:href="#|url\(#)([^")]+)', svg)
+    assert used
+    assert set(used) <= set(re.findall(r' id="([^"]+)"', svg))
+    root = ET.fromstring(svg)
+    assert root.get("aria-label") == 'A "quoted" <label>'
+    assert svg == plots.svg(plots.pr_plot(evaluation, colours=PAGE), name="f-pr",
+                            label='A "quoted" <label>')  # fmt: skip
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_can_be_read(dark):
+    paint = style(dark=dark)
+    for ground in (paint.paper, paint.card):
+        for text in (paint.ink, paint.muted, paint.accent, paint.warn):
+            assert contrast(text, ground) >= 4.5
+        for colour in paint.models:
+            assert contrast(colour, ground) >= 3
+    assert contrast(paint.on_accent, paint.accent) >= 4.5
+
+
+def test_light_paper_has_the_taxonomys_colours():
+    assert style().classes == COLOURS
+    assert css_variables(style()).count(":") == css_variables(PAGE).count(":") == 8 + 5 + 6
+    assert themed("#010b0f #5b5fc7") == "#010b0f #5b5fc7"

@@ -1,0 +1,288 @@
+"""Pages: whole, self-contained, escaped, and true to their documents."""
+
+from __future__ import annotations
+
+import copy
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from leuko.errors import DataError, ImageError
+from leuko.imaging import encode_jpeg
+from leuko.render.report import (
+    audit_html,
+    comparison_html,
+    comparison_markdown,
+    evaluation_html,
+    worst_mistakes,
+)
+
+pytest.importorskip("matplotlib", reason="pages need the extra 'report'")
+
+VOID = {"meta", "link", "br", "img", "hr", "input", "col", "wbr", "source"}
+EVIL = "<script>alert(1)</script>\"'><img src=x onerror=y> $\\frac{$ \udcff"
+
+
+class Page(HTMLParser):
+    """Checks that every element ends where it should, and keeps what tests ask for."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.tags, self.attributes, self.ids, self.text = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    @property
+    def words(self):
+        return " ".join(" ".join(self.text).split())
+
+
+def check(text):
+    """What holds for every page."""
+    assert text.startswith("<!DOCTYPE html>")
+    assert text.encode("utf-8")
+    page = Page(text)
+    assert "script" not in page.tags
+    assert len(set(page.ids)) == len(page.ids)
+    for name, value in page.attributes:
+        assert not name.startswith("on")
+        if name in ("href", "src", "action", "srcset"):
+            assert value.startswith(("#", "data:image/jpeg;base64,"))
+    assert "http:" not in text
+    assert "https:" not in text
+    assert "@import" not in text
+    assert "default-src 'none'" in text
+    assert "prefers-color-scheme:dark" in text
+    assert page.words.count("Research use only.") == 2
+    anchors = {v[1:] for n, v in page.attributes if n == "href" and v.startswith("#")}
+    assert anchors <= set(page.ids)
+    return page
+
+
+@pytest.fixture(scope="module")
+def page(comparison):
+    return comparison_html(comparison)
+
+
+def rows_of(document):
+    """The cells of the headline table, row by row."""
+    lines = [line for line in comparison_markdown(document).splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return rows[2 : 3 + len(document["models"])]
+
+
+def headline(document):
+    return comparison_markdown(document).splitlines()[0]
+
+
+def test_the_comparison_is_a_whole_page(page, comparison):
+    words = check(page).words
+    assert page.count("<svg") == 4 + 3 + 2 * (1 + 6 + 2 * 2)
+    for sentence in comparison["audit"]["findings"][:2]:
+        assert sentence["title"] in words
+    assert comparison["command"] in words
+    assert comparison["data_digest"] in words
+    assert "Some CPU" in words
+    assert "keras 3.15.1" in words
+    assert "Seeds 0, 1" in words
+    for part in ("9.1 MB", "371 kB", "93.2% / 0.865", "majority baseline", "31,155 images"):
+        assert part in words
+
+
+def test_the_headline_table_is_the_documents(comparison):
+    changed = copy.deepcopy(comparison)
+    model = changed["models"][0]
+    model["mean"]["test"] = {
+        "accuracy": {"mean": 0.12345, "sd": 0.0111, "low": 0.1131, "high": 0.1372},
+        "balanced_accuracy": {"mean": 0.2222, "sd": None, "low": None, "high": None},
+        "macro_f1": {"mean": 0.3339, "sd": 0.002, "low": 0.3013, "high": 0.3502},
+    }
+    model["mean"]["validation"]["accuracy"] = {"mean": 0.4567, "sd": None, "low": 0.41, "high": 0.5}
+    model["mean"]["jtsc"]["balanced_accuracy"] = {"mean": 0.0789, "sd": 0, "low": None, "high": 1}
+    model["parameters"], model["bundle_bytes"] = 987654, 5_430_000
+    model["published"] = {"accuracy": 0.9876, "macro_f1": 0.8765}
+    for run in model["runs"]:
+        run["seconds"]["total"], run["predict_images_per_second"] = 600.0, 1234.4
+    balanced = model["mean"]["validation"]["balanced_accuracy"]["mean"]
+    cells = rows_of(changed)[0]
+    assert cells == [
+        "Custom CNN, corrected",
+        "12.3% ± 1.1 \\[11.3–13.7\\]",
+        "22.2%",
+        "0.334 ± 0.002 \\[0.301–0.350\\]",
+        "98.8% / 0.876",
+        f"45.7% \\[41.0–50.0\\] balanced {100 * balanced:.1f}%",
+        cells[6],
+        "10.0 min",
+        "1,234",
+        "987,654 5.4 MB",
+    ]  # fmt: skip
+    assert cells[6].endswith("balanced 7.9%")
+
+
+def test_the_majority_row_is_that_of_a_constant_answer(comparison):
+    report_of_test = comparison["models"][0]["runs"][0]["evaluations"]["test"]
+    counts = np.array(report_of_test["confusion"]).sum(axis=1)
+    share = counts.max() / counts.sum()
+    precision, recall = share, 1.0
+    macro = 2 * precision * recall / (precision + recall) / 5
+    cells = rows_of(comparison)[-1]
+    assert cells[1:4] == [f"{100 * share:.1f}%", "20.0%", f"{macro:.3f}"]
+
+
+def test_a_winner_is_named_only_where_the_tests_agree(comparison):
+    clear = copy.deepcopy(comparison)
+    for one in clear["paired"]:
+        one["mcnemar"].update(b=40, c=10, p_value=0.0001)
+        one["bootstrap"]["accuracy"] = {"difference": 0.0625, "low": 0.02, "high": 0.08}
+    assert (
+        headline(clear) == "# Custom CNN, corrected beats MobileNetV2, frozen by 6.2 points on test"
+    )
+    for one in clear["paired"]:
+        one["mcnemar"]["p_value"] = 0.5
+    assert headline(clear).startswith("# The data do not separate")
+
+
+def test_an_inflated_validation_is_marked(comparison):
+    changed = copy.deepcopy(comparison)
+    changed["models"][0]["split"] = "random-file"
+    changed["models"][0]["published"]["validation_accuracy"] = 0.963
+    words = comparison_markdown(changed)
+    assert "inflated: siblings of these images were trained on" in words
+    assert "published 96.3%" in words
+
+
+def test_evaluation_page(evaluation):
+    words = check(evaluation_html(evaluation)).words
+    for name in ("accuracy", "balanced_accuracy"):
+        assert f"{100 * evaluation['metrics'][name]['value']:.1f}%" in words
+    assert evaluation["command"] in words
+    assert evaluation["worst"][0]["path"] in words
+    assert f"always answering {evaluation['baselines']['majority']['class']}" in words
+
+
+def test_audit_page(audit):
+    words = check(audit_html(audit)).words
+    for finding in audit["findings"]:
+        assert finding["sentence"] in words
+    for part in ("Train/Monocyte/a.jpg", "Train/Monocyte/b.jpg = Train/Monocyte/c.jpg", "575x575"):
+        assert part in words
+
+
+def test_pages_are_the_same_each_time(audit):
+    assert audit_html(audit) == audit_html(copy.deepcopy(audit))
+
+
+def poison(value, keys=()):
+    """Put hostile text wherever a document has text that comes from files or users."""
+    if isinstance(value, dict):
+        return {k: poison(v, (*keys, k)) for k, v in value.items()}
+    if isinstance(value, list):
+        return [poison(one, keys) for one in value]
+    free = "path title sentence detail reason folder command dataset slide names verdict"
+    free += " duplicates near_duplicates processor digest run"
+    return value + EVIL if isinstance(value, str) and keys and keys[-1] in free.split() else value
+
+
+def test_hostile_names_stay_text(comparison, audit, evaluation):
+    audit = poison(audit)
+    audit["slides"] = {s: {n + EVIL: c for n, c in t.items()} for s, t in audit["slides"].items()}
+    text = audit_html(audit)
+    check(text)
+    assert "&lt;script&gt;" in text
+    check(evaluation_html(poison(evaluation)))
+
+
+def test_hostile_names_stay_text_in_a_comparison(comparison):
+    poisoned = poison(comparison)
+    poisoned["audit"] = None
+    poisoned["models"] = poisoned["models"][:1]
+    for model in poisoned["models"]:
+        model["runs"] = model["runs"][:1]
+        for run in model["runs"]:
+            run["evaluations"] = {
+                "test": run["evaluations"]["test"],
+                EVIL: run["evaluations"]["jtsc"],
+            }
+        model["mean"] = {"test": model["mean"]["test"], EVIL: model["mean"]["jtsc"]}
+    check(comparison_html(poisoned))
+    text = comparison_markdown(poisoned)
+    assert "<script" not in text
+    widths = {
+        len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")
+    }
+    assert len(widths) <= 2
+
+
+def test_what_is_missing_is_left_out(comparison):
+    bare = copy.deepcopy(comparison)
+    bare.update(audit=None, balance=None, paired=[], warnings=None, machine=None, verdict=None)
+    bare["models"] = bare["models"][:1]
+    for model in bare["models"]:
+        model.update(published=None, history=[], input=None, parameters=None, bundle_bytes=None)
+        model["mean"].pop("test")
+        for run in model["runs"]:
+            run.update(seconds={}, predict_images_per_second=None, epochs=None)
+            run["evaluations"].pop("test")
+    assert "validation" in Page(comparison_html(bare)).words
+    assert "Validation accuracy" in comparison_markdown(bare)
+    with pytest.raises(DataError, match="no model"):
+        comparison_html({"models": []})
+
+
+def test_markdown_has_the_same_table(comparison):
+    text = comparison_markdown(comparison)
+    one = comparison["models"][1]["mean"]["test"]["accuracy"]
+    assert f"{100 * one['mean']:.1f}% ± {100 * one['sd']:.1f}" in text
+    assert "Always “Neutrophil”" in text
+    assert comparison["data_digest"] in text
+    assert "Research use only." in text
+    assert text == comparison_markdown(copy.deepcopy(comparison))
+
+
+def test_worst_mistakes_are_read_from_the_folder(tmp_path, evaluation):
+    first, second = evaluation["worst"][:2]
+    file = tmp_path / first["path"]
+    file.parent.mkdir(parents=True)
+    file.write_bytes(encode_jpeg(np.full((60, 90, 3), 200, np.uint8)))
+    listed = dict(evaluation, worst=[first, second, dict(first, path="../outside.jpg")])
+    (tmp_path.parent / "outside.jpg").write_bytes(file.read_bytes())
+    found = worst_mistakes(listed, tmp_path)
+    assert [bool(one.jpeg) for one in found] == [True, False, False]
+    assert found[1].reason == "unreadable"
+    text = evaluation_html(listed, mistakes=found)
+    assert text.count("data:image/jpeg;base64,") == 1
+    assert text.count("no picture: unreadable") == 2
+
+
+def test_worst_mistakes_may_come_from_a_function(evaluation):
+    def look(path):
+        if path == evaluation["worst"][0]["path"]:
+            raise ImageError("truncated", "It ends.")
+        return np.zeros((30, 30, 3), np.uint8)
+
+    found = worst_mistakes(evaluation, look, limit=3, side=32)
+    assert [one.reason for one in found] == ["truncated", "", ""]
+    assert [one.path for one in found] == [one["path"] for one in evaluation["worst"][:3]]
