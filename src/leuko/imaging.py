@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+import stat
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = [
     "REJECT_REASONS",
     "DecodedImage",
     "PreprocessSpec",
+    "check_size",
     "decode_image",
     "encode_jpeg",
     "encode_png",
@@ -45,6 +47,12 @@ MIN_SIDE: Final = 16
 
 MAX_FILE_BYTES: Final = 256 * 1024 * 1024
 """Files above 256 MB are refused before they are read."""
+
+MAX_SCANS: Final = 100
+"""Ordinary progressive JPEGs have about ten; each costs a pass over the whole picture."""
+
+MAX_FRAMES: Final = 100
+"""Frames are counted this far; a chain of a million would take minutes."""
 
 IMAGE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 """Suffixes that the five formats usually bear. Only a hint: content decides."""
@@ -73,6 +81,9 @@ _FOREIGN: Final = (
     (b"\xff\x4f\xff\x51", "JPEG 2000"),
     (b"<svg", "SVG"),
 )
+
+_MODES: Final = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
+"""Pillow's colour modes of 8 bits or fewer that have a known meaning in RGB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +127,19 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         ``unreadable`` or ``too-large``.
     """
     try:
-        if os.stat(path).st_size > MAX_FILE_BYTES:
-            limit = MAX_FILE_BYTES // 2**20
-            raise ImageError("too-large", f"{path} is larger than {limit} MB.")
-        return Path(path).read_bytes()
-    except OSError as error:
-        why = error.strerror or error
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            # A pipe may never end, and a device never does.
+            raise ImageError("unreadable", f"{path} cannot be read: it is not an ordinary file.")
+        if status.st_size <= MAX_FILE_BYTES:
+            with open(path, "rb") as file:
+                data = file.read(MAX_FILE_BYTES + 1)
+            if len(data) <= MAX_FILE_BYTES:
+                return data
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
         raise ImageError("unreadable", f"{path} cannot be read: {why}.") from error
+    raise ImageError("too-large", f"{path} is larger than {MAX_FILE_BYTES // 2**20} MB.")
 
 
 def read_image(path: str | os.PathLike[str]) -> DecodedImage:
@@ -168,10 +185,13 @@ def decode_image(data: bytes) -> DecodedImage:
         With one of `REJECT_REASONS`.
     """
     kind = _sniff(data)
-    if kind == "JPEG" and b"Exif\x00\x00" not in data[:65536]:
-        decoded = _decode_jpeg_fast(data)
-        if decoded is not None:
-            return decoded
+    if kind == "JPEG":
+        if data.count(b"\xff\xda") > MAX_SCANS:
+            raise ImageError("corrupt", f"The JPEG file has more than {MAX_SCANS} scans.")
+        if b"Exif\x00\x00" not in data:
+            decoded = _decode_jpeg_fast(data)
+            if decoded is not None:
+                return decoded
     return _decode_pillow(data, kind)
 
 
@@ -187,12 +207,14 @@ def _sniff(data: bytes) -> str:
         return "WEBP"
     if data[:4] in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"):
         return "TIFF"
-    for magic, name in _FOREIGN:
-        if data.startswith(magic):
-            raise ImageError(
-                "unsupported-format",
-                f"The file is {name}; Leuko reads JPEG, PNG, BMP, TIFF and WebP.",
-            )
+    foreign = [name for magic, name in _FOREIGN if data.startswith(magic)]
+    if data[4:8] == b"ftyp":
+        foreign.append("HEIF, AVIF or a video")
+    if foreign:
+        raise ImageError(
+            "unsupported-format",
+            f"The file is {foreign[0]}; Leuko reads JPEG, PNG, BMP, TIFF and WebP.",
+        )
     if data.startswith(b"BM"):
         return "BMP"
     raise ImageError("not-an-image", "The file's content is no picture that Leuko knows.")
@@ -208,8 +230,19 @@ def _simplejpeg() -> Any:
     return simplejpeg
 
 
-def _check_size(height: int, width: int) -> None:
-    """Refuse sizes that are absurd before any pixel is decoded."""
+def check_size(height: int, width: int) -> None:
+    """Refuse sizes that are absurd, before any pixel is decoded.
+
+    Parameters
+    ----------
+    height, width : int
+        Rows and columns of a picture.
+
+    Raises
+    ------
+    ImageError
+        ``too-large`` or ``too-small``.
+    """
     if height * width > MAX_PIXELS:
         raise ImageError(
             "too-large",
@@ -232,7 +265,7 @@ def _decode_jpeg_fast(data: bytes) -> DecodedImage | None:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return None
-    _check_size(height, width)
+    check_size(height, width)
     if space not in ("YCbCr", "RGB", "Gray"):
         return None
     try:
@@ -249,28 +282,49 @@ def _decode_pillow(data: bytes, kind: str) -> DecodedImage:
     notes: list[str] = []
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            _check_size(image.height, image.width)
+            check_size(image.height, image.width)
             mode = image.mode
-            frames = int(getattr(image, "n_frames", 1))
+            frames = _count_frames(image)
             if frames > 1:
-                notes.append(f"first of {frames} frames")
-                image.seek(0)
+                many = f"{frames} or more" if frames == MAX_FRAMES else str(frames)
+                notes.append(f"first of {many} frames")
+            # Asked before the pixels are loaded: a TIFF is turned, and forgets it, by loading.
+            turned = image.getexif().get(0x0112, 1) in range(2, 9)
             image.load()
             upright = ImageOps.exif_transpose(image)
-            if image.getexif().get(0x0112, 1) != 1:
+            if turned:
                 notes.append("turned upright by its EXIF orientation")
             pixels = _to_rgb(upright)
     except ImageError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ImageError("too-large", "The picture is above the limit of megapixels.") from error
+    except Image.UnidentifiedImageError as error:
+        raise ImageError("corrupt", f"The {kind} file has no header that can be read.") from error
     except Exception as error:  # a decoder may fail in any way on hostile bytes
         text = str(error).lower()
         cut = "truncated" in text or "not enough" in text or isinstance(error, EOFError)
         if cut:
             raise ImageError("truncated", f"The {kind} file ends too early.") from error
-        raise ImageError("corrupt", f"The {kind} file is damaged ({error}).") from error
+        why = str(error) or type(error).__name__
+        raise ImageError("corrupt", f"The {kind} file is damaged ({why}).") from error
     return DecodedImage(pixels, kind, mode, tuple(notes))
+
+
+def _count_frames(image: Any) -> int:
+    """Count frames up to `MAX_FRAMES`, and go back to the first."""
+    if image.format != "TIFF":
+        return min(MAX_FRAMES, int(getattr(image, "n_frames", 1)))
+    # A TIFF must be walked from directory to directory.
+    frames = 1
+    try:
+        while frames < MAX_FRAMES:
+            image.seek(frames)
+            frames += 1
+    except (EOFError, OSError, SyntaxError, ValueError, KeyError, TypeError):
+        pass
+    image.seek(0)
+    return frames
 
 
 def _to_rgb(image: Any) -> Pixels:
@@ -281,11 +335,16 @@ def _to_rgb(image: Any) -> Pixels:
     if mode == "F":
         raise ImageError("unsupported-format", "Pictures of floating-point numbers have no white.")
     if mode.startswith("I"):
-        values = np.asarray(image).astype(np.int64)
+        values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ImageError("unsupported-format", "Pictures of more than 16 bits have no white.")
-        grey = ((values + 128) // 257).astype(np.uint8)
-        return np.ascontiguousarray(np.repeat(grey[..., None], 3, axis=2))
+        grey = np.empty(values.shape, np.uint8)
+        for top in range(0, len(values), 256):  # in strips: 50 megapixels of wide numbers are much
+            strip = values[top : top + 256].astype(np.uint32)
+            grey[top : top + 256] = (strip + 128) // 257
+        return np.repeat(grey[..., None], 3, axis=2)
+    if mode not in _MODES and not mode.endswith((";16", ";16L", ";16B")):
+        raise ImageError("unsupported-format", f"Pictures of colour mode {mode} are not read.")
     if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
@@ -437,12 +496,19 @@ class PreprocessSpec:
                 f"Preprocessing needs 'size' and 'crop'; received {sorted(document)}. "
                 "The bundle may come from a newer Leuko."
             )
-        rows, columns = document["size"]
-        return cls(size=(int(rows), int(columns)), crop=float(document.get("crop", 1.0)))
+        size, crop = document["size"], document.get("crop", 1.0)
+        whole = isinstance(size, list | tuple) and all(type(side) is int for side in size)
+        if not whole or type(crop) not in (int, float):
+            raise BundleError(
+                "Preprocessing size must be two whole numbers and crop a number; received "
+                f"{size!r} and {crop!r}."
+            )
+        return cls(size=tuple(size), crop=float(crop))
 
 
 def refuse_bombs() -> None:
-    """Turn Pillow's decompression-bomb warning into an error, for a process that we own."""
+    """Set Pillow's warnings for a process that we own: bombs are errors, other remarks unsaid."""
     from PIL import Image  # noqa: PLC0415
 
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -100,11 +100,7 @@ def compare(
             f"Compare needs different recipes and at least one seed; received {names}, {seeds}."
         )
     folder, tell = Path(out), say or (lambda _: None)
-    if (folder / "comparison.json").exists() and not resume:
-        raise UsageError(
-            f"{folder} already holds a comparison. Go on with it by --resume, or choose another "
-            "folder."
-        )
+    _claim(folder, resume)
     if "test" not in find_splits(dataset):
         raise DataError(f"{dataset} has no test folder, so nothing can be compared on it.")
     started = time.monotonic()
@@ -143,7 +139,7 @@ def compare(
         "command": command,
         "dataset": Path(dataset).resolve().name,
         "data_digest": {name: m.digest for name, m in {"train": rows, **sets}.items()},
-        "seeds": list(range(seeds)),
+        "seeds": sorted({run["seed"] for model in models for run in model["runs"]}),
         "machine": machine(),
         "versions": versions(),
         "audit": audit,
@@ -152,11 +148,34 @@ def compare(
         "paired": _paired(models, sets, folder),
         "warnings": [note for m in sets.values() for note in m.notes],
     }
-    shared = audit.get("shared_slides", {}).get("count")
+    shared = _shared_slides(audit)
     document["verdict"] = verdict(models, document["paired"], shared_slides=shared)
     document["total_seconds"] = round(time.monotonic() - started, 1)
     _write(document, folder, sets)
     return document
+
+
+def _claim(folder: Path, resume: bool) -> None:
+    """Make the folder ours, or say why it is not."""
+    if not folder.is_dir():
+        return
+    found = {entry.name for entry in folder.iterdir()}
+    begun = bool(found & {"runs", "comparison.json"})
+    if begun and not resume:
+        raise UsageError(
+            f"{folder} already holds a comparison. Go on with it by --resume, or choose another "
+            "folder."
+        )
+    if found and not begun:
+        raise UsageError(f"{folder} is not empty and holds no comparison; choose another folder.")
+
+
+def _shared_slides(audit: dict[str, Any]) -> int:
+    """How many slides Train and Test have in common."""
+    for pair in audit["shared_slides"]["between"]:
+        if set(pair["splits"]) == {"train", "test"}:
+            return int(pair["count"])
+    return 0
 
 
 def _score(
@@ -179,9 +198,12 @@ def _score(
         if document is None:
             classifier = classifier or OnnxClassifier(run.bundle)
             result: Evaluation = evaluate(
-                classifier, manifest, command=command, progress=_staged(progress, f"{recipe} on {name}"),
+                classifier,
+                manifest,
+                command=command,
+                progress=_staged(progress, f"{recipe} on {name}"),
                 say=tell,
-            )  # fmt: skip
+            )
             document = result.report.to_dict()
             document["images_per_second"] = round(result.images_per_second, 1)
             result.table.to_csv(place / "predictions.csv")
@@ -198,6 +220,9 @@ def _score(
         "predict_images_per_second": speed,
         "bundle_bytes": sum(len(data) for data in run.bundle.members().values()),
         "parameters": run.bundle.parameters,
+        "images": {
+            side: run.bundle.provenance[f"{side}_images"] for side in ("training", "validation")
+        },
         "history": run.history,
         "evaluations": evaluations,
     }
@@ -219,7 +244,7 @@ def _model_entry(recipe: Recipe, runs: list[dict[str, Any]]) -> dict[str, Any]:
         "recipe": recipe.name,
         "title": recipe.title,
         "transfer": recipe.model.weights != "none",
-        "validation_split": recipe.data.split,
+        "split": recipe.data.split,
         "input": list(recipe.preprocess.size),
         "parameters": runs[0]["parameters"],
         "bundle_bytes": runs[0]["bundle_bytes"],
@@ -231,9 +256,14 @@ def _model_entry(recipe: Recipe, runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _balance_entry(models: list[dict[str, Any]]) -> dict[str, Any]:
-    """How classes were balanced, for the report."""
-    seconds = sum(run["seconds"].get("balance", 0.0) for m in models for run in m["runs"])
-    return {"seconds": round(seconds, 1)}
+    """What balancing on disk took; nothing where every recipe balances on the fly."""
+    runs = [run for m in models for run in m["runs"] if "balance" in run["seconds"]]
+    if not runs:
+        return {}
+    return {
+        "seconds": round(sum(run["seconds"]["balance"] for run in runs), 1),
+        "images": sum(sum(run["images"].values()) for run in runs),
+    }
 
 
 def _paired(
@@ -294,8 +324,9 @@ def _staged(progress: Progress | None, stage: str) -> Progress | None:
 
 
 def _set_name(place: str | os.PathLike[str]) -> str:
-    """Name an unseen folder by its last part."""
-    return Path(place).expanduser().resolve().stem
+    """Name an unseen folder, or table, by its last part."""
+    path = Path(place).expanduser().resolve()
+    return path.name if path.is_dir() else path.stem
 
 
 def _unused(name: str, taken: dict[str, Manifest]) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from leuko.artifacts import atomic_write_bytes
 from leuko.data.balance import write_balanced
 from leuko.data.synth import draw_dataset
 from leuko.experiment.comparing import compare
 from leuko.imaging import encode_png, read_image
-from leuko.artifacts import atomic_write_bytes
 from leuko.manifest import read_split
 from leuko.parallel import Progress, worker_count
 from leuko.recipe import Recipe, load_recipe

@@ -203,14 +203,21 @@ def _canvas(height: int, width: int) -> tuple[Any, Any]:
 
 def _paste(canvas: Any, pixels: Pixels, top: int, left: int, *, radius: int) -> None:
     """Put an image on the sheet, with round corners."""
+    from PIL import Image
+
+    mask = _rounded(*pixels.shape[:2], radius)
+    canvas.paste(Image.fromarray(np.ascontiguousarray(pixels)), (left, top), mask)
+
+
+@functools.lru_cache(maxsize=4)
+def _rounded(rows: int, columns: int, radius: int) -> Any:
+    """A mask with smooth round corners."""
     from PIL import Image, ImageDraw
 
-    rows, columns = pixels.shape[:2]
     mask = Image.new("L", (columns * 2, rows * 2), 0)
     box = (0, 0, columns * 2 - 1, rows * 2 - 1)
     ImageDraw.Draw(mask).rounded_rectangle(box, radius * 2, 255)
-    mask = mask.resize((columns, rows), Image.Resampling.BOX)
-    canvas.paste(Image.fromarray(np.ascontiguousarray(pixels)), (left, top), mask)
+    return mask.resize((columns, rows), Image.Resampling.BOX)
 
 
 @functools.cache

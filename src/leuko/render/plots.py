@@ -136,7 +136,7 @@ def roc_plot(evaluation: Document, *, colours: Style | None = None) -> Figure:
             axes.plot(curve["fpr"], curve["tpr"], label=label, **_line(paint, index))
     axes.set(xlabel="false positive rate (1 − specificity)", ylabel="sensitivity")
     _unit_square(axes)
-    _legend(axes, "area under the curve", "lower right")
+    _legend(axes, paint, "area under the curve", "lower right")
     return figure
 
 
@@ -163,7 +163,7 @@ def pr_plot(evaluation: Document, *, colours: Style | None = None) -> Figure:
             axes.plot(curve["recall"], curve["precision"], label=label, **_line(paint, index))
     axes.set(xlabel="recall (sensitivity)", ylabel="precision")
     _unit_square(axes)
-    _legend(axes, "average precision", "lower left")
+    _legend(axes, paint, "average precision", "lower left")
     return figure
 
 
@@ -260,7 +260,7 @@ def training_plot(history: Sequence[Document], *, colours: Style | None = None) 
         if len(epochs) == 1:
             axes.set_xticks(epochs)
         if axes.lines:
-            _legend(axes, None, "best")
+            _legend(axes, paint, None, "best")
     return figure
 
 
@@ -345,7 +345,7 @@ def sensitivity_plot(
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     if several:
-        _legend(axes, None, "upper left", above=True)
+        _legend(axes, paint, None, "upper left", above=True)
     return figure
 
 
@@ -422,7 +422,7 @@ def slides_plot(
         for slide, counts in table.items():
             totals[slide] = totals.get(slide, 0) + sum(counts.values())
     kept = sorted(sorted(totals, key=lambda slide: (-totals[slide], slide))[:_SLIDES])
-    figure, axes = _figure(1.3 + 1.2 * len(splits), 1.0 + 0.2 * max(4, len(kept)), paint)
+    figure, axes = _figure(1.3 + 1.2 * len(splits), 1.2 + 0.2 * max(4, len(kept)), paint)
     places = []
     for number, split in enumerate(splits):
         start = number * (len(CLASSES) + 0.8)
@@ -466,7 +466,7 @@ def slides_plot(
     axes.set_yticks(range(len(kept)), [_clipped(slide, 24) for slide in kept], fontsize=8)
     axes.set_xticks(places, list(ABBREVIATIONS) * len(splits), rotation=90, fontsize=8)
     axes.set(
-        xlim=(-0.8, max(places, default=1) + 0.8), ylim=(len(kept) - 0.2, -1.1), aspect="equal"
+        xlim=(-0.8, max(places, default=1) + 0.8), ylim=(len(kept) - 0.2, -2.2), aspect="equal"
     )
     axes.tick_params(length=0)
     axes.grid(visible=False)
@@ -575,7 +575,7 @@ def interval_plot(
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     _percent_axis(axes, max(0.0, math.floor(lowest * 10 - 0.2) / 10), 1.015)
-    _legend(axes, None, "upper left", above=True)
+    _legend(axes, paint, None, "upper left", above=True)
     return figure
 
 
@@ -636,6 +636,9 @@ def svg(figure: Figure, *, name: str, label: str) -> str:
         begin with `name`. Equal figures give equal text.
     """
     file = io.StringIO()
+    for axes in figure.axes:
+        for artist in (*axes.texts, *axes.lines, *axes.patches):
+            artist.set_in_layout(False)  # they lie inside, and measuring them takes half the time
     with _settings():
         import matplotlib as mpl
         from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -735,23 +738,24 @@ def _line(paint: Style, index: int) -> dict[str, Any]:
     return {"color": paint.classes[index], "linestyle": _DASHES[index], "linewidth": 2.0}
 
 
-def _legend(axes: Any, title: str | None, place: str, *, above: bool = False) -> None:
-    """A legend without a frame, in the axes or above them."""
-    options: dict[str, Any] = {"loc": place}
+def _legend(axes: Any, paint: Style, title: str | None, place: str, *, above: bool = False) -> None:
+    """A legend in the axes, on a ground that keeps it readable, or above them."""
+    options: dict[str, Any] = {"loc": place, "handlelength": 2.6}
     if above:
         options = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
-    ink = axes.xaxis.get_ticklabels()[0].get_color() if axes.xaxis.get_ticklabels() else "black"
-    axes.legend(
+    legend = axes.legend(
         title=title,
-        frameon=False,
+        frameon=not above,
+        facecolor=paint.card,
+        edgecolor="none",
+        framealpha=0.85,
+        fancybox=False,
         fontsize=9,
         title_fontsize=9,
-        labelcolor=ink,
-        handlelength=2.6 if not above else 1.8,
+        labelcolor=paint.ink,
         **options,
     )
-    if title:
-        axes.get_legend().get_title().set_color(ink)
+    legend.get_title().set_color(paint.ink)
 
 
 def _unit_square(axes: Any) -> None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+import random
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -12,11 +17,19 @@ from typing import Any, Final
 import keras
 import numpy as np
 
+from leuko.artifacts import atomic_write
 from leuko.errors import TrainingError
 from leuko.recipe import Recipe
 from leuko.taxonomy import CLASSES
 
-__all__ = ["BACKBONE", "build_model", "compile_model", "leuko_weights_path", "seed_weights"]
+__all__ = [
+    "BACKBONE",
+    "build_model",
+    "compile_model",
+    "leuko_weights_path",
+    "save_backbone",
+    "seed_weights",
+]
 
 BACKBONE: Final = "backbone"
 """Name of the layer that holds a pretrained network, where there is one."""
@@ -26,6 +39,9 @@ _SCALES: Final[dict[str, tuple[float, float]]] = {
     "minus-one-one": (1 / 127.5, -1.0),
     "divided-twice": (1 / 255 / 255, 0.0),
 }
+
+_KERNELS: Final = (("kernel_initializer", "kernel"), ("depthwise_initializer", "kernel"))
+"""Where layers keep what they draw: the initialiser's name and the variable's."""
 
 
 def build_model(recipe: Recipe) -> keras.Model:
@@ -46,16 +62,28 @@ def build_model(recipe: Recipe) -> keras.Model:
     TrainingError
         When pretrained weights cannot be had; the message names the alternatives.
     """
+    # Keras numbers unnamed tensors, and a saved model's bytes hold the numbers.
     keras.backend.clear_session()
-    pixels = keras.Input((*recipe.preprocess.size, 3), name="pixels", dtype="float32")
-    scale, offset = _SCALES[recipe.model.pixels]
-    x = keras.layers.Rescaling(scale, offset, name="scale")(pixels)
-    outputs = _ARCHITECTURES[recipe.model.architecture](x, recipe)
-    model = keras.Model(pixels, outputs, name=recipe.model.architecture)
-    seed_weights(model, recipe.seed)
-    if recipe.model.weights != "none":
-        _load_backbone(model.get_layer(BACKBONE), recipe.model.weights)
+    with _own_draws():
+        pixels = keras.Input((*recipe.preprocess.size, 3), name="pixels", dtype="float32")
+        scale, offset = _SCALES[recipe.model.pixels]
+        x = keras.layers.Rescaling(scale, offset, name="scale")(pixels)
+        outputs = _ARCHITECTURES[recipe.model.architecture](x, recipe)
+        model = keras.Model(pixels, outputs, name=recipe.model.architecture)
+        seed_weights(model, recipe.seed)
+        if recipe.model.weights != "none":
+            _load_backbone(model.get_layer(BACKBONE), recipe.model.weights)
     return model
+
+
+@contextlib.contextmanager
+def _own_draws() -> Iterator[None]:
+    """Keep Python's generator as it was: Keras takes a seed from it for every new weight."""
+    state = random.getstate()
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def compile_model(model: keras.Model, recipe: Recipe, *, steps: int) -> None:
@@ -144,8 +172,8 @@ def seed_weights(model: keras.Model, seed: int) -> None:
         Not negative.
     """
     for layer in model._flatten_layers():
-        for name in ("kernel", "depthwise_kernel"):
-            initializer = getattr(layer, f"{name}_initializer", None)
+        for source, name in _KERNELS:
+            initializer = getattr(layer, source, None)
             variable = getattr(layer, name, None)
             if initializer is None or variable is None:
                 continue
@@ -204,9 +232,10 @@ def _load_imagenet(backbone: keras.Model) -> None:
     """Fetch Keras's own ImageNet weights (cached by Keras after the first time)."""
     size = 224
     try:
-        source = keras.applications.MobileNetV2(
-            include_top=False, weights="imagenet", input_shape=(size, size, 3)
-        )
+        with contextlib.redirect_stdout(sys.stderr):  # Keras reports its download
+            source = keras.applications.MobileNetV2(
+                include_top=False, weights="imagenet", input_shape=(size, size, 3)
+            )
     except Exception as error:  # Keras raises whatever urllib and h5py raise
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise TrainingError(
@@ -233,9 +262,14 @@ def _load_npz(backbone: keras.Model, path: Path) -> None:
     """Read Leuko's own float16 arrays, in the order of the backbone's weights."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            values = [arrays[f"w{number:03d}"] for number in range(len(backbone.weights))]
-    except (OSError, KeyError, ValueError) as error:
+            values = [arrays[f"w{number:03d}"] for number in range(len(arrays.files))]
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise TrainingError(f"{path} does not hold a MobileNetV2 backbone: {error}.") from error
+    if len(values) != len(backbone.weights):
+        raise TrainingError(
+            f"{path} does not hold a MobileNetV2 backbone: expected {len(backbone.weights)} "
+            f"arrays, the file has {len(values)}."
+        )
     for variable, value in zip(backbone.weights, values, strict=True):
         if tuple(variable.shape) != value.shape:
             raise TrainingError(
@@ -254,10 +288,20 @@ def save_backbone(model: keras.Model, path: Path) -> None:
         With a layer named `BACKBONE`.
     path : Path
         A ``.npz`` file.
-    """
-    from leuko.artifacts import atomic_write
 
-    weights = model.get_layer(BACKBONE).get_weights()
-    arrays = {f"w{n:03d}": value.astype(np.float16) for n, value in enumerate(weights)}
+    Raises
+    ------
+    TrainingError
+        When a weight is not finite, or too large for float16.
+    """
+    arrays: dict[str, Any] = {}
+    for number, variable in enumerate(model.get_layer(BACKBONE).weights):
+        with np.errstate(over="ignore"):
+            value = np.asarray(variable).astype(np.float16)
+        if not np.isfinite(value).all():
+            raise TrainingError(
+                f"{variable.path} holds values that float16 cannot hold; nothing was written."
+            )
+        arrays[f"w{number:03d}"] = value
     with atomic_write(path) as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)

@@ -10,17 +10,18 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any, Final
 
 import keras
 import numpy as np
 
-from leuko.artifacts import atomic_folder, digest_bytes, restore_folder
+from leuko.artifacts import atomic_folder, check_schema, digest_bytes, restore_folder, schema
 from leuko.errors import TrainingError
 from leuko.parallel import Progress
 
-__all__ = ["Checkpoint", "History", "load_state"]
+__all__ = ["Checkpoint", "Finite", "History", "all_variables", "load_state", "restore_variables"]
 
 History = list[dict[str, float]]
 """One row an epoch: epoch, then whatever Keras logs."""
@@ -32,8 +33,46 @@ _COUNTERS: Final[dict[type, tuple[str, ...]]] = {
 }
 
 
+class Finite(keras.callbacks.Callback):  # type: ignore[misc]
+    """Stops on a loss or a weight that is no number, before anything is saved.
+
+    It must come before every callback that saves.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, _logs: dict[str, float] | None = None) -> None:
+        """Remember the epoch for the message."""
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Look at the loss so far."""
+        self._look(logs, f"epoch {self._epoch + 1}, batch {batch + 1}")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Look at the losses and at every variable."""
+        self._look(logs, f"epoch {epoch + 1}")
+        for variable in all_variables(self.model):
+            value = np.asarray(variable)
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
+                raise TrainingError(
+                    f"The weights {variable.path!r} are no longer finite after epoch {epoch + 1}; "
+                    "they were not saved. Lower train.rate and start again in another folder."
+                )
+
+    def _look(self, logs: dict[str, float] | None, where: str) -> None:
+        for name, value in (logs or {}).items():
+            if not math.isfinite(float(value)):
+                raise TrainingError(
+                    f"The figure {name!r} is {float(value)} in {where}. Nothing of this epoch was "
+                    "saved. Lower train.rate and start again in another folder."
+                )
+
+
 class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
-    """Saves where the run stands, restores the other callbacks, stops on a loss that is no number.
+    """Saves where the run stands, and gives the other callbacks back what they had counted.
 
     Parameters
     ----------
@@ -43,6 +82,8 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         Keras's callbacks of this run; this one must come after them.
     identity : dict
         What a run must share to be continued: digests of recipe and manifest.
+    fresh, best : Path
+        Where Keras's ModelCheckpoint writes, and where the file goes when it is whole.
     steps : int
         Batches an epoch, for the progress.
     epochs : int
@@ -59,6 +100,8 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         others: list[Any],
         identity: dict[str, str],
         *,
+        fresh: Path,
+        best: Path,
         steps: int,
         epochs: int,
         state: dict[str, Any] | None,
@@ -68,6 +111,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._folder = folder
         self._others = others
         self._identity = identity
+        self._fresh, self._best = fresh, best
         self._steps = steps
         self._epochs = epochs
         self._state = state
@@ -75,7 +119,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._epoch = 0
         self.history: History = list(state["history"]) if state else []
 
-    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+    def on_train_begin(self, _logs: dict[str, float] | None = None) -> None:
         """Put the other callbacks' counters back, which they reset when a fit begins."""
         if self._state is None:
             return
@@ -83,18 +127,12 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             for name, value in saved.items():
                 setattr(callback, name, value)
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, _logs: dict[str, float] | None = None) -> None:
         """Remember the epoch for the progress."""
         self._epoch = epoch
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Stop at once when the loss is not finite."""
-        loss = float((logs or {}).get("loss", 0.0))
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"The loss is {loss} in epoch {self._epoch + 1}, batch {batch + 1}. Nothing of "
-                "this epoch was saved. Lower train.rate and start again."
-            )
+    def on_train_batch_end(self, batch: int, _logs: dict[str, float] | None = None) -> None:
+        """Tell how far the run is."""
         if self._progress is not None:
             done = self._epoch * self._steps + batch + 1
             self._progress("training", done, self._epochs * self._steps)
@@ -104,17 +142,16 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         row = {"epoch": float(epoch + 1)}
         row.update({name: float(value) for name, value in (logs or {}).items()})
         self.history.append(row)
+        if self._fresh.exists():
+            with self._fresh.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(self._fresh, self._best)
         arrays = io.BytesIO()
         values = {f"v{n:05d}": np.asarray(v) for n, v in enumerate(all_variables(self.model))}
-        for name, value in values.items():
-            if value.dtype.kind == "f" and not np.isfinite(value).all():
-                raise TrainingError(
-                    f"A weight ({name}) is no longer finite after epoch {epoch + 1}; it was not "
-                    "saved. Lower train.rate and start again."
-                )
         np.savez(arrays, allow_pickle=False, **values)
         data = arrays.getvalue()
         state = {
+            "schema": schema("training"),
             "identity": self._identity,
             "epoch": epoch + 1,
             "stopped": bool(self.model.stop_training),
@@ -146,17 +183,25 @@ def load_state(folder: Path, identity: dict[str, str]) -> dict[str, Any] | None:
     ------
     TrainingError
         When it belongs to another recipe or data set, or is damaged.
+    DataError
+        When a newer Leuko wrote it.
     """
     restore_folder(folder)
     if not folder.exists():
         return None
     try:
-        state: dict[str, Any] = json.loads((folder / "state.json").read_text())
+        document = json.loads((folder / "state.json").read_text())
         data = (folder / "variables.npz").read_bytes()
     except (OSError, ValueError) as error:
-        raise TrainingError(f"{folder} is damaged ({error}); start the run again.") from error
+        raise TrainingError(
+            f"{folder} is damaged ({error}); start the run again in another folder."
+        ) from error
+    state = check_schema(document, "training", str(folder / "state.json"))
     if digest_bytes(data) != state["variables"]:
-        raise TrainingError(f"{folder} is damaged: its digest does not match. Start again.")
+        raise TrainingError(
+            f"{folder} is damaged: its digest does not match. Start the run again in another "
+            "folder."
+        )
     for name, value in identity.items():
         if state["identity"].get(name) != value:
             raise TrainingError(

@@ -7,6 +7,8 @@ killed goes on with the next shard, and a second recipe with the same backbone s
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +18,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from leuko import __version__
 from leuko.artifacts import atomic_write, digest_bytes, digest_json
 from leuko.manifest import Manifest
 from leuko.parallel import Progress, bounded_map, worker_count
@@ -25,6 +28,9 @@ from leuko.training.export import features_onnx
 from leuko.training.pipeline import PixelSource
 
 __all__ = ["backbone_features", "head_of"]
+
+Network = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+"""From pixels (n, h, w, 3) to features (n, d)."""
 
 _SHARD: Final = 1024
 _BATCH: Final = 16
@@ -59,7 +65,7 @@ def backbone_features(
     cache : Path
         Folder for the shards.
     threads : int, optional
-        For decoding and for the network.
+        For decoding and for the network; as many as this process may use when None.
     progress : callable, optional
         Called as ``progress(stage, done, total)``.
     stage : str
@@ -85,28 +91,22 @@ def backbone_features(
             "seed": source.seed if augment else None,
             "rows": digest_bytes(np.ascontiguousarray(rows).tobytes()),
             "runtime": onnxruntime.__version__,
+            "version": __version__,
         }
     )
     folder = cache / "features" / key[:32]
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = count
-    options.log_severity_level = 4
-    session: Any = None
-    name = ""
+    network: Network | None = None
     shards = []
     for start in range(0, len(rows), _SHARD):
         part = rows[start : start + _SHARD]
-        path = folder / f"{start // _SHARD:05d}.npy"
+        path = folder / f"{start // _SHARD:05d}.npz"
         values = _read_shard(path, len(part), int(trunk.output.shape[-1]))
         if values is None:
-            if session is None:
-                session = onnxruntime.InferenceSession(
-                    data, options, providers=["CPUExecutionProvider"]
-                )
-                name = session.get_inputs()[0].name
-            values = _run(lambda x: session.run(None, {name: x})[0], source, part, count)
+            if network is None:
+                network = _network(data, count)
+            values = _run(network, source, part, count)
             with atomic_write(path) as file:
-                np.save(file, values, allow_pickle=False)
+                np.savez(file, allow_pickle=False, features=values)
         shards.append(values)
         if progress is not None:
             progress(stage, min(start + _SHARD, len(rows)), len(rows))
@@ -143,16 +143,30 @@ def _trunk_of(model: keras.Model) -> keras.Model:
 def _read_shard(path: Path, rows: int, width: int) -> npt.NDArray[np.float32] | None:
     """Open a finished shard; None when it is missing or not what it should be."""
     try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        # An .npz has a checksum for what is in it, which np.load compares.
+        with np.load(path, allow_pickle=False) as arrays:
+            values: npt.NDArray[np.float32] = arrays["features"]
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
     if values.shape != (rows, width) or values.dtype != np.float32:
         return None
     return values if np.isfinite(values).all() else None
 
 
+def _network(data: bytes, threads: int) -> Network:
+    """Open a graph with ONNX Runtime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda pixels: np.asarray(session.run(None, {name: pixels})[0], np.float32)
+
+
 def _run(
-    network: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]],
+    network: Network,
     source: PixelSource,
     rows: npt.NDArray[np.int64],
     threads: int,

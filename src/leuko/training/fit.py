@@ -12,11 +12,18 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from leuko.artifacts import prepare_folder
+from leuko.artifacts import TEMPORARY_PREFIX, prepare_folder
+from leuko.errors import OutputError, TrainingError
 from leuko.parallel import Progress
 from leuko.recipe import Recipe
 from leuko.training.architectures import compile_model
-from leuko.training.checkpoint import Checkpoint, History, load_state, restore_variables
+from leuko.training.checkpoint import (
+    Checkpoint,
+    Finite,
+    History,
+    load_state,
+    restore_variables,
+)
 
 __all__ = ["ArrayBatches", "best_epoch", "fit_model"]
 
@@ -119,6 +126,8 @@ def fit_model(
     ------
     TrainingError
         When the loss is not finite, or the run belongs to another recipe or data set.
+    OutputError
+        When something cannot be written. What was finished stays.
     """
     settings = recipe.train
     state = load_state(run / "last", identity) if resume else None
@@ -129,30 +138,52 @@ def fit_model(
     if state is not None:
         restore_variables(model, state)
     best = prepare_folder(run / "best") / BEST_WEIGHTS
-    callbacks = _keras_callbacks(recipe, best)
+    # ModelCheckpoint writes in place; Checkpoint moves the file when it is whole.
+    fresh = best.with_name(f"{TEMPORARY_PREFIX}{BEST_WEIGHTS}")
+    fresh.unlink(missing_ok=True)
+    callbacks = _keras_callbacks(recipe, fresh)
     checkpoint = Checkpoint(
         run / "last",
         callbacks,
         identity,
+        fresh=fresh,
+        best=best,
         steps=steps,
         epochs=settings.epochs,
         state=state,
         progress=progress,
     )
     extra = [keras.callbacks.TensorBoard(str(run / "tensorboard"))] if tensorboard else []
-    if start < settings.epochs and not (state and state["stopped"]):
-        with _quiet():
-            model.fit(
-                feed,
-                validation_data=validation(0),
-                epochs=settings.epochs,
-                initial_epoch=start,
-                callbacks=[*callbacks, checkpoint, *extra],
-                shuffle=False,
-                verbose=0,
-            )
+    held = validation(0)
+    try:
+        if start < settings.epochs and not (state and state["stopped"]):
+            with _quiet():
+                model.fit(
+                    feed,
+                    validation_data=held,
+                    epochs=settings.epochs,
+                    initial_epoch=start,
+                    callbacks=[Finite(), *callbacks, checkpoint, *extra],
+                    shuffle=False,
+                    verbose=0,
+                )
+    except Exception as error:
+        fault = getattr(feed, "fault", None) or getattr(held, "fault", None)
+        if fault is not None:
+            raise fault from error
+        if isinstance(error, OSError):
+            raise OutputError(
+                f"{run} cannot be written: {error}. Finished epochs stay; free some space and go "
+                "on with --resume."
+            ) from error
+        raise
+    finally:
+        for dataset in (feed, held):
+            if hasattr(dataset, "close"):
+                dataset.close()
+        fresh.unlink(missing_ok=True)
     if settings.monitor != "none":
-        model.load_weights(str(best))
+        _load_best(model, best)
     return checkpoint.history
 
 
@@ -177,6 +208,16 @@ def best_epoch(history: History, monitor: str) -> int:
     return int(values.argmin() if monitor == "val_loss" else values.argmax()) + 1
 
 
+def _load_best(model: keras.Model, best: Path) -> None:
+    """Give the model the weights that ModelCheckpoint kept."""
+    try:
+        model.load_weights(str(best))
+    except (OSError, ValueError, KeyError) as error:
+        raise TrainingError(
+            f"{best} cannot be read ({error}); start the run again in another folder."
+        ) from error
+
+
 def _keras_callbacks(recipe: Recipe, best: Path) -> list[Any]:
     """Keras's own callbacks, as the recipe asks for them."""
     settings = recipe.train
@@ -185,7 +226,7 @@ def _keras_callbacks(recipe: Recipe, best: Path) -> list[Any]:
         mode = "min" if settings.monitor == "val_loss" else "max"
         callbacks.append(
             keras.callbacks.ModelCheckpoint(
-                str(best),
+                str(best).replace("{", "{{").replace("}", "}}"),  # Keras fills in braces
                 monitor=settings.monitor,
                 mode=mode,
                 save_best_only=True,

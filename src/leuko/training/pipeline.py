@@ -16,13 +16,21 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.data.balance import balanced_order, copy_numbers
+from leuko.errors import LeukoError
 from leuko.imaging import PreprocessSpec, read_image
 from leuko.manifest import Manifest
 from leuko.recipe import AugmentSettings, Recipe
 from leuko.taxonomy import CLASSES
 from leuko.training.augment import augmented
 
-__all__ = ["Batches", "PixelSource", "evaluation_order", "fixed_plan", "training_order"]
+__all__ = [
+    "Batches",
+    "PixelSource",
+    "evaluation_order",
+    "fixed_plan",
+    "pixel_source",
+    "training_order",
+]
 
 Order = Callable[[int], npt.NDArray[np.int64]]
 """Called with an epoch; gives (n, 2) int64, rows of (image, draw)."""
@@ -90,6 +98,11 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         Where a resumed run goes on.
     threads : int
         For decoding and warping.
+
+    Attributes
+    ----------
+    fault : LeukoError or None
+        Why a batch could not be made; TensorFlow passes on only its text.
     """
 
     def __init__(
@@ -109,6 +122,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         self._batch = batch
         self._epoch = first_epoch
         self._rows = order(first_epoch)
+        self.fault: LeukoError | None = None
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="leuko-batch")
 
     @property
@@ -119,7 +133,11 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     def __getitem__(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
         """Make one batch: (n, h, w, 3) uint8 and (n, 5) float32."""
         rows = self._rows[index * self._batch : (index + 1) * self._batch]
-        pixels = list(self._pool.map(lambda row: self._source(int(row[0]), int(row[1])), rows))
+        try:
+            pixels = list(self._pool.map(lambda row: self._source(int(row[0]), int(row[1])), rows))
+        except LeukoError as error:
+            self.fault = error
+            raise
         return np.stack(pixels), self._targets[rows[:, 0]]
 
     def on_epoch_end(self) -> None:

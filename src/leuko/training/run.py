@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import os
+import shutil
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -23,17 +25,18 @@ from leuko.artifacts import (
     atomic_write_json,
     atomic_write_text,
     prepare_folder,
+    restore_folder,
     schema,
 )
 from leuko.bundle import ModelBundle
 from leuko.data.audit_duplicates import difference_hash, near_duplicates, thumbnail
 from leuko.data.balance import write_balanced
 from leuko.data.split import split_at_random, split_by_slide
-from leuko.errors import DataError, ImageError, TrainingError
+from leuko.errors import DataError, ImageError, OutputError, TrainingError
 from leuko.evaluation.report import evaluate_predictions
 from leuko.host import machine, versions
 from leuko.imaging import read_image
-from leuko.manifest import Manifest, read_folder, read_split
+from leuko.manifest import Manifest, find_splits, read_folder, read_split
 from leuko.parallel import Progress, bounded_map, worker_count
 from leuko.recipe import Recipe
 from leuko.runtime.classifier import OnnxClassifier, make_goldens
@@ -53,7 +56,8 @@ from leuko.training.pipeline import (
 
 __all__ = ["TrainedRun", "default_cache", "train"]
 
-_FEATURE_PARITY: Final = 1e-4
+_BALANCED: Final = "Balanced_Train"
+_PARITY: Final = 1e-4
 
 
 @dataclass(frozen=True)
@@ -159,7 +163,9 @@ def train(
     """
     run = Path(out)
     tell = say or (lambda _: None)
-    if weights is not None and recipe.model.weights != "none":
+    if weights is not None and recipe.model.architecture == "cnn":
+        tell(f"{recipe.name} has no backbone, so the weights {weights} are not used for it.")
+    elif weights is not None:
         recipe = replace(recipe, model=replace(recipe.model, weights=weights))
     clock = _Clock(run / "environment.json", resume=resume)
     manifest = _training_rows(dataset, ignore)
@@ -168,14 +174,15 @@ def train(
     if finished is not None:
         tell(f"{run} is finished.")
         return finished
-    manifest_digest = manifest.digest
+    source_digest = manifest.digest
     with clock("data"):
         manifest, same_cell = _look(manifest, worker_count(workers), progress, tell)
-        train_rows, validation_rows = _split(
-            manifest, same_cell, recipe, run, workers, progress, tell
-        )
+    if recipe.data.split == "random-file":
+        with clock("balance"):
+            manifest = _balance(manifest, recipe, run, workers, progress)
+    train_rows, validation_rows = _split(manifest, same_cell, recipe, tell)
     both = Manifest(train_rows.root, (*train_rows.samples, *validation_rows.samples))
-    both.save(run / "manifest.json")
+    _save_manifest(run, both)
     identity = {"recipe": recipe.digest, "data": both.digest}
     atomic_write_text(run / "recipe.toml", recipe.to_toml())
 
@@ -194,11 +201,9 @@ def train(
         order, batch = training_order(recipe, labels), recipe.train.batch
 
         def batches(epoch: int) -> Batches:
-            return Batches(
-                source, labels, order, batch=batch, first_epoch=epoch, threads=threads
-            )
+            return Batches(source, labels, order, batch=batch, first_epoch=epoch, threads=threads)
 
-        def held_batches(epoch: int) -> Batches:
+        def held_batches(_: int) -> Batches:
             every = evaluation_order(len(held_labels))
             return Batches(held, held_labels, every, batch=batch, threads=threads)
 
@@ -209,11 +214,9 @@ def train(
             )  # fmt: skip
     with clock("export"):
         bundle, validation = _finish(
-            model, recipe, run, both, validation_rows, history, clock, command, progress,
+            model, recipe, run, both, source_digest, validation_rows, history, progress,
             save_h5=save_h5, threads=threads,
         )  # fmt: skip
-    # Written last: a run that has it is finished.
-    atomic_write_json(run / "source.json", {"digest": manifest_digest})
     clock.save(command)
     return TrainedRun(run, bundle, history, clock.seconds, validation)
 
@@ -226,6 +229,15 @@ def _training_rows(dataset: str | os.PathLike[str] | Manifest, ignore: tuple[str
     for split in ("validation", "test"):
         if any(sample.split == split for sample in manifest.samples):
             raise DataError(f"These are {split} rows; a model must not be trained on them.")
+    held_out: dict[str, Path] = {}
+    with contextlib.suppress(DataError):
+        held_out = find_splits(manifest.root.parent)
+    for split in ("validation", "test"):
+        if held_out.get(split) == manifest.root:
+            raise DataError(
+                f"{manifest.root} is the {split} folder of its data set; a model must not be "
+                "trained on it. Give the data set's folder, or the one with the training images."
+            )
     manifest.require_all_classes("Training")
     return manifest
 
@@ -242,6 +254,7 @@ def _claim(run: Path, recipe: Recipe, resume: bool) -> None:
     if run.exists() and not begun and any(not _is_ours(entry) for entry in run.iterdir()):
         raise TrainingError(f"{run} is not empty and holds no run; choose another folder.")
     prepare_folder(run)
+    _sweep(run)
     if begun and (run / "recipe.toml").read_text(encoding="utf-8") != recipe.to_toml():
         raise TrainingError(
             f"{run} was begun with another recipe, seed or weights; resume it with the same ones, "
@@ -249,23 +262,53 @@ def _claim(run: Path, recipe: Recipe, resume: bool) -> None:
         )
 
 
+def _sweep(run: Path) -> None:
+    """Put back what a kill had left between two renames; delete what it had left half-written."""
+    for name in ("last", "bundle"):
+        restore_folder(run / name)
+    for folder in (run, run / "best"):
+        for entry in folder.glob(f"{artifacts.TEMPORARY_PREFIX}*"):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+
+
 def _finished(run: Path, manifest: Manifest, clock: _Clock) -> TrainedRun | None:
-    """Open a run that has nothing left to do; `source.json` says of which data."""
-    if not (run / "source.json").exists() or not (run / "bundle" / "bundle.json").exists():
+    """Open a run that has nothing left to do: its bundle, written last, says of which data."""
+    if not (run / "bundle" / "bundle.json").exists():
         return None
-    if json.loads((run / "source.json").read_text(encoding="utf-8"))["digest"] != manifest.digest:
+    bundle = ModelBundle.load(run / "bundle")
+    if bundle.provenance.get("source_digest", manifest.digest) != manifest.digest:
         raise TrainingError(
-            f"{run} was trained on other data; choose another folder, or the data it was begun with."
+            f"{run} was trained on other data; choose another folder, or the data it was begun "
+            "with."
         )
     validation = artifacts.read_json(run / "validation.json", "evaluation")
     history = _read_history(run / "history.csv")
-    return TrainedRun(run, ModelBundle.load(run / "bundle"), history, clock.seconds, validation)
+    return TrainedRun(run, bundle, history, clock.seconds, validation)
+
+
+def _save_manifest(run: Path, both: Manifest) -> None:
+    """Write the rows, unless the run was begun with other ones."""
+    path = run / "manifest.json"
+    if (run / "recipe.toml").exists() and path.exists():
+        begun = artifacts.read_json(path, "manifest").get("digest")
+        if begun != both.digest:
+            raise TrainingError(
+                f"{run} was begun with other data; resume it with the same data, or choose another "
+                "folder."
+            )
+    if both.root == (run / _BALANCED).resolve():
+        # A run's own files are named from the run folder, wherever that stands.
+        both = Manifest(Path(_BALANCED), both.samples, both.notes)
+    both.save(path)
 
 
 def _is_ours(entry: Path) -> bool:
     """Whether a killed run may have left this before its recipe was written."""
     return entry.name.startswith(artifacts.TEMPORARY_PREFIX) or entry.name in {
-        "Balanced_Train",
+        _BALANCED,
         "manifest.json",
         "environment.json",
     }
@@ -301,21 +344,28 @@ def _look(
     return manifest, [(a, b) for a, b, _, _ in near_duplicates(thumbnails, hashes)]
 
 
-def _split(
+def _balance(
     manifest: Manifest,
-    same_cell: list[tuple[int, int]],
     recipe: Recipe,
     run: Path,
     workers: int | None,
     progress: Progress | None,
+) -> Manifest:
+    """Balance the whole of Train on disk, as published, and open that."""
+    folder = run / _BALANCED
+    write_balanced(manifest, folder, seed=recipe.seed, workers=workers, progress=progress)
+    return read_folder(folder)
+
+
+def _split(
+    manifest: Manifest,
+    same_cell: list[tuple[int, int]],
+    recipe: Recipe,
     tell: Callable[[str], None],
 ) -> tuple[Manifest, Manifest]:
     """Training and validation rows as the recipe wants them."""
     settings = recipe.data
     if settings.split == "random-file":
-        folder = run / "Balanced_Train"
-        write_balanced(manifest, folder, seed=recipe.seed, workers=workers, progress=progress)
-        manifest = read_folder(folder)
         trains, validates = split_at_random(
             manifest, fraction=settings.validation, seed=recipe.seed
         )
@@ -393,10 +443,9 @@ def _finish(
     recipe: Recipe,
     run: Path,
     both: Manifest,
+    source_digest: str,
     validation_rows: Manifest,
     history: History,
-    clock: _Clock,
-    command: str,
     progress: Progress | None,
     *,
     save_h5: bool,
@@ -418,8 +467,14 @@ def _finish(
         validation_rows.files(),
         progress=(lambda done: progress("validating", done, total)) if progress else None,
     )
-    some = [read_image(file).pixels for file in validation_rows.files()[:8]]
-    check_parity(model, onnx, np.stack([recipe.preprocess.apply(p) for p in some]), 1e-4)
+    if table.rejected:
+        first = table.rejected[0]
+        raise DataError(
+            f"{len(table.rejected)} validation images can no longer be read, such as {first.path} "
+            f"({first.reason}: {first.detail}). Put them back and go on with --resume."
+        )
+    some = [recipe.preprocess.apply(read_image(f).pixels) for f in validation_rows.files()[:8]]
+    check_parity(model, onnx, np.stack(some * 2 if len(some) == 1 else some), _PARITY)
     validation = evaluate_predictions(
         validation_rows.labels,
         table.probabilities,
@@ -427,7 +482,6 @@ def _finish(
         paths=[sample.path for sample in validation_rows.samples],
         seed=recipe.seed,
         context={
-            "command": command,
             "data": {"folder": "validation rows", "digest": validation_rows.digest},
             "model": {"name": recipe.name, "digest": bundle.digest},
         },
@@ -438,6 +492,7 @@ def _finish(
         "recipe": recipe.to_dict(),
         "recipe_digest": recipe.digest,
         "manifest_digest": both.digest,
+        "source_digest": source_digest,
         "training_images": sum(sample.split == "train" for sample in both.samples),
         "validation_images": total,
         "epochs": len(history),
@@ -546,33 +601,39 @@ def _write_curves(path: Path, history: History) -> None:
 def _write_keras(path: Path, model: keras.Model) -> None:
     """Write a .keras file whose bytes depend on the model alone: no dates."""
     memory = io.BytesIO()
-    # Keras wants a path; a folder of our own keeps a half-written file out of sight.
-    with artifacts.atomic_folder(path.with_name("keras-parts")) as folder:
-        raw = folder / "model.keras"
+    with _raw(path) as raw:
         model.save(raw)
         with zipfile.ZipFile(raw) as old, zipfile.ZipFile(memory, "w") as new:
             for name in sorted(old.namelist()):
                 data = old.read(name)
                 if name == "metadata.json":
-                    data = json.dumps(
-                        {"keras_version": json.loads(data)["keras_version"]}
-                    ).encode()
+                    data = json.dumps({"keras_version": json.loads(data)["keras_version"]}).encode()
                 entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 new.writestr(entry, data)
-        raw.unlink()
-    path.with_name("keras-parts").rmdir()
     atomic_write_bytes(path, memory.getvalue())
 
 
 def _write_h5(path: Path, model: keras.Model) -> None:
     """Write the older HDF5 format for other people's tools."""
-    with artifacts.atomic_folder(path.with_name("h5-parts")) as folder:
-        model.save(folder / "model.h5")
-        data = (folder / "model.h5").read_bytes()
-        (folder / "model.h5").unlink()
-    path.with_name("h5-parts").rmdir()
+    with _raw(path) as raw:
+        model.save(raw)
+        data = raw.read_bytes()
     atomic_write_bytes(path, data)
+
+
+@contextlib.contextmanager
+def _raw(path: Path) -> Iterator[Path]:
+    """Give Keras, which wants a path, a file that nobody sees half-written."""
+    raw = path.with_name(f"{artifacts.TEMPORARY_PREFIX}{path.name}")
+    try:
+        yield raw
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written: {error}. Free some space and go on with --resume."
+        ) from error
+    finally:
+        raw.unlink(missing_ok=True)
 
 
 def _deterministic() -> None:

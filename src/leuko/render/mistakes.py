@@ -1,0 +1,104 @@
+"""The worst mistakes as small pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leuko.errors import ImageError
+from leuko.imaging import PreprocessSpec, encode_jpeg, read_image
+
+__all__ = ["Thumbnail", "worst_mistakes"]
+
+Document = Mapping[str, Any]
+Pixels = npt.NDArray[np.uint8]
+
+THUMBNAIL_SIDE: Final = 144
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """One mistake as a small picture.
+
+    Attributes
+    ----------
+    path, true, predicted : str
+    confidence, probability_of_true : float, 0 to 1
+    jpeg : bytes
+        Empty when the image could not be read.
+    reason : str
+        Why there is no picture.
+    """
+
+    path: str
+    true: str
+    predicted: str
+    confidence: float
+    probability_of_true: float
+    jpeg: bytes = b""
+    reason: str = ""
+
+
+def worst_mistakes(
+    evaluation: Document,
+    source: Path | Callable[[str], Pixels],
+    *,
+    limit: int = 40,
+    side: int = THUMBNAIL_SIDE,
+) -> list[Thumbnail]:
+    """Fetch the pictures of the worst mistakes.
+
+    Parameters
+    ----------
+    evaluation : dict
+        ``evaluation.json``, whose ``worst`` lists them.
+    source : Path or callable
+        The folder that the paths are relative to, or a function from a path to (H, W, 3) uint8
+        pixels that may raise `ImageError` or `OSError`. Paths that leave the folder are not read.
+    limit : int
+        At most so many.
+    side : int
+        Height and width of each picture in pixels; the centre is cut square.
+
+    Returns
+    -------
+    list of Thumbnail
+        In the order of the evaluation; images that cannot be read stay in the list, with a reason.
+    """
+    spec = PreprocessSpec(size=(side, side))
+    found = []
+    for one in evaluation.get("worst", ())[:limit]:
+        jpeg, reason = b"", ""
+        try:
+            jpeg = encode_jpeg(spec.apply(_pixels(source, one["path"])), quality=82)
+        except ImageError as error:
+            reason = error.reason
+        except OSError:
+            reason = "unreadable"
+        found.append(
+            Thumbnail(
+                path=one["path"],
+                true=one["true"],
+                predicted=one["predicted"],
+                confidence=float(one["confidence"]),
+                probability_of_true=float(one["probability_of_true"]),
+                jpeg=jpeg,
+                reason=reason,
+            )
+        )
+    return found
+
+
+def _pixels(source: Path | Callable[[str], Pixels], path: str) -> Pixels:
+    """One image, from a folder or from the caller's function."""
+    if callable(source):
+        return source(path)
+    relative = PurePosixPath(path)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise ImageError("unreadable", f"{path} lies outside the data folder and is not read.")
+    return read_image(source / relative).pixels

@@ -1,0 +1,394 @@
+"""What the templates of a model, an evaluation and an audit show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+from leuko.render import plots, tables, words
+from leuko.render.mistakes import Thumbnail
+from leuko.render.style import PAGE
+from leuko.render.words import NONE
+from leuko.taxonomy import CLASSES
+
+Document = Mapping[str, Any]
+
+_LONGEST_LIST: Final = 60
+
+
+def evaluation_headline(evaluation: Document) -> str:
+    """What share is right, with its interval and what a constant answer would reach."""
+    one = evaluation["metrics"]["accuracy"]
+    majority = evaluation["baselines"]["majority"]
+    span = words.span_text(one.get("low"), one.get("high"))
+    interval = f" (95% interval {span})" if span else ""
+    return (
+        f"{words.percent(one['value'])} of {words.counted(evaluation['n'], 'image')} right"
+        f"{interval}; always answering {majority['class']} gives "
+        f"{words.percent(majority['accuracy'])}"
+    )
+
+
+def model_view(
+    model: Document,
+    number: int,
+    deciding: str,
+    names: Sequence[str],
+    pictures: Mapping[str, Sequence[Thumbnail]],
+) -> dict[str, Any]:
+    """A model's section."""
+    runs = model.get("runs") or ()
+    evaluations = runs[0].get("evaluations", {}) if runs else {}
+    history = model.get("history") or ()
+    mark = f"m{number}"
+    others = []
+    for place, name in enumerate(name for name in names if name != deciding):
+        if name in evaluations:
+            others.append(
+                {
+                    "title": tables.set_title(name),
+                    "headline": evaluation_headline(evaluations[name]),
+                    "view": evaluation_view(evaluations[name], f"{mark}o{place}", None, brief=True),
+                }
+            )
+    return {
+        "title": tables.title_of(model),
+        "note": tables.model_note(model),
+        "number": number % len(PAGE.models),
+        "anchor": f"model-{number}",
+        "seed": str(runs[0].get("seed")) if runs else NONE,
+        "run": str(runs[0].get("run") or "") if runs else "",
+        "deciding": deciding,
+        "curves": page_figure(
+            plots.training_plot(history, colours=PAGE),
+            f"{mark}-curves",
+            "Training",
+            "Best epoch by validation is the one that was kept.",
+            shape="wide",
+        )
+        if history
+        else None,
+        "headline": evaluation_headline(evaluations[deciding]) if deciding in evaluations else "",
+        "view": evaluation_view(evaluations[deciding], mark, pictures.get(model["recipe"]))
+        if deciding in evaluations
+        else None,
+        "others": others,
+        "runs": [tables.run_row(run, names) for run in runs],
+        "set_titles": [tables.set_title(name) for name in names],
+    }
+
+
+def evaluation_view(
+    evaluation: Document,
+    mark: str,
+    mistakes: Sequence[Thumbnail] | None,
+    *,
+    brief: bool = False,
+) -> dict[str, Any]:
+    """Everything that the evaluation macro shows."""
+    drawn: list[tuple[Any, str, str, str]] = [
+        (
+            plots.confusion_plot(evaluation, colours=PAGE),
+            "counts",
+            "Confusion matrix",
+            "Images; rows are the true class. The shade is the share of the row.",
+        ),
+        (
+            plots.confusion_plot(evaluation, percent=True, colours=PAGE),
+            "percent",
+            "Confusion matrix, % of the row",
+            "On the diagonal stands each class's sensitivity.",
+        ),
+    ]
+    if not brief:
+        drawn += [
+            (
+                plots.roc_plot(evaluation, colours=PAGE),
+                "roc",
+                "ROC, each class against the rest",
+                "How many are found against how many others are taken for them.",
+            ),
+            (
+                plots.pr_plot(evaluation, colours=PAGE),
+                "pr",
+                "Precision and recall",
+                "Of those named so, how many are; of those that are, how many are named so.",
+            ),
+            (
+                plots.sensitivity_plot({"": evaluation}, colours=PAGE),
+                "sens",
+                "Sensitivity by class",
+                "No line: too few slides for an interval.",
+            ),
+            (
+                plots.calibration_plot(evaluation, colours=PAGE),
+                "calibration",
+                "Calibration",
+                "On the dotted line, confidence is the share that is right.",
+            ),
+        ]
+    return {
+        "figures": [
+            page_figure(figure, f"{mark}-{name}", title, caption)
+            for figure, name, title, caption in drawn
+        ],
+        "classes": [_class_row(name, evaluation["per_class"].get(name) or {}) for name in CLASSES],
+        "warnings": list(evaluation.get("warnings") or ()),
+        "facts": _evaluation_facts(evaluation),
+        "mistakes": _mistake_views(evaluation, mistakes),
+        "wrong": sum(
+            count
+            for row, counts in enumerate(evaluation["confusion"])
+            for column, count in enumerate(counts)
+            if row != column
+        ),
+        "slides": [] if brief else _slide_rows(evaluation),
+    }
+
+
+def _class_row(name: str, one: Document) -> dict[str, Any]:
+    """One class of the per-class table."""
+    return {
+        "title": name,
+        "number": CLASSES.index(name),
+        "n": f"{one.get('n') or 0:,}",
+        "slides": f"{one.get('slides') or 0:,}",
+        "note": one.get("note") or "",
+        "cells": [
+            {
+                "value": NONE if one.get(key) is None else words.percent(one[key]),
+                "small": words.bracket(one.get(f"{key}_interval") or {}),
+            }
+            for key in ("sensitivity", "specificity", "precision")
+        ]
+        + [
+            {
+                "value": NONE if one.get("f1") is None else f"{one['f1']:.3f}",
+                "small": words.bracket(one.get("f1_interval") or {}, decimals=True),
+            }
+        ],
+    }
+
+
+def _evaluation_facts(evaluation: Document) -> list[tuple[str, str]]:
+    """The numbers that stand beside the figures."""
+    facts = []
+    names = {
+        "accuracy": "Accuracy",
+        "balanced_accuracy": "Balanced accuracy",
+        "macro_f1": "Macro-F1",
+    }
+    for key, title in names.items():
+        one = evaluation["metrics"].get(key)
+        if not one:
+            continue
+        value = f"{one['value']:.3f}" if key == "macro_f1" else words.percent(one["value"])
+        span = words.bracket(one, decimals=key == "macro_f1")
+        facts.append((title, f"{value} {span}".strip()))
+    majority = evaluation["baselines"]["majority"]
+    facts.append(
+        ("Majority baseline", f"{words.percent(majority['accuracy'])} ({majority['class']})")
+    )
+    facts.append(("Images, slides", f"{evaluation['n']:,}, {evaluation['n_slides']:,}"))
+    facts.append(("Calibration error", words.decimals(evaluation["calibration"].get("ece"))))
+    facts.append(("Log loss", words.decimals(evaluation.get("log_loss"))))
+    facts.append(("Brier score", words.decimals(evaluation.get("brier"))))
+    return facts
+
+
+def headline_tiles(evaluation: Document) -> list[dict[str, str]]:
+    """The three headline numbers, large."""
+    tiles = []
+    for key, title in (
+        ("accuracy", "accuracy"),
+        ("balanced_accuracy", "balanced accuracy"),
+        ("macro_f1", "macro-F1"),
+    ):
+        one = evaluation["metrics"][key]
+        decimals = key == "macro_f1"
+        tiles.append(
+            {
+                "value": f"{one['value']:.3f}" if decimals else words.percent(one["value"]),
+                "title": title,
+                "small": words.bracket(one, decimals=decimals),
+            }
+        )
+    majority = evaluation["baselines"]["majority"]
+    tiles.append(
+        {
+            "value": words.percent(majority["accuracy"]),
+            "title": f"always “{majority['class']}”",
+            "small": "majority baseline",
+        }
+    )
+    return tiles
+
+
+def _mistake_views(
+    evaluation: Document, mistakes: Sequence[Thumbnail] | None
+) -> list[dict[str, str]]:
+    """Mistakes for the gallery, with pictures where there are any."""
+    if mistakes is None:
+        listed = [
+            Thumbnail(
+                one["path"],
+                one["true"],
+                one["predicted"],
+                float(one["confidence"]),
+                float(one["probability_of_true"]),
+            )
+            for one in evaluation.get("worst") or ()
+        ]
+    else:
+        listed = list(mistakes)
+    return [
+        {
+            "path": one.path,
+            "name": PurePosixPath(one.path).name or one.path,
+            "true": one.true,
+            "predicted": one.predicted,
+            "true_number": str(CLASSES.index(one.true)) if one.true in CLASSES else "0",
+            "predicted_number": str(CLASSES.index(one.predicted))
+            if one.predicted in CLASSES
+            else "0",
+            "confidence": words.percent(one.confidence),
+            "probability_of_true": words.percent(one.probability_of_true),
+            "picture": words.data_uri(one.jpeg) if one.jpeg else "",
+            "reason": one.reason,
+        }
+        for one in listed
+    ]
+
+
+def _slide_rows(evaluation: Document) -> list[dict[str, str]]:
+    """The slides with most mistakes."""
+    rows = sorted(
+        evaluation.get("by_slide") or (),
+        key=lambda one: (-(one["n"] * (1 - one["accuracy"])), one["slide"]),
+    )
+    return [
+        {
+            "slide": one["slide"],
+            "n": f"{one['n']:,}",
+            "wrong": f"{round(one['n'] * (1 - one['accuracy'])):,}",
+            "accuracy": words.percent(one["accuracy"]),
+        }
+        for one in rows[:_LONGEST_LIST]
+    ]
+
+
+def hidden_findings(audit: Document) -> list[dict[str, str]]:
+    """What the data hide, in plain words: the audit's warnings and what stands behind them."""
+    found = [
+        {"title": str(one.get("title", "")), "sentence": str(one.get("sentence", ""))}
+        for one in audit.get("findings") or ()
+        if one.get("level") == "warning"
+    ]
+    told = " ".join(one["title"] + one["sentence"] for one in found).lower()
+    shared = tables.shared_sentence(audit.get("shared_slides") or {})
+    if shared and "slide" not in told:
+        found.append(
+            {
+                "title": shared,
+                "sentence": "So it measures memory of slides as well as skill.",
+            }
+        )
+    background = audit.get("background_test") or {}
+    if (
+        background.get("sentence")
+        and background["sentence"] not in [one["sentence"] for one in found]
+        and "background" not in told
+    ):
+        found.append({"title": "The background test", "sentence": str(background["sentence"])})
+    return found
+
+
+def audit_view(audit: Document) -> dict[str, Any]:
+    """Everything that the audit macro shows."""
+    figures = []
+    if audit.get("classes"):
+        figures.append(
+            page_figure(
+                plots.class_counts_plot(audit["classes"], colours=PAGE),
+                "audit-classes",
+                "Classes",
+                "Shares of each split, with the number of images.",
+            )
+        )
+    background = audit.get("background_test") or {}
+    if audit.get("slides"):
+        figures.append(
+            page_figure(
+                plots.slides_plot(audit["slides"], colours=PAGE),
+                "audit-slides",
+                "Which slides the classes come from",
+                "The area of a square is the share of the class in that split; a full square "
+                "is a class from one slide alone.",
+                shape="tall" if max(map(len, audit["slides"].values())) > 12 else "",
+            )
+        )
+    if background.get("per_class_recall"):
+        ring = background.get("ring")
+        outer = f"the outer {100 * ring:g}% on each side" if ring else "the outer ring"
+        figures.append(
+            page_figure(
+                plots.recall_plot(
+                    background["per_class_recall"],
+                    label="recalled without seeing the cell",
+                    colours=PAGE,
+                ),
+                "audit-background",
+                "What the background gives away",
+                f"A classifier that sees only {outer} of each image, no cell: accuracy "
+                f"{words.percent(background['accuracy'])}, balanced "
+                f"{words.percent(background['balanced_accuracy'])}, majority baseline "
+                f"{words.percent(background['majority'])}.",
+            )
+        )
+    near = audit.get("near_duplicates") or ()
+    return {
+        "figures": figures,
+        "findings": list(audit.get("findings") or ()),
+        "skipped": str(background.get("skipped") or ""),
+        "splits": [
+            {
+                "name": name,
+                "n": f"{one['n']:,}",
+                "folder": str(one.get("folder", "")),
+                "digest": str(one.get("digest") or "")[:12],
+                "sizes": words.tally((audit.get("sizes") or {}).get(name)),
+                "modes": words.tally((audit.get("modes") or {}).get(name)),
+                "formats": words.tally((audit.get("formats") or {}).get(name)),
+                "imbalance": words.ratio_text((audit.get("imbalance") or {}).get(name)),
+            }
+            for name, one in (audit.get("splits") or {}).items()
+        ],
+        "shared": audit.get("shared_slides") or {"count": 0, "names": []},
+        "confounding": [str(one.get("sentence", "")) for one in audit.get("confounding") or ()],
+        "rejected": list(audit.get("rejected") or ())[:_LONGEST_LIST],
+        "rejected_count": len(audit.get("rejected") or ()),
+        "duplicates": list(audit.get("duplicates") or ())[:_LONGEST_LIST],
+        "duplicate_count": len(audit.get("duplicates") or ()),
+        "near": [[str(part) for part in one] for one in near[:_LONGEST_LIST]],
+        "alike": [
+            {
+                "slides": " ~ ".join(str(name) for name in one["slides"]),
+                "pairs": f"{one['pairs']:,}",
+            }
+            for one in audit.get("slides_photographed_again") or ()
+        ][:_LONGEST_LIST],
+        "notes": [str(one) for one in audit.get("notes") or ()],
+        "near_count": audit.get("near_duplicate_count") or len(near),
+    }
+
+
+def page_figure(
+    figure: Any, name: str, title: str, caption: str, *, shape: str = ""
+) -> dict[str, Any]:
+    """A figure as the template wants it."""
+    from markupsafe import Markup
+
+    text = plots.svg(figure, name=f"f-{name}", label=f"{title}. {caption}".strip())
+    # The plot module escapes all text, and draws nothing but paths and text.
+    return {"svg": Markup(text), "title": title, "caption": caption, "shape": shape}  # noqa: S704

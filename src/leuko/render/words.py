@@ -1,0 +1,129 @@
+"""Numbers and lists as the reports write them."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+Document = Mapping[str, Any]
+
+NONE: Final = "–"
+
+
+def bracket(one: Document, *, decimals: bool = False) -> str:
+    """An interval in brackets; empty when there is none."""
+    low, high = one.get("low"), one.get("high")
+    if low is None or high is None:
+        return ""
+    if decimals:
+        return f"[{low:.3f}–{high:.3f}]"
+    return f"[{100 * low:.1f}–{100 * high:.1f}]"
+
+
+def span_text(low: float | None, high: float | None) -> str:
+    """An interval in words; empty when there is none."""
+    if low is None or high is None:
+        return ""
+    return f"{100 * low:.1f} to {100 * high:.1f}%"
+
+
+def difference_text(one: Document | None) -> str:
+    """A paired difference in points with its interval."""
+    if not one or one.get("difference") is None:
+        return NONE
+    text = f"{100 * one['difference']:+.1f}".replace("-", "−")
+    if one.get("low") is None or one.get("high") is None:
+        return text
+    span = f"[{100 * one['low']:+.1f} to {100 * one['high']:+.1f}]".replace("-", "−")
+    return f"{text} {span}"
+
+
+def percent(share: float) -> str:
+    """A share with one decimal; certainty only where it is certain."""
+    if 0.9995 <= share < 1.0:
+        return ">99.9%"
+    if 0.0 < share < 0.0005:
+        return "<0.1%"
+    return f"{100 * share:.1f}%"
+
+
+def decimals(value: float | None) -> str:
+    """Three decimals, or a dash."""
+    return NONE if value is None else f"{value:.3f}"
+
+
+def p_value_text(value: float) -> str:
+    """A p-value that never claims to be zero."""
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def size_text(size: int) -> str:
+    """Bytes as people read them."""
+    return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
+def known(values: Any) -> list[float]:
+    """The numbers among values that may be None."""
+    return [float(value) for value in values if value is not None]
+
+
+def tally(counts: Document | None) -> str:
+    """Counts by name, commonest first."""
+    if not counts:
+        return NONE
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    text = ", ".join(f"{name} ({count:,})" for name, count in ranked[:6])
+    return f"{text} and {len(ranked) - 6} more" if len(ranked) > 6 else text
+
+
+def ratio_text(value: float | None) -> str:
+    """Largest class over smallest."""
+    return NONE if value is None else f"{value:.0f} to 1"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def sentences(text: str) -> list[str]:
+    """A paragraph's sentences, as far as they can be told apart."""
+    return [one for one in re.split(r"(?<=[.!?]) (?=[A-Z\"“])", text.strip()) if one]
+
+
+def listed(parts: Sequence[str]) -> str:
+    """Parts with commas and an "and"."""
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def data_uri(jpeg: bytes) -> str:
+    """A picture inside the page."""
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
+
+
+def plain(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    text = " ".join(str(text).split())
+    text = re.sub(r"([\\`*_\[\]|<>])", r"\\\1", text)
+    return text.replace("\\<", "&lt;").replace("\\>", "&gt;")
+
+
+def markdown_row(cells: Sequence[str]) -> str:
+    """A row of a Markdown table; rules stay as they are."""
+    return "| " + " | ".join(plain(cell) for cell in cells) + " |"
+
+
+def encodable(text: str) -> str:
+    """Text without the halves of characters that undecodable file names leave behind."""
+    return text.encode("utf-8", "replace").decode("utf-8")
