@@ -12,8 +12,7 @@ import io
 import os
 import stat
 import warnings
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import cv2
@@ -190,8 +189,11 @@ def decode_image(data: bytes) -> DecodedImage:
             raise ImageError("corrupt", f"The JPEG file has more than {MAX_SCANS} scans.")
         if b"Exif\x00\x00" not in data:
             decoded = _decode_jpeg_fast(data)
-            if decoded is not None:
+            if isinstance(decoded, DecodedImage):
                 return decoded
+            image = _decode_pillow(data, kind)
+            damage = (f"decoded in spite of damage: {decoded}",) if decoded else ()
+            return replace(image, notes=(*image.notes, *damage))
     return _decode_pillow(data, kind)
 
 
@@ -256,22 +258,22 @@ def check_size(height: int, width: int) -> None:
         )
 
 
-def _decode_jpeg_fast(data: bytes) -> DecodedImage | None:
-    """Decode an ordinary JPEG; None when Pillow should look at it instead."""
+def _decode_jpeg_fast(data: bytes) -> DecodedImage | str:
+    """Decode an ordinary JPEG; otherwise what is wrong with it, if anything, for Pillow to see."""
     simplejpeg = _simplejpeg()
     if simplejpeg is None:
-        return None
+        return ""
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError:
-        return None
+    except ValueError as error:
+        return str(error)
     check_size(height, width)
     if space not in ("YCbCr", "RGB", "Gray"):
-        return None
+        return ""
     try:
         pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
-    except ValueError:
-        return None
+    except ValueError as error:
+        return str(error)
     return DecodedImage(pixels, "JPEG", "L" if space == "Gray" else "RGB")
 
 

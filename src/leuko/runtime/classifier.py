@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from importlib import resources
 from itertools import islice
 from pathlib import Path
@@ -15,9 +16,10 @@ import numpy.typing as npt
 from leuko.artifacts import digest_bytes
 from leuko.bundle import Goldens, ModelBundle, golden_pictures
 from leuko.errors import BundleError, ImageError
-from leuko.imaging import PreprocessSpec, decode_image
+from leuko.imaging import PreprocessSpec, check_size, decode_image
 from leuko.parallel import bounded_map, worker_count
 from leuko.prediction import DECIMALS, Prediction, PredictionTable
+from leuko.runtime.graph import refuse_external_data
 from leuko.runtime.sources import Source, file_source
 from leuko.taxonomy import CLASSES
 
@@ -125,9 +127,10 @@ class OnnxClassifier:
                     "not-an-image",
                     f"Expected (H, W, 3) uint8 RGB, received {image.shape} {image.dtype}.",
                 )
-            pixels, path, digest = image, "", digest_bytes(np.ascontiguousarray(image).data)
-            values = self.predict_pixels(self.bundle.preprocess.apply(pixels)[None])
-            return Prediction.answered(path, values[0], digest, self._model)
+            check_size(*image.shape[:2])
+            digest = digest_bytes(np.ascontiguousarray(image).data)
+            values = self.predict_pixels(self.bundle.preprocess.apply(image)[None])
+            return Prediction.answered("", values[0], digest, self._model)
         row = next(self.stream([file_source(image)]))
         if row.status != "ok":
             raise ImageError(row.reason, row.detail)
@@ -175,11 +178,9 @@ class OnnxClassifier:
         """
         read = bounded_map(self._prepare, sources, workers=self._threads, ahead=2 * BATCH)
         while batch := list(islice(read, BATCH)):
-            inputs = [item for item in batch if isinstance(item[1], np.ndarray)]
-            values = iter(
-                self.predict_pixels(np.stack([item[1] for item in inputs])) if inputs else ()
-            )
-            for name, content, digest in batch:
+            inputs = [item[1] for item in batch if isinstance(item[1], np.ndarray)]
+            values = iter(self.predict_pixels(np.stack(inputs)) if inputs else ())
+            for name, content, digest, remark in batch:
                 if isinstance(content, ImageError):
                     yield Prediction(
                         path=name,
@@ -190,20 +191,30 @@ class OnnxClassifier:
                         model=self._model,
                     )
                 else:
-                    yield Prediction.answered(name, next(values), digest, self._model)
+                    row = Prediction.answered(name, next(values), digest, self._model)
+                    yield replace(row, detail=remark) if remark else row
 
-    def _prepare(self, source: Source) -> tuple[str, Any, str]:
-        """Read one source: (name, input or error, digest)."""
+    def _prepare(self, source: Source) -> tuple[str, Pixels | ImageError, str, str]:
+        """Read one source: (name, input or error, digest, what was done beyond decoding)."""
         digest = ""
         try:
             data = source.read()
             digest = digest_bytes(data)
-            return source.name, self.bundle.preprocess.apply(decode_image(data).pixels), digest
+            image = decode_image(data)
+            inputs = self.bundle.preprocess.apply(image.pixels)
+            return source.name, inputs, digest, "; ".join(image.notes)
         except ImageError as error:
-            return source.name, error, digest
+            return source.name, error, digest, ""
 
     def _check_goldens(self) -> None:
         """Ask the golden pictures and compare with what the bundle promises."""
+        method = self.bundle.calibration.get("method")
+        if method != "none" or self.bundle.thresholds:
+            raise BundleError(
+                f"{self.name} wants calibration {method!r} and thresholds "
+                f"{sorted(self.bundle.thresholds)}, which this Leuko does not apply. Update Leuko "
+                "to open it."
+            )
         goldens = self.bundle.goldens
         received = _answer(self._session, self.bundle.preprocess, goldens.pictures)
         if received.shape != goldens.probabilities.shape:
@@ -231,6 +242,11 @@ def run_padded(session: Any, inputs: Pixels) -> npt.NDArray[np.float64]:
     -------
     (N, K) float64
         The output, rounded to 6 decimals.
+
+    Raises
+    ------
+    BundleError
+        When an answer is not a finite number.
     """
     name = session.get_inputs()[0].name
     outputs = []
@@ -241,7 +257,13 @@ def run_padded(session: Any, inputs: Pixels) -> npt.NDArray[np.float64]:
         outputs.append(session.run(None, {name: padded})[0][: len(part)])
     if not outputs:
         return np.zeros((0, len(CLASSES)))
-    return np.round(np.concatenate(outputs).astype(np.float64), DECIMALS)
+    values = np.concatenate(outputs).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise BundleError(
+            "The network gave an answer that is not a finite number; its weights are damaged or "
+            "its training went astray."
+        )
+    return np.round(values, DECIMALS)
 
 
 def make_goldens(onnx: bytes, spec: PreprocessSpec) -> Goldens:
@@ -258,6 +280,11 @@ def make_goldens(onnx: bytes, spec: PreprocessSpec) -> Goldens:
     -------
     Goldens
         To put into the bundle.
+
+    Raises
+    ------
+    BundleError
+        When the graph cannot be run or gives no probabilities.
     """
     pictures = golden_pictures()
     session = _open_session(onnx, spec, worker_count(None))
@@ -315,10 +342,10 @@ def _open_session(onnx: bytes, spec: PreprocessSpec, threads: int) -> Any:
     """Load a graph from bytes and check that it is a five-class image classifier."""
     import onnxruntime  # noqa: PLC0415
 
-    # The key of external tensor data, as protobuf writes it: such a file reads other files.
-    if b"\x0a\x08location\x12" in onnx:
-        raise BundleError("The network keeps weights outside its file, which is refused.")
+    refuse_external_data(onnx)
     options = onnxruntime.SessionOptions()
+    # Otherwise bytes that look like ONNX Runtime's own format would be read as that.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
@@ -336,9 +363,25 @@ def _open_session(onnx: bytes, spec: PreprocessSpec, threads: int) -> Any:
             f"The network takes {shape} and gives {classes}; the bundle promises {wanted} and "
             f"[{len(CLASSES)}]."
         )
+    kinds = [inputs[0].type, outputs[0].type]
+    if kinds != ["tensor(float)", "tensor(float)"]:
+        raise BundleError(f"The network must take and give 32-bit floats; received {kinds}.")
     return session
 
 
 def _answer(session: Any, spec: PreprocessSpec, pictures: Pixels) -> npt.NDArray[np.float64]:
-    """Probabilities for raw pictures."""
-    return run_padded(session, np.stack([spec.apply(picture) for picture in pictures]))
+    """Probabilities for raw pictures, the first that a graph is ever asked for."""
+    inputs = np.stack([spec.apply(picture) for picture in pictures])
+    try:
+        answers = run_padded(session, inputs)
+    except BundleError:
+        raise
+    except Exception as error:  # ONNX Runtime raises its own kinds for every fault
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise BundleError(f"The network cannot be run on {BATCH} pictures: {first}") from error
+    if answers.min() < 0 or np.abs(answers.sum(axis=1) - 1).max() > _GOLDEN_TOLERANCE:
+        raise BundleError(
+            f"The network's answers are no probabilities: {answers[0].tolist()} for one picture. "
+            "Export it with a softmax as its last layer."
+        )
+    return answers

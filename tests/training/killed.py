@@ -1,0 +1,141 @@
+"""Runs trainings that die at chosen points, for `test_run.py`; started as a program of its own.
+
+TensorFlow is imported once, and every doomed training is a fork of that process, made before
+TensorFlow has run anything.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import sys
+import warnings
+from pathlib import Path
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def in_epoch_two() -> None:
+    """After two batches of the second epoch."""
+    from leuko.training.checkpoint import Checkpoint
+
+    usual = Checkpoint.on_train_batch_end
+
+    def fatal(self, batch, logs=None):
+        usual(self, batch, logs)
+        if self._epoch == 1 and batch == 1:
+            die()
+
+    Checkpoint.on_train_batch_end = fatal
+
+
+def in_model_checkpoint() -> None:
+    """When Keras has written half of the second best weights."""
+    import keras
+
+    usual, calls = keras.Model.save_weights, []
+
+    def fatal(self, filepath, overwrite=True, **settings):
+        usual(self, filepath, overwrite=overwrite, **settings)
+        calls.append(filepath)
+        if len(calls) == 2:
+            os.truncate(filepath, Path(filepath).stat().st_size // 2)
+            die()
+
+    keras.Model.save_weights = fatal
+
+
+def between_renames() -> None:
+    """When the old checkpoint is set aside and the new one not yet in place."""
+    usual = os.replace
+
+    def fatal(source, target):
+        usual(source, target)
+        if Path(target).name == ".leuko-last.old":
+            die()
+
+    os.replace = fatal
+
+
+def in_export() -> None:
+    """When model.keras is half-written, after the last epoch."""
+    import keras
+
+    usual = keras.Model.save
+
+    def fatal(self, filepath, *rest, **settings):
+        usual(self, filepath, *rest, **settings)
+        os.truncate(filepath, Path(filepath).stat().st_size // 2)
+        die()
+
+    keras.Model.save = fatal
+
+
+def in_features() -> None:
+    """While the second shard of features is being written."""
+    import numpy as np
+
+    from leuko.training import features
+
+    features._SHARD = 16
+    usual, calls = np.savez, []
+
+    def fatal(file, **arrays):
+        calls.append(file)
+        if len(calls) == 2:
+            file.write(b"PK half a shard")
+            file.flush()
+            die()
+        usual(file, **arrays)
+
+    np.savez = fatal
+
+
+def full_disk() -> None:
+    """No file may grow beyond 60 kB once the second epoch has begun."""
+    from leuko.training.checkpoint import Checkpoint
+
+    usual = Checkpoint.on_epoch_begin
+
+    def fatal(self, epoch, logs=None):
+        usual(self, epoch, logs)
+        if epoch == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, resource.RLIM_INFINITY))
+
+    Checkpoint.on_epoch_begin = fatal
+
+
+def main() -> None:
+    from leuko.errors import OutputError
+    from leuko.recipe import load_recipe
+    from leuko.training.run import train
+
+    warnings.simplefilter("ignore", DeprecationWarning)  # of os.fork
+    dataset, runs = sys.argv[1], json.loads(sys.argv[2])
+    for point, recipe, out, cache in runs:
+        child = os.fork()
+        if child == 0:
+            try:
+                globals()[point]()
+                train(dataset, load_recipe(recipe), out, cache=Path(cache), workers=2)
+                code = 0
+            except OutputError as error:
+                print(error, file=sys.stderr)
+                code = error.exit_code
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+                code = 99
+            sys.stderr.flush()
+            os._exit(code)
+        status = os.waitpid(child, 0)[1]
+        print(json.dumps([point, os.waitstatus_to_exitcode(status)]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
