@@ -13,8 +13,10 @@ import hashlib
 import json
 import math
 import os
+import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -36,6 +38,7 @@ __all__ = [
     "digest_file",
     "digest_json",
     "finite",
+    "json_text",
     "prepare_folder",
     "read_json",
     "restore_folder",
@@ -136,7 +139,7 @@ def canonical_json(value: Any) -> bytes:
     text = json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
-    return text.encode()
+    return text.encode("utf-8", "surrogatepass")
 
 
 def digest_json(value: Any) -> str:
@@ -188,6 +191,8 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     ----------
     path : Path
         The file to write; its folder is created. The old file stays whole until the new one is.
+        Where a symbolic link stands, what it points at is written. A device or a pipe, such as
+        ``/dev/stdout``, is no file to be replaced; it is written to as it is.
     durable : bool
         Flush to the disk before the move. Switch it off only for files that can be made again
         and come by the thousand.
@@ -204,14 +209,23 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         temporary file is removed.
     """
     prepare_folder(path.parent)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}.tmp")
+    if _is_stream(path):
+        with path.open("wb") as file:
+            yield file
+        return
+    target = Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114
+    temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}.tmp"
     try:
         with temporary.open("xb") as file:
             yield file
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, target)
+    except BrokenPipeError:
+        # Not this file: somebody who was told of it meanwhile went away.
+        temporary.unlink(missing_ok=True)
+        raise
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise _output_error(path, error) from error
@@ -246,7 +260,8 @@ def atomic_write_text(path: Path, text: str) -> None:
     text : str
         All of its content.
     """
-    atomic_write_bytes(path, text.encode())
+    # Lone surrogates stand for the bytes of a file name that is not UTF-8; they are given back.
+    atomic_write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def atomic_write_json(path: Path, value: Any) -> None:
@@ -259,8 +274,28 @@ def atomic_write_json(path: Path, value: Any) -> None:
     value : object
         Anything `json` can write; numbers that are not finite become null, as JSON has none.
     """
+    atomic_write_text(path, json_text(value) + "\n")
+
+
+def json_text(value: Any) -> str:
+    """Write readable JSON: two spaces, keys as given.
+
+    Parameters
+    ----------
+    value : object
+        Anything `json` can write; numbers that are not finite become null, as JSON has none.
+
+    Returns
+    -------
+    str
+        Without escapes, but for file names that are not UTF-8.
+    """
     text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
-    atomic_write_text(path, text + "\n")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(finite(value), indent=2, allow_nan=False)
+    return text
 
 
 @contextlib.contextmanager
@@ -286,11 +321,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     OutputError
         When it cannot be written.
     """
+    path = Path(os.path.realpath(path))
     prepare_folder(path.parent)
-    aside = path.with_name(f"{TEMPORARY_PREFIX}{path.name}.old")
-    if aside.exists() and not path.exists():
-        os.replace(aside, path)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}.new")
+    restore_folder(path)
+    if path.exists() and not path.is_dir():
+        raise _output_error(path, FileExistsError(errno.EEXIST, "a file"))
+    aside = _aside(path)
+    temporary = path.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}.new"
     try:
         temporary.mkdir()
         yield temporary
@@ -305,9 +342,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        restore_folder(path)
         raise _output_error(path, error) from error
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        restore_folder(path)
         raise
 
 
@@ -319,9 +358,13 @@ def restore_folder(path: Path) -> None:
     path : Path
         The folder that a reader is about to open.
     """
-    aside = path.with_name(f"{TEMPORARY_PREFIX}{path.name}.old")
+    path = Path(os.path.realpath(path))
+    aside = _aside(path)
     if aside.exists() and not path.exists():
-        os.replace(aside, path)
+        try:
+            os.replace(aside, path)
+        except OSError as error:
+            raise _output_error(path, error) from error
 
 
 def read_json(path: Path, name: str) -> dict[str, Any]:
@@ -346,7 +389,7 @@ def read_json(path: Path, name: str) -> dict[str, Any]:
     """
     try:
         document = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as JSON: {error}.") from error
     return check_schema(document, name, str(path))
 
@@ -375,7 +418,7 @@ def check_schema(document: Any, name: str, source: str) -> dict[str, Any]:
     """
     received = document.get("schema") if isinstance(document, dict) else None
     kind, _, version = str(received).partition("/")
-    if kind != f"leuko.{name}" or not version.isdigit():
+    if kind != f"leuko.{name}" or not re.fullmatch(r"[0-9]{1,9}", version):
         raise DataError(f"{source} is not a {name} document: expected {schema(name)}, "
                         f"received {received!r}.")  # fmt: skip
     if int(version) > SCHEMA_VERSIONS[name]:
@@ -406,6 +449,20 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return value
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether something stands there that is neither a file nor a folder."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _aside(path: Path) -> Path:
+    """Where `atomic_folder` keeps the old folder while the new one takes its place."""
+    return path.parent / f"{TEMPORARY_PREFIX}{path.name}.old"
 
 
 def _output_error(path: Path, error: OSError) -> OutputError:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -25,11 +27,13 @@ from leuko.artifacts import (
     check_schema,
     digest_bytes,
     digest_json,
+    finite,
+    json_text,
     restore_folder,
     schema,
 )
-from leuko.errors import BundleError, DataError
-from leuko.imaging import PreprocessSpec
+from leuko.errors import BundleError, DataError, OutputError
+from leuko.imaging import MIN_SIDE, PreprocessSpec
 from leuko.taxonomy import CLASSES
 
 __all__ = ["Goldens", "ModelBundle", "golden_pictures"]
@@ -37,8 +41,22 @@ __all__ = ["Goldens", "ModelBundle", "golden_pictures"]
 _MEMBERS: Final = ("bundle.json", "model.onnx", "goldens.npz", "card.md")
 _MAX_MEMBER: Final = 512 * 2**20
 _MAX_RATIO: Final = 200
+_MAX_GOLDENS: Final = 64 * 2**20
+_PACKED: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _GOLDEN_SIDE: Final = 96
 _GOLDEN_COUNT: Final = 4
+
+# What zipfile and what it calls raise on a damaged or hostile archive.
+_ZIP_FAULTS: Final = (
+    OSError,
+    EOFError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)
@@ -139,8 +157,8 @@ class ModelBundle:
             "provenance": self.provenance,
             "files": {name: digest_bytes(data) for name, data in files.items()},
         }
-        text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-        return {"bundle.json": text.encode(), **files}
+        document["seal"] = digest_json(finite(document))
+        return {"bundle.json": (json_text(document) + "\n").encode(), **files}
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a folder, or one zip when the name ends in ``.zip``; atomically.
@@ -153,17 +171,25 @@ class ModelBundle:
         Raises
         ------
         OutputError
-            When it cannot be written.
+            When it cannot be written, or a folder of that name holds anything but a bundle: it
+            would be replaced as a whole.
         """
         target = Path(path)
         if target.suffix == ".zip":
             with atomic_write(target) as file, zipfile.ZipFile(file, "w") as archive:
                 for name, data in self.members().items():
                     entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+                    entry.create_system = 3  # or the bytes would tell which system wrote them
                     entry.compress_type = zipfile.ZIP_DEFLATED
                     entry.external_attr = 0o644 << 16
                     archive.writestr(entry, data, compresslevel=9)
             return
+        others = {place.name for place in target.iterdir()} if target.is_dir() else set()
+        if others and (others - set(_MEMBERS) or "bundle.json" not in others):
+            raise OutputError(
+                f"{target} holds other things than a bundle, such as {min(others)}; writing would "
+                "replace them. Choose another folder."
+            )
         with atomic_folder(target) as folder:
             for name, data in self.members().items():
                 (folder / name).write_bytes(data)
@@ -187,16 +213,19 @@ class ModelBundle:
         BundleError
             When it is missing, damaged, from a newer version, or has another class order.
         """
-        source = Path(path).expanduser()
-        if source.is_dir() and not (source / "bundle.json").exists():
-            restore_folder(source / "bundle")
-            if (source / "bundle").is_dir():
-                source = source / "bundle"
-        if not source.exists():
-            restore_folder(source)
-        if not source.exists():
-            raise BundleError(f"There is no model at {path}.")
-        files = _read_folder(source) if source.is_dir() else _read_zip(source)
+        source = Path(os.path.expanduser(path))
+        try:
+            if source.is_dir() and not (source / "bundle.json").exists():
+                restore_folder(source / "bundle")
+                if (source / "bundle").is_dir():
+                    source = source / "bundle"
+            if not source.exists():
+                restore_folder(source)
+            if not source.exists():
+                raise BundleError(f"There is no model at {path}.")
+            files = _read_folder(source) if source.is_dir() else _read_zip(source)
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
         return cls._from_files(files, str(path))
 
     @classmethod
@@ -204,11 +233,18 @@ class ModelBundle:
         """Check files against what bundle.json says of them."""
         try:
             document = check_schema(json.loads(files["bundle.json"]), "bundle", source)
-        except (ValueError, DataError) as error:
+        except (ValueError, RecursionError, DataError) as error:
             raise BundleError(f"{source} is not a bundle that can be opened: {error}") from error
+        seal = document.pop("seal", None)
         try:
-            for name, digest in document["files"].items():
-                if name not in _MEMBERS or digest_bytes(files[name]) != digest:
+            if seal is not None and digest_json(document) != seal:
+                raise BundleError(
+                    f"{source} was changed by hand: bundle.json is not the file that was written. "
+                    "Fetch or export the bundle again."
+                )
+            digests = dict(document["files"])
+            for name in _MEMBERS[1:]:
+                if digest_bytes(files[name]) != digests.get(name):
                     raise BundleError(
                         f"{source} is damaged: {name} is not the file that was written. Fetch or "
                         "export the bundle again."
@@ -218,17 +254,12 @@ class ModelBundle:
                     f"{source} has another class order: expected {', '.join(CLASSES)}; received "
                     f"{', '.join(map(str, document['classes']))}."
                 )
-            with np.load(io.BytesIO(files["goldens.npz"]), allow_pickle=False) as arrays:
-                goldens = Goldens(
-                    arrays["pictures"].astype(np.uint8),
-                    arrays["probabilities"].astype(np.float32),
-                )
             bundle = cls(
                 name=str(document["name"]),
                 onnx=files["model.onnx"],
                 preprocess=PreprocessSpec.from_dict(document["preprocess"]),
                 card=files["card.md"].decode(),
-                goldens=goldens,
+                goldens=_read_goldens(files["goldens.npz"]),
                 parameters=int(document["parameters"]),
                 calibration=dict(document["calibration"]),
                 thresholds=dict(document["thresholds"]),
@@ -237,7 +268,7 @@ class ModelBundle:
             )
         except BundleError:
             raise
-        except (KeyError, TypeError, ValueError, OSError, zipfile.BadZipFile) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, *_ZIP_FAULTS) as error:
             raise BundleError(f"{source} is damaged: {error!r}.") from error
         if bundle.digest != document.get("digest"):
             raise BundleError(
@@ -273,6 +304,29 @@ def golden_pictures() -> npt.NDArray[np.uint8]:
     return pictures
 
 
+def _read_goldens(data: bytes) -> Goldens:
+    """Read the golden pictures, refusing arrays of another kind and any bomb."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = archive.infolist()
+    if sum(entry.file_size for entry in entries) > _MAX_GOLDENS:
+        raise ValueError("its goldens are too large")
+    if any(entry.compress_type not in _PACKED for entry in entries):
+        raise ValueError("its goldens are packed in an unusual way")
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        pictures, probabilities = arrays["pictures"], arrays["probabilities"]
+    fits = (
+        (pictures.dtype, probabilities.dtype) == (np.uint8, np.float32)
+        and (pictures.ndim, pictures.shape[3:]) == (4, (3,))
+        and probabilities.shape == (len(pictures), len(CLASSES))
+        and len(pictures) > 0
+        and min(pictures.shape[1:3]) >= MIN_SIDE
+        and bool(np.isfinite(probabilities).all())
+    )
+    if not fits:
+        raise ValueError("its goldens are not pictures with probabilities")
+    return Goldens(pictures, probabilities)
+
+
 def _read_folder(folder: Path) -> dict[str, bytes]:
     """Read the members of an unpacked bundle."""
     files = {}
@@ -305,8 +359,11 @@ def _read_zip(path: Path) -> dict[str, bytes]:
                     raise BundleError(
                         f"{path} is refused: {entry.filename} unpacks to {entry.file_size} bytes."
                     )
+                if entry.compress_type not in _PACKED:
+                    raise BundleError(
+                        f"{path} is refused: {entry.filename} is packed in an unusual way. Pack "
+                        "the folder again with plain zip."
+                    )
             return {name: archive.read(entry) for name, entry in entries.items()}
-    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (ValueError, *_ZIP_FAULTS) as error:
         raise BundleError(f"{path} cannot be read as a bundle: {error}.") from error
-    except ValueError as error:
-        raise BundleError(f"{path} is damaged: {error}.") from error

@@ -226,7 +226,7 @@ def _sniff(data: bytes) -> str:
 def _simplejpeg() -> Any:
     """Load libjpeg-turbo's binding, or None where no wheel exists."""
     try:
-        import simplejpeg  # noqa: PLC0415
+        import simplejpeg
     except ImportError:
         return None
     return simplejpeg
@@ -279,7 +279,7 @@ def _decode_jpeg_fast(data: bytes) -> DecodedImage | str:
 
 def _decode_pillow(data: bytes, kind: str) -> DecodedImage:
     """Decode anything of the five formats with Pillow, and name what is wrong."""
-    from PIL import Image, ImageOps  # noqa: PLC0415
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     notes: list[str] = []
     try:
@@ -301,7 +301,7 @@ def _decode_pillow(data: bytes, kind: str) -> DecodedImage:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ImageError("too-large", "The picture is above the limit of megapixels.") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise ImageError("corrupt", f"The {kind} file has no header that can be read.") from error
     except Exception as error:  # a decoder may fail in any way on hostile bytes
         text = str(error).lower()
@@ -331,7 +331,7 @@ def _count_frames(image: Any) -> int:
 
 def _to_rgb(image: Any) -> Pixels:
     """Turn any of Pillow's colour modes into RGB uint8."""
-    from PIL import Image  # noqa: PLC0415
+    from PIL import Image
 
     mode: str = image.mode
     if mode == "F":
@@ -376,13 +376,11 @@ def encode_jpeg(pixels: Pixels, *, quality: int = 95, subsampling: str = "444") 
         return bytes(
             simplejpeg.encode_jpeg(contiguous, quality=quality, colorsubsampling=subsampling)
         )
-    from PIL import Image  # noqa: PLC0415
+    from PIL import Image
 
     file = io.BytesIO()
     modes = {"444": 0, "422": 1, "420": 2}
-    Image.fromarray(contiguous).save(
-        file, "JPEG", quality=quality, subsampling=modes[subsampling]
-    )
+    Image.fromarray(contiguous).save(file, "JPEG", quality=quality, subsampling=modes[subsampling])
     return file.getvalue()
 
 
@@ -399,7 +397,7 @@ def encode_png(pixels: npt.NDArray[np.uint8]) -> bytes:
     bytes
         The file.
     """
-    from PIL import Image  # noqa: PLC0415
+    from PIL import Image
 
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
@@ -510,7 +508,7 @@ class PreprocessSpec:
 
 def refuse_bombs() -> None:
     """Set Pillow's warnings for a process that we own: bombs are errors, other remarks unsaid."""
-    from PIL import Image  # noqa: PLC0415
+    from PIL import Image
 
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     warnings.simplefilter("error", Image.DecompressionBombWarning)

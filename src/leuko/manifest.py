@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import os
 import re
+import stat
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.artifacts import (
-    TEMPORARY_PREFIX,
     atomic_write_json,
     digest_file,
     digest_json,
@@ -23,6 +22,7 @@ from leuko.artifacts import (
     schema,
 )
 from leuko.errors import DataError
+from leuko.parallel import bounded_map, worker_count
 from leuko.taxonomy import CLASSES, class_index, class_named, describe_aliases
 
 __all__ = [
@@ -42,7 +42,7 @@ _SPLITS: Final = {
     "validation": ("validation", "valid", "val"),
     "test": ("test", "testa", "testing", "testdata"),
 }
-_AUGMENTED: Final = re.compile(r"^aug_(\d+)_(.+)$")
+_AUGMENTED: Final = re.compile(r"aug_(\d+)_(?:aug_\d+_)*(.+)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,14 +279,14 @@ def original_of(name: str) -> tuple[int | None, str]:
     copy : int or None
         The number of the copy; None for an original.
     original : str
-        The original's file name.
+        The original's file name, also of a copy of a copy.
 
     Examples
     --------
     >>> original_of("aug_12_95-8-22-3_23_1.jpg")
     (12, '95-8-22-3_23_1.jpg')
     """
-    match = _AUGMENTED.match(name)
+    match = _AUGMENTED.fullmatch(name)
     return (int(match[1]), match[2]) if match else (None, name)
 
 
@@ -329,9 +329,9 @@ def find_splits(dataset: str | os.PathLike[str]) -> dict[str, Path]:
     if not found and any(class_named(folder.name) for folder in folders):
         found["train"] = root
     if not found:
-        names = ", ".join(folder.name for folder in folders[:8]) or "no folders at all"
+        there = ", ".join(folder.name for folder in folders[:8]) or "no folders at all"
         raise DataError(
-            f"{root} holds neither Train/Test folders nor class folders; found {names}. "
+            f"{root} holds neither Train/Test folders nor class folders; found {there}. "
             f"Class folders may be called: {describe_aliases()}."
         )
     return found
@@ -402,7 +402,8 @@ def read_folder(folder: str | os.PathLike[str], *, ignore: Sequence[str] = ()) -
     extra: list[str] = []
     notes: list[str] = []
     for entry in _listing(root):
-        if entry.name.startswith(".") or not entry.is_dir():
+        # Path.is_dir raises where a folder can be listed but not entered.
+        if entry.name.startswith(".") or not os.path.isdir(entry):  # noqa: PTH112
             continue
         name = class_named(entry.name)
         if name is None:
@@ -430,7 +431,7 @@ def read_folder(folder: str | os.PathLike[str], *, ignore: Sequence[str] = ()) -
         for file in _walk(place, notes):
             rows.append((file.relative_to(root).as_posix(), class_index(name)))
     if not rows:
-        raise DataError(f"{root} has class folders but not one image in them.")
+        raise DataError(" ".join([f"{root} has class folders but not one image in them.", *notes]))
     rows.sort()
     digests = _digest_all([root / path for path, _ in rows])
     samples = tuple(
@@ -459,7 +460,7 @@ def read_csv(path: str | os.PathLike[str]) -> Manifest:
     DataError
         When a column is missing, a label names no class, or a path is listed twice.
     """
-    table = Path(path)
+    table = Path(os.path.expanduser(path))
     try:
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -475,26 +476,29 @@ def read_csv(path: str | os.PathLike[str]) -> Manifest:
                     (row[header["path"]] or "").strip(),
                     (row[header["label"]] or "").strip(),
                     (row[header["slide"]] or "").strip() if "slide" in header else None,
+                    reader.line_num,
                 )
                 for row in reader
             ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{table} cannot be read as CSV: {error}.") from error
     if not rows:
         raise DataError(f"{table} has a header but no rows.")
     root = table.parent.resolve()
     samples: list[Sample] = []
     seen: set[str] = set()
-    files = [root / Path(name) for name, _, _ in rows]
-    for number, ((name, label, slide), file, digest) in enumerate(
-        zip(rows, files, _digest_all(files), strict=True), start=2
+    files = [root / Path(name) for name, _, _, _ in rows]
+    for (name, label, slide, number), place, digest in zip(
+        rows, files, _digest_all(files), strict=True
     ):
+        if not name:
+            raise DataError(f"{table}, line {number}: there is no path.")
         meant = class_named(label)
         if meant is None:
             raise DataError(
                 f"{table}, line {number}: {label!r} names no class. Expected {describe_aliases()}."
             )
-        relative = Path(os.path.relpath(file, root)).as_posix()
+        relative = Path(os.path.relpath(place, root)).as_posix()
         if relative in seen:
             raise DataError(f"{table}, line {number}: {name} is listed twice.")
         seen.add(relative)
@@ -506,10 +510,15 @@ def read_csv(path: str | os.PathLike[str]) -> Manifest:
 
 def _existing_folder(folder: str | os.PathLike[str]) -> Path:
     """Resolve a folder or say that it is none."""
-    root = Path(folder).expanduser()
-    if not root.exists():
-        raise DataError(f"{root} does not exist.")
-    if not root.is_dir():
+    root = Path(os.path.expanduser(folder))
+    try:
+        is_folder = stat.S_ISDIR(os.stat(root).st_mode)
+    except FileNotFoundError as error:
+        raise DataError(f"{root} does not exist.") from error
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise DataError(f"{root} cannot be read: {why}.") from error
+    if not is_folder:
         raise DataError(f"{root} is a file; a folder was expected.")
     return root.resolve()
 
@@ -526,30 +535,37 @@ def _walk(folder: Path, notes: list[str]) -> list[Path]:
     """Collect files below a folder, following links once, noting what cannot be followed."""
     files: list[Path] = []
     visited: set[tuple[int, int]] = set()
-
-    def visit(place: Path) -> None:
+    waiting = [folder]
+    while waiting:
+        place = waiting.pop()
+        told = place.relative_to(folder.parent).as_posix()
         try:
             status = place.stat()
             entries = sorted(place.iterdir())
         except OSError as error:
-            notes.append(f"{place} cannot be listed: {error.strerror}.")
-            return
+            notes.append(f"{told} cannot be listed: {error.strerror}.")
+            continue
         if (status.st_dev, status.st_ino) in visited:
-            notes.append(f"{place} is a link to a folder already read; passed over.")
-            return
+            notes.append(f"{told} is a link to a folder already read; passed over.")
+            continue
         visited.add((status.st_dev, status.st_ino))
+        inner: list[Path] = []
         for entry in entries:
-            hidden = entry.name.startswith((".", TEMPORARY_PREFIX))
-            if hidden or entry.name.lower() in _JUNK:
+            if entry.name.startswith(".") or entry.name.lower() in _JUNK:
                 continue
-            if entry.is_dir():
-                visit(entry)
-            elif entry.exists():
+            try:
+                mode = os.stat(entry).st_mode
+            except OSError as error:
+                what = "is a dangling link" if entry.is_symlink() else "cannot be read"
+                notes.append(f"{told}/{entry.name} {what} ({error.strerror}); passed over.")
+                continue
+            if stat.S_ISDIR(mode):
+                inner.append(entry)
+            elif stat.S_ISREG(mode):
                 files.append(entry)
             else:
-                notes.append(f"{entry} is a dangling link; passed over.")
-
-    visit(folder)
+                notes.append(f"{told}/{entry.name} is not an ordinary file; passed over.")
+        waiting += reversed(inner)
     return files
 
 
@@ -558,12 +574,12 @@ def _digest_all(files: Sequence[Path]) -> list[str]:
 
     def digest(file: Path) -> str:
         try:
-            return digest_file(file)
-        except OSError:
+            # Opening a pipe would wait for somebody to write into it.
+            return digest_file(file) if file.is_file() else ""
+        except (OSError, ValueError):
             return ""
 
-    with ThreadPoolExecutor(max_workers=min(8, (os.cpu_count() or 1) * 2)) as pool:
-        return list(pool.map(digest, files, chunksize=64))
+    return list(bounded_map(digest, files, workers=min(8, 2 * worker_count(None)), ahead=256))
 
 
 def _remarks(root: Path, samples: tuple[Sample, ...]) -> tuple[str, ...]:

@@ -36,6 +36,7 @@ CSV_COLUMNS: Final = (
 """Header of every predictions CSV, in order."""
 
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
+_STATUSES: Final = ("ok", "rejected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,8 @@ class Prediction:
     model : str
         Digest of the bundle that answered, 12 digits.
     detail : str
-        One sentence for a person about a rejection; not part of the CSV.
+        One sentence for a person about a rejection, or about what was done beyond plain decoding,
+        such as "first of 3 frames"; not part of the CSV.
     """
 
     path: str
@@ -196,11 +198,7 @@ class PredictionTable:
         str
             Header and one line a row, each ended by a line feed.
         """
-        file = io.StringIO()
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(CSV_COLUMNS)
-        writer.writerows(csv_cells(row) for row in self.rows)
-        return file.getvalue()
+        return csv_line(CSV_COLUMNS) + "".join(csv_line(csv_cells(row)) for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, schema ``leuko.predictions/1``.
@@ -237,17 +235,38 @@ class PredictionTable:
         Raises
         ------
         DataError
-            When a column is missing or a number is none.
+            When a column or a cell is missing, a number is none, or a label names no class.
         """
         try:
-            with Path(path).open(newline="", encoding="utf-8") as file:
+            with Path(path).open(
+                newline="", encoding="utf-8-sig", errors="surrogateescape"
+            ) as file:
                 reader = csv.DictReader(file)
                 missing = set(CSV_COLUMNS) - set(reader.fieldnames or ())
                 if missing:
                     raise DataError(f"{path} lacks the columns {', '.join(sorted(missing))}.")
                 return cls(tuple(_from_cells(row) for row in reader))
-        except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
+        except (OSError, ValueError, csv.Error) as error:
             raise DataError(f"{path} cannot be read as predictions: {error}.") from error
+
+
+def csv_line(cells: Iterable[str]) -> str:
+    """One line of a CSV, ended by a line feed.
+
+    Parameters
+    ----------
+    cells : iterable of str
+        Any text; what would break the line is quoted.
+
+    Returns
+    -------
+    str
+        The line.
+    """
+    # Ended by both, a lone carriage return in a file name is quoted too, as readers need it.
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\r\n").writerow(cells)
+    return file.getvalue().removesuffix("\r\n") + "\n"
 
 
 def csv_cells(row: Prediction) -> list[str]:
@@ -293,17 +312,20 @@ def concatenate(tables: Iterable[PredictionTable]) -> PredictionTable:
 
 
 def _guard(text: str) -> str:
-    """Stop a spreadsheet from taking a cell for a formula."""
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+    """Stop a spreadsheet from taking a cell for a formula, in a way that can be undone."""
+    return f"'{text}" if text.lstrip("'").startswith(_FORMULA_STARTS) else text
 
 
 def _unguard(text: str) -> str:
     """Undo `_guard`."""
-    return text[1:] if text[:1] == "'" and text[1:].startswith(_FORMULA_STARTS) else text
+    quoted = text.startswith("'") and text.lstrip("'").startswith(_FORMULA_STARTS)
+    return text[1:] if quoted else text
 
 
 def _from_cells(cells: dict[str, str]) -> Prediction:
     """Read one row of a CSV."""
+    if any(cells[name] is None for name in CSV_COLUMNS) or cells["status"] not in _STATUSES:
+        raise ValueError(f"the row of {cells['path']!r} is not complete")
     if cells["status"] != "ok":
         return Prediction(
             path=_unguard(cells["path"]),
@@ -312,12 +334,15 @@ def _from_cells(cells: dict[str, str]) -> Prediction:
             sha256=cells["sha256"],
             model=cells["model"],
         )
+    probabilities = tuple(float(cells[f"p_{name.lower()}"]) for name in CLASSES)
+    if cells["label"] not in CLASSES or not all(0 <= value <= 1 for value in probabilities):
+        raise ValueError(f"the row of {cells['path']!r} has no class or no probabilities")
     return Prediction(
         path=_unguard(cells["path"]),
         status="ok",
         label=cells["label"],
         confidence=float(cells["confidence"]),
-        probabilities=tuple(float(cells[f"p_{name.lower()}"]) for name in CLASSES),
+        probabilities=probabilities,
         decision=cells["decision"],
         sha256=cells["sha256"],
         model=cells["model"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from dataclasses import dataclass, field, fields, replace
 from importlib import resources
@@ -34,6 +35,9 @@ _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "train.schedule": ("constant", "cosine"),
     "train.monitor": ("val_accuracy", "val_loss", "none"),
 }
+
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +210,13 @@ class Recipe:
         -------
         Recipe
             A copy.
+
+        Raises
+        ------
+        RecipeError
+            When the seed is negative or above 2,147,483,647.
         """
-        return replace(self, seed=seed)
+        return replace(self, seed=_checked_seed(seed, "The recipe"))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain nested values.
@@ -238,7 +247,7 @@ class Recipe:
         for section, values in document.items():
             if values:
                 lines += ["", f"[{section}]"]
-                lines += [f"{key} = {_toml(value)}" for key, value in values.items()]
+                lines += [f"{_toml_key(key)} = {_toml(value)}" for key, value in values.items()]
         return "\n".join(lines) + "\n"
 
     @classmethod
@@ -271,22 +280,36 @@ class Recipe:
         for key in ("name", "title"):
             if not isinstance(document[key], str):
                 raise RecipeError(f"{source}: {key} must be text, received {document[key]!r}.")
-        seed = document.get("seed", 0)
-        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
-            raise RecipeError(f"{source}: seed must be a whole number from 0, received {seed!r}.")
+        if not _NAME.fullmatch(document["name"]):
+            # Run folders are called after it.
+            raise RecipeError(
+                f"{source}: name must be letters, digits, dots, hyphens and underscores, and "
+                f"begin with a letter or a digit; received {document['name']!r}."
+            )
+        seed = _checked_seed(document.get("seed", 0), source)
+        published = document.get("published", {})
+        if not isinstance(published, dict) or not all(
+            type(value) in (int, float) and -1e9 < value < 1e9 for value in published.values()
+        ):
+            raise RecipeError(f"{source}: [published] must be a table of numbers.")
         sections: dict[str, Any] = {}
         for section, kind in _SECTIONS.items():
             sections[section] = _section(kind, document.get(section, {}), source, section)
+        if not isinstance(document["preprocess"], dict):
+            raise RecipeError(
+                f"{source}: [preprocess] must be a table, received {document['preprocess']!r}."
+            )
+        _refuse_unknown(document["preprocess"], ("size", "crop"), source, "preprocess.")
         try:
-            preprocess = PreprocessSpec.from_dict(dict(document["preprocess"]))
-        except (BundleError, TypeError, ValueError) as error:
+            preprocess = PreprocessSpec.from_dict(document["preprocess"])
+        except BundleError as error:
             raise RecipeError(f"{source}: [preprocess] is wrong: {error}") from error
         recipe = cls(
             name=document["name"],
             title=document["title"],
             seed=seed,
             preprocess=preprocess,
-            published={k: float(v) for k, v in document.get("published", {}).items()},
+            published={key: float(value) for key, value in published.items()},
             **sections,
         )
         _check_together(recipe, source)
@@ -330,7 +353,9 @@ def list_recipes() -> list[str]:
         Sorted.
     """
     folder = resources.files("leuko") / "recipes"
-    return sorted(e.name.removesuffix(".toml") for e in folder.iterdir() if e.name.endswith(".toml"))
+    return sorted(
+        e.name.removesuffix(".toml") for e in folder.iterdir() if e.name.endswith(".toml")
+    )
 
 
 def load_recipe(name: str | os.PathLike[str]) -> Recipe:
@@ -358,11 +383,12 @@ def load_recipe(name: str | os.PathLike[str]) -> Recipe:
     """
     text = os.fspath(name)
     if os.sep in text or "/" in text or text.endswith(".toml"):
-        path = Path(text)
+        path = Path(os.path.expanduser(text))
         try:
             data = path.read_bytes()
-        except OSError as error:
-            raise RecipeError(f"{path} cannot be read: {error.strerror}.") from error
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise RecipeError(f"{path} cannot be read: {why}.") from error
     else:
         if text not in list_recipes():
             close = difflib.get_close_matches(text, list_recipes(), 1)
@@ -373,9 +399,18 @@ def load_recipe(name: str | os.PathLike[str]) -> Recipe:
         data = (resources.files("leuko") / "recipes" / f"{text}.toml").read_bytes()
     try:
         document = tomllib.loads(data.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise RecipeError(f"{text} is not TOML: {error}.") from error
     return Recipe.from_dict(document, source=text)
+
+
+def _checked_seed(seed: Any, source: str) -> int:
+    """Give the seed back, or say why it is none."""
+    if type(seed) is not int or not 0 <= seed < 2**31:
+        raise RecipeError(
+            f"{source}: seed must be a whole number from 0 to {2**31 - 1}, received {seed!r}."
+        )
+    return seed
 
 
 def _refuse_unknown(
@@ -440,13 +475,19 @@ def _check_together(recipe: Recipe, source: str) -> None:
         raise RecipeError(f"{source}: train.plateau needs train.schedule 'constant'.")
 
 
+def _toml_key(key: str) -> str:
+    """Write one TOML key, quoted where it must be."""
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
+
+
 def _toml(value: Any) -> str:
     """Write one TOML value."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'"{escaped}"'
+        # TOML allows no control characters in a string, however they got there.
+        return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda m: f"\\u{ord(m[0]):04x}", escaped) + '"'
     if isinstance(value, list | tuple):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     if isinstance(value, float):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import shlex
 import sys
@@ -11,24 +10,31 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
-from leuko.artifacts import finite
+from leuko.artifacts import json_text
 from leuko.parallel import Progress
 
 __all__ = ["Session", "command_line", "emit_json", "session"]
+
+MAX_SEED: Final = 2**31 - 1
 
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output.")
 ]
 SeedOption = Annotated[
-    int, typer.Option("--seed", min=0, envvar="LEUKO_SEED", help="Decides every random choice.")
+    int,
+    typer.Option(
+        "--seed", min=0, max=MAX_SEED, envvar="LEUKO_SEED", help="Decides every random choice."
+    ),
 ]
 OptionalSeed = Annotated[
     int | None,
-    typer.Option("--seed", min=0, envvar="LEUKO_SEED", help="In place of the recipe's."),
+    typer.Option(
+        "--seed", min=0, max=MAX_SEED, envvar="LEUKO_SEED", help="In place of the recipe's."
+    ),
 ]
 WorkersOption = Annotated[
     int | None,
@@ -95,9 +101,10 @@ class Session:
 
     def detail(self, sentence: str) -> None:
         """Print a remark that only a curious user wants."""
-        _log.debug(sentence)
         if self.verbose:
             self.say(sentence)
+        else:
+            _log.debug(sentence)
 
     @property
     def progress(self) -> Progress | None:
@@ -137,12 +144,15 @@ def session(
     Session
         To talk through.
     """
+    from leuko.errors import LeukoError
+
     handler: logging.Handler | None = None
+    level = _log.level
     if log_file is not None:
         from leuko.errors import OutputError
 
         try:
-            handler = logging.FileHandler(log_file, encoding="utf-8")
+            handler = logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise OutputError(f"{log_file} cannot be written: {error.strerror}.") from error
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -175,9 +185,14 @@ def session(
         with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
             talk._bars = bars
             yield talk
+    except LeukoError as error:
+        if handler is not None:
+            _log.error("Error: %s", error)
+        raise
     finally:
         if handler is not None:
             _log.removeHandler(handler)
+            _log.setLevel(level)
             handler.close()
 
 
@@ -200,4 +215,4 @@ def emit_json(document: dict[str, Any]) -> None:
     document : dict
         Numbers that are not finite become null.
     """
-    print(json.dumps(finite(document), indent=2, ensure_ascii=False, allow_nan=False))
+    print(json_text(document))

@@ -56,16 +56,19 @@ def main() -> None:
     """Run the command line; returns through `SystemExit` with the documented exit codes."""
     # TensorFlow reads this when it is first imported; its start-up remarks help nobody here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    _own_process()
     try:
-        app(args=_spread(sys.argv[1:]))
+        _own_process()
+        app(args=_spread(sys.argv[1:]), prog_name="leuko")
     except LeukoError as error:
         print(f"Error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
-        print("Interrupted. The same command goes on from here with --resume, where it has one.",
-              file=sys.stderr)  # fmt: skip
+        _say_interrupted()
         raise SystemExit(130) from None
+    except SystemExit as stop:
+        if stop.code == 130:  # Typer's answer to Ctrl-C
+            _say_interrupted()
+        raise
     except BrokenPipeError:
         # The reader went away, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -74,6 +77,16 @@ def main() -> None:
         print("Error: the memory is used up. Use a smaller batch or fewer --workers.",
               file=sys.stderr)  # fmt: skip
         raise SystemExit(1) from None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"Error: {where}{error.strerror or error}.", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _say_interrupted() -> None:
+    """Tell how to go on."""
+    print("Interrupted. The same command goes on from here with --resume, where it has one.",
+          file=sys.stderr)  # fmt: skip
 
 
 def _spread(arguments: list[str]) -> list[str]:
@@ -92,11 +105,18 @@ def _spread(arguments: list[str]) -> list[str]:
 
 
 def _own_process() -> None:
-    """Set what only a process of our own may set: OpenCV's threads, Pillow's bomb limit."""
+    """Set what only a process of our own may set: streams, OpenCV's threads, Pillow's warnings."""
+    import io
+
     import cv2
 
     from leuko.imaging import refuse_bombs
 
+    # A file name is bytes, and not every terminal can show every letter: neither stops a run.
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
+            stream.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
     cv2.setNumThreads(1)
     refuse_bombs()
 

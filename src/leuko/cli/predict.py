@@ -22,7 +22,7 @@ from leuko.cli.common import (
     emit_json,
     session,
 )
-from leuko.prediction import CSV_COLUMNS, Prediction, PredictionTable, csv_cells
+from leuko.prediction import CSV_COLUMNS, Prediction, PredictionTable, csv_cells, csv_line
 
 __all__ = ["register"]
 
@@ -98,7 +98,6 @@ def _collect(
 ) -> tuple[list[Prediction], dict[str, int]]:
     """Print and write answers as they come; keep only those that are needed later."""
     import contextlib
-    import csv as csv_module
     import io
 
     from leuko.artifacts import atomic_write
@@ -106,20 +105,23 @@ def _collect(
     kept: list[Prediction] = []
     counts = {"predicted": 0, "rejected": 0}
     with contextlib.ExitStack() as stack:
-        file = writer = None
+        file = None
         if csv is not None:
             raw = stack.enter_context(atomic_write(csv))
-            file = io.TextIOWrapper(raw, encoding="utf-8", newline="", write_through=True)
-            writer = csv_module.writer(file, lineterminator="\n")
-            writer.writerow(CSV_COLUMNS)
+            file = io.TextIOWrapper(
+                raw, encoding="utf-8", errors="surrogateescape", newline="", write_through=True
+            )
+            file.write(csv_line(CSV_COLUMNS))
         for row in answers:
             counts["predicted" if row.status == "ok" else "rejected"] += 1
-            if writer is not None:
-                writer.writerow(csv_cells(row))
+            if file is not None:
+                file.write(csv_line(csv_cells(row)))
             if keep or (picture and row.status == "ok" and len(kept) < _SHEET):
                 kept.append(row)
             if row.status != "ok":
                 talk.say(f"Rejected {row.path} ({row.reason}: {row.detail})")
+            elif row.detail:
+                talk.say(f"Note on {row.path}: {row.detail}")
             if show and csv is None:
                 print(_line(row))
             elif talk.progress is not None and sum(counts.values()) % 500 == 0:
@@ -132,10 +134,12 @@ def _collect(
 
 def _line(row: Prediction) -> str:
     """One answer for a terminal."""
+    # A file name may hold line feeds or a terminal's control codes; this is one line a row.
+    path = "".join(c if c.isprintable() else repr(c)[1:-1] for c in row.path)
     if row.status != "ok":
-        return f"{row.path}\trejected\t{row.reason}"
+        return f"{path}\trejected\t{row.reason}"
     others = sorted(row.scores.items(), key=lambda item: -item[1])[1]
-    return f"{row.path}\t{row.label}\t{row.confidence:.3f}\t(next: {others[0]} {others[1]:.3f})"
+    return f"{path}\t{row.label}\t{row.confidence:.3f}\t(next: {others[0]} {others[1]:.3f})"
 
 
 def _write_picture(path: Path, rows: list[Prediction]) -> None:

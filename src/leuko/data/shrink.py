@@ -9,9 +9,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from leuko.artifacts import atomic_write_bytes, prepare_folder
+from leuko.artifacts import atomic_write_bytes, atomic_write_text, prepare_folder
 from leuko.errors import ImageError, OutputError
-from leuko.imaging import encode_jpeg, read_image
+from leuko.imaging import IMAGE_SUFFIXES, encode_jpeg, read_image
 from leuko.manifest import find_splits, read_folder
 from leuko.parallel import Progress, bounded_map, worker_count
 
@@ -31,7 +31,8 @@ def shrink_dataset(
     """Write every image with its longer side at most `size`, as JPEG.
 
     Shrinking averages over areas. Files that are there already are kept, so an interrupted call
-    is finished by the same call. File names keep their stem, and so their slide.
+    is finished by the same call. File names keep their stem, and so their slide; of two that
+    would become one, the later one keeps its old suffix too, as in ``cell.png.jpg``.
 
     Parameters
     ----------
@@ -58,18 +59,35 @@ def shrink_dataset(
     Raises
     ------
     OutputError
-        When `out` lies inside `dataset`, or something cannot be written.
+        When `out` lies inside `dataset`, holds a copy made with other settings, or something
+        cannot be written.
     """
     source, target = Path(dataset).expanduser().resolve(), Path(out).expanduser().resolve()
     if target == source or source in target.parents:
         raise OutputError(f"{target} lies inside {source}; choose a folder outside it.")
     work: list[tuple[Path, Path]] = []
+    taken: set[str] = set()
     for folder in find_splits(source).values():
         manifest = read_folder(folder, ignore=ignore)
         for sample, file in zip(manifest.samples, manifest.files(), strict=True):
-            place = target / folder.resolve().relative_to(source) / sample.path
-            work.append((file, place.with_suffix(".jpg")))
+            place = target / folder.relative_to(source) / sample.path
+            if place.suffix.lower() in IMAGE_SUFFIXES:
+                name = place.with_suffix(".jpg").name
+            else:
+                name = f"{place.name}.jpg"
+            if str(place.with_name(name)).casefold() in taken:
+                name = f"{place.name}.jpg"
+            place = place.with_name(name)
+            taken.add(str(place).casefold())
+            work.append((file, place))
     prepare_folder(target)
+    settings, made = f"size {size}, quality {quality}\n", target / ".leuko-shrink"
+    if made.is_file() and made.read_text(encoding="utf-8") != settings:
+        raise OutputError(
+            f"{target} holds a copy made with {made.read_text(encoding='utf-8').strip()}. Choose "
+            "another folder, or the same settings."
+        )
+    atomic_write_text(made, settings)
 
     def shrink(job: tuple[Path, Path]) -> tuple[str, ImageError | None]:
         file, place = job

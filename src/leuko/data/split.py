@@ -68,8 +68,6 @@ def split_by_slide(
     total = counts.sum(axis=0)
     present = total > 0
     wanted = total * fraction
-    # A class whose images all share one slide cannot stand on both sides; it trains.
-    spread = (counts > 0).sum(axis=0)
     if len(names) < 2:
         raise DataError(
             f"All {len(manifest)} images belong to one slide, so none can be kept for validation. "
@@ -103,7 +101,7 @@ def split_by_slide(
         sorted(index for name in names if name not in chosen for index in groups[name]),
         dtype=np.int64,
     )
-    if len(validates) == 0 or len(trains) == 0 or (spread[present] == 0).any():
+    if len(validates) == 0 or len(trains) == 0:
         raise DataError(
             f"{manifest.root} has too few slides to keep some for validation: {len(names)} "
             "groups of slides. Give a CSV with a slide column, or images of other slides."
@@ -132,7 +130,14 @@ def split_at_random(
     -------
     train, validation : (n,) int64
         Sorted positions in `manifest.samples`.
+
+    Raises
+    ------
+    DataError
+        When there are not two images.
     """
+    if len(manifest) < 2:
+        raise DataError(f"{manifest.root} has {len(manifest)} images; a split needs two at least.")
     order = np.random.default_rng(seed).permutation(len(manifest))
     held = max(1, int(len(manifest) * fraction))
     return np.sort(order[held:]), np.sort(order[:held])
@@ -154,13 +159,18 @@ def _groups(
         low, high = sorted((find(first), find(second)))
         parent[high] = low
 
+    # Without the suffix: copies are JPEG files, whatever their originals are.
+    parts = [original_of(Path(sample.path).stem) for sample in samples]
+    images = [f"image:{s.label}/{name}" for s, (_, name) in zip(samples, parts, strict=True)]
+    copied = {image for image, (copy, _) in zip(images, parts, strict=True) if copy is not None}
     slides = []
     same: dict[str, str] = {}
-    for sample in samples:
-        original = original_of(Path(sample.path).name)[1]
-        slide = f"slide:{sample.slide}" if sample.slide else f"image:{sample.label}/{original}"
+    for sample, image in zip(samples, images, strict=True):
+        slide = f"slide:{sample.slide}" if sample.slide else image
         slides.append(slide)
         parent.setdefault(slide, slide)
+        if image in copied:
+            join(parent.setdefault(image, image), slide)
         if sample.sha256:
             join(same.setdefault(sample.sha256, slide), slide)
     for first, second in same_cell:

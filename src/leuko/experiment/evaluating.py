@@ -95,7 +95,7 @@ def open_labelled(source: str | os.PathLike[str], *, ignore: tuple[str, ...] = (
     Manifest
         Paths of a folder's rows are relative to the folder.
     """
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     if path.suffix.lower() == ".csv" and not path.is_dir():
         return read_csv(path)
     return read_folder(path, ignore=ignore)

@@ -19,7 +19,7 @@ from leuko.errors import BundleError, ImageError
 from leuko.imaging import PreprocessSpec, check_size, decode_image
 from leuko.parallel import bounded_map, worker_count
 from leuko.prediction import DECIMALS, Prediction, PredictionTable
-from leuko.runtime.graph import refuse_external_data
+from leuko.runtime.graph import check_tensors
 from leuko.runtime.sources import Source, file_source
 from leuko.taxonomy import CLASSES
 
@@ -303,7 +303,9 @@ def zoo_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.zip"))}
 
 
-def load(model: str | os.PathLike[str] = "default", *, threads: int | None = None) -> OnnxClassifier:
+def load(
+    model: str | os.PathLike[str] = "default", *, threads: int | None = None
+) -> OnnxClassifier:
     """Open a classifier.
 
     Parameters
@@ -340,9 +342,9 @@ def load(model: str | os.PathLike[str] = "default", *, threads: int | None = Non
 
 def _open_session(onnx: bytes, spec: PreprocessSpec, threads: int) -> Any:
     """Load a graph from bytes and check that it is a five-class image classifier."""
-    import onnxruntime  # noqa: PLC0415
+    import onnxruntime
 
-    refuse_external_data(onnx)
+    check_tensors(onnx)
     options = onnxruntime.SessionOptions()
     # Otherwise bytes that look like ONNX Runtime's own format would be read as that.
     options.add_session_config_entry("session.load_model_format", "ONNX")

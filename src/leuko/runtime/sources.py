@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import glob
 import os
+import struct
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final, TextIO
 
 from leuko.errors import DataError, ImageError
@@ -65,64 +66,88 @@ def expand(arguments: Iterable[str], *, stdin: TextIO | None = None) -> Iterator
     stdin : text file, optional
         Read for ``-``; the process's own by default.
 
-    Yields
-    ------
-    Source
-        Nothing is decoded yet.
+    Returns
+    -------
+    iterator of Source
+        Nothing is read yet.
 
     Raises
     ------
     DataError
-        When an argument matches nothing, or an archive or a list cannot be read.
+        At once when an argument does not exist; when its turn comes, if it holds no image, or
+        an archive or a list cannot be read.
     """
+    chosen = list(arguments)
+    for argument in chosen:
+        # Said before the first image is read, not after an hour.
+        known = argument == "-" or os.path.lexists(os.path.expanduser(argument))
+        if not known and not glob.has_magic(argument):
+            raise DataError(f"{argument} does not exist.")
+    return _expand(chosen, sys.stdin if stdin is None else stdin)
+
+
+def _expand(arguments: list[str], stdin: TextIO) -> Iterator[Source]:
+    """Go through the arguments one by one."""
     for argument in arguments:
-        path = Path(argument).expanduser()
+        path = Path(os.path.expanduser(argument))
         if argument == "-":
-            lines = stdin if stdin is not None else sys.stdin
-            yield from (file_source(line.strip()) for line in lines if line.strip())
-        elif path.is_dir():
+            names = [line.strip() for line in stdin]
+            if not any(names):
+                raise DataError("Standard input lists no images.")
+            yield from (file_source(name) for name in names if name)
+        elif os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises on a name too long
             yield from _folder(path)
-        elif path.exists() or path.is_symlink():
+        elif os.path.lexists(path):
             if path.suffix.lower() == ".zip":
                 yield from _archive(path)
             elif path.suffix.lower() == ".txt":
                 yield from _list(path)
             else:
-                yield file_source(argument)
-        elif glob.has_magic(argument):
-            matches = sorted(glob.glob(os.path.expanduser(argument), recursive=True))  # noqa: PTH207
-            if not matches:
-                raise DataError(f"Nothing matches {argument}.")
-            yield from (file_source(match) for match in matches if not Path(match).is_dir())
+                yield Source(argument, partial(read_bytes, path))
         else:
-            raise DataError(f"{argument} does not exist.")
+            matches = sorted(glob.glob(os.path.expanduser(argument), recursive=True))  # noqa: PTH207
+            files = [match for match in matches if not Path(match).is_dir()]
+            if not files:
+                folders = " but folders; give the folder itself" if matches else ""
+                raise DataError(f"Nothing matches {argument}{folders}.")
+            yield from (file_source(match) for match in files)
 
 
 def _folder(folder: Path) -> Iterator[Source]:
-    """Images below a folder; links are followed once."""
+    """Images below a folder; links are followed once, and what cannot be followed is listed."""
     found = False
     visited: set[tuple[int, int]] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        status = os.stat(place)  # noqa: PTH116
+    faults: list[OSError] = []
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=faults.append):
+        status = os.stat(place)
         if (status.st_dev, status.st_ino) in visited:
             folders.clear()
+            yield _refused(place, "it is a link to a folder already read")
             continue
         visited.add((status.st_dev, status.st_ino))
-        folders.sort()
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES):
                 found = True
                 yield file_source(Path(place, name))
+    for fault in faults:
+        found = found or fault.filename != os.fspath(folder)
+        yield _refused(str(fault.filename), fault.strerror or str(fault))
     if not found:
         raise DataError(
             f"{folder} has no images in it; expected files ending in {', '.join(IMAGE_SUFFIXES)}."
         )
 
 
+def _refused(place: str, why: str) -> Source:
+    """List something that is no image, with the reason."""
+    return Source(place, partial(_refuse, "unreadable", f"{place} cannot be read: {why}."))
+
+
 def _list(path: Path) -> Iterator[Source]:
     """Paths in a text file, relative to the file's folder."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read as a list of paths: {error}.") from error
     names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
@@ -134,37 +159,39 @@ def _list(path: Path) -> Iterator[Source]:
 def _archive(path: Path) -> Iterator[Source]:
     """Images in a zip, read from memory: nothing is unpacked to disk, so nothing can escape."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = [
-                entry
-                for entry in archive.infolist()
-                if not entry.is_dir() and entry.filename.lower().endswith(IMAGE_SUFFIXES)
-                and not Path(entry.filename).name.startswith(".")
-                and not entry.filename.startswith("__MACOSX/")
-            ]  # fmt: skip
-            if len(entries) > _MAX_MEMBERS:
-                raise DataError(f"{path} holds more than {_MAX_MEMBERS} images.")
-            if not entries:
-                raise DataError(f"{path} has no images in it.")
-            for entry in sorted(entries, key=lambda entry: entry.filename):
-                data = _member(archive, entry)
-                yield Source(f"{path}/{entry.filename}", data)
-    except (OSError, zipfile.BadZipFile) as error:
+        # Left open for the threads that read its members; closed when the last one is forgotten.
+        archive = zipfile.ZipFile(path)
+        members = archive.infolist()
+    except (OSError, ValueError, NotImplementedError, struct.error, zipfile.BadZipFile) as error:
         raise DataError(f"{path} cannot be read as a zip archive: {error}.") from error
+    entries = [
+        entry
+        for entry in members
+        if not entry.is_dir()
+        and entry.filename.lower().endswith(IMAGE_SUFFIXES)
+        and not PurePosixPath(entry.filename).name.startswith(".")
+        and not entry.filename.startswith("__MACOSX/")
+    ]
+    if len(entries) > _MAX_MEMBERS:
+        raise DataError(f"{path} holds more than {_MAX_MEMBERS} images.")
+    if not entries:
+        raise DataError(f"{path} has no images in it.")
+    for entry in sorted(entries, key=lambda entry: entry.filename):
+        yield Source(f"{path}/{entry.filename}", partial(_member, archive, entry))
 
 
-def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Callable[[], bytes]:
-    """Read one member now, in order; damage is told when it is its turn."""
+def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """Read one member when it is its turn."""
     ratio = entry.file_size / max(1, entry.compress_size)
     if entry.file_size > MAX_FILE_BYTES or ratio > _MAX_RATIO:
-        return partial(_refuse, "too-large", f"It unpacks to {entry.file_size} bytes.")
+        raise ImageError("too-large", f"It unpacks to {entry.file_size} bytes.")
     try:
-        data = archive.read(entry)
+        return archive.read(entry)
     except Exception as error:  # zipfile and zlib raise many kinds on a damaged member
-        return partial(_refuse, "unreadable", f"The archive's member is damaged: {error}.")
-    return lambda: data
+        why = str(error) or type(error).__name__
+        raise ImageError("unreadable", f"The archive's member is damaged: {why}.") from error
 
 
 def _refuse(reason: str, detail: str) -> bytes:
-    """Raise what was found when the archive was read."""
+    """Raise what was found when the folder was walked."""
     raise ImageError(reason, detail)

@@ -261,7 +261,7 @@ def _load_h5(backbone: keras.Model, path: Path) -> None:
 def _load_npz(backbone: keras.Model, path: Path) -> None:
     """Read Leuko's own float16 arrays, in the order of the backbone's weights."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             values = [arrays[f"w{number:03d}"] for number in range(len(arrays.files))]
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise TrainingError(f"{path} does not hold a MobileNetV2 backbone: {error}.") from error

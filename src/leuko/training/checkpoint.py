@@ -17,14 +17,32 @@ from typing import Any, Final
 import keras
 import numpy as np
 
-from leuko.artifacts import atomic_folder, check_schema, digest_bytes, restore_folder, schema
+from leuko.artifacts import (
+    atomic_folder,
+    atomic_write,
+    check_schema,
+    digest_bytes,
+    restore_folder,
+    schema,
+)
 from leuko.errors import TrainingError
 from leuko.parallel import Progress
 
-__all__ = ["Checkpoint", "Finite", "History", "all_variables", "load_state", "restore_variables"]
+__all__ = [
+    "Checkpoint",
+    "Guard",
+    "History",
+    "all_variables",
+    "ensure_room",
+    "load_state",
+    "restore_variables",
+]
 
 History = list[dict[str, float]]
 """One row an epoch: epoch, then whatever Keras logs."""
+
+_PER_ARRAY: Final = 4096
+"""Bytes that an HDF5 file spends on an array besides its numbers, at most."""
 
 _COUNTERS: Final[dict[type, tuple[str, ...]]] = {
     keras.callbacks.EarlyStopping: ("wait", "stopped_epoch", "best", "best_epoch"),
@@ -33,17 +51,23 @@ _COUNTERS: Final[dict[type, tuple[str, ...]]] = {
 }
 
 
-class Finite(keras.callbacks.Callback):  # type: ignore[misc]
-    """Stops on a loss or a weight that is no number, before anything is saved.
+class Guard(keras.callbacks.Callback):  # type: ignore[misc]
+    """Stops on a loss or a weight that is no number, and on a full disk, before anything is saved.
 
     It must come before every callback that saves.
+
+    Parameters
+    ----------
+    fresh : Path
+        Where Keras's ModelCheckpoint is going to write.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, fresh: Path) -> None:
         super().__init__()
+        self._fresh = fresh
         self._epoch = 0
 
-    def on_epoch_begin(self, epoch: int, _logs: dict[str, float] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         """Remember the epoch for the message."""
         self._epoch = epoch
 
@@ -52,7 +76,7 @@ class Finite(keras.callbacks.Callback):  # type: ignore[misc]
         self._look(logs, f"epoch {self._epoch + 1}, batch {batch + 1}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Look at the losses and at every variable."""
+        """Look at the losses, at every variable and at the disk."""
         self._look(logs, f"epoch {epoch + 1}")
         for variable in all_variables(self.model):
             value = np.asarray(variable)
@@ -61,6 +85,7 @@ class Finite(keras.callbacks.Callback):  # type: ignore[misc]
                     f"The weights {variable.path!r} are no longer finite after epoch {epoch + 1}; "
                     "they were not saved. Lower train.rate and start again in another folder."
                 )
+        ensure_room(self._fresh, self.model)
 
     def _look(self, logs: dict[str, float] | None, where: str) -> None:
         for name, value in (logs or {}).items():
@@ -119,7 +144,7 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         self._epoch = 0
         self.history: History = list(state["history"]) if state else []
 
-    def on_train_begin(self, _logs: dict[str, float] | None = None) -> None:
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         """Put the other callbacks' counters back, which they reset when a fit begins."""
         if self._state is None:
             return
@@ -127,11 +152,11 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             for name, value in saved.items():
                 setattr(callback, name, value)
 
-    def on_epoch_begin(self, epoch: int, _logs: dict[str, float] | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         """Remember the epoch for the progress."""
         self._epoch = epoch
 
-    def on_train_batch_end(self, batch: int, _logs: dict[str, float] | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         """Tell how far the run is."""
         if self._progress is not None:
             done = self._epoch * self._steps + batch + 1
@@ -162,6 +187,29 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
         with atomic_folder(self._folder) as folder:
             (folder / "variables.npz").write_bytes(data)
             (folder / "state.json").write_text(json.dumps(state))
+
+
+def ensure_room(path: Path, model: keras.Model) -> None:
+    """Write as much as a model needs, and delete it: a disk that fills up crashes HDF5.
+
+    Parameters
+    ----------
+    path : Path
+        Where the model is to be written; nothing must be there yet.
+    model : keras.Model
+        Built.
+
+    Raises
+    ------
+    OutputError
+        When there is no room.
+    """
+    arrays = [np.asarray(variable) for variable in all_variables(model)]
+    size = 2**18 + sum(value.nbytes + _PER_ARRAY for value in arrays)
+    with atomic_write(path) as file:
+        for start in range(0, size, 2**20):
+            file.write(bytes(min(2**20, size - start)))
+    path.unlink()
 
 
 def load_state(folder: Path, identity: dict[str, str]) -> dict[str, Any] | None:
@@ -234,17 +282,19 @@ def all_variables(model: keras.Model) -> list[Any]:
     Parameters
     ----------
     model : keras.Model
-        Compiled.
+        Built.
 
     Returns
     -------
     list
-        Weights, statistics, dropout's generators, then the optimizer's.
+        Weights, statistics, dropout's generators, then the optimizer's if it is compiled.
     """
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
     metrics = {id(v) for v in model.metrics_variables}
     own = [v for v in model.variables if id(v) not in metrics]
+    if model.optimizer is None:
+        return own
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
     seen = {id(v) for v in own}
     return own + [v for v in model.optimizer.variables if id(v) not in seen]
 

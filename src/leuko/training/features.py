@@ -144,7 +144,7 @@ def _read_shard(path: Path, rows: int, width: int) -> npt.NDArray[np.float32] | 
     """Open a finished shard; None when it is missing or not what it should be."""
     try:
         # An .npz has a checksum for what is in it, which np.load compares.
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             values: npt.NDArray[np.float32] = arrays["features"]
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
         return None

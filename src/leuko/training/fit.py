@@ -19,7 +19,7 @@ from leuko.recipe import Recipe
 from leuko.training.architectures import compile_model
 from leuko.training.checkpoint import (
     Checkpoint,
-    Finite,
+    Guard,
     History,
     load_state,
     restore_variables,
@@ -163,7 +163,7 @@ def fit_model(
                     validation_data=held,
                     epochs=settings.epochs,
                     initial_epoch=start,
-                    callbacks=[Finite(), *callbacks, checkpoint, *extra],
+                    callbacks=[Guard(fresh), *callbacks, checkpoint, *extra],
                     shuffle=False,
                     verbose=0,
                 )

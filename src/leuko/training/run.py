@@ -42,7 +42,7 @@ from leuko.recipe import Recipe
 from leuko.runtime.classifier import OnnxClassifier, make_goldens
 from leuko.taxonomy import CLASSES
 from leuko.training.architectures import build_model
-from leuko.training.checkpoint import History
+from leuko.training.checkpoint import History, ensure_room
 from leuko.training.export import check_parity, export_onnx
 from leuko.training.features import backbone_features, head_of
 from leuko.training.fit import ArrayBatches, best_epoch, fit_model
@@ -601,31 +601,48 @@ def _write_curves(path: Path, history: History) -> None:
 def _write_keras(path: Path, model: keras.Model) -> None:
     """Write a .keras file whose bytes depend on the model alone: no dates."""
     memory = io.BytesIO()
-    with _raw(path) as raw:
+    with _raw(path, model) as raw:
         model.save(raw)
         with zipfile.ZipFile(raw) as old, zipfile.ZipFile(memory, "w") as new:
             for name in sorted(old.namelist()):
                 data = old.read(name)
                 if name == "metadata.json":
                     data = json.dumps({"keras_version": json.loads(data)["keras_version"]}).encode()
+                elif name == "config.json":
+                    data = json.dumps(_renumbered(json.loads(data), {})).encode()
                 entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 new.writestr(entry, data)
     atomic_write_bytes(path, memory.getvalue())
 
 
+def _renumbered(config: Any, known: dict[Any, int]) -> Any:
+    """Count what a Keras configuration shares; Keras calls it by addresses in memory."""
+    if isinstance(config, dict):
+        return {
+            key: known.setdefault(value, len(known) + 1)
+            if key == "shared_object_id"
+            else _renumbered(value, known)
+            for key, value in config.items()
+        }
+    if isinstance(config, list):
+        return [_renumbered(value, known) for value in config]
+    return config
+
+
 def _write_h5(path: Path, model: keras.Model) -> None:
     """Write the older HDF5 format for other people's tools."""
-    with _raw(path) as raw:
+    with _raw(path, model) as raw:
         model.save(raw)
         data = raw.read_bytes()
     atomic_write_bytes(path, data)
 
 
 @contextlib.contextmanager
-def _raw(path: Path) -> Iterator[Path]:
+def _raw(path: Path, model: keras.Model) -> Iterator[Path]:
     """Give Keras, which wants a path, a file that nobody sees half-written."""
     raw = path.with_name(f"{artifacts.TEMPORARY_PREFIX}{path.name}")
+    ensure_room(raw, model)
     try:
         yield raw
     except OSError as error:

@@ -1,0 +1,70 @@
+"""What every test may ask for: the tiny model, and the command line run inside this process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from leuko.bundle import ModelBundle
+from leuko.runtime.classifier import OnnxClassifier
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle() -> ModelBundle:
+    """See `tiny.make_bundle`."""
+    pytest.importorskip("onnx", reason="needs the extra 'train'")
+    from tiny import make_bundle
+
+    return make_bundle()
+
+
+@pytest.fixture(scope="session")
+def tiny_classifier(tiny_bundle: ModelBundle) -> OnnxClassifier:
+    """The tiny model, opened."""
+    return OnnxClassifier(tiny_bundle, threads=2)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model as a zip; leave it as it is."""
+    path = tmp_path_factory.mktemp("model") / "tiny.zip"
+    tiny_bundle.save(path)
+    return path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command said and how it ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def leuko(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Outcome]]:
+    """Run `leuko ARGUMENTS` through its real entry point, in this process."""
+    from leuko.cli.main import main
+
+    for name in ("LEUKO_SEED", "LEUKO_WORKERS", "LEUKO_LOG_FILE", "LEUKO_MODEL", "LEUKO_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["leuko", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main()
+        out, err = capsys.readouterr()
+        code = stop.value.code
+        assert "Traceback" not in err
+        return Outcome(code if isinstance(code, int) else int(code is not None), out, err)
+
+    yield run

@@ -1,0 +1,101 @@
+"""A smaller copy: the same names, fewer pixels, nothing lost."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import write_dataset, write_picture
+
+from leuko.data.shrink import shrink_dataset
+from leuko.errors import DataError, OutputError
+from leuko.imaging import encode_jpeg, read_image
+from leuko.manifest import read_folder, read_split
+
+
+def test_a_data_set_is_shrunk(tmp_path: Path) -> None:
+    for split in ("Train", "Test"):
+        write_dataset(tmp_path / "set" / split, each=2, suffix=".png")
+    large = np.full((60, 90, 3), (10, 200, 90), np.uint8)
+    (tmp_path / "set" / "Train" / "Monocyte" / "95-1-1-1_7_1.jpg").write_bytes(encode_jpeg(large))
+    told: list[tuple[str, int, int]] = []
+    counts = shrink_dataset(
+        tmp_path / "set", tmp_path / "small", size=30, progress=lambda *now: told.append(now)
+    )
+    assert (counts["written"], counts["kept"], counts["rejected"]) == (21, 0, [])
+    assert told[-1] == ("shrinking", 21, 21)
+    small = read_image(tmp_path / "small" / "Train" / "Monocyte" / "95-1-1-1_7_1.jpg")
+    assert small.pixels.shape == (20, 30, 3)
+    np.testing.assert_allclose(small.pixels.mean(axis=(0, 1)), (10, 200, 90), atol=3)
+    for split in ("train", "test"):
+        before, after = read_split(tmp_path / "set", split), read_split(tmp_path / "small", split)
+        assert after.slides == before.slides
+        assert after.labels.tolist() == before.labels.tolist()
+
+
+def test_small_pictures_are_not_enlarged(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "set", each=1)
+    shrink_dataset(tmp_path / "set", tmp_path / "small", size=288)
+    assert read_image(read_folder(tmp_path / "small").files()[0]).pixels.shape == (32, 40, 3)
+
+
+def test_an_interrupted_copy_is_finished_with_the_same_bytes(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "set", each=2)
+    shrink_dataset(tmp_path / "set", tmp_path / "a", size=20)
+    shrink_dataset(tmp_path / "set", tmp_path / "b", size=20)
+    gone = read_folder(tmp_path / "b").files()[3]
+    gone.unlink()
+    counts = shrink_dataset(tmp_path / "set", tmp_path / "b", size=20)
+    assert (counts["written"], counts["kept"]) == (1, 9)
+    assert read_folder(tmp_path / "a").digest == read_folder(tmp_path / "b").digest
+
+
+def test_other_settings_do_not_mix_with_an_older_copy(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "set", each=1)
+    shrink_dataset(tmp_path / "set", tmp_path / "small", size=20)
+    with pytest.raises(OutputError, match="made with size 20, quality 85"):
+        shrink_dataset(tmp_path / "set", tmp_path / "small", size=24)
+
+
+def test_two_files_of_one_stem_both_arrive(tmp_path: Path) -> None:
+    folder = tmp_path / "set" / "Basophil"
+    write_picture(folder / "95-1-1-1_1_1.jpg", "Basophil", seed=1)
+    write_picture(folder / "95-1-1-1_1_1.png", "Neutrophil", seed=2)
+    (folder / "95-1-1-1_1_2.v2").write_bytes((folder / "95-1-1-1_1_1.png").read_bytes())
+    counts = shrink_dataset(tmp_path / "set", tmp_path / "small", size=20)
+    assert counts["written"] == 3
+    names = [Path(s.path).name for s in read_folder(tmp_path / "small").samples]
+    assert names == ["95-1-1-1_1_1.jpg", "95-1-1-1_1_1.png.jpg", "95-1-1-1_1_2.v2.jpg"]
+
+
+def test_bad_files_are_listed(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "set", each=1)
+    (tmp_path / "set" / "Basophil" / "notes.txt").write_text("hello")
+    counts = shrink_dataset(tmp_path / "set", tmp_path / "small")
+    assert counts["written"] == 5
+    assert [(Path(r["path"]).name, r["reason"]) for r in counts["rejected"]] == [
+        ("notes.txt", "not-an-image")
+    ]
+
+
+def test_a_split_may_be_a_link(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "elsewhere", each=1)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "Train").symlink_to(tmp_path / "elsewhere")
+    assert shrink_dataset(tmp_path / "set", tmp_path / "small")["written"] == 5
+    assert len(read_folder(tmp_path / "small" / "Train")) == 5
+
+
+def test_where_a_copy_may_not_go(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "set", each=1)
+    for out in (root, root / "small"):
+        with pytest.raises(OutputError, match="choose a folder outside it"):
+            shrink_dataset(root, out)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="a file stands where a folder is needed"):
+        shrink_dataset(root, tmp_path / "file")
+    with pytest.raises(DataError, match="does not exist"):
+        shrink_dataset(tmp_path / "nothing", tmp_path / "small")
+    assert sorted(os.listdir(root)) == sorted(p.name for p in root.iterdir() if p.is_dir())

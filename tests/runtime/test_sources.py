@@ -1,0 +1,247 @@
+"""What a user points at: every image once, in order, and nothing passed over in silence."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+from tiny import open_to_all, paint, unprivileged, write_picture
+
+from leuko.errors import DataError, ImageError
+from leuko.imaging import encode_png
+from leuko.runtime.sources import Source, expand, file_source
+
+PICTURE = encode_png(paint("Monocyte"))
+
+
+def names(*arguments: object, stdin: str = "") -> list[str]:
+    return [source.name for source in expand(map(str, arguments), stdin=io.StringIO(stdin))]
+
+
+def fault_of(source: Source) -> tuple[str, str]:
+    with pytest.raises(ImageError) as caught:
+        source.read()
+    return caught.value.reason, caught.value.detail
+
+
+def pictures(folder: Path, *paths: str) -> list[str]:
+    return [str(write_picture(folder / path, "Monocyte")) for path in paths]
+
+
+def test_files_keep_the_users_order_and_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures(tmp_path, "b.png", "a.jpg", "noname", "~x.jpg")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["b.png", "./a.jpg", "noname", "~x.jpg", "b.png"]
+    sources = list(expand(arguments))
+    assert [source.name for source in sources] == arguments
+    assert all(source.read() for source in sources)
+
+
+def test_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures(tmp_path, "a.png", "cells/b.png")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    sources = list(expand(["~/a.png", "~/cells"]))
+    assert [len(source.read()) > 0 for source in sources] == [True, True]
+    assert sources[0].name == "~/a.png"
+
+
+def test_folders_are_read_to_the_bottom_and_sorted(tmp_path: Path) -> None:
+    paths = ["b.png", "a.JPG", "sub/c.tiff", "sub/deep/d.webp", "other/e.bmp"]
+    pictures(tmp_path, *paths)
+    pictures(tmp_path, ".hidden.png", ".cache/x.png", "notes.txt", "sub/README")
+    received = [str(Path(name).relative_to(tmp_path)) for name in names(tmp_path)]
+    assert received == ["a.JPG", "b.png", "other/e.bmp", "sub/c.tiff", "sub/deep/d.webp"]
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"has no images in it; expected files ending in \.jpg"):
+        names(tmp_path)
+
+
+def test_links_are_followed_and_loops_and_dangling_ones_are_listed(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    pictures(folder, "a.png")
+    pictures(tmp_path, "elsewhere/b.png")
+    (folder / "more").symlink_to(tmp_path / "elsewhere")
+    (folder / "round").symlink_to(folder)
+    (folder / "gone.png").symlink_to(tmp_path / "gone.png")
+    (folder / "self.png").symlink_to(folder / "self.png")
+    os.mkfifo(folder / "pipe.png")
+    sources = {Path(s.name).name: s for s in expand([str(folder)])}
+    assert sorted(sources) == ["a.png", "b.png", "gone.png", "pipe.png", "round", "self.png"]
+    for name in ("gone.png", "pipe.png", "round", "self.png"):
+        assert fault_of(sources[name])[0] == "unreadable", name
+    assert "link to a folder already read" in fault_of(sources["round"])[1]
+    assert sources["b.png"].read()
+
+
+def test_a_dangling_link_as_an_argument_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    (source,) = expand([str(tmp_path / "gone.png")])
+    assert fault_of(source)[0] == "unreadable"
+
+
+def test_a_folder_without_permission_is_listed(tmp_path: Path) -> None:
+    open_to_all(tmp_path)
+    folder = tmp_path / "set"
+    pictures(folder, "a.png", "closed/b.png")
+    folder.chmod(0o755)
+    (folder / "closed").chmod(0)
+    with unprivileged():
+        sources = {Path(source.name).name: source for source in expand([str(folder)])}
+        assert sorted(sources) == ["a.png", "closed"]
+        assert fault_of(sources["closed"]) == (
+            "unreadable",
+            f"{folder / 'closed'} cannot be read: Permission denied.",
+        )
+    (folder / "closed").chmod(0o755)
+
+
+def test_globs(tmp_path: Path) -> None:
+    wanted = pictures(tmp_path, "a1.png", "a2.png", "sub/a3.png")
+    pictures(tmp_path, "b.png", "[x].png")
+    assert names(tmp_path / "a*.png") == wanted[:2]
+    assert names(tmp_path / "**" / "a*.png") == wanted
+    assert names(tmp_path / "[x].png") == [str(tmp_path / "[x].png")]  # a name, not a pattern
+    with pytest.raises(DataError, match="Nothing matches"):
+        names(tmp_path / "c*.png")
+    with pytest.raises(DataError, match="Nothing matches .* but folders; give the folder itself"):
+        names(tmp_path / "su*")
+
+
+def test_what_does_not_exist_is_said_before_anything_is_read(tmp_path: Path) -> None:
+    first = pictures(tmp_path, "a.png")
+    for missing in ("missing.png", "x" * 300, ""):
+        with pytest.raises(DataError, match="does not exist"):
+            expand([*first, missing])
+
+
+# Lists
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_list_is_relative_to_itself(encoding: str, tmp_path: Path) -> None:
+    absolute = pictures(tmp_path, "far/ä.png")
+    pictures(tmp_path, "lists/a.png", "lists/b c.png")
+    text = f"a.png\r\n\n# a remark\n  b c.png \n{absolute[0]}\nmissing.png\n"
+    (tmp_path / "lists" / "l.txt").write_text(text, encoding=encoding)
+    sources = list(expand([str(tmp_path / "lists" / "l.txt")]))
+    assert [Path(source.name).name for source in sources] == ["a.png", "b c.png", "ä.png", "missing.png"]
+    assert all(source.read() for source in sources[:3])
+    assert fault_of(sources[3])[0] == "unreadable"
+
+
+@pytest.mark.parametrize("data", [b"", b"\n# only a remark\n", b"\xff\xfe\x00"])
+def test_a_list_of_nothing(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "l.txt").write_bytes(data)
+    with pytest.raises(DataError, match="lists no images|cannot be read as a list"):
+        names(tmp_path / "l.txt")
+
+
+def test_standard_input(tmp_path: Path) -> None:
+    paths = pictures(tmp_path, "a.png", "b.png")
+    assert names("-", stdin=f"{paths[1]}\n\n {paths[0]} \n") == paths[::-1]
+    with pytest.raises(DataError, match="Standard input lists no images"):
+        names("-", stdin="\n")
+
+
+# Archives
+
+
+def write_zip(path: Path, members: dict[str, bytes], kind: int = zipfile.ZIP_DEFLATED) -> Path:
+    with zipfile.ZipFile(path, "w", kind) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return path
+
+
+def test_an_archive(tmp_path: Path) -> None:
+    path = write_zip(
+        tmp_path / "cells.ZIP",
+        {
+            "b/2.png": PICTURE,
+            "a.png": PICTURE,
+            "__MACOSX/a.png": b"junk",
+            "b/._2.png": b"junk",
+            "readme.txt": b"hello",
+            "b/": b"",
+        },
+    )
+    sources = list(expand([str(path)]))
+    assert [source.name for source in sources] == [f"{path}/a.png", f"{path}/b/2.png"]
+    assert [source.read() for source in sources] == [PICTURE, PICTURE]
+
+
+def test_names_that_would_escape_are_only_labels(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    path = write_zip(folder / "z.zip", {"../../evil.png": PICTURE, "/etc/evil.png": PICTURE})
+    assert [source.read() for source in expand([str(path)])] == [PICTURE, PICTURE]
+    assert [place.name for place in tmp_path.rglob("*")] == ["in", "z.zip"]
+
+
+def test_a_bomb_is_refused_and_the_rest_goes_on(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "z.zip", {"bomb.png": bytes(30_000_000), "cell.png": PICTURE})
+    assert path.stat().st_size < 100_000
+    bomb, cell = expand([str(path)])
+    assert fault_of(bomb) == ("too-large", "It unpacks to 30000000 bytes.")
+    assert cell.read() == PICTURE
+
+
+def test_a_damaged_member_is_refused_and_the_rest_goes_on(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "z.zip", {"a.png": PICTURE, "b.png": PICTURE})
+    data = bytearray(path.read_bytes())
+    data[120:200] = bytes(80)  # within the first member
+    path.write_bytes(data)
+    damaged, whole = expand([str(path)])
+    assert fault_of(damaged)[0] == "unreadable"
+    assert "member is damaged" in fault_of(damaged)[1]
+    assert whole.read() == PICTURE
+
+
+def test_a_locked_member(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "z.zip", {"a.png": PICTURE}, zipfile.ZIP_STORED)
+    data = bytearray(path.read_bytes())
+    for magic, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        struct.pack_into("<H", data, data.index(magic) + offset, 1)  # "encrypted"
+    path.write_bytes(data)
+    (locked,) = expand([str(path)])
+    assert fault_of(locked)[0] == "unreadable"
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"hello", b"PK\x05\x06" + bytes(17)])
+def test_what_is_no_archive(data: bytes, tmp_path: Path) -> None:
+    (tmp_path / "z.zip").write_bytes(data)
+    with pytest.raises(DataError, match="cannot be read as a zip archive"):
+        names(tmp_path / "z.zip")
+
+
+def test_an_archive_without_images(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="has no images in it"):
+        names(write_zip(tmp_path / "z.zip", {"a.txt": b"x"}))
+
+
+def test_a_cut_archive_is_one_sentence(tmp_path: Path) -> None:
+    data = write_zip(tmp_path / "z.zip", {f"{n}.png": PICTURE for n in range(5)}).read_bytes()
+    for length in range(0, len(data), 97):
+        (tmp_path / "z.zip").write_bytes(data[:length])
+        with pytest.raises(DataError):
+            names(tmp_path / "z.zip")
+
+
+def test_members_are_read_when_it_is_their_turn(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "z.zip", {f"{n:02}.png": PICTURE for n in range(50)})
+    sources = list(expand([str(path)]))  # the archive's own generator has ended
+    assert {source.read() for source in reversed(sources)} == {PICTURE}
+
+
+def test_file_source_is_lazy(tmp_path: Path) -> None:
+    source = file_source(tmp_path / "later.png")
+    pictures(tmp_path, "later.png")
+    assert source.read()

@@ -1,0 +1,619 @@
+"""Untrusted bytes: known pixels come out exactly, everything else gets one named reason."""
+
+from __future__ import annotations
+
+import io
+import os
+import resource
+import struct
+import time
+import warnings
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+from tiny import unprivileged
+
+from leuko.errors import BundleError, ImageError
+from leuko.imaging import (
+    MAX_FILE_BYTES,
+    MAX_FRAMES,
+    MAX_SCANS,
+    REJECT_REASONS,
+    PreprocessSpec,
+    decode_image,
+    encode_jpeg,
+    encode_png,
+    read_image,
+    refuse_bombs,
+)
+
+RNG = np.random.default_rng(11)
+PIXELS = RNG.integers(0, 256, (20, 28, 3)).astype(np.uint8)
+SMOOTH = np.stack(
+    np.broadcast_arrays(
+        np.arange(48)[:, None] * 5, np.arange(64)[None] * 3, np.full((48, 64), 90)
+    ),
+    axis=-1,
+).astype(np.uint8)
+
+
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def reason_of(data: bytes) -> str:
+    with pytest.raises(ImageError) as caught:
+        decode_image(data)
+    assert caught.value.reason in REJECT_REASONS
+    assert caught.value.detail.endswith(".")
+    assert "object at 0x" not in caught.value.detail
+    return caught.value.reason
+
+
+def png_chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def one_colour_png(side: int) -> bytes:
+    """A complete black PNG of one bit a pixel; its pixels compress a thousand to one."""
+    row = bytes(1 + (side + 7) // 8)
+    rows_at_once = 50
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, -15)
+    block = squeeze.compress(row * rows_at_once) + squeeze.flush(zlib.Z_FULL_FLUSH)
+    total = len(row) * side
+    adler = (total % 65521) << 16 | 1
+    stream = b"\x78\xda" + block * (side // rows_at_once) + b"\x03\x00" + struct.pack(">I", adler)
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header)
+        + png_chunk(b"IDAT", stream)
+        + png_chunk(b"IEND", b"")
+    )
+
+
+# Known pixels
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("PNG", {}),
+        ("BMP", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("TIFF", {"compression": "tiff_adobe_deflate"}),
+        ("TIFF", {"big_tiff": True}),
+        ("WEBP", {"lossless": True, "exact": True}),
+    ],
+)
+def test_lossless_formats_give_back_every_pixel(kind: str, options: dict[str, Any]) -> None:
+    image = decode_image(saved(Image.fromarray(PIXELS), kind, **options))
+    assert (image.format, image.mode, image.notes) == (kind, "RGB", ())
+    assert image.pixels.dtype == np.uint8
+    np.testing.assert_array_equal(image.pixels, PIXELS)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_jpeg_is_what_libjpeg_turbo_and_pillow_say(progressive: bool) -> None:
+    data = saved(Image.fromarray(SMOOTH), "JPEG", quality=92, progressive=progressive)
+    image = decode_image(data)
+    assert (image.format, image.mode) == ("JPEG", "RGB")
+    pillow = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), np.int16)
+    assert np.abs(image.pixels.astype(np.int16) - pillow).max() <= 2
+    assert np.abs(image.pixels.astype(np.int16) - SMOOTH).mean() < 2
+
+
+def test_what_we_encode_comes_back() -> None:
+    np.testing.assert_array_equal(decode_image(encode_png(PIXELS)).pixels, PIXELS)
+    jpeg = decode_image(encode_jpeg(SMOOTH, quality=98)).pixels.astype(np.int16)
+    assert np.abs(jpeg - SMOOTH).max() < 12
+    sizes = [len(encode_jpeg(SMOOTH, subsampling=kind)) for kind in ("444", "422", "420")]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF"])
+def test_grey_has_three_equal_channels(kind: str) -> None:
+    grey = np.repeat(np.repeat([[0, 128], [200, 255]], 16, 0), 16, 1).astype(np.uint8)
+    image = decode_image(saved(Image.fromarray(grey), kind))
+    assert image.mode == "L"
+    assert image.pixels.shape == (32, 32, 3)
+    np.testing.assert_array_equal(image.pixels[..., 0], image.pixels[..., 2])
+    assert np.abs(image.pixels[..., 1].astype(int) - grey).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_transparency_is_laid_over_white(kind: str) -> None:
+    layer = np.zeros((16, 48, 4), np.uint8)
+    layer[..., :3] = (100, 0, 50)
+    layer[:, 16:32, 3], layer[:, 32:, 3] = 51, 255  # clear, a fifth, opaque
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    pixels = decode_image(saved(Image.fromarray(layer), kind, **options)).pixels
+    np.testing.assert_array_equal(pixels[8, 8], (255, 255, 255))
+    np.testing.assert_allclose(pixels[8, 24], (224, 204, 214), atol=1)  # 0.2 c + 0.8 * 255
+    np.testing.assert_array_equal(pixels[8, 40], (100, 0, 50))
+
+
+def test_grey_with_alpha() -> None:
+    layer = np.zeros((16, 16, 2), np.uint8)
+    layer[:, 8:] = (30, 255)
+    pixels = decode_image(saved(Image.fromarray(layer, "LA"), "PNG")).pixels
+    assert (pixels[0, 0].tolist(), pixels[0, 15].tolist()) == ([255] * 3, [30] * 3)
+
+
+def test_palette_with_and_without_a_clear_colour() -> None:
+    image = Image.new("P", (32, 16), 1)
+    image.putpalette([0, 0, 0, 200, 30, 60])
+    image.paste(0, (0, 0, 16, 16))
+    plain, clear = decode_image(saved(image, "PNG")), saved(image, "PNG", transparency=0)
+    assert plain.mode == "P"
+    np.testing.assert_array_equal(plain.pixels[0, [0, 31]], [(0, 0, 0), (200, 30, 60)])
+    received = decode_image(clear).pixels[0, [0, 31]]
+    np.testing.assert_array_equal(received, [(255, 255, 255), (200, 30, 60)])
+
+
+def test_clear_colour_of_an_rgb_png() -> None:
+    pixels = PIXELS.copy()
+    pixels[:8] = (1, 2, 3)
+    data = saved(Image.fromarray(pixels), "PNG", transparency=(1, 2, 3))
+    received = decode_image(data).pixels
+    assert (received[:8] == 255).all()
+    np.testing.assert_array_equal(received[8:], pixels[8:])
+
+
+def test_one_bit() -> None:
+    image = Image.new("1", (32, 16), 1)
+    image.paste(0, (0, 0, 16, 16))
+    received = decode_image(saved(image, "PNG")).pixels
+    assert (received[0, 0].tolist(), received[0, 31].tolist()) == ([0] * 3, [255] * 3)
+
+
+@pytest.mark.parametrize("kind", [".png", ".tiff"])
+def test_sixteen_bit_grey_is_scaled_not_cut_off(kind: str) -> None:
+    values = np.repeat(np.array([[0, 128, 129, 30000, 65535]], np.uint16), 16, 0).repeat(16, 1)
+    image = decode_image(cv2.imencode(kind, values)[1].tobytes())
+    assert image.mode.startswith("I")
+    # v / 257 rounded: 30000 / 257 = 116.7.
+    received = [image.pixels[0, 16 * k].tolist() for k in range(5)]
+    assert received == [[0] * 3, [0] * 3, [1] * 3, [117] * 3, [255] * 3]
+
+
+@pytest.mark.parametrize("kind", [".png", ".tiff"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_sixteen_bit_colour_is_scaled_not_cut_off(kind: str, channels: int) -> None:
+    values = np.full((16, 16, channels), 65535, np.uint16)
+    values[..., 2] = 30000  # OpenCV's order is blue, green, red
+    image = decode_image(cv2.imencode(kind, values)[1].tobytes())
+    red, green, blue = image.pixels[5, 5].tolist()
+    assert red in (116, 117)
+    assert (green, blue) == (255, 255)
+
+
+def test_sixteen_bit_of_50_megapixels_fits_in_memory() -> None:
+    image = Image.new("I;16", (7000, 2000), 30000)
+    data = saved(image, "PNG", compress_level=1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert decode_image(data).pixels[1999, 6999].tolist() == [117] * 3
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    assert grown < 160, f"{grown} MB for 14 megapixels; 8 bytes a pixel and copies would be 340"
+
+
+def test_numbers_without_a_white_are_refused() -> None:
+    floats = saved(Image.fromarray(np.ones((16, 16), np.float32)), "TIFF")
+    wide = saved(Image.fromarray(np.full((16, 16), 70_000, np.int32)), "TIFF")
+    assert reason_of(floats) == reason_of(wide) == "unsupported-format"
+
+
+def test_lab_is_refused_by_name() -> None:
+    with pytest.raises(ImageError, match="LAB") as caught:
+        decode_image(saved(Image.new("LAB", (16, 16)), "TIFF"))
+    assert caught.value.reason == "unsupported-format"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_cmyk(kind: str) -> None:
+    ink = np.zeros((32, 32, 4), np.uint8)
+    ink[:16] = (0, 255, 255, 0)  # magenta and yellow make red
+    ink[16:, 16:, 3] = 255
+    image = decode_image(saved(Image.fromarray(ink, "CMYK"), kind))
+    assert image.mode == "CMYK"
+    wanted = {(4, 4): (255, 0, 0), (24, 4): (255, 255, 255), (24, 28): (0, 0, 0)}
+    for place, colour in wanted.items():
+        np.testing.assert_allclose(image.pixels[place], colour, atol=6)
+
+
+# rows of an upright picture from the stored one, by the EXIF specification
+UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, 1),
+}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "JPEG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(kind: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    pixels = SMOOTH if kind == "JPEG" else PIXELS
+    image = decode_image(saved(Image.fromarray(pixels), kind, exif=exif, **options))
+    wanted = UPRIGHT[orientation](pixels).astype(int)
+    assert image.pixels.shape == wanted.shape
+    assert np.abs(image.pixels - wanted).max() <= (20 if kind == "JPEG" else 0)
+    assert image.notes == (("turned upright by its EXIF orientation",) if orientation > 1 else ())
+
+
+def test_exif_far_into_a_jpeg_counts_too() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = saved(Image.fromarray(SMOOTH), "JPEG", exif=exif)
+    comment = b"\xff\xfe" + struct.pack(">H", 65_000) + bytes(64_998)
+    assert decode_image(data[:2] + comment * 2 + data[2:]).pixels.shape == (64, 48, 3)
+
+
+def test_nonsense_orientation_is_no_turn() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 9
+    image = decode_image(saved(Image.fromarray(PIXELS), "PNG", exif=exif))
+    assert image.notes == ()
+    np.testing.assert_array_equal(image.pixels, PIXELS)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "PNG", "WEBP"])
+def test_the_first_of_several_frames_is_taken_and_said(kind: str) -> None:
+    frames = [Image.new("RGB", (20, 18), (value, 0, 90)) for value in (10, 20, 30)]
+    options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {}
+    image = decode_image(
+        saved(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    )
+    assert image.notes == ("first of 3 frames",)
+    assert (image.pixels == (10, 0, 90)).all()
+
+
+def tiff_of_many_frames(frames: int) -> bytes:
+    data = bytearray(saved(Image.new("L", (16, 16), 7), "TIFF"))
+    start = struct.unpack_from("<I", data, 4)[0]
+    entries = struct.unpack_from("<H", data, start)[0]
+    directory = bytes(data[start : start + 2 + 12 * entries])
+    struct.pack_into("<I", data, start + len(directory), len(data))
+    for number in range(1, frames):
+        following = len(data) + len(directory) + 4
+        data += directory + struct.pack("<I", 0 if number == frames - 1 else following)
+    return bytes(data)
+
+
+def test_a_tiff_of_many_frames_is_not_walked_to_its_end() -> None:
+    few, many = tiff_of_many_frames(7), tiff_of_many_frames(30_000)
+    assert decode_image(few).notes == ("first of 7 frames",)
+    started = time.perf_counter()
+    image = decode_image(many)
+    assert time.perf_counter() - started < 1.5
+    assert image.notes == (f"first of {MAX_FRAMES} or more frames",)
+
+
+def test_a_tiff_that_points_at_itself() -> None:
+    data = bytearray(tiff_of_many_frames(2))
+    start = struct.unpack_from("<I", data, 4)[0]
+    entries = struct.unpack_from("<H", data, start)[0]
+    struct.pack_into("<I", data, start + 2 + 12 * entries, start)
+    assert (decode_image(bytes(data)).pixels == 7).all()
+
+
+# Files that are no usable picture
+
+
+def test_empty() -> None:
+    assert reason_of(b"") == "empty-file"
+
+
+@pytest.mark.parametrize(
+    "data", [b"hello", b"\x00" * 400, b"PK\x03\x04" + bytes(60), b"\x7fELF" + bytes(60), b"\xff"]
+)
+def test_not_an_image(data: bytes) -> None:
+    assert reason_of(data) == "not-an-image"
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) show\n", "EPS"),
+        (b"\xc5\xd0\xd3\xc6" + bytes(30), "EPS"),
+        (b"GIF89a" + bytes(30), "GIF"),
+        (b"%PDF-1.7\n", "PDF"),
+        (b"\x00\x00\x00\x20ftypheic" + bytes(30), "HEIF"),
+        (b"8BPS\x00\x01", "Photoshop"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "SVG"),
+    ],
+)
+def test_other_formats_are_named(data: bytes, name: str, tmp_path: Path) -> None:
+    file = tmp_path / "cell.png"  # the name claims otherwise
+    file.write_bytes(data)
+    with pytest.raises(ImageError, match=name) as caught:
+        read_image(file)
+    assert caught.value.reason == "unsupported-format"
+
+
+def test_content_decides_never_the_name(tmp_path: Path) -> None:
+    file = tmp_path / "cell.jpg"
+    file.write_bytes(encode_png(PIXELS))
+    image = read_image(file)
+    assert image.format == "PNG"
+    np.testing.assert_array_equal(image.pixels, PIXELS)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_cut_file_is_never_taken(kind: str, share: float) -> None:
+    rng = np.random.default_rng(3)
+    noise = rng.integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    data = saved(Image.fromarray(noise), kind)
+    assert reason_of(data[: int(share * len(data))]) in ("truncated", "corrupt")
+
+
+def test_a_cut_jpeg_is_called_truncated() -> None:
+    data = encode_jpeg(np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8))
+    assert reason_of(data[: len(data) // 2]) == "truncated"
+
+
+def test_a_damaged_jpeg_that_still_decodes_says_so() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    data = bytearray(encode_jpeg(noise))
+    data[-40:-20] = b"\xff\xd0" * 10
+    image = decode_image(bytes(data))
+    assert image.notes
+    assert image.notes[0].startswith("decoded in spite of damage: ")
+
+
+def test_a_damaged_png_is_corrupt() -> None:
+    data = bytearray(encode_png(PIXELS))
+    data[60] ^= 0xFF
+    assert reason_of(bytes(data)) == "corrupt"
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP", "TIFF", "WEBP"])
+def test_too_small(kind: str) -> None:
+    assert reason_of(saved(Image.new("RGB", (40, 15)), kind)) == "too-small"
+    assert decode_image(saved(Image.new("RGB", (16, 16)), kind)).pixels.shape == (16, 16, 3)
+
+
+def test_fifty_thousand_squared_is_refused_before_it_is_decoded() -> None:
+    data = one_colour_png(50_000)
+    assert len(data) < 2_000_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started = time.perf_counter()
+    assert reason_of(data) == "too-large"
+    assert time.perf_counter() - started < 1.0
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20 * 1024  # 20 MB
+
+
+def test_the_same_file_but_smaller_is_complete() -> None:
+    pixels = decode_image(one_colour_png(200)).pixels
+    assert pixels.shape == (200, 200, 3)
+    assert not pixels.any()
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(5001, 10_000), (50_001, 1000)])
+def test_the_limit_of_megapixels(rows: int, columns: int) -> None:
+    body = struct.pack(">IIBBBBB", columns, rows, 8, 2, 0, 0, 0)
+    cut = b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", body) + png_chunk(b"IDAT", b"")
+    assert reason_of(cut) == "too-large"
+    jpeg = bytearray(encode_jpeg(SMOOTH))
+    place = jpeg.index(b"\xff\xc0")
+    struct.pack_into(">HH", jpeg, place + 5, rows, columns)
+    assert reason_of(bytes(jpeg)) == "too-large"
+
+
+def test_a_jpeg_of_endless_scans_is_refused() -> None:
+    data = saved(Image.fromarray(SMOOTH), "JPEG", progressive=True)
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    started = time.perf_counter()
+    assert reason_of(data[:-2] + scan * (MAX_SCANS + 1) + data[-2:]) == "corrupt"
+    assert time.perf_counter() - started < 0.5
+
+
+def test_a_text_bomb_in_a_png_is_refused() -> None:
+    data = encode_png(PIXELS)
+    bomb = png_chunk(b"zTXt", b"Comment\x00\x00" + zlib.compress(bytes(30_000_000), 9))
+    assert reason_of(data[:33] + bomb + data[33:]) == "corrupt"
+
+
+# Files that cannot be read
+
+
+def test_unreadable_paths(tmp_path: Path) -> None:
+    (tmp_path / "dangling.jpg").symlink_to(tmp_path / "nothing.jpg")
+    (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    paths = ["missing.jpg", "dangling.jpg", "loop.jpg", "pipe.jpg", "nul\0.jpg", "x" * 300, "."]
+    for name in paths:
+        with pytest.raises(ImageError) as caught:
+            read_image(tmp_path / name)
+        assert caught.value.reason == "unreadable", name
+
+
+def test_a_device_is_no_picture() -> None:
+    with pytest.raises(ImageError, match="not an ordinary file"):
+        read_image("/dev/zero")
+
+
+def test_a_file_without_permission(tmp_path: Path) -> None:
+    file = tmp_path / "cell.png"
+    file.write_bytes(encode_png(PIXELS))
+    file.chmod(0)
+    with unprivileged(), pytest.raises(ImageError, match="Permission denied") as caught:
+        read_image(file)
+    assert caught.value.reason == "unreadable"
+
+
+def test_an_absurdly_large_file_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "cell.png"
+    with file.open("wb") as handle:
+        handle.truncate(MAX_FILE_BYTES + 1)  # sparse: takes no room
+    with pytest.raises(ImageError) as caught:
+        read_image(file)
+    assert caught.value.reason == "too-large"
+
+
+# Mutations
+
+
+def originals() -> list[bytes]:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    colour, grey = Image.fromarray(SMOOTH), Image.fromarray(SMOOTH[..., 0])
+    frames = [colour, ImageOps.invert(colour)]
+    many: dict[str, Any] = {"save_all": True, "append_images": frames[1:]}
+    return [
+        saved(colour, "JPEG", quality=90),
+        saved(colour, "JPEG", progressive=True, exif=exif),
+        saved(colour.convert("CMYK"), "JPEG"),
+        saved(grey, "JPEG"),
+        saved(colour, "PNG"),
+        saved(colour.convert("P"), "PNG", transparency=0),
+        saved(colour.convert("RGBA"), "PNG", **many),
+        cv2.imencode(".png", SMOOTH.astype(np.uint16) * 257)[1].tobytes(),
+        saved(colour, "BMP"),
+        saved(colour.convert("P"), "BMP"),
+        saved(colour, "TIFF"),
+        saved(colour, "TIFF", compression="tiff_lzw"),
+        saved(colour, "TIFF", compression="jpeg"),
+        saved(grey, "TIFF", compression="tiff_adobe_deflate", **many),
+        saved(colour, "TIFF", exif=exif, big_tiff=True),
+        saved(colour, "WEBP"),
+        saved(colour, "WEBP", lossless=True, exif=exif),
+        saved(frames[0], "WEBP", **many),
+    ]
+
+
+def mutated(data: bytes, rng: np.random.Generator, others: list[bytes]) -> bytes:
+    """One fault or a few, of the kinds that disks, networks and people make."""
+    changed = bytearray(data)
+    for _ in range(int(rng.integers(1, 4))):
+        if not changed:
+            break
+        place = int(rng.integers(len(changed)))
+        if rng.random() < 0.5:
+            place = int(rng.integers(min(len(changed), 120)))  # headers decide most
+        span = int(rng.integers(1, 40))
+        match int(rng.integers(7)):
+            case 0:
+                changed[place] ^= 1 << int(rng.integers(8))
+            case 1:
+                changed[place : place + span] = rng.bytes(span)
+            case 2:
+                changed[place : place + span] = bytes([int(rng.choice([0, 255, 127]))]) * span
+            case 3:
+                del changed[place : place + span]
+            case 4:
+                changed[place:place] = rng.bytes(span)
+            case 5:
+                del changed[place:]
+            case _:
+                other = others[int(rng.integers(len(others)))]
+                start = int(rng.integers(len(other)))
+                changed[place : place + span] = other[start : start + span]
+    return bytes(changed)
+
+
+def test_mutated_files_are_decoded_or_refused_by_name() -> None:
+    rng = np.random.default_rng(20_260_101)
+    files = originals()
+    for data in files:
+        assert decode_image(data).pixels.shape in ((48, 64, 3), (64, 48, 3))
+    taken, slowest = 0, 0.0
+    reasons: dict[str, int] = {}
+    with warnings.catch_warnings():
+        refuse_bombs()  # as the command line does
+        for number in range(1500):
+            data = mutated(files[number % len(files)], rng, files)
+            started = time.perf_counter()
+            try:
+                image = decode_image(data)
+            except ImageError as error:
+                assert error.reason in REJECT_REASONS
+                assert error.detail
+                reasons[error.reason] = reasons.get(error.reason, 0) + 1
+            else:
+                taken += 1
+                assert image.pixels.dtype == np.uint8
+                assert image.pixels.ndim == 3
+                assert image.pixels.shape[2] == 3
+                assert image.pixels.size <= 3 * 50_000_000
+            slowest = max(slowest, time.perf_counter() - started)
+    assert taken + sum(reasons.values()) == 1500
+    assert taken > 100
+    assert set(reasons) >= {"truncated", "corrupt", "not-an-image", "too-large"}, reasons
+    assert slowest < 10
+
+
+# Preprocessing
+
+
+def test_the_central_square_is_cut() -> None:
+    pixels = np.zeros((100, 60, 3), np.uint8)
+    pixels[35:65, 15:45] = 200  # the central 30 x 30
+    received = PreprocessSpec((30, 30), 0.5).apply(pixels)
+    assert received.shape == (30, 30, 3)
+    assert (received == 200).all()
+
+
+def test_an_input_of_the_right_size_is_untouched() -> None:
+    received = PreprocessSpec((20, 20)).apply(PIXELS)
+    np.testing.assert_array_equal(received, PIXELS[:, 4:24])
+
+
+def test_shrinking_averages_areas() -> None:
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    pixels[::2, ::2] = 200  # a quarter of every 2 x 2 area
+    assert (PreprocessSpec((32, 32)).apply(pixels) == 50).all()
+
+
+def test_enlarging_keeps_colours_and_shape() -> None:
+    flat = np.full((20, 30, 3), (9, 80, 200), np.uint8)
+    received = PreprocessSpec((50, 40)).apply(flat)
+    assert received.shape == (50, 40, 3)
+    assert (received == (9, 80, 200)).all()
+
+
+def test_preprocessing_round_trip() -> None:
+    spec = PreprocessSpec((350, 224), 0.8)
+    assert PreprocessSpec.from_dict(spec.to_dict()) == spec
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"crop": 1.0},
+        {"size": [24, 24], "resize": "lanczos"},
+        {"size": [24]},
+        {"size": [24, 24, 3]},
+        {"size": 24},
+        {"size": [24.5, 24]},
+        {"size": ["24", "24"]},
+        {"size": [True, 24]},
+        {"size": [8, 24]},
+        {"size": [24, 4096]},
+        {"size": [24, 24], "crop": "0.5"},
+        {"size": [24, 24], "crop": 0},
+        {"size": [24, 24], "crop": 1.2},
+        {"size": [24, 24], "crop": float("nan")},
+    ],
+)
+def test_wrong_preprocessing_is_refused(document: dict[str, Any]) -> None:
+    with pytest.raises(BundleError, match="Preprocessing"):
+        PreprocessSpec.from_dict(document)

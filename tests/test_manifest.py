@@ -1,0 +1,411 @@
+"""What a folder or a table of labelled images says, and what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import open_to_all, unprivileged, write_dataset, write_picture
+
+from leuko.artifacts import digest_file
+from leuko.errors import DataError
+from leuko.manifest import (
+    Manifest,
+    find_splits,
+    original_of,
+    read_csv,
+    read_folder,
+    read_split,
+    slide_of,
+)
+from leuko.taxonomy import CLASSES
+
+
+def touch(path: Path, content: bytes = b"x") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+# Folders
+
+
+def test_a_plain_folder(tmp_path: Path) -> None:
+    write_dataset(tmp_path, each=3, slides=2)
+    manifest = read_folder(tmp_path)
+    assert manifest.root == tmp_path.resolve()
+    assert manifest.counts.tolist() == [3] * 5
+    assert manifest.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
+    assert manifest.slides[:3] == ["95-8-1-1", "95-8-1-1", "95-8-2-1"]
+    assert [s.path for s in manifest.samples] == sorted(s.path for s in manifest.samples)
+    assert manifest.samples[0].sha256 == digest_file(manifest.files()[0])
+    assert manifest.notes == ()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("basophils", "EOSINOPHIL", "Lymphocytes", "mono", "NEUT"),
+        ("5", "4", "2", "3", "1"),
+        ("1_Basophil", "2_Eosinophil", "3-lymphocyte", "4. Monocytes", "5 neutrophils"),
+        ("z", "y", "x", "w", "v"),
+    ],
+)
+def test_names_decide_the_class_never_their_order(names: tuple[str, ...], tmp_path: Path) -> None:
+    for label, name in enumerate(names):
+        for number in range(label + 1):
+            touch(tmp_path / name / f"{number}_a.jpg")
+    if names[0] == "z":
+        with pytest.raises(DataError, match="no class folders; found v, w, x, y, z"):
+            read_folder(tmp_path)
+    else:
+        assert read_folder(tmp_path).counts.tolist() == [1, 2, 3, 4, 5]
+
+
+def test_an_extra_folder_is_an_error_unless_ignored(tmp_path: Path) -> None:
+    write_dataset(tmp_path, each=1)
+    touch(tmp_path / "Blasts" / "a.jpg")
+    with pytest.raises(DataError, match="name no class: Blasts.*--ignore NAME"):
+        read_folder(tmp_path)
+    assert len(read_folder(tmp_path, ignore=("Blasts",))) == 5
+
+
+def test_two_folders_for_one_class(tmp_path: Path) -> None:
+    for name in ("Neutrophil", "neutrophils"):
+        touch(tmp_path / name / "a.jpg")
+    with pytest.raises(DataError, match=r"two folders for Neutrophil: Neutrophil and neutrophils"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_missing_class_is_a_note_and_an_error_for_training(empty: bool, tmp_path: Path) -> None:
+    write_dataset(tmp_path, each=2, names=CLASSES[1:])
+    if empty:
+        (tmp_path / "Basophil").mkdir()
+    manifest = read_folder(tmp_path)
+    assert manifest.counts.tolist() == [0, 2, 2, 2, 2]
+    assert manifest.labels.min() == 1  # nothing moves up
+    assert f"{tmp_path.name} has no image of Basophil." in manifest.notes
+    with pytest.raises(DataError, match=r"Training needs all five.*no image of Basophil.*BASO|baso"):
+        manifest.require_all_classes("Training")
+
+
+def test_folders_that_are_no_data_set(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        read_folder(tmp_path / "nothing")
+    with pytest.raises(DataError, match="is a file; a folder was expected"):
+        read_folder(touch(tmp_path / "file"))
+    with pytest.raises(DataError, match="cannot be read: File name too long"):
+        read_folder(tmp_path / ("x" * 300))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no class folders; found no folders"):
+        read_folder(tmp_path / "empty")
+    (tmp_path / "hollow" / "Monocyte").mkdir(parents=True)
+    with pytest.raises(DataError, match="not one image"):
+        read_folder(tmp_path / "hollow")
+
+
+def test_a_tilde_in_a_name_is_no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_dataset(tmp_path / "~nobody-of-that-name", each=1)
+    assert len(read_folder("~nobody-of-that-name")) == 5
+
+
+def test_what_is_passed_over(tmp_path: Path) -> None:
+    touch(tmp_path / "Basophil" / "a_1.jpg")
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", ".leuko-12.tmp", ".cache/b.jpg"):
+        touch(tmp_path / "Basophil" / name)
+    touch(tmp_path / ".git" / "x")
+    touch(tmp_path / "README.txt")
+    touch(tmp_path / "Basophil" / "patient 2" / "b_1.jpg")
+    paths = [sample.path for sample in read_folder(tmp_path).samples]
+    assert paths == ["Basophil/a_1.jpg", "Basophil/patient 2/b_1.jpg"]
+
+
+def test_links_are_followed_once_and_what_cannot_be_followed_is_said(tmp_path: Path) -> None:
+    folder = tmp_path / "set" / "Basophil"
+    touch(folder / "a_1.jpg")
+    touch(tmp_path / "elsewhere" / "b_1.jpg")
+    (folder / "more").symlink_to(tmp_path / "elsewhere")
+    (folder / "round").symlink_to(folder)
+    (folder / "gone.jpg").symlink_to(tmp_path / "gone.jpg")
+    (folder / "self.jpg").symlink_to(folder / "self.jpg")
+    os.mkfifo(folder / "pipe.jpg")
+    manifest = read_folder(tmp_path / "set")
+    assert [s.path for s in manifest.samples] == ["Basophil/a_1.jpg", "Basophil/more/b_1.jpg"]
+    said = " ".join(manifest.notes)
+    assert "Basophil/round is a link to a folder already read" in said
+    assert "Basophil/gone.jpg is a dangling link" in said
+    assert "Basophil/self.jpg is a dangling link" in said
+    assert "Basophil/pipe.jpg is not an ordinary file" in said
+    assert str(tmp_path) not in said
+
+
+def test_a_class_folder_may_be_a_link(tmp_path: Path) -> None:
+    touch(tmp_path / "store" / "a_1.jpg")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "Neutrophils").symlink_to(tmp_path / "store")
+    assert read_folder(tmp_path / "set").samples[0].path == "Neutrophils/a_1.jpg"
+
+
+def test_a_very_deep_folder(tmp_path: Path) -> None:
+    deep = tmp_path / "Monocyte"
+    for _ in range(1200):  # deeper than Python's stack
+        deep /= "d"
+    for place in [*reversed(deep.parents)][len(tmp_path.parts) :] + [deep]:
+        place.mkdir()
+    touch(deep / "a_1.jpg")
+    manifest = read_folder(tmp_path)
+    assert len(manifest) == 1
+    for place in (deep / "a_1.jpg", deep, *deep.parents):  # what tidies up would recurse
+        if place == tmp_path:
+            break
+        place.rmdir() if place.is_dir() else place.unlink()
+
+
+def test_a_folder_without_permission(tmp_path: Path) -> None:
+    open_to_all(tmp_path)
+    root = write_dataset(tmp_path / "set", each=1)
+    root.chmod(0o755)
+    for place in root.rglob("*"):
+        place.chmod(0o755)
+    (root / "Basophil").chmod(0)
+    next((root / "Monocyte").iterdir()).chmod(0)
+    with unprivileged():
+        manifest = read_folder(root)
+    assert manifest.counts.tolist() == [0, 1, 1, 1, 1]
+    assert "Basophil cannot be listed: Permission denied." in manifest.notes
+    assert [s.sha256 == "" for s in manifest.samples] == [False, False, True, False]
+    root.chmod(0o600)  # can be listed, cannot be entered
+    with unprivileged(), pytest.raises(DataError):
+        read_folder(root)
+    root.chmod(0)
+    with unprivileged(), pytest.raises(DataError, match="cannot be read: Permission denied"):
+        read_folder(root)
+    root.chmod(0o755)
+
+
+@pytest.mark.parametrize("name", ["ß_细胞.jpg", "a b_ü.jpg", "😀_1.jpg", "zelle_\udce4.jpg"])
+def test_any_file_name(name: str, tmp_path: Path) -> None:
+    touch(tmp_path / "Basophil" / name)
+    manifest = read_folder(tmp_path)
+    assert manifest.samples[0].path == f"Basophil/{name}"
+    manifest.save(tmp_path / "manifest.json")
+    assert Manifest.load(tmp_path / "manifest.json") == manifest
+
+
+# Splits
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("Train", "Test"), ("train", "test-a"), ("TRAINING", "TestA"), ("train data", "Test_A")],
+)
+def test_splits_have_many_names(train: str, test: str, tmp_path: Path) -> None:
+    for name in (train, test, "val"):
+        write_dataset(tmp_path / name, each=1)
+    splits = find_splits(tmp_path)
+    assert {split: path.name for split, path in splits.items()} == {
+        "train": train,
+        "validation": "val",
+        "test": test,
+    }
+    manifest = read_split(tmp_path, "test")
+    assert {sample.split for sample in manifest.samples} == {"test"}
+    assert manifest.digest == read_folder(tmp_path / test).digest
+
+
+def test_two_test_folders(tmp_path: Path) -> None:
+    for name in ("Test", "TestA"):
+        write_dataset(tmp_path / name, each=1)
+    with pytest.raises(DataError, match="several test folders: Test, TestA"):
+        find_splits(tmp_path)
+
+
+def test_class_folders_alone_are_for_training(tmp_path: Path) -> None:
+    write_dataset(tmp_path, each=1)
+    assert find_splits(tmp_path) == {"train": tmp_path.resolve()}
+    with pytest.raises(DataError, match="no test folder; found train"):
+        read_split(tmp_path, "test")
+
+
+def test_neither_splits_nor_classes(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    with pytest.raises(DataError, match="neither Train/Test folders nor class folders; found image"):
+        find_splits(tmp_path)
+    with pytest.raises(DataError, match="found no folders at all"):
+        find_splits(tmp_path / "images")
+
+
+# Tables
+
+
+def table(tmp_path: Path, text: str, *, encoding: str = "utf-8") -> Path:
+    for name in CLASSES:
+        write_picture(tmp_path / "cells" / f"{name}_1.png", name)
+    (tmp_path / "labels.csv").write_text(text, encoding=encoding)
+    return tmp_path / "labels.csv"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_table(encoding: str, end: str, tmp_path: Path) -> None:
+    lines = ["Path, LABEL ,slide", "cells/Neutrophil_1.png,1,S2", "cells/Basophil_1.png,basophils,", ""]
+    manifest = read_csv(table(tmp_path, end.join(lines), encoding=encoding))
+    assert [(s.path, s.label, s.slide) for s in manifest.samples] == [
+        ("cells/Basophil_1.png", 0, ""),
+        ("cells/Neutrophil_1.png", 4, "S2"),
+    ]
+    assert manifest.files()[0].is_file()
+    assert manifest.samples[1].sha256 == digest_file(tmp_path / "cells" / "Neutrophil_1.png")
+
+
+def test_without_a_slide_column_the_name_tells(tmp_path: Path) -> None:
+    manifest = read_csv(table(tmp_path, "path,label\ncells/Monocyte_1.png,mono\n"))
+    assert manifest.slides == ["Monocyte"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "lacks the column label and path; .* received nothing"),
+        ("path,class\n", "lacks the column label; expected path,label,slide and received path, cl"),
+        ("path;label;slide\n", "received path;label;slide"),
+        ("path,label\n", "a header but no rows"),
+        ("path,label\na.jpg,Basophil\nb.jpg,blast\n", "line 3: 'blast' names no class"),
+        ("path,label\n\n\na.jpg,x\n", "line 4: 'x' names no class"),
+        ("path,label\na.jpg\n", "line 2: '' names no class"),
+        ("path,label\n ,Basophil\n", "line 2: there is no path"),
+        ("path,label\na.jpg,baso\n./a.jpg,baso\n", "line 3: ./a.jpg is listed twice"),
+        ("path,label\na.jpg," + "x" * 200_000 + "\n", "cannot be read as CSV: field larger"),
+    ],
+)
+def test_faulty_tables(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        read_csv(table(tmp_path, text))
+
+
+def test_a_table_that_is_none(tmp_path: Path) -> None:
+    for path in (tmp_path / "nothing.csv", tmp_path):
+        with pytest.raises(DataError, match="cannot be read as CSV"):
+            read_csv(path)
+    latin = touch(tmp_path / "latin.csv", "path,label\nä.jpg,baso\n".encode("latin-1"))
+    with pytest.raises(DataError, match="cannot be read as CSV"):
+        read_csv(latin)
+
+
+def test_missing_files_are_left_to_the_reader(tmp_path: Path) -> None:
+    text = "path,label\nnothing.jpg,baso\nnul\0.jpg,baso\ncells,baso\n"
+    assert [s.sha256 for s in read_csv(table(tmp_path, text)).samples] == ["", "", ""]
+
+
+# JSON
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    manifest = read_folder(write_dataset(tmp_path / "set", each=2, names=CLASSES[:3]))
+    manifest.save(tmp_path / "manifest.json")
+    again = Manifest.load(tmp_path / "manifest.json")
+    assert again == manifest
+    assert again.digest == manifest.digest
+    document = json.loads((tmp_path / "manifest.json").read_text())
+    assert document["schema"] == "leuko.manifest/1"
+    assert document["classes"] == list(CLASSES)
+
+
+def test_the_digest_tells_content_labels_and_slides_but_not_where(tmp_path: Path) -> None:
+    first = read_folder(write_dataset(tmp_path / "a", each=2))
+    second = read_folder(write_dataset(tmp_path / "b", each=2))
+    assert first.digest == second.digest
+    write_picture(tmp_path / "b" / "Basophil" / "95-8-1-1_0_1.jpg", "Basophil", seed=99)
+    assert read_folder(tmp_path / "b").digest != first.digest
+    assert first.subset([0, 1]).digest != first.subset([1, 0]).digest
+
+
+@pytest.mark.parametrize("key", ["path", "label", "slide", "sha256"])
+def test_a_changed_row_is_noticed(key: str, tmp_path: Path) -> None:
+    read_folder(write_dataset(tmp_path / "set", each=1)).save(tmp_path / "manifest.json")
+    document = json.loads((tmp_path / "manifest.json").read_text())
+    document["samples"][0][key] = "Monocyte"
+    (tmp_path / "manifest.json").write_text(json.dumps(document))
+    with pytest.raises(DataError, match="changed by hand"):
+        Manifest.load(tmp_path / "manifest.json")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"samples": None},
+        {"samples": [{}]},
+        {"samples": [{"path": "a", "label": "blast", "slide": "", "sha256": "", "split": ""}]},
+        {"samples": ["a"]},
+        {"root": 3},
+        {"notes": 3},
+    ],
+)
+def test_a_damaged_document(change: dict[str, object], tmp_path: Path) -> None:
+    read_folder(write_dataset(tmp_path / "set", each=1)).save(tmp_path / "manifest.json")
+    document = json.loads((tmp_path / "manifest.json").read_text())
+    (tmp_path / "manifest.json").write_text(json.dumps({**document, **change}))
+    with pytest.raises(DataError, match="is damaged"):
+        Manifest.load(tmp_path / "manifest.json")
+
+
+def test_subset_keeps_the_order_asked_for(tmp_path: Path) -> None:
+    manifest = read_folder(write_dataset(tmp_path, each=2))
+    part = manifest.subset(np.array([9, 0]), split="validation")
+    assert [s.label for s in part.samples] == [4, 0]
+    assert {s.split for s in part.samples} == {"validation"}
+    assert {s.split for s in manifest.samples} == {""}
+    assert part.root == manifest.root
+
+
+# Slides
+
+
+@pytest.mark.parametrize(
+    ("name", "slide"),
+    [
+        ("95-8-22-3_23_1.jpg", "95-8-22-3"),
+        ("Train/Neutrophil/95-8-22-3_23_1.jpg", "95-8-22-3"),
+        ("aug_0_95-8-22-3_23_1.jpg", "95-8-22-3"),
+        ("aug_12_aug_3_95-8-22-3_23_1.jpg", "95-8-22-3"),
+        ("20190527_113018_0.jpg", "20190527"),
+        ("aug_4_20190527_113018_0.jpg", "20190527"),
+        ("066.png", ""),
+        ("aug_1_066.png", ""),
+        ("_066.png", ""),
+        ("noname", ""),
+        ("august_1.jpg", "august"),
+        ("aug_x_1.jpg", "aug"),
+    ],
+)
+def test_slide_ids(name: str, slide: str) -> None:
+    assert slide_of(name) == slide
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("a.jpg", (None, "a.jpg")),
+        ("aug_7_a.jpg", (7, "a.jpg")),
+        ("aug_007_a.jpg", (7, "a.jpg")),
+        ("aug_7_aug_2_a_b.jpg", (7, "a_b.jpg")),
+        ("aug_7_", (None, "aug_7_")),
+        ("aug_a.jpg", (None, "aug_a.jpg")),
+        ("aug_1_a\n.jpg", (1, "a\n.jpg")),
+    ],
+)
+def test_originals(name: str, parts: tuple[int | None, str]) -> None:
+    assert original_of(name) == parts
+
+
+def test_drawn_copies_and_unknown_slides_are_said(tmp_path: Path) -> None:
+    for name in ("066.jpg", "aug_1_95-1-1-1_3_1.jpg", "95-1-1-1_3_1.jpg"):
+        touch(tmp_path / "Basophil" / name, name.encode())
+    said = " ".join(read_folder(tmp_path).notes)
+    assert "holds 1 drawn copies" in said
+    assert "1 of 3 file names tell no slide" in said

@@ -1,0 +1,73 @@
+"""The thread pool: in order, few at a time, and gone when it is not wanted any more."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from leuko.errors import UsageError
+from leuko.host import machine, versions
+from leuko.parallel import bounded_map, worker_count
+
+
+def test_order_is_kept_whoever_is_first() -> None:
+    def slow_if_even(number: int) -> int:
+        time.sleep(0.004 * (number % 2 == 0))
+        return number * 2
+
+    assert list(bounded_map(slow_if_even, range(40), workers=4)) == [n * 2 for n in range(40)]
+
+
+def test_nothing_in_nothing_out() -> None:
+    assert list(bounded_map(abs, [], workers=2)) == []
+
+
+@pytest.mark.parametrize(("workers", "ahead", "limit"), [(2, None, 8), (1, 3, 3)])
+def test_few_items_are_under_way(workers: int, ahead: int | None, limit: int) -> None:
+    begun = 0
+
+    def items() -> Iterator[int]:
+        nonlocal begun
+        for number in range(100):
+            begun += 1
+            yield number
+
+    for taken, _ in enumerate(bounded_map(abs, items(), workers=workers, ahead=ahead), 1):
+        assert begun - taken < limit
+    assert begun == 100
+
+
+def test_a_consumer_may_leave() -> None:
+    before = threading.active_count()
+    results = bounded_map(abs, iter(range(10**9)), workers=2)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    results.close()
+    assert threading.active_count() == before
+
+
+def test_a_fault_comes_in_its_turn() -> None:
+    results = bounded_map(lambda n: 1 // (3 - n), range(10), workers=2)
+    assert [next(results) for _ in range(3)] == [0, 0, 1]
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+
+
+def test_worker_count() -> None:
+    assert worker_count(3) == 3
+    assert worker_count(None) >= 1
+    for wrong in (0, -1):
+        with pytest.raises(UsageError, match="at least 1, received"):
+            worker_count(wrong)
+
+
+def test_the_machine_is_described_and_not_named() -> None:
+    import platform
+
+    told = machine()
+    assert told["cores"] == worker_count(None)
+    assert told["python"] == platform.python_version()
+    assert platform.node() not in told.values()
+    assert "numpy" in versions()

@@ -1,0 +1,190 @@
+"""Which image stands where, how often, and that nothing but seed and epoch decides it."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from leuko.errors import ImageError
+from leuko.imaging import encode_png, read_image
+from leuko.manifest import read_split
+from leuko.recipe import DataSettings, Recipe
+
+keras = pytest.importorskip("keras", reason="needs the extra 'train'")
+
+from leuko.training.pipeline import (  # noqa: E402
+    Batches,
+    PixelSource,
+    evaluation_order,
+    fixed_plan,
+    pixel_source,
+    training_order,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+COUNTS = (4, 16, 64, 16, 256)
+LABELS = np.repeat(np.arange(5), COUNTS)
+
+
+def ordered(tiny: Recipe, balance: str, *, seed: int = 3, steps: int = 4, **data: float) -> Recipe:
+    settings = DataSettings(balance=balance, **data)
+    return replace(tiny, seed=seed, data=settings, train=replace(tiny.train, steps=steps))
+
+
+@pytest.mark.parametrize(
+    ("evenness", "weights"),
+    [(1.0, (1, 1, 1, 1, 1)), (0.5, (2, 4, 8, 4, 16)), (0.0, COUNTS)],
+)
+def test_classes_come_as_often_as_evenness_says(
+    tiny: Recipe, evenness: float, weights: tuple[int, ...]
+) -> None:
+    order = training_order(ordered(tiny, "sampled", evenness=evenness, steps=2500), LABELS)
+    rows = order(0)
+    assert rows.shape == (2500 * 8, 2)
+    shares = np.bincount(LABELS[rows[:, 0]], minlength=5) / len(rows)
+    wanted = np.array(weights) / sum(weights)
+    assert np.abs(shares - wanted).max() < 4 * np.sqrt(0.25 / len(rows))
+    within = np.bincount(rows[:, 0], minlength=len(LABELS))[LABELS == 0]
+    assert within.max() < 1.3 * within.mean()
+
+
+def test_a_missing_class_is_never_sampled(tiny: Recipe) -> None:
+    labels = LABELS[LABELS != 2]
+    rows = training_order(ordered(tiny, "sampled", evenness=1.0, steps=100), labels)(0)
+    shares = np.bincount(labels[rows[:, 0]], minlength=5) / len(rows)
+    assert shares[2] == 0
+    assert shares[[0, 1, 3, 4]] == pytest.approx([0.25] * 4, abs=0.08)
+
+
+@pytest.mark.parametrize("balance", ["sampled", "fixed", "none"])
+def test_seed_and_epoch_decide_the_order(tiny: Recipe, balance: str) -> None:
+    order = training_order(ordered(tiny, balance), LABELS)
+    again = training_order(ordered(tiny, balance), LABELS)
+    other = training_order(ordered(tiny, balance, seed=4), LABELS)
+    assert np.array_equal(order(5), again(5))
+    assert np.array_equal(order(0), again(0))
+    assert not np.array_equal(order(0), order(1))
+    assert not np.array_equal(order(0), other(0))
+
+
+def test_no_variation_is_drawn_twice(tiny: Recipe) -> None:
+    order = training_order(ordered(tiny, "sampled"), LABELS)
+    draws = np.concatenate([order(epoch)[:, 1] for epoch in range(4)])
+    assert sorted(draws) == list(range(4 * 4 * 8))
+
+
+@pytest.mark.parametrize(("per_class", "size"), [(0, 256), (10, 10)])
+def test_a_fixed_plan_is_balanced_and_begins_with_originals(per_class: int, size: int) -> None:
+    plan = fixed_plan(LABELS, seed=1, per_class=per_class)
+    assert np.bincount(LABELS[plan[:, 0]]).tolist() == [size] * 5
+    assert len({tuple(row) for row in plan}) == len(plan)
+    shown = Counter(plan[:, 0].tolist())
+    for image, times in shown.items():
+        assert plan[plan[:, 0] == image, 1].tolist() == list(range(-1, times - 1))
+    for label in range(5):
+        often = [shown[i] for i in np.flatnonzero(LABELS == label) if shown[i]]
+        assert max(often) - min(often) <= 1
+    assert np.array_equal(plan, fixed_plan(LABELS, seed=1, per_class=per_class))
+
+
+def test_epochs_shuffle_one_fixed_plan(tiny: Recipe) -> None:
+    recipe = ordered(tiny, "fixed", per_class=12)
+    order = training_order(recipe, LABELS)
+    plan = fixed_plan(LABELS, seed=recipe.seed, per_class=12)
+    for epoch in range(3):
+        rows = order(epoch)
+        assert np.array_equal(rows[np.lexsort((rows[:, 1], rows[:, 0]))], plan)
+
+
+def test_unbalanced_training_shows_every_original_once(tiny: Recipe) -> None:
+    rows = training_order(ordered(tiny, "none"), LABELS)(2)
+    assert sorted(rows[:, 0]) == list(range(len(LABELS)))
+    assert set(rows[:, 1]) == {-1}
+    assert evaluation_order(3)(7).tolist() == [[0, -1], [1, -1], [2, -1]]
+
+
+def test_pixels_follow_from_image_and_draw_alone(drawn: Path, tiny: Recipe) -> None:
+    source = pixel_source(read_split(drawn, "train"), tiny)
+    plain = read_image(source.files[3]).pixels
+    assert np.array_equal(source(3, -1), tiny.preprocess.apply(plain))
+    first, other = source(3, 12), source(3, 13)
+    source(4, 12)
+    assert np.array_equal(source(3, 12), first)
+    assert not np.array_equal(first, other)
+    assert not np.array_equal(replace(source, seed=2)(3, 12), first)
+
+
+class Recorder:
+    """A source whose pictures are blank and whose calls are kept."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, int]] = []
+        self._lock = threading.Lock()
+
+    def __call__(self, image: int, draw: int) -> np.ndarray:
+        with self._lock:
+            self.calls.append((image, draw))
+        return np.full((2, 2, 3), image % 256, np.uint8)
+
+
+@pytest.mark.parametrize("first_epoch", [0, 2])
+def test_keras_sees_the_order_of_every_epoch(first_epoch: int) -> None:
+    """Also when it goes on in the middle: what Keras takes ahead belongs to its epoch."""
+    rng = np.random.default_rng(0)
+    rows = [np.column_stack([rng.integers(0, 376, 22), np.arange(22)]) for _ in range(6)]
+    source, seen = Recorder(), {}
+    batches = Batches(
+        source, LABELS, lambda epoch: rows[epoch], batch=4, first_epoch=first_epoch, threads=2
+    )
+    assert batches.num_batches == 6
+
+    class Watch(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.start = len(source.calls) if epoch > first_epoch else 8  # Keras looks at two
+
+        def on_epoch_end(self, epoch, logs=None):
+            seen[epoch] = sorted(source.calls[self.start :])
+
+    model = keras.Sequential([keras.Input((2, 2, 3)), keras.layers.Flatten(), keras.layers.Dense(5)])
+    model.compile(loss="mse")
+    model.fit(
+        batches,
+        epochs=first_epoch + 3,
+        initial_epoch=first_epoch,
+        callbacks=[Watch()],
+        shuffle=False,
+        verbose=0,
+    )
+    batches.close()
+    for epoch in range(first_epoch, first_epoch + 3):
+        assert seen[epoch] == sorted(map(tuple, rows[epoch].tolist())), epoch
+
+
+def test_batches_stack_pixels_and_labels() -> None:
+    order = evaluation_order(len(LABELS))
+    batches = Batches(Recorder(), LABELS, order, batch=100)
+    pixels, targets = batches[3]
+    assert batches.num_batches == 4
+    assert pixels.shape == (56, 2, 2, 3)
+    assert pixels.dtype == np.uint8
+    assert pixels[:, 0, 0, 0].tolist() == [i % 256 for i in range(300, 356)]
+    assert targets.argmax(axis=1).tolist() == LABELS[300:356].tolist()
+    assert targets.sum() == 56
+    batches.close()
+
+
+def test_a_picture_that_vanished_is_remembered(tmp_path: Path, tiny: Recipe) -> None:
+    files = [tmp_path / "a.png", tmp_path / "b.png"]
+    files[0].write_bytes(encode_png(np.full((32, 32, 3), 9, np.uint8)))
+    source = PixelSource(files, tiny.preprocess, tiny.augment, 0)
+    batches = Batches(source, np.array([0, 1]), evaluation_order(2), batch=2)
+    with pytest.raises(ImageError):
+        batches[0]
+    assert isinstance(batches.fault, ImageError)
+    batches.close()
