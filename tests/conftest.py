@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +48,7 @@ class Outcome:
 @pytest.fixture
 def leuko(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., Outcome]]:
+) -> Callable[..., Outcome]:
     """Run `leuko ARGUMENTS` through its real entry point, in this process."""
     from leuko.cli.main import main
 
@@ -67,4 +67,4 @@ def leuko(
         assert "Traceback" not in err
         return Outcome(code if isinstance(code, int) else int(code is not None), out, err)
 
-    yield run
+    return run

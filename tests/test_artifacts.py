@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import open_to_all, unprivileged
 
 import leuko
 from leuko import artifacts
@@ -38,6 +37,7 @@ from leuko.artifacts import (
     schema,
 )
 from leuko.errors import DataError, OutputError
+from tiny import open_to_all, unprivileged
 
 SOURCE = Path(leuko.__file__).resolve().parent.parent
 
@@ -112,7 +112,7 @@ def test_json_file_is_readable(tmp_path: Path) -> None:
     ],
 )
 def test_another_document_is_refused(document: Any) -> None:
-    with pytest.raises(DataError, match="expected leuko.audit/1"):
+    with pytest.raises(DataError, match=r"expected leuko.audit/1"):
         check_schema(document, "audit", "It")
 
 
@@ -120,7 +120,7 @@ def test_another_document_is_refused(document: Any) -> None:
 def test_a_newer_version_is_refused(name: str) -> None:
     check_schema({"schema": schema(name)}, name, "It")
     newer = {"schema": f"leuko.{name}/{artifacts.SCHEMA_VERSIONS[name] + 1}"}
-    with pytest.raises(DataError, match="newer Leuko.*Update Leuko"):
+    with pytest.raises(DataError, match=r"newer Leuko.*Update Leuko"):
         check_schema(newer, name, "It")
 
 
@@ -150,7 +150,7 @@ def test_a_fault_leaves_the_old_file(fault: BaseException, tmp_path: Path) -> No
     file = tmp_path / "file"
     file.write_bytes(b"old")
     wanted = OutputError if isinstance(fault, OSError) else type(fault)
-    with pytest.raises(wanted), atomic_write(file) as handle:
+    with pytest.raises(wanted), atomic_write(file) as handle:  # noqa: PT012
         handle.write(b"half")
         raise fault
     assert file.read_bytes() == b"old"
@@ -292,7 +292,7 @@ def test_a_folder_is_replaced_as_one(tmp_path: Path) -> None:
 def test_a_fault_leaves_the_old_folder(tmp_path: Path) -> None:
     with atomic_folder(tmp_path / "run") as folder:
         (folder / "a").write_text("old")
-    with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "run") as folder:
+    with pytest.raises(ZeroDivisionError), atomic_folder(tmp_path / "run") as folder:  # noqa: PT012
         (folder / "a").write_text("new")
         raise ZeroDivisionError
     assert (tmp_path / "run" / "a").read_text() == "old"

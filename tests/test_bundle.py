@@ -22,8 +22,9 @@ from leuko.runtime.classifier import OnnxClassifier, make_goldens
 
 pytest.importorskip("onnx", reason="needs the extra 'train'")
 
-import onnx  # noqa: E402
-from tiny import SIDE, make_onnx  # noqa: E402
+import onnx
+
+from tiny import SIDE, make_onnx
 
 MEMBERS = ["bundle.json", "card.md", "goldens.npz", "model.onnx"]
 
@@ -216,10 +217,10 @@ def test_an_extra_member(extra: str, tiny_bundle: ModelBundle, tmp_path: Path) -
 
 
 def test_a_member_twice(tiny_bundle: ModelBundle, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="Duplicate name"):  # noqa: SIM117
-        with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
-            for name, data in [*tiny_bundle.members().items(), ("card.md", b"x")]:
-                archive.writestr(name, data)
+    write_zip(tmp_path / "b.zip", tiny_bundle.members())
+    twice = pytest.warns(UserWarning, match="Duplicate name")
+    with zipfile.ZipFile(tmp_path / "b.zip", "a") as archive, twice:
+        archive.writestr("card.md", b"x")
     with pytest.raises(BundleError, match="is not a bundle"):
         ModelBundle.load(tmp_path / "b.zip")
 
@@ -395,7 +396,9 @@ def test_networks_of_another_kind(
         OnnxClassifier(replace(tiny_bundle, onnx=make_onnx(**options)))
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", b"\x08\x08", bytes(100), b"\x12\xff\xff\xff\xff\x0f"])
+@pytest.mark.parametrize(
+    "data", [b"", b"hello", b"\x08\x08", bytes(100), b"\x12\xff\xff\xff\xff\x0f"]
+)
 def test_what_is_no_network(data: bytes, tiny_bundle: ModelBundle) -> None:
     with pytest.raises(BundleError, match="The network"):
         OnnxClassifier(replace(tiny_bundle, onnx=data))
@@ -406,14 +409,14 @@ def test_a_bundle_of_a_newer_kind_is_not_opened_by_half(tiny_bundle: ModelBundle
         replace(tiny_bundle, calibration={"method": "temperature", "value": 1.4}),
         replace(tiny_bundle, thresholds={"unsure": 0.6}),
     ):
-        with pytest.raises(BundleError, match="does not apply. Update Leuko"):
+        with pytest.raises(BundleError, match=r"does not apply. Update Leuko"):
             OnnxClassifier(other)
 
 
 # Weights outside the file
 
 
-def pointing_elsewhere(where: str, location: str) -> "onnx.ModelProto":
+def pointing_elsewhere(where: str, location: str) -> onnx.ModelProto:
     model = onnx.load_from_string(make_onnx())
     tensor = model.graph.initializer[0]
     if where == "constant":

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import open_to_all, unprivileged, write_dataset, write_picture
 
 from leuko.artifacts import digest_file
 from leuko.errors import DataError
@@ -22,6 +21,7 @@ from leuko.manifest import (
     slide_of,
 )
 from leuko.taxonomy import CLASSES
+from tiny import open_to_all, unprivileged, write_dataset, write_picture
 
 
 def touch(path: Path, content: bytes = b"x") -> Path:
@@ -68,7 +68,7 @@ def test_names_decide_the_class_never_their_order(names: tuple[str, ...], tmp_pa
 def test_an_extra_folder_is_an_error_unless_ignored(tmp_path: Path) -> None:
     write_dataset(tmp_path, each=1)
     touch(tmp_path / "Blasts" / "a.jpg")
-    with pytest.raises(DataError, match="name no class: Blasts.*--ignore NAME"):
+    with pytest.raises(DataError, match=r"name no class: Blasts.*--ignore NAME"):
         read_folder(tmp_path)
     assert len(read_folder(tmp_path, ignore=("Blasts",))) == 5
 
@@ -89,7 +89,9 @@ def test_a_missing_class_is_a_note_and_an_error_for_training(empty: bool, tmp_pa
     assert manifest.counts.tolist() == [0, 2, 2, 2, 2]
     assert manifest.labels.min() == 1  # nothing moves up
     assert f"{tmp_path.name} has no image of Basophil." in manifest.notes
-    with pytest.raises(DataError, match=r"Training needs all five.*no image of Basophil.*BASO|baso"):
+    with pytest.raises(
+        DataError, match=r"Training needs all five.*no image of Basophil.*BASO|baso"
+    ):
         manifest.require_all_classes("Training")
 
 
@@ -155,7 +157,7 @@ def test_a_very_deep_folder(tmp_path: Path) -> None:
     deep = tmp_path / "Monocyte"
     for _ in range(1200):  # deeper than Python's stack
         deep /= "d"
-    for place in [*reversed(deep.parents)][len(tmp_path.parts) :] + [deep]:
+    for place in [*[*reversed(deep.parents)][len(tmp_path.parts) :], deep]:
         place.mkdir()
     touch(deep / "a_1.jpg")
     manifest = read_folder(tmp_path)
@@ -234,7 +236,9 @@ def test_class_folders_alone_are_for_training(tmp_path: Path) -> None:
 
 def test_neither_splits_nor_classes(tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
-    with pytest.raises(DataError, match="neither Train/Test folders nor class folders; found image"):
+    with pytest.raises(
+        DataError, match="neither Train/Test folders nor class folders; found image"
+    ):
         find_splits(tmp_path)
     with pytest.raises(DataError, match="found no folders at all"):
         find_splits(tmp_path / "images")
@@ -253,7 +257,12 @@ def table(tmp_path: Path, text: str, *, encoding: str = "utf-8") -> Path:
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_a_table(encoding: str, end: str, tmp_path: Path) -> None:
-    lines = ["Path, LABEL ,slide", "cells/Neutrophil_1.png,1,S2", "cells/Basophil_1.png,basophils,", ""]
+    lines = [
+        "Path, LABEL ,slide",
+        "cells/Neutrophil_1.png,1,S2",
+        "cells/Basophil_1.png,basophils,",
+        "",
+    ]
     manifest = read_csv(table(tmp_path, end.join(lines), encoding=encoding))
     assert [(s.path, s.label, s.slide) for s in manifest.samples] == [
         ("cells/Basophil_1.png", 0, ""),

@@ -46,7 +46,12 @@ def test_the_text_is_exact() -> None:
 
 def test_an_answer() -> None:
     row = answered()
-    assert (row.label, row.confidence, row.decision, row.status) == ("Lymphocyte", 0.3, "class", "ok")
+    assert (row.label, row.confidence, row.decision, row.status) == (
+        "Lymphocyte",
+        0.3,
+        "class",
+        "ok",
+    )
     assert row.scores["Neutrophil"] == 0.25
     assert list(row.scores) == ["Basophil", "Eosinophil", "Lymphocyte", "Monocyte", "Neutrophil"]
     even = answered(values=np.array([0.0, 0.4, 0.1, 0.1, 0.4]))

@@ -27,7 +27,13 @@ def with_change(section: str, key: str, value: Any) -> dict[str, Any]:
 
 
 def test_the_promised_recipes_are_there() -> None:
-    wanted = {"published-cnn", "published-mobilenetv2", "cnn", "mobilenetv2", "mobilenetv2-finetuned"}
+    wanted = {
+        "published-cnn",
+        "published-mobilenetv2",
+        "cnn",
+        "mobilenetv2",
+        "mobilenetv2-finetuned",
+    }
     assert wanted <= set(list_recipes())
     assert list_recipes() == sorted(list_recipes())
 
@@ -162,9 +168,9 @@ def test_settings_at_odds(changes: dict[str, Any], message: str) -> None:
 
 
 def test_names_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(RecipeError, match="no recipe 'mobilnetv2'.*Did you mean 'mobilenetv2'?"):
+    with pytest.raises(RecipeError, match=r"no recipe 'mobilnetv2'.*Did you mean 'mobilenetv2'?"):
         load_recipe("mobilnetv2")
-    with pytest.raises(RecipeError, match="there are .*cnn"):
+    with pytest.raises(RecipeError, match=r"there are .*cnn"):
         load_recipe("")
     for path in (tmp_path / "nothing.toml", tmp_path, "./nothing", "~/no/such.toml", "a\0/b"):
         with pytest.raises(RecipeError, match="cannot be read"):

@@ -83,9 +83,7 @@ def make_bundle(crop: float = 1.0) -> ModelBundle:
     )
 
 
-def paint(
-    name: str, *, seed: int = 0, shape: tuple[int, int] = (32, 40)
-) -> npt.NDArray[np.uint8]:
+def paint(name: str, *, seed: int = 0, shape: tuple[int, int] = (32, 40)) -> npt.NDArray[np.uint8]:
     """A picture that the network takes for `name`: its colour, a little noise."""
     rng = np.random.default_rng([seed, CLASSES.index(name)])
     noise = rng.integers(-12, 13, (*shape, 3))

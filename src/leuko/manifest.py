@@ -242,7 +242,8 @@ def slide_of(name: str) -> str:
 
     The text before the first underscore, after ``aug_<n>_`` has been stripped. Files of the 2019
     camera give a day and a clock time; the day is treated as one slide. A name without an
-    underscore tells no slide.
+    underscore tells no slide, and neither does a text without a digit: ``BA_123.jpg`` and
+    ``IMG_7.jpg`` begin with a class or a camera, and would make a whole class one slide.
 
     Parameters
     ----------
@@ -260,10 +261,12 @@ def slide_of(name: str) -> str:
     ('95-8-22-3', '20190527')
     >>> slide_of("aug_7_95-8-22-3_23_1.jpg"), slide_of("066.png")
     ('95-8-22-3', '')
+    >>> slide_of("BA_123.jpg"), slide_of("S04_2_1.jpg")
+    ('', 'S04')
     """
     stem = Path(original_of(Path(name).name)[1]).stem
     slide, underscore, _ = stem.partition("_")
-    return slide if underscore else ""
+    return slide if underscore and any(mark.isdigit() for mark in slide) else ""
 
 
 def original_of(name: str) -> tuple[int | None, str]:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import write_dataset, write_picture
 
 from leuko.data.shrink import shrink_dataset
 from leuko.errors import DataError, OutputError
 from leuko.imaging import encode_jpeg, read_image
 from leuko.manifest import read_folder, read_split
+from tiny import write_dataset, write_picture
 
 
 def test_a_data_set_is_shrunk(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ ROW = st.tuples(
 )
 
 
-@settings(derandomize=True, max_examples=300, deadline=None)
+@settings(derandomize=True, max_examples=200, deadline=None)
 @given(
     st.lists(ROW, min_size=2, max_size=60, unique_by=lambda row: (row[0], row[1], row[2])),
     st.lists(st.tuples(st.integers(0, 59), st.integers(0, 59)), max_size=4),
@@ -83,7 +83,8 @@ def test_nothing_is_shared(
             manifest, fraction=fraction, seed=seed, same_cell=same_cell
         )
     except DataError as error:
-        assert "slide" in str(error)
+        if "slide" not in str(error):
+            raise
         return
     check(manifest, train, validation)
     train_set, validation_set = set(train.tolist()), set(validation.tolist())
@@ -109,7 +110,7 @@ def test_about_the_wanted_fraction_of_every_class(slides: int, fraction: float, 
     counts = manifest.counts
     held = manifest.subset(validation).counts
     wanted = counts * fraction
-    assert (np.abs(held - wanted) <= np.maximum(0.6 * wanted, 5)).all(), (held, wanted)
+    assert (np.abs(held - wanted) <= np.maximum(0.6 * wanted, 10)).all(), (held, wanted)
 
 
 def test_one_seed_one_split_and_the_order_of_rows_does_not_matter() -> None:

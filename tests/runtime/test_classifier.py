@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import COLOURS, SIDE, paint, write_picture
 
 import leuko
 from leuko.artifacts import digest_bytes
@@ -23,6 +22,7 @@ from leuko.prediction import PredictionTable
 from leuko.runtime.classifier import BATCH, Classifier, OnnxClassifier, load
 from leuko.runtime.sources import Source, expand
 from leuko.taxonomy import CLASSES
+from tiny import COLOURS, SIDE, paint, write_picture
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def test_neighbours_do_not_matter(tiny_classifier: OnnxClassifier, pictures: lis
     for size in (1, 2, BATCH - 1, BATCH, BATCH + 1, 33):
         chosen = rng.permutation(40)[:size]
         alone = tiny_classifier.predict([pictures[n] for n in chosen]).rows
-        assert [row for row in alone] == [together[n] for n in chosen]
+        assert list(alone) == [together[n] for n in chosen]
 
 
 def test_threads_do_not_matter(tiny_bundle: ModelBundle, pictures: list[Path]) -> None:

@@ -9,11 +9,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from tiny import open_to_all, paint, unprivileged, write_picture
 
 from leuko.errors import DataError, ImageError
 from leuko.imaging import encode_png
 from leuko.runtime.sources import Source, expand, file_source
+from tiny import open_to_all, paint, unprivileged, write_picture
 
 PICTURE = encode_png(paint("Monocyte"))
 
@@ -111,7 +111,7 @@ def test_globs(tmp_path: Path) -> None:
     assert names(tmp_path / "[x].png") == [str(tmp_path / "[x].png")]  # a name, not a pattern
     with pytest.raises(DataError, match="Nothing matches"):
         names(tmp_path / "c*.png")
-    with pytest.raises(DataError, match="Nothing matches .* but folders; give the folder itself"):
+    with pytest.raises(DataError, match=r"Nothing matches .* but folders; give the folder itself"):
         names(tmp_path / "su*")
 
 
@@ -132,7 +132,12 @@ def test_a_list_is_relative_to_itself(encoding: str, tmp_path: Path) -> None:
     text = f"a.png\r\n\n# a remark\n  b c.png \n{absolute[0]}\nmissing.png\n"
     (tmp_path / "lists" / "l.txt").write_text(text, encoding=encoding)
     sources = list(expand([str(tmp_path / "lists" / "l.txt")]))
-    assert [Path(source.name).name for source in sources] == ["a.png", "b c.png", "ä.png", "missing.png"]
+    assert [Path(source.name).name for source in sources] == [
+        "a.png",
+        "b c.png",
+        "ä.png",
+        "missing.png",
+    ]
     assert all(source.read() for source in sources[:3])
     assert fault_of(sources[3])[0] == "unreadable"
 
@@ -140,7 +145,7 @@ def test_a_list_is_relative_to_itself(encoding: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [b"", b"\n# only a remark\n", b"\xff\xfe\x00"])
 def test_a_list_of_nothing(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_bytes(data)
-    with pytest.raises(DataError, match="lists no images|cannot be read as a list"):
+    with pytest.raises(DataError, match=r"lists no images|cannot be read as a list"):
         names(tmp_path / "l.txt")
 
 

@@ -133,37 +133,41 @@ class Recorder:
         return np.full((2, 2, 3), image % 256, np.uint8)
 
 
-@pytest.mark.parametrize("first_epoch", [0, 2])
-def test_keras_sees_the_order_of_every_epoch(first_epoch: int) -> None:
-    """Also when it goes on in the middle: what Keras takes ahead belongs to its epoch."""
-    rng = np.random.default_rng(0)
-    rows = [np.column_stack([rng.integers(0, 376, 22), np.arange(22)]) for _ in range(6)]
-    source, seen = Recorder(), {}
+def shown(rows: list[np.ndarray], first: int, last: int) -> dict[int, list[tuple[int, int]]]:
+    """What Keras's fit took from the batches in each epoch."""
+    source, starts = Recorder(), {}
     batches = Batches(
-        source, LABELS, lambda epoch: rows[epoch], batch=4, first_epoch=first_epoch, threads=2
+        source, LABELS, lambda epoch: rows[epoch], batch=4, first_epoch=first, threads=2
     )
     assert batches.num_batches == 6
 
     class Watch(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
-            self.start = len(source.calls) if epoch > first_epoch else 8  # Keras looks at two
+            starts[epoch] = len(source.calls)
 
-        def on_epoch_end(self, epoch, logs=None):
-            seen[epoch] = sorted(source.calls[self.start :])
-
-    model = keras.Sequential([keras.Input((2, 2, 3)), keras.layers.Flatten(), keras.layers.Dense(5)])
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((2, 2, 3)), layers.Flatten(), layers.Dense(5)])
     model.compile(loss="mse")
     model.fit(
-        batches,
-        epochs=first_epoch + 3,
-        initial_epoch=first_epoch,
-        callbacks=[Watch()],
-        shuffle=False,
-        verbose=0,
+        batches, epochs=last, initial_epoch=first, callbacks=[Watch()], shuffle=False, verbose=0
     )
     batches.close()
-    for epoch in range(first_epoch, first_epoch + 3):
-        assert seen[epoch] == sorted(map(tuple, rows[epoch].tolist())), epoch
+    ends = [*list(starts.values())[1:], len(source.calls)]
+    return {
+        epoch: sorted(source.calls[start:end])
+        for (epoch, start), end in zip(starts.items(), ends, strict=True)
+    }
+
+
+def test_a_continued_fit_sees_the_images_it_would_have_seen() -> None:
+    """Keras's fit says that an epoch has ended once before the first, so it begins at the next."""
+    rng = np.random.default_rng(0)
+    rows = [np.column_stack([rng.integers(0, 356, 22), np.arange(22)]) for _ in range(7)]
+    whole, continued = shown(rows, 0, 5), shown(rows, 2, 5)
+    assert list(continued) == [2, 3, 4]
+    for epoch, seen in whole.items():
+        assert seen == sorted(map(tuple, rows[epoch + 1].tolist())), epoch
+        assert continued.get(epoch, seen) == seen, epoch
 
 
 def test_batches_stack_pixels_and_labels() -> None:

@@ -113,10 +113,11 @@ def _own_process() -> None:
     from leuko.imaging import refuse_bombs
 
     # A file name is bytes, and not every terminal can show every letter: neither stops a run.
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
+    for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
-            stream.reconfigure(errors="surrogateescape" if utf8 else "backslashreplace")
+            stream.reconfigure(errors="backslashreplace")
     cv2.setNumThreads(1)
     refuse_bombs()
 

@@ -291,12 +291,13 @@ def all_variables(model: keras.Model) -> list[Any]:
     """
     metrics = {id(v) for v in model.metrics_variables}
     own = [v for v in model.variables if id(v) not in metrics]
-    if model.optimizer is None:
+    optimizer = getattr(model, "optimizer", None)  # only a compiled model has one
+    if optimizer is None:
         return own
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
+    if not optimizer.built:
+        optimizer.build(model.trainable_variables)
     seen = {id(v) for v in own}
-    return own + [v for v in model.optimizer.variables if id(v) not in seen]
+    return own + [v for v in optimizer.variables if id(v) not in seen]
 
 
 def _counters(callback: Any) -> dict[str, Any]:

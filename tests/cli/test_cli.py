@@ -1,0 +1,497 @@
+"""The command line: exit codes, one document on stdout, one sentence on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import leuko as package
+from leuko.bundle import ModelBundle
+from leuko.cli.main import _spread
+from leuko.imaging import read_image
+from leuko.prediction import CSV_COLUMNS, PredictionTable
+from leuko.taxonomy import CLASSES
+from tiny import open_to_all, paint, unprivileged, write_dataset, write_picture
+
+Leuko = Callable[..., Any]
+SOURCE = Path(package.__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> Path:
+    """Six pictures and three files that are none."""
+    folder = tmp_path / "cells"
+    for number in range(6):
+        write_picture(folder / f"{number}.png", CLASSES[number % 5], seed=number)
+    (folder / "7.png").touch()
+    (folder / "8.jpg").write_bytes(b"%!PS-Adobe")
+    (folder / "9.jpg").write_bytes((folder / "0.png").read_bytes()[:60])
+    return folder
+
+
+def one_document(text: str) -> Any:
+    """Parse text that must be one JSON document and nothing else."""
+    return json.loads(text)
+
+
+def one_sentence(err: str) -> str:
+    """The last line of stderr, which must be the error."""
+    lines = err.strip().splitlines()
+    assert lines[-1].startswith("Error: "), err
+    assert sum(line.startswith("Error: ") for line in lines) == 1
+    return lines[-1]
+
+
+# The command itself
+
+
+def test_version(leuko: Leuko) -> None:
+    done = leuko("--version")
+    assert (done.code, done.out, done.err) == (0, f"leuko {package.__version__}\n", "")
+
+
+def test_help_names_every_command(leuko: Leuko) -> None:
+    done = leuko("--help")
+    assert done.code == 0
+    assert "Research use only" in done.out
+    for name in ("predict", "evaluate", "train", "compare", "balance", "data", "models", "demo"):
+        assert name in done.out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["predict"],
+        ["predict", "a.png", "--nonsense"],
+        ["predict", "a.png", "--workers", "0"],
+        ["predict", "a.png", "--workers", "two"],
+        ["evaluate", "default"],
+        ["evaluate", "default", "x", "--seed", "-1"],
+        ["evaluate", "default", "x", "--seed", str(2**31)],
+        ["data", "draw", "x", "--train", "0"],
+        ["compare", "x", "--out", "y"],
+        ["compare", "x", "--out", "y", "--recipes"],
+    ],
+)
+def test_wrong_usage_is_2(arguments: list[str], leuko: Leuko) -> None:
+    done = leuko(*arguments)
+    assert done.code == 2
+    assert done.out == ""
+    assert done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "spread"),
+    [
+        (["compare", "D", "--recipes", "a", "b", "--out", "x"],
+         ["compare", "D", "--recipes", "a", "--recipes", "b", "--out", "x"]),
+        (["--unseen", "p", "q", "--recipes", "a"],
+         ["--unseen", "p", "--unseen", "q", "--recipes", "a"]),
+        (["--recipes", "a", "--recipes", "b"], ["--recipes", "a", "--recipes", "b"]),
+        (["--recipes", "a", "--json", "b"], ["--recipes", "a", "--json", "b"]),
+        (["--recipes=a"], ["--recipes=a"]),
+        (["predict", "-", "--csv", "x"], ["predict", "-", "--csv", "x"]),
+        ([], []),
+    ],
+)  # fmt: skip
+def test_several_values_may_follow_one_option(arguments: list[str], spread: list[str]) -> None:
+    assert _spread(arguments) == spread
+
+
+# Predict
+
+
+def test_predict_on_a_terminal(cells: Path, tiny_model: Path, leuko: Leuko) -> None:
+    done = leuko("predict", cells, "--model", tiny_model)
+    assert done.code == 0
+    rows = [line.split("\t") for line in done.out.splitlines()]
+    assert [Path(row[0]).name for row in rows] == [f"{n}.png" for n in range(6)] + [
+        "7.png", "8.jpg", "9.jpg",
+    ]  # fmt: skip
+    assert [row[1] for row in rows[:6]] == [*CLASSES, "Basophil"]
+    assert [row[1:] for row in rows[6:]] == [
+        ["rejected", "empty-file"],
+        ["rejected", "unsupported-format"],
+        ["rejected", rows[8][2]],
+    ]
+    assert rows[8][2] in ("truncated", "corrupt")
+    assert "9 found = 6 predicted + 3 rejected. Research use only." in done.err
+    assert "The file is EPS" in done.err
+
+
+def test_predict_json_is_one_document(cells: Path, tiny_model: Path, leuko: Leuko) -> None:
+    done = leuko("predict", cells, "--model", tiny_model, "--json")
+    document = one_document(done.out)
+    assert document["schema"] == "leuko.predictions/1"
+    assert document["found"] == document["predicted"] + document["rejected"] == 9
+    assert document["predictions"][0]["probabilities"]["Basophil"] > 0.5
+    assert document["predictions"][6]["confidence"] is None
+
+
+def test_predict_csv(cells: Path, tiny_model: Path, tmp_path: Path, leuko: Leuko) -> None:
+    done = leuko("predict", cells, "--model", tiny_model, "--csv", tmp_path / "new" / "p.csv")
+    assert (done.code, done.out) == (0, "")
+    table = PredictionTable.from_csv(tmp_path / "new" / "p.csv")
+    assert (len(table.predicted), len(table.rejected)) == (6, 3)
+    text = (tmp_path / "new" / "p.csv").read_text()
+    assert text.splitlines()[0] == ",".join(CSV_COLUMNS)
+    again = leuko("predict", cells, "--model", tiny_model, "--csv", "/dev/stdout")
+    assert again.code == 0
+    assert Path("/dev/stdout").is_symlink()
+
+
+def test_the_csv_is_the_python_table(
+    cells: Path, tiny_model: Path, tmp_path: Path, leuko: Leuko
+) -> None:
+    leuko("predict", cells, "--model", tiny_model, "--csv", tmp_path / "p.csv")
+    files = sorted(cells.iterdir())
+    package.load(tiny_model).predict(files).to_csv(tmp_path / "q.csv")
+    assert (tmp_path / "p.csv").read_bytes() == (tmp_path / "q.csv").read_bytes()
+
+
+def test_strict_is_3_and_everything_is_still_written(
+    cells: Path, tiny_model: Path, tmp_path: Path, leuko: Leuko
+) -> None:
+    done = leuko("predict", cells, "-m", tiny_model, "--strict", "--csv", tmp_path / "p.csv")
+    assert done.code == 3
+    assert len(PredictionTable.from_csv(tmp_path / "p.csv")) == 9
+    assert leuko("predict", cells / "0.png", "-m", tiny_model, "--strict").code == 0
+
+
+def test_quiet_says_only_results(cells: Path, tiny_model: Path, leuko: Leuko) -> None:
+    done = leuko("predict", cells, "--model", tiny_model, "--quiet")
+    assert len(done.out.splitlines()) == 9
+    assert done.err == ""
+
+
+def test_verbose_names_the_model(cells: Path, tiny_model: Path, leuko: Leuko) -> None:
+    assert "Model tiny, digest" in leuko("predict", cells, "-m", tiny_model, "--verbose").err
+
+
+def test_predict_picture(cells: Path, tiny_model: Path, tmp_path: Path, leuko: Leuko) -> None:
+    done = leuko("predict", cells / "1.png", "-m", tiny_model, "--picture", tmp_path / "one.png")
+    assert done.code == 0
+    assert read_image(tmp_path / "one.png").format == "PNG"
+    leuko("predict", cells, "-m", tiny_model, "--picture", tmp_path / "many.png")
+    assert (
+        read_image(tmp_path / "many.png").pixels.size > read_image(tmp_path / "one.png").pixels.size
+    )
+    done = leuko("predict", cells / "7.png", "-m", tiny_model, "--picture", tmp_path / "none.png")
+    assert done.code == 1
+    assert "no answered image file to draw" in one_sentence(done.err)
+
+
+def test_what_was_done_to_a_picture_is_said(tiny_model: Path, tmp_path: Path, leuko: Leuko) -> None:
+    from PIL import Image
+
+    frames = [Image.fromarray(paint(name)) for name in CLASSES[:3]]
+    frames[0].save(tmp_path / "stack.tif", save_all=True, append_images=frames[1:])
+    done = leuko("predict", tmp_path / "stack.tif", "-m", tiny_model)
+    assert "stack.tif: first of 3 frames" in done.err
+
+
+def test_awkward_names(tiny_model: Path, tmp_path: Path, leuko: Leuko) -> None:
+    folder = tmp_path / "set"
+    names = ["=1+1.png", "a\nb.png", "a\rb.png", "ß细胞😀.png", "zelle_\udce4.png", "\x1b[31m.png"]
+    for name in names:
+        write_picture(folder / name, "Neutrophil")
+    done = leuko("predict", folder, "-m", tiny_model)
+    assert done.code == 0
+    assert len(done.out.splitlines()) == len(names)
+    assert "\x1b" not in done.out
+    leuko("predict", folder, "-m", tiny_model, "--csv", tmp_path / "p.csv")
+    rows = PredictionTable.from_csv(tmp_path / "p.csv").rows
+    assert sorted(Path(row.path).name for row in rows) == sorted(names)
+    document = one_document(leuko("predict", folder, "-m", tiny_model, "--json").out)
+    assert sorted(Path(row["path"]).name for row in document["predictions"]) == sorted(names)
+
+
+# Errors: one sentence, exit code 1, nothing on stdout
+
+
+@pytest.mark.parametrize("json_too", [False, True])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "{cells}", "--model", "resnet"], "There is no bundled model 'resnet'"),
+        (["predict", "{cells}", "--model", "./nothing"], "There is no model at ./nothing"),
+        (["predict", "{cells}", "--model", "{broken}"], "cannot be read as a bundle"),
+        (["predict", "{empty}", "--model", "{model}"], "has no images in it"),
+        (["predict", "{missing}", "--model", "{model}"], "does not exist"),
+        (["predict", "{long}", "--model", "{model}"], "does not exist"),
+        (["predict", "{missing}/*.png", "--model", "{model}"], "Nothing matches"),
+        (["predict", "{broken}", "--model", "{model}"], "cannot be read as a zip archive"),
+        (["predict", "{cells}", "--model", "{model}", "--csv", "{broken}/p.csv"], "file stands"),
+        (["predict", "{cells}", "--model", "{model}", "--csv", "{empty}"], "folder stands"),
+        (["predict", "{cells}", "--model", "{model}", "--csv", "/proc/p.csv"], "cannot be written"),
+        (
+            ["predict", "{cells}", "--model", "{model}", "--log-file", "{empty}"],
+            "cannot be written",
+        ),
+        (["evaluate", "{model}", "{missing}"], "does not exist"),
+        (["evaluate", "{model}", "{empty}"], "no class folders; found no folders"),
+        (["evaluate", "{model}", "{cells}"], "no class folders"),
+        (["models", "show", "{broken}"], "cannot be read as a bundle"),
+        (["data", "shrink", "{empty}", "{missing}"], "neither Train/Test folders nor class"),
+        (["data", "info", "{missing}"], "does not exist"),
+        (["balance", "{missing}", "{empty}"], "does not exist"),
+    ],
+)
+def test_errors(
+    arguments: list[str],
+    message: str,
+    json_too: bool,
+    cells: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    leuko: Leuko,
+) -> None:
+    (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04 not really")
+    (tmp_path / "empty").mkdir()
+    places = {
+        "cells": cells,
+        "model": tiny_model,
+        "broken": tmp_path / "broken.zip",
+        "empty": tmp_path / "empty",
+        "missing": tmp_path / "missing",
+        "long": "x" * 300,
+    }
+    done = leuko(*[a.format(**places) for a in arguments], *["--json"] * json_too)
+    assert done.code == 1
+    assert done.out == ""
+    assert message in one_sentence(done.err)
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_unknown_recipes(tmp_path: Path, leuko: Leuko) -> None:
+    write_dataset(tmp_path / "set" / "Train", each=1)
+    done = leuko("train", tmp_path / "set", "--recipe", "mobilenet2", "--out", tmp_path / "run")
+    assert done.code == 1
+    assert "Did you mean 'mobilenetv2'?" in one_sentence(done.err)
+    (tmp_path / "r.toml").write_text(
+        'name = "r"\ntitle = "R"\nsede = 3\n[preprocess]\nsize=[64,64]'
+    )
+    done = leuko(
+        "train", tmp_path / "set", "--recipe", tmp_path / "r.toml", "--out", tmp_path / "run"
+    )
+    assert "unknown key 'sede'. Did you mean 'seed'?" in one_sentence(done.err)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_bundle(
+    tiny_bundle: ModelBundle, cells: Path, tmp_path: Path, leuko: Leuko
+) -> None:
+    tiny_bundle.save(tmp_path / "m")
+    data = bytearray((tmp_path / "m" / "model.onnx").read_bytes())
+    data[-30] ^= 1
+    (tmp_path / "m" / "model.onnx").write_bytes(data)
+    done = leuko("predict", cells, "--model", tmp_path / "m")
+    assert done.code == 1
+    assert "model.onnx is not the file that was written" in one_sentence(done.err)
+
+
+def test_an_old_result_survives_a_failed_run(
+    cells: Path, tiny_model: Path, tmp_path: Path, leuko: Leuko
+) -> None:
+    (tmp_path / "p.csv").write_text("old")
+    (tmp_path / "empty").mkdir()
+    done = leuko(
+        "predict", cells, tmp_path / "empty", "-m", tiny_model, "--csv", tmp_path / "p.csv"
+    )
+    assert done.code == 1
+    assert (tmp_path / "p.csv").read_text() == "old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cells", "empty", "p.csv"]
+
+
+def test_an_output_folder_without_permission(
+    cells: Path, tiny_model: Path, tmp_path: Path, leuko: Leuko
+) -> None:
+    open_to_all(tmp_path)
+    open_to_all(tiny_model.parent)
+    cells.chmod(0o755)
+    with unprivileged():
+        done = leuko("predict", cells, "-m", tiny_model, "--csv", tmp_path / "p.csv")
+    assert done.code == 1
+    assert "permission is denied; choose another folder" in one_sentence(done.err)
+
+
+# Evaluate
+
+
+def test_evaluate(tiny_model: Path, tmp_path: Path, leuko: Leuko) -> None:
+    root = write_dataset(tmp_path / "Test", each=3)
+    done = leuko("evaluate", tiny_model, root, "--resamples", 100)
+    assert done.code == 0
+    assert "accuracy" in done.out
+    document = one_document(leuko("evaluate", tiny_model, root, "--resamples", 100, "--json").out)
+    assert document["metrics"]["accuracy"]["value"] == 1
+    assert document["command"].startswith("leuko evaluate ")
+    (root / "Basophil" / "x.jpg").touch()
+    done = leuko("evaluate", tiny_model, root, "--resamples", 100, "--strict", "--json")
+    assert done.code == 3
+    assert one_document(done.out)["data"] == {
+        "folder": "Test", "digest": one_document(done.out)["data"]["digest"],
+        "found": 16, "rejected": 1,
+    }  # fmt: skip
+    done = leuko("evaluate", tiny_model, root, "--resamples", 100, "--out", tmp_path / "out")
+    assert (tmp_path / "out" / "evaluation.json").is_file()
+    assert "Written: " in done.err
+
+
+def test_evaluate_refuses_an_extra_folder_unless_told(
+    tiny_model: Path, tmp_path: Path, leuko: Leuko
+) -> None:
+    root = write_dataset(tmp_path / "Test", each=1)
+    (root / "Artefacts").mkdir()
+    arguments = ("evaluate", tiny_model, root, "--resamples", 100)
+    assert "--ignore NAME" in one_sentence(leuko(*arguments).err)
+    assert leuko(*arguments, "--ignore", "Artefacts").code == 0
+
+
+# Other commands
+
+
+def test_shrink(tmp_path: Path, leuko: Leuko) -> None:
+    root = write_dataset(tmp_path / "set", each=1)
+    done = leuko("data", "shrink", root, tmp_path / "small", "--size", 20, "--json")
+    assert one_document(done.out) == {"written": 5, "kept": 0, "rejected": []}
+    assert "5 kept" in leuko("data", "shrink", root, tmp_path / "small", "--size", 20).out
+
+
+def test_models(tiny_model: Path, leuko: Leuko) -> None:
+    document = one_document(leuko("models", "show", tiny_model, "--json").out)
+    assert document["classes"] == list(CLASSES)
+    assert document["input"] == [24, 24]
+    assert "name: tiny" in leuko("models", "show", tiny_model).out
+    assert "Takes the nearest colour." in leuko("models", "card", tiny_model).out
+    assert "models" in one_document(leuko("models", "list", "--json").out)
+
+
+# Variables and the log
+
+
+def test_a_flag_comes_before_a_variable(
+    cells: Path, tiny_model: Path, tiny_bundle: ModelBundle, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, leuko: Leuko,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("LEUKO_MODEL", str(tiny_model))
+    assert leuko("predict", cells / "0.png").code == 0
+    done = leuko("predict", cells / "0.png", "--model", "./other")
+    assert "no model at ./other" in one_sentence(done.err)
+    monkeypatch.setenv("LEUKO_WORKERS", "0")
+    assert leuko("predict", cells / "0.png").code == 2
+    monkeypatch.setenv("LEUKO_WORKERS", "1")
+    assert leuko("predict", cells / "0.png").code == 0
+    root = write_dataset(tmp_path / "Test", each=1)
+    arguments = ("evaluate", tiny_model, root, "--resamples", 100, "--json")
+    monkeypatch.setenv("LEUKO_SEED", "11")
+    assert one_document(leuko(*arguments).out)["seed"] == 11
+    assert one_document(leuko(*arguments, "--seed", 12).out)["seed"] == 12
+    monkeypatch.setenv("LEUKO_SEED", "eleven")
+    assert leuko(*arguments).code == 2
+
+
+def test_a_log_file_has_every_remark_with_its_time(
+    cells: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leuko: Leuko
+) -> None:
+    log = tmp_path / "leuko.log"
+    monkeypatch.setenv("LEUKO_LOG_FILE", str(log))
+    leuko("predict", cells, "-m", tiny_model, "--quiet")
+    leuko("predict", cells, tmp_path / "nothing", "-m", tiny_model)
+    lines = log.read_text().splitlines()
+    assert all(line[:2] == "20" and line[4] == "-" for line in lines)
+    text = log.read_text()
+    assert "leuko predict" in text
+    assert "9 found = 6 predicted + 3 rejected" in text  # though it was quiet
+    assert "Model tiny" in text
+    assert "Error: " in lines[-1]
+    assert "does not exist" in lines[-1]
+
+
+def test_a_log_takes_any_name(tiny_model: Path, tmp_path: Path, leuko: Leuko) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "zelle_\udce4.png").touch()
+    done = leuko("predict", tmp_path / "set", "-m", tiny_model, "--log-file", tmp_path / "log")
+    assert done.code == 0
+    assert "empty-file" in (tmp_path / "log").read_text()
+
+
+# As a process of its own
+
+
+def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE), **options.pop("env", {})}
+    return subprocess.Popen(
+        [sys.executable, "-m", "leuko", *map(str, arguments)],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+def test_an_interrupt_is_130_and_leaves_the_old_file(
+    cells: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "p.csv").write_text("old")
+    arguments = ("predict", "-", "-m", tiny_model, "--csv", tmp_path / "p.csv", "--verbose")
+    with start(*arguments) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(f"{cells / '0.png'}\n".encode())
+        process.stdin.flush()
+        assert process.stderr.readline().startswith(b"Model tiny")  # now it waits for more names
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+        said = process.stderr.read().decode()
+    assert said.startswith("Interrupted.")
+    assert "Traceback" not in said
+    assert (tmp_path / "p.csv").read_text() == "old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cells", "p.csv"]
+
+
+def test_names_on_standard_input_and_a_terminal_of_few_letters(
+    cells: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    write_picture(tmp_path / "zelle_\udce4_細胞.png", "Monocyte")
+    lines = (
+        f"{cells / '2.png'}\n{tmp_path}/".encode() + b"zelle_\xe4_\xe7\xb4\xb0\xe8\x83\x9e.png\n"
+    )
+    with start("predict", "-", "-m", tiny_model, env={"PYTHONIOENCODING": "ascii"}) as process:
+        out, err = process.communicate(lines, timeout=60)
+    assert process.returncode in (0, 1)
+    assert b"Traceback" not in err
+    with start("predict", "-", "-m", tiny_model, env={"PYTHONUTF8": "1"}) as process:
+        out, err = process.communicate(lines, timeout=60)
+    assert process.returncode == 0, err
+    assert b"2 found = 2 predicted + 0 rejected" in err
+    assert out.count(b"\n") == 2
+
+
+def test_a_reader_that_leaves_early(cells: Path, tiny_model: Path) -> None:
+    with start("predict", *[cells / "0.png"] * 40, "-m", tiny_model) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(timeout=60) in (0, 1)
+        assert process.stderr is not None
+        assert b"Traceback" not in process.stderr.read()
+
+
+def test_a_full_device_is_one_sentence(cells: Path, tiny_model: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full on this machine")
+    with start("predict", cells, "-m", tiny_model, "--csv", "/dev/full") as process:
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert b"Traceback" not in err
+    assert "disk is full" in one_sentence(err.decode()) or "No space left" in err.decode()

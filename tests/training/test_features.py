@@ -1,0 +1,174 @@
+"""A frozen backbone is run once, with the result of running it in every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from leuko.manifest import Manifest, read_split
+from leuko.recipe import ModelSettings, Recipe
+
+keras = pytest.importorskip("keras", reason="needs the extra 'train'")
+
+from training.killed import small_network  # noqa: E402
+
+from leuko.training import architectures, features  # noqa: E402
+from leuko.training.architectures import build_model  # noqa: E402
+from leuko.training.features import backbone_features, head_of  # noqa: E402
+from leuko.training.fit import ArrayBatches, fit_model  # noqa: E402
+from leuko.training.pipeline import fixed_plan, pixel_source  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, tiny_head: Recipe) -> Callable[[], Any]:
+    """Builds a network with a backbone of one layer, whose features come in shards of sixteen."""
+    monkeypatch.setitem(architectures._ARCHITECTURES, "mobilenetv2", small_network)
+    monkeypatch.setattr(features, "_SHARD", 16)
+    return lambda: build_model(tiny_head)
+
+
+class Counted:
+    """A source that counts what it was asked for."""
+
+    def __init__(self, rows: Manifest, recipe: Recipe) -> None:
+        self._source = pixel_source(rows, recipe)
+        self.seed = recipe.seed
+        self.calls = 0
+
+    def __call__(self, image: int, draw: int) -> np.ndarray:
+        self.calls += 1
+        return self._source(image, draw)
+
+
+def test_features_train_the_head_as_the_whole_network_would(
+    drawn: Path, tiny_head: Recipe, tmp_path: Path
+) -> None:
+    """MobileNetV2 itself: once through ONNX Runtime, and in every step through Keras."""
+    recipe = replace(
+        tiny_head,
+        preprocess=replace(tiny_head.preprocess, size=(32, 32)),
+        model=ModelSettings(
+            "mobilenetv2", "minus-one-one", "head", "none", hidden=16, norm_momentum=0.5
+        ),
+        train=replace(tiny_head.train, monitor="none", patience=0, plateau=0),
+    )
+    rows = read_split(drawn, "train")
+    source = pixel_source(rows, recipe)
+    plan = fixed_plan(rows.labels, seed=0, per_class=5)
+    targets = np.eye(5, dtype=np.float32)[rows.labels[plan[:, 0]]]
+    pixels = np.stack([source(*row) for row in plan.tolist()]).astype(np.float32)
+    told = {}
+    for way in ("features", "pixels"):
+        model = build_model(recipe)
+        if way == "features":
+            values = backbone_features(
+                model, source, plan, manifest=rows, recipe=recipe, cache=tmp_path, threads=2
+            )
+            assert values.shape == (25, 1280)
+            part, inputs = head_of(model), values
+        else:
+            part, inputs = model, pixels
+        fit_model(
+            part,
+            recipe,
+            train=lambda epoch, x=inputs: ArrayBatches(
+                x, targets, batch=8, seed=1, first_epoch=epoch
+            ),
+            validation=lambda _, x=inputs: ArrayBatches(x, targets, batch=25, seed=None),
+            run=tmp_path / way,
+            identity={},
+            resume=False,
+        )
+        told[way] = np.asarray(model(pixels, training=False))
+    np.testing.assert_allclose(told["features"], told["pixels"], atol=1e-3)
+    assert np.ptp(told["features"], axis=0).max() > 0.05
+
+
+def test_shards_are_made_once_and_again_when_damaged(
+    drawn: Path, tiny_head: Recipe, tmp_path: Path, small: Callable[[], Any]
+) -> None:
+    rows = read_split(drawn, "train")
+    source = Counted(rows, tiny_head)
+    plan = fixed_plan(rows.labels, seed=0, per_class=9)
+    told: list[tuple[str, int, int]] = []
+
+    def compute(**changes: Any) -> np.ndarray:
+        settings = {"manifest": rows, "recipe": tiny_head, "cache": tmp_path, "threads": 1}
+        return backbone_features(
+            small(), source, plan,
+            progress=lambda *row: told.append(row), **{**settings, **changes},
+        )  # fmt: skip
+
+    first = compute()
+    assert first.shape == (45, 12)
+    assert source.calls == 45
+    assert told == [("features", n, 45) for n in (16, 32, 45)]
+    shards = sorted(tmp_path.rglob("*.npz"))
+    assert [shard.name for shard in shards] == ["00000.npz", "00001.npz", "00002.npz"]
+    times = [shard.stat().st_mtime_ns for shard in shards]
+
+    source.calls = 0
+    assert np.array_equal(compute(), first)
+    assert source.calls == 0
+    assert [shard.stat().st_mtime_ns for shard in shards] == times
+
+    whole = shards[1].read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 4
+    wrong = np.zeros((3, 12), np.float32)
+    for damage in (whole[:300], b"", bytes(flipped), b"no archive"):
+        shards[1].write_bytes(damage)
+        source.calls = 0
+        assert np.array_equal(compute(), first)
+        assert source.calls == 16
+        assert shards[1].read_bytes() == whole
+    np.savez(shards[2], features=wrong)
+    source.calls = 0
+    assert np.array_equal(compute(), first)
+    assert source.calls == 13
+
+    # Another seed, another picture size or other images are other features.
+    source.calls, source.seed = 0, 6
+    assert not np.array_equal(compute(recipe=tiny_head.with_seed(6)), first[:, :1])
+    assert source.calls == 45
+    source.seed = tiny_head.seed
+    other = replace(tiny_head, preprocess=replace(tiny_head.preprocess, crop=0.5))
+    compute(recipe=other)
+    assert source.calls == 90
+    compute(manifest=rows.subset(range(len(rows) - 1)))
+    assert source.calls == 135
+
+
+def test_plain_images_do_not_depend_on_the_variation(
+    drawn: Path, tiny_head: Recipe, tmp_path: Path, small: Callable[[], Any]
+) -> None:
+    rows = read_split(drawn, "test")
+    plan = np.column_stack([np.arange(len(rows)), np.full(len(rows), -1)])
+    source = Counted(rows, tiny_head)
+    model = small()
+    settings = {"manifest": rows, "cache": tmp_path, "threads": 1}
+    first = backbone_features(model, source, plan, recipe=tiny_head, **settings)
+    source.seed += 1
+    other = replace(tiny_head, augment=replace(tiny_head.augment, stain=0.5))
+    assert np.array_equal(backbone_features(model, source, plan, recipe=other, **settings), first)
+    assert source.calls == len(rows)
+    pixels = np.stack([source(i, -1) for i in range(len(rows))]).astype(np.float32)
+    trunk = keras.Model(model.input, model.get_layer("pool").output)
+    np.testing.assert_allclose(first, np.asarray(trunk(pixels, training=False)), atol=1e-5)
+
+
+def test_the_head_shares_its_weights(small: Callable[[], Any]) -> None:
+    model = small()
+    head = head_of(model)
+    assert [layer.name for layer in head.layers[1:]] == ["hidden", "hidden_norm", "probabilities"]
+    head.get_layer("hidden").kernel.assign(np.ones((12, 4)))
+    assert np.asarray(model.get_layer("hidden").kernel).min() == 1
+    values = np.random.default_rng(0).normal(size=(3, 12)).astype(np.float32)
+    assert np.asarray(head(values)).sum() == pytest.approx(3, abs=1e-5)
