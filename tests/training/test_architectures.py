@@ -76,9 +76,7 @@ def test_only_the_head_of_a_frozen_mobilenet_learns(frozen: keras.Model) -> None
 
 def test_every_norm_of_the_finetuned_network_forgets_as_the_recipe_says() -> None:
     model = build_model(network("mobilenetv2-finetuned"))
-    norms = [
-        x for x in model._flatten_layers() if isinstance(x, keras.layers.BatchNormalization)
-    ]
+    norms = [x for x in model._flatten_layers() if isinstance(x, keras.layers.BatchNormalization)]
     assert len(norms) == 52
     assert {x.momentum for x in norms} == {0.97}
     assert all(x.trainable for x in norms)
@@ -214,9 +212,7 @@ def test_leukos_own_file_brings_a_backbone_back_in_float16(
     with np.load(path) as arrays:
         assert {arrays[name].dtype for name in arrays.files} == {np.dtype(np.float16)}
     again = build_model(network("mobilenetv2", seed=99, weights=str(path)))
-    pairs = zip(
-        frozen.get_layer(BACKBONE).weights, again.get_layer(BACKBONE).weights, strict=True
-    )
+    pairs = zip(frozen.get_layer(BACKBONE).weights, again.get_layer(BACKBONE).weights, strict=True)
     for one, two in pairs:
         rounded = np.asarray(one).astype(np.float16).astype(np.float32)
         assert np.array_equal(rounded, np.asarray(two)), one.path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import importlib.util
 import io
 import json
 import os
@@ -157,12 +158,18 @@ def train(
     DataError
         When a class is missing, or there are too few slides.
     TrainingError
-        When the loss is not finite, weights cannot be had, or the folder holds another run.
+        When the loss is not finite, weights cannot be had, the folder holds another run, or
+        TensorBoard is wanted and not installed.
     OutputError
         When something cannot be written. What was finished stays.
     """
     run = Path(out)
     tell = say or (lambda _: None)
+    if tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise TrainingError(
+            "TensorBoard's logs need the package tensorboard: pip install tensorboard. Without it, "
+            "leave out --tensorboard; the curves are in curves.png and history.csv."
+        )
     if weights is not None and recipe.model.architecture == "cnn":
         tell(f"{recipe.name} has no backbone, so the weights {weights} are not used for it.")
     elif weights is not None:

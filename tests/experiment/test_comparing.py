@@ -1,0 +1,238 @@
+"""Recipes side by side: everything is in the document, on the same rows, and done once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from leuko.data.synth import draw_dataset
+from leuko.errors import DataError, UsageError
+from leuko.evaluation.compare import compare_predictions
+from leuko.imaging import PreprocessSpec
+from leuko.manifest import read_split
+from leuko.prediction import PredictionTable
+from leuko.recipe import AugmentSettings, DataSettings, ModelSettings, Recipe, TrainSettings
+from leuko.taxonomy import CLASSES
+
+keras = pytest.importorskip("keras", reason="needs the extra 'train'")
+pytest.importorskip("matplotlib", reason="needs the extra 'report'")
+
+from leuko.experiment.comparing import _set_name, _unused, compare  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+SETS = ["validation", "test", "Elsewhere"]
+
+
+def recipe(name: str, **settings: Any) -> Recipe:
+    return replace(
+        Recipe(
+            name=name,
+            title=f"Recipe {name}",
+            seed=1,
+            preprocess=PreprocessSpec((32, 32)),
+            data=DataSettings(validation=0.25),
+            model=ModelSettings("cnn", norm_momentum=0.5),
+            train=TrainSettings(epochs=1, steps=3, batch=8, rate=3e-3),
+            published={"accuracy": 0.9, "macro_f1": 0.8},
+        ),
+        **settings,
+    )
+
+
+@pytest.fixture(scope="module")
+def recipes() -> list[Recipe]:
+    """One that samples, and one of the published kind."""
+    files = recipe(
+        "files",
+        data=DataSettings("random-file", balance="files"),
+        augment=AugmentSettings("none"),
+        train=TrainSettings(epochs=1, batch=32, rate=3e-3),
+        published={},
+    )
+    return [recipe("sampled"), files]
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("drawn") / "Dataset"
+    mix = dict(zip(CLASSES, (1, 1, 2, 1, 3), strict=True))
+    draw_dataset(folder, train=50, test=30, size=64, slides=(8, 3), imbalance=mix)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def elsewhere(dataset: Path) -> Path:
+    """Another laboratory's cells, without basophils and with one file that is no image."""
+    folder = dataset.parent / "Elsewhere"
+    shutil.copytree(dataset / "Test", folder)
+    shutil.rmtree(folder / "Basophil")
+    (folder / "Monocyte" / "S77_1_1.jpg").write_bytes(b"no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(
+    dataset: Path, elsewhere: Path, recipes: list[Recipe], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("compared") / "out"
+    document = compare(
+        dataset, recipes, out, seeds=2, unseen=[elsewhere], command="leuko compare", workers=2
+    )
+    return out, document
+
+
+def test_the_document_has_everything(compared: tuple[Path, dict[str, Any]]) -> None:
+    out, document = compared
+    written = json.loads((out / "comparison.json").read_text())
+    assert written["schema"] == "leuko.comparison/1"
+    assert set(written) == {
+        "schema", "research_use", "version", "command", "dataset", "data_digest", "seeds",
+        "machine", "versions", "audit", "balance", "models", "paired", "warnings", "verdict",
+        "total_seconds",
+    }  # fmt: skip
+    assert written["command"] == "leuko compare"
+    assert written["dataset"] == "Dataset"
+    assert written["seeds"] == [1, 2]
+    assert set(written["data_digest"]) == {"train", "test", "Elsewhere"}
+    assert written["audit"]["schema"] == "leuko.audit/1"
+    assert written["verdict"].endswith(".")
+    assert any("no image of Basophil" in line for line in written["warnings"])
+    assert document["verdict"] == written["verdict"]
+
+
+def test_every_model_has_every_set_and_seed(compared: tuple[Path, dict[str, Any]]) -> None:
+    first, second = compared[1]["models"]
+    for model, name in ((first, "sampled"), (second, "files")):
+        assert model["recipe"] == name
+        assert model["input"] == [32, 32]
+        assert model["parameters"] > 0
+        assert [run["seed"] for run in model["runs"]] == [1, 2]
+        assert list(model["mean"]) == SETS
+        assert [row["epoch"] for row in model["history"]] == [1.0]
+        for run in model["runs"]:
+            assert list(run["evaluations"]) == SETS
+            assert run["epochs"] == 1
+            assert run["predict_images_per_second"] > 0
+            assert run["seconds"]["total"] >= run["seconds"]["fit"]
+            assert (compared[0] / run["run"] / "bundle" / "bundle.json").is_file()
+        values = [r["evaluations"]["test"]["metrics"]["accuracy"]["value"] for r in model["runs"]]
+        assert model["mean"]["test"]["accuracy"]["mean"] == pytest.approx(np.mean(values))
+    assert first["published"] == {"accuracy": 0.9, "macro_f1": 0.8}
+    assert second["published"] is None
+    assert [first["validation_split"], second["validation_split"]] == ["slide", "random-file"]
+    strange = first["runs"][0]["evaluations"]["Elsewhere"]
+    assert strange["absent_classes"] == ["Basophil"]
+    assert strange["data"]["rejected"] == 1
+
+
+def test_balancing_is_counted_where_files_are_written(
+    compared: tuple[Path, dict[str, Any]], dataset: Path
+) -> None:
+    balance = compared[1]["balance"]
+    largest = max(read_split(dataset, "train").counts)
+    assert balance["images"] == 2 * 5 * largest
+    assert balance["seconds"] >= 0
+    assert "balance" not in compared[1]["models"][0]["runs"][0]["seconds"]
+
+
+def test_pairs_are_on_the_same_rows(compared: tuple[Path, dict[str, Any]], elsewhere: Path) -> None:
+    out, document = compared
+    pairs = document["paired"]
+    assert [(p["a"], p["b"], p["set"], p["seed"]) for p in pairs] == [
+        ("sampled", "files", name, seed) for name in ("test", "Elsewhere") for seed in (1, 2)
+    ]
+    tables = [
+        PredictionTable.from_csv(out / "evaluations" / f"{name}-seed2-Elsewhere/predictions.csv")
+        for name in ("sampled", "files")
+    ]
+    assert [row.path for row in tables[0].rows] == [row.path for row in tables[1].rows]
+    answered = [row for row in tables[0].rows if row.status == "ok"]
+    truth = np.array([CLASSES.index(row.path.split("/")[0]) for row in answered])
+    right = [table.probabilities.argmax(axis=1) == truth for table in tables]
+    told = pairs[-1]["mcnemar"]
+    assert told["b"] == int((right[0] & ~right[1]).sum())
+    assert told["c"] == int((right[1] & ~right[0]).sum())
+    slides = [Path(row.path).name.split("_")[0] for row in answered]
+    again = compare_predictions(
+        truth, tables[0].probabilities, tables[1].probabilities, slides,
+        a="sampled", b="files", set_name="Elsewhere", training_seed=2,
+    )  # fmt: skip
+    assert pairs[-1] == again
+
+
+def test_the_report_is_one_page_and_one_table(compared: tuple[Path, dict[str, Any]]) -> None:
+    out, document = compared
+    page = (out / "report.html").read_text()
+    assert page.lstrip().lower().startswith("<!doctype html>")
+    assert "Recipe sampled" in page
+    assert "Recipe files" in page
+    assert "Research use only" in page
+    assert 'src="http' not in page
+    table = (out / "comparison.md").read_text()
+    assert "Recipe sampled" in table
+    assert "Elsewhere" in table
+    assert {path.name for path in out.iterdir()} == {
+        "runs", "evaluations", "comparison.json", "comparison.md", "report.html",
+    }  # fmt: skip
+
+
+def test_a_resumed_comparison_does_nothing_twice(
+    compared: tuple[Path, dict[str, Any]], dataset: Path, elsewhere: Path, recipes: list[Recipe]
+) -> None:
+    out, document = compared
+    kept = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.parent != out}
+    (out / "comparison.json").unlink()
+    lost = out / "evaluations" / "files-seed2-test" / "evaluation.json"
+    before = json.loads(lost.read_text())
+    lost.unlink()
+    said: list[str] = []
+    again = compare(
+        dataset, recipes, out, seeds=2, unseen=[elsewhere], resume=True, workers=2,
+        say=said.append,
+    )  # fmt: skip
+    assert sum(line.endswith("is finished.") for line in said) == 4
+    now = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.parent != out}
+    changed = {path for path in now if now[path] != kept.get(path)}
+    assert changed == {lost, lost.with_name("predictions.csv")}
+    after = json.loads(lost.read_text())
+    assert after["metrics"] == before["metrics"]
+    for name in ("models", "paired", "verdict", "seeds", "balance"):
+        if name != "models":
+            assert again[name] == document[name]
+    assert [m["mean"] for m in again["models"]] == [m["mean"] for m in document["models"]]
+
+
+def test_what_cannot_be_compared_is_refused(
+    compared: tuple[Path, dict[str, Any]], dataset: Path, recipes: list[Recipe], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="already holds a comparison"):
+        compare(dataset, recipes, compared[0])
+    with pytest.raises(UsageError, match="different recipes"):
+        compare(dataset, [recipes[0], recipes[0]], tmp_path / "out")
+    with pytest.raises(UsageError, match="at least one seed"):
+        compare(dataset, recipes, tmp_path / "out", seeds=0)
+    with pytest.raises(DataError, match="no test folder"):
+        compare(dataset / "Train", recipes, tmp_path / "out")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "diary.txt").write_text("mine")
+    with pytest.raises(UsageError, match="not empty"):
+        compare(dataset, recipes, tmp_path / "mine")
+    assert not (tmp_path / "out").exists()
+
+
+def test_sets_have_names_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "Lab 1.2").mkdir()
+    (tmp_path / "cells.csv").write_text("path,label\n")
+    assert _set_name(tmp_path / "Lab 1.2") == "Lab 1.2"
+    assert _set_name(tmp_path / "cells.csv") == "cells"
+    taken: dict[str, Any] = {"test": None, "test-2": None}
+    assert _unused("test", taken) == "test-3"
+    assert _unused("validation", taken) == "validation-2"
+    assert _unused("lab", taken) == "lab"
