@@ -106,9 +106,7 @@ def _rival_cnn() -> Any:
 
     layers: list[Any] = [keras.Input((350, 350, 3)), keras.layers.Rescaling(1 / 255)]
     for filters in (4, 8, 16, 32, 64):
-        layers.append(
-            keras.layers.Conv2D(filters, 3, strides=2, padding="same", activation="relu")
-        )
+        layers.append(keras.layers.Conv2D(filters, 3, strides=2, padding="same", activation="relu"))
         layers.append(keras.layers.BatchNormalization())
     layers += [
         keras.layers.Flatten(),

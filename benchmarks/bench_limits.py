@@ -90,9 +90,7 @@ def main() -> None:
     }
     print(json.dumps(document, indent=2))
     broken = (
-        imported > IMPORT_LIMIT
-        or predicted > PREDICT_LIMIT
-        or max(peaks.values()) > MEMORY_LIMIT
+        imported > IMPORT_LIMIT or predicted > PREDICT_LIMIT or max(peaks.values()) > MEMORY_LIMIT
     )
     if arguments.limit and broken:
         raise SystemExit(1)

@@ -46,8 +46,8 @@ def main() -> None:
         "",
         "## Made with",
         "",
-        f"- Data: Raabin-WBC Train, shrunk to 288 pixels (Kouzehkanan et al., Scientific Reports "
-        f"12:1123, 2022), free for research and commercial use.",
+        "- Data: Raabin-WBC Train, shrunk to 288 pixels (Kouzehkanan et al., Scientific Reports "
+        "12:1123, 2022), free for research and commercial use.",
         "- Initial weights: MobileNetV2, ImageNet (Apache-2.0).",
         f"- Command: `leuko train Dataset --recipe mobilenetv2-finetuned --seed "
         f"{bundle.provenance['seed']}`",

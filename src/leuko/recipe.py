@@ -28,7 +28,7 @@ __all__ = [
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "data.split": ("slide", "random-file"),
     "data.balance": ("files", "fixed", "sampled", "none"),
-    "augment.kind": ("none", "published", "microscope"),
+    "augment.kind": ("none", "published", "gentle", "microscope"),
     "model.architecture": ("cnn", "mobilenetv2"),
     "model.pixels": ("zero-one", "minus-one-one", "divided-twice"),
     "model.train": ("all", "head"),
@@ -74,9 +74,11 @@ class AugmentSettings:
 
     Attributes
     ----------
-    kind : {"none", "published", "microscope"}
+    kind : {"none", "published", "gentle", "microscope"}
         ``published``: rotation within 15 degrees, zoom within 10%, horizontal flip. ``microscope``:
         any rotation and flip, scale, shift, and stain and light varied in optical density.
+        ``gentle``: the same with rotation within 15 degrees of upright or upside down, which a
+        small network without pooling learns sooner.
     scale : float
         Standard deviation of the logarithm of the scale.
     shift : float

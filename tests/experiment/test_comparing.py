@@ -126,7 +126,7 @@ def test_every_model_has_every_set_and_seed(compared: tuple[Path, dict[str, Any]
         assert model["mean"]["test"]["accuracy"]["mean"] == pytest.approx(np.mean(values))
     assert first["published"] == {"accuracy": 0.9, "macro_f1": 0.8}
     assert second["published"] is None
-    assert [first["validation_split"], second["validation_split"]] == ["slide", "random-file"]
+    assert [first["split"], second["split"]] == ["slide", "random-file"]
     strange = first["runs"][0]["evaluations"]["Elsewhere"]
     assert strange["absent_classes"] == ["Basophil"]
     assert strange["data"]["rejected"] == 1

@@ -7,8 +7,8 @@ import pytest
 pytest.importorskip("keras", reason="needs the extra 'train'")
 pytest.importorskip("matplotlib", reason="needs the extra 'report'")
 
-from leuko.experiment.demo import demo_recipes  # noqa: E402
-from leuko.recipe import Recipe, load_recipe  # noqa: E402
+from leuko.experiment.demo import demo_recipes
+from leuko.recipe import Recipe, load_recipe
 
 
 def test_the_demo_shortens_the_recipes_and_keeps_the_networks() -> None:

@@ -7,9 +7,9 @@ import pytest
 
 pytest.importorskip("keras", reason="needs the extra 'train'")
 
-from leuko.imaging import PreprocessSpec  # noqa: E402
-from leuko.recipe import AugmentSettings  # noqa: E402
-from leuko.training.augment import augmented  # noqa: E402
+from leuko.imaging import PreprocessSpec
+from leuko.recipe import AugmentSettings
+from leuko.training.augment import augmented
 
 SIDE = 201
 WHOLE = PreprocessSpec((SIDE, SIDE))

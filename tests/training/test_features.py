@@ -15,13 +15,12 @@ from leuko.recipe import ModelSettings, Recipe
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 
-from training.killed import small_network  # noqa: E402
-
 from leuko.training import architectures, features  # noqa: E402
 from leuko.training.architectures import build_model  # noqa: E402
 from leuko.training.features import backbone_features, head_of  # noqa: E402
 from leuko.training.fit import ArrayBatches, fit_model  # noqa: E402
 from leuko.training.pipeline import fixed_plan, pixel_source  # noqa: E402
+from training.killed import small_network  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -35,7 +34,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tiny_head: Recipe) -> Callable[[], An
 
 
 def awaken(model: Any, pixels: np.ndarray) -> None:
-    """Give random weights the statistics of some images: without, every feature is nearly nought."""
+    """Give random weights the statistics of some images, or every feature is nearly nought."""
     backbone = model.get_layer(architectures.BACKBONE)
     backbone.trainable = True
     norms = [x for x in backbone.layers if isinstance(x, keras.layers.BatchNormalization)]
@@ -68,7 +67,7 @@ def test_features_train_the_head_as_the_whole_network_would(
         model=ModelSettings(
             "mobilenetv2", "minus-one-one", "head", "none", hidden=16, norm_momentum=0.5
         ),
-        train=replace(tiny_head.train, monitor="none", patience=0, plateau=0),
+        train=replace(tiny_head.train, rate=2e-3, monitor="none"),
     )
     rows = read_split(drawn, "train")
     source = pixel_source(rows, recipe)
@@ -91,7 +90,7 @@ def test_features_train_the_head_as_the_whole_network_would(
             part,
             recipe,
             train=lambda epoch, x=inputs: ArrayBatches(
-                x, targets, batch=8, seed=1, first_epoch=epoch
+                x, targets, batch=5, seed=1, first_epoch=epoch
             ),
             validation=lambda _, x=inputs: ArrayBatches(x, targets, batch=25, seed=None),
             run=tmp_path / way,

@@ -115,7 +115,7 @@ def test_the_run_waits_halves_its_rate_and_keeps_the_best(
     assert sorted(p.name for p in (run / "best").iterdir()) == ["model.weights.h5"]
 
 
-class Stop(Exception):  # noqa: N818
+class Stop(Exception):
     """In place of a kill, at a chosen batch."""
 
 

@@ -88,7 +88,7 @@ def test_a_fixed_plan_is_balanced_and_begins_with_originals(per_class: int, size
     for image, times in shown.items():
         assert plan[plan[:, 0] == image, 1].tolist() == list(range(-1, times - 1))
     for label in range(5):
-        often = [shown[i] for i in np.flatnonzero(LABELS == label) if shown[i]]
+        often = [shown[i] for i in np.flatnonzero(label == LABELS) if shown[i]]
         assert max(often) - min(often) <= 1
     assert np.array_equal(plan, fixed_plan(LABELS, seed=1, per_class=per_class))
 

@@ -29,10 +29,9 @@ from leuko.runtime.classifier import OnnxClassifier
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 
-from training.killed import small_network  # noqa: E402
-
 from leuko.training import architectures, features  # noqa: E402
 from leuko.training.run import train  # noqa: E402
+from training.killed import small_network  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

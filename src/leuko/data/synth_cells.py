@@ -361,8 +361,9 @@ def _monocyte(
     if rng.random() < 0.45:
         for _ in range(int(rng.integers(1, 7))):
             angle, reach = rng.uniform(0.0, 2.0 * np.pi), radius * rng.uniform(0.3, 0.88)
-            spot = ellipse(grid, reach * np.sin(angle), reach * np.cos(angle),
-                           *(rng.uniform(0.35, 0.8) * np.array([1.1, 0.95])), angle)  # fmt: skip
+            size = rng.uniform(0.35, 0.8)
+            row, column = reach * np.sin(angle), reach * np.cos(angle)
+            spot = ellipse(grid, row, column, 1.1 * size, 0.95 * size, angle)
             holes = np.maximum(holes, coverage(spot, 0.4))
         cloud *= np.float32(1.0) - np.float32(0.8) * holes
         chromatin = chromatin * (np.float32(1.0) - np.float32(0.3) * holes)

@@ -95,7 +95,8 @@ def _tile(sigma: float) -> Image:
     if sigma > 0.3:
         pad = int(4 * sigma) + 1
         noise = np.pad(noise, pad, mode="wrap")
-        noise = cv2.GaussianBlur(noise, (0, 0), sigma)[pad:-pad, pad:-pad]
+        blurred = cv2.GaussianBlur(noise, (0, 0), sigma)[pad:-pad, pad:-pad]
+        noise = np.asarray(blurred, np.float32)
     noise = (noise - noise.mean()) / noise.std()
     result: Image = np.pad(noise, ((0, _TILE), (0, _TILE)), mode="wrap").astype(np.float32)
     result.flags.writeable = False
@@ -133,11 +134,11 @@ def texture(rng: np.random.Generator, shape: tuple[int, ...], sigma: float) -> I
     if turn & 2:
         patch = patch[:, ::-1]
     if patch.shape != (height, width):
-        patch = (
-            cv2.resize(patch, (width, height), interpolation=cv2.INTER_LINEAR)
-            if base
-            else patch[:height, :width]
-        )
+        if base:
+            resized = cv2.resize(patch, (width, height), interpolation=cv2.INTER_LINEAR)
+            patch = np.asarray(resized, np.float32)
+        else:
+            patch = patch[:height, :width]
     return -patch if turn & 4 else np.asarray(patch)
 
 

@@ -131,7 +131,7 @@ def compare(
                 say=tell,
             )
             runs.append(_score(run, recipe.name, seed, sets, folder, command, progress, tell))
-        models.append(_model_entry(recipe, runs))
+        models.append(_model_entry(recipe, runs, weights or recipe.model.weights))
     document: dict[str, Any] = {
         "schema": schema("comparison"),
         "research_use": RESEARCH_USE,
@@ -237,13 +237,13 @@ def _finished(place: Path, bundle: str, data: str) -> dict[str, Any] | None:
     return document if same else None
 
 
-def _model_entry(recipe: Recipe, runs: list[dict[str, Any]]) -> dict[str, Any]:
+def _model_entry(recipe: Recipe, runs: list[dict[str, Any]], weights: str) -> dict[str, Any]:
     """One recipe in comparison.json."""
     sets = list(runs[0]["evaluations"])
     return {
         "recipe": recipe.name,
         "title": recipe.title,
-        "transfer": recipe.model.weights != "none",
+        "transfer": recipe.model.architecture != "cnn" and weights != "none",
         "split": recipe.data.split,
         "input": list(recipe.preprocess.size),
         "parameters": runs[0]["parameters"],

@@ -54,13 +54,16 @@ def augmented(
         zoom = rng.uniform(0.9, 1.1, 2)
         shift = np.zeros(2)
     else:
-        angle = rng.uniform(0.0, 2 * np.pi)
+        if settings.kind == "gentle":
+            angle = np.deg2rad(rng.uniform(-15.0, 15.0)) + np.pi * float(rng.integers(2))
+        else:
+            angle = rng.uniform(0.0, 2 * np.pi)
         stretch = np.exp(rng.normal(0.0, settings.scale / 3))
         zoom = np.exp(rng.normal(0.0, settings.scale)) * np.array([stretch, 1 / stretch])
         shift = rng.uniform(-settings.shift, settings.shift, 2)
     mirror = 1.0 if rng.random() < 0.5 else -1.0
     output = _warp(pixels, spec, angle, zoom, shift, mirror)
-    if settings.kind == "microscope" and settings.stain > 0:
+    if settings.kind != "published" and settings.stain > 0:
         output = _restain(output, settings.stain, rng)
     return output
 
