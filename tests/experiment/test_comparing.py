@@ -24,6 +24,7 @@ keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 pytest.importorskip("matplotlib", reason="needs the extra 'report'")
 
 from leuko.experiment.comparing import _set_name, _unused, compare  # noqa: E402
+from training.killed import use_small_networks  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -82,9 +83,11 @@ def compared(
     dataset: Path, elsewhere: Path, recipes: list[Recipe], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any]]:
     out = tmp_path_factory.mktemp("compared") / "out"
-    document = compare(
-        dataset, recipes, out, seeds=2, unseen=[elsewhere], command="leuko compare", workers=2
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        use_small_networks(patch.setitem)
+        document = compare(
+            dataset, recipes, out, seeds=2, unseen=[elsewhere], command="leuko compare", workers=2
+        )
     return out, document
 
 

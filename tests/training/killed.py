@@ -15,18 +15,28 @@ from pathlib import Path
 
 
 def small_network(x, recipe):
-    """A backbone of one layer in MobileNetV2's place, which is built and exported at once."""
+    """A backbone of one layer in place of Leuko's networks: TensorFlow traces it in no time."""
     import keras
 
     from leuko.training.architectures import BACKBONE, _head
 
     pixels = keras.Input((*recipe.preprocess.size, 3), name="backbone_pixels")
     y = keras.layers.Conv2D(12, 3, strides=4, activation="relu", name="backbone_conv")(pixels)
-    y = keras.layers.BatchNormalization(name="backbone_norm")(y)
+    momentum = recipe.model.norm_momentum
+    y = keras.layers.BatchNormalization(momentum=momentum, name="backbone_norm")(y)
     backbone = keras.Model(pixels, y, name=BACKBONE)
-    backbone.trainable = recipe.model.train == "all"
-    pooled = keras.layers.GlobalAveragePooling2D(name="pool")(backbone(x, training=False))
-    return _head(pooled, recipe)
+    frozen = recipe.model.train == "head"
+    backbone.trainable = not frozen
+    y = backbone(x, training=False) if frozen else backbone(x)
+    return _head(keras.layers.GlobalAveragePooling2D(name="pool")(y), recipe)
+
+
+def use_small_networks(put=dict.__setitem__) -> None:
+    """Build `small_network` whatever a recipe asks for."""
+    from leuko.training import architectures
+
+    for name in ("cnn", "mobilenetv2"):
+        put(architectures._ARCHITECTURES, name, small_network)
 
 
 def die() -> None:
@@ -93,9 +103,8 @@ def in_features() -> None:
     """While the second shard of features is being written."""
     import numpy as np
 
-    from leuko.training import architectures, features
+    from leuko.training import features
 
-    architectures._ARCHITECTURES["mobilenetv2"] = small_network
     features._SHARD = 16
     usual, calls = np.savez, []
 
@@ -115,6 +124,7 @@ def main() -> None:
     from leuko.training.run import train
 
     warnings.simplefilter("ignore", DeprecationWarning)  # of os.fork
+    use_small_networks()
     dataset, runs = sys.argv[1], json.loads(sys.argv[2])
     for point, recipe, out, cache in runs:
         child = os.fork()

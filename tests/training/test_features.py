@@ -20,7 +20,7 @@ from leuko.training.architectures import build_model  # noqa: E402
 from leuko.training.features import backbone_features, head_of  # noqa: E402
 from leuko.training.fit import ArrayBatches, fit_model  # noqa: E402
 from leuko.training.pipeline import fixed_plan, pixel_source  # noqa: E402
-from training.killed import small_network  # noqa: E402
+from training.killed import use_small_networks  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tiny_head: Recipe) -> Callable[[], Any]:
     """Builds a network with a backbone of one layer, whose features come in shards of sixteen."""
-    monkeypatch.setitem(architectures._ARCHITECTURES, "mobilenetv2", small_network)
+    use_small_networks(monkeypatch.setitem)
     monkeypatch.setattr(features, "_SHARD", 16)
     return lambda: build_model(tiny_head)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import json
 import os
@@ -31,7 +30,7 @@ keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 
 from leuko.training import architectures, features  # noqa: E402
 from leuko.training.run import train  # noqa: E402
-from training.killed import small_network  # noqa: E402
+from training.killed import use_small_networks  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -48,15 +47,15 @@ FILES = {
 
 
 def environment() -> dict[str, str]:
-    paths = [str(Path(leuko.__file__).parents[1])]
+    paths = [str(Path(leuko.__file__).parents[1]), str(Path(__file__).parent)]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
-@contextlib.contextmanager
-def small_backbone() -> Iterator[None]:
-    """A backbone of one layer for MobileNetV2, with features in shards of sixteen."""
+@pytest.fixture(scope="module", autouse=True)
+def small_networks() -> Iterator[None]:
+    """Networks of three layers, with features in shards of sixteen."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(architectures._ARCHITECTURES, "mobilenetv2", small_network)
+        use_small_networks(patch.setitem)
         patch.setattr(features, "_SHARD", 16)
         yield
 
@@ -74,13 +73,16 @@ class Runs:
 
     def resume(self, point: str) -> Any:
         recipe, cache = self.recipe(point), self.base / f"{point}-cache"
-        with small_backbone():
-            return train(self.dataset, recipe, self.base / point, resume=True, cache=cache)
+        return train(self.dataset, recipe, self.base / point, resume=True, cache=cache)
 
 
 @pytest.fixture(scope="module")
 def runs(
-    tmp_path_factory: pytest.TempPathFactory, drawn: Path, tiny: Recipe, tiny_head: Recipe
+    tmp_path_factory: pytest.TempPathFactory,
+    small_networks: None,
+    drawn: Path,
+    tiny: Recipe,
+    tiny_head: Recipe,
 ) -> Runs:
     base = tmp_path_factory.mktemp("runs")
     found = Runs(base, drawn, {"tiny": tiny, "head": tiny_head})
@@ -95,8 +97,7 @@ def runs(
         [*program, json.dumps(jobs)], env=environment(), stdout=subprocess.PIPE, text=True
     ) as process:
         train(drawn, tiny, base / "tiny", command="leuko train", say=found.said.append)
-        with small_backbone():
-            train(drawn, tiny_head, base / "head", cache=base / "cache")
+        train(drawn, tiny_head, base / "head", cache=base / "cache")
         told, _ = process.communicate(timeout=280)
     found.ended = dict(json.loads(line) for line in told.splitlines())
     return found
@@ -181,9 +182,10 @@ def test_killed_and_resumed_is_identical_to_the_bit(
 
 def test_ctrl_c_ends_with_130_and_resume_finishes(runs: Runs, digests: Digests) -> None:
     out = runs.base / "interrupted"
+    program = "import killed; killed.use_small_networks(); from leuko.cli.main import main; main()"
     with subprocess.Popen(
         [
-            sys.executable, "-m", "leuko", "train", str(runs.dataset), "--recipe",
+            sys.executable, "-c", program, "train", str(runs.dataset), "--recipe",
             str(runs.base / "tiny.toml"), "--out", str(out), "--workers", "2",
         ],
         env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -275,7 +277,7 @@ def test_weights_are_never_ignored_in_silence(runs: Runs, tmp_path: Path) -> Non
     with pytest.raises(DataError):
         train(broken, runs.recipes["tiny"], tmp_path / "run", weights="leuko", say=said.append)
     assert said == ["tiny has no backbone, so the weights leuko are not used for it."]
-    with small_backbone(), pytest.raises(TrainingError, match=r"none\.h5 does not exist"):
+    with pytest.raises(TrainingError, match=r"none\.h5 does not exist"):
         train(rows, runs.recipes["head"], tmp_path / "head", weights=str(tmp_path / "none.h5"))
 
 
@@ -298,11 +300,10 @@ def test_unusable_images_are_named_and_left_out(
         (dataset / "Train" / "Neutrophil" / name).write_bytes(content)
     said: list[str] = []
     steps: list[tuple[str, int, int]] = []
-    with small_backbone():
-        done = train(
-            dataset, tiny_head, tmp_path / "run", cache=tmp_path / "cache", save_h5=True,
-            say=said.append, progress=lambda *step: steps.append(step),
-        )  # fmt: skip
+    done = train(
+        dataset, tiny_head, tmp_path / "run", cache=tmp_path / "cache", save_h5=True,
+        say=said.append, progress=lambda *step: steps.append(step),
+    )  # fmt: skip
     for name, reason in zip(bad, ("empty-file", "truncated", ""), strict=True):
         assert any(f"Neutrophil/{name}" in line and reason in line for line in said), said
     assert "3 of 63 images were rejected." in said
@@ -318,8 +319,9 @@ def test_unusable_images_are_named_and_left_out(
 
 
 def test_the_published_way_balances_files_and_splits_them_at_random(
-    runs: Runs, tmp_path: Path, tiny: Recipe
+    runs: Runs, tmp_path: Path, tiny: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(architectures._ARCHITECTURES, "cnn", architectures._cnn)
     recipe = replace(
         tiny,
         data=DataSettings(split="random-file", balance="files", validation=0.2),
