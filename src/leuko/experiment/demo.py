@@ -81,8 +81,8 @@ def run_demo(
         progress=progress,
         say=say,
     )
-    first = demo_recipes(seed)[0]
-    classifier = load(out / "compare" / "runs" / f"{first.name}-seed{seed}")
+    shown = demo_recipes(seed)[-1]
+    classifier = load(out / "compare" / "runs" / f"{shown.name}-seed{seed}")
     held = read_split(dataset, "test")
     rows = []
     for label in range(5):

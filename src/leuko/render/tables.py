@@ -222,7 +222,9 @@ def how_made(document: Document) -> list[tuple[str, str]]:
     if folder:
         facts.append(("Data", str(folder)))
     digest = data.get("digest") or document.get("data_digest")
-    if digest:
+    if isinstance(digest, dict):
+        facts += [(f"Digest of {name} (SHA-256)", str(one)) for name, one in digest.items()]
+    elif digest:
         facts.append(("Data digest (SHA-256)", str(digest)))
     for name, one in (document.get("splits") or {}).items():
         facts.append((f"Digest of {name}", str(one.get("digest", ""))))
