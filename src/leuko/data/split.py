@@ -7,7 +7,7 @@ focus and camera. Whole slides go to one side or the other here.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -76,17 +76,12 @@ def split_by_slide(
     rng = np.random.default_rng([seed, 7])
     share = np.divide(counts, total, out=np.zeros_like(counts), where=present)
     weight = share.max(axis=1) * np.exp(rng.normal(0.0, 0.35, len(names)))
-    validation: list[int] = []
-    held = np.zeros(len(CLASSES))
-    left = total.copy()
-    for row in np.argsort(-weight, kind="stable"):
-        after = held + counts[row]
-        keeps_training = ((left - counts[row] > 0) | (counts[row] == 0)).all()
-        scale = np.where(present, np.maximum(wanted, 1.0), 1.0)
-        gain = (((wanted - held) / scale) ** 2 - ((wanted - after) / scale) ** 2)[present].sum()
-        if keeps_training and gain > 0:
-            validation.append(int(row))
-            held, left = after, left - counts[row]
+    order = np.argsort(-weight, kind="stable")
+    validation = _deal(order, counts, wanted)
+    if len(validation) == 1:
+        # One slide says nothing of the spread between slides: several smaller ones say more.
+        several = _deal([row for row in order if row != validation[0]], counts, wanted)
+        validation = several if len(several) > 1 else validation
     chosen = {names[row] for row in validation}
     validates = np.array(
         sorted(
@@ -107,6 +102,27 @@ def split_by_slide(
             "groups of slides. Give a CSV with a slide column, or images of other slides."
         )
     return trains, validates
+
+
+def _deal(
+    order: Iterable[int], counts: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64]
+) -> list[int]:
+    """Take groups into validation while that brings the class counts nearer to what is wanted.
+
+    A group is left in training when it holds all that is left there of a class.
+    """
+    present = wanted > 0
+    scale = np.maximum(wanted, 1.0)
+    held, left = np.zeros(len(CLASSES)), counts.sum(axis=0)
+    taken: list[int] = []
+    for row in order:
+        after = held + counts[row]
+        keeps_training = ((left - counts[row] > 0) | (counts[row] == 0)).all()
+        gain = (((wanted - held) / scale) ** 2 - ((wanted - after) / scale) ** 2)[present].sum()
+        if keeps_training and gain > 0:
+            taken.append(int(row))
+            held, left = after, left - counts[row]
+    return taken
 
 
 def split_at_random(
