@@ -16,7 +16,7 @@ def test_the_demo_shortens_the_recipes_and_keeps_the_networks() -> None:
     assert [cnn.name, transfer.name] == ["cnn", "mobilenetv2"]
     assert {cnn.seed, transfer.seed} == {4}
     assert cnn.model == load_recipe("cnn").model
-    assert cnn.train.epochs * cnn.train.steps <= 200
+    assert cnn.train.epochs * cnn.train.steps * cnn.train.batch <= 6400
     assert 5 * transfer.data.per_class <= 1000
     for recipe in (cnn, transfer):
         assert recipe.preprocess == load_recipe(recipe.name).preprocess
