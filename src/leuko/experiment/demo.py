@@ -111,7 +111,7 @@ def demo_recipes(seed: int) -> list[Recipe]:
         The CNN, and MobileNetV2 on Leuko's own backbone, which needs no network.
     """
     cnn = load_recipe("cnn")
-    cnn = replace(cnn, seed=seed, train=replace(cnn.train, epochs=5, steps=80), published={})
+    cnn = replace(cnn, seed=seed, train=replace(cnn.train, epochs=5, steps=40), published={})
     transfer = load_recipe("mobilenetv2")
     transfer = replace(
         transfer,
