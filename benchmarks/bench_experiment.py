@@ -11,7 +11,10 @@ Ours is timed whole, as a command: `leuko compare DATASET --recipes cnn mobilene
 With `--published` it is `published-cnn published-mobilenetv2`, faults and early stopping
 included.
 
-    python benchmarks/bench_experiment.py DATASET --weights PATH [--published] [--out DIR]
+    python benchmarks/bench_experiment.py [DATASET] [--weights PATH] [--published] [--out DIR]
+
+Without DATASET it takes ``raabin-wbc-288`` in the folder that ``LEUKO_DATA`` names, and says so and
+stops when there is none.
 """
 
 from __future__ import annotations
@@ -153,11 +156,16 @@ def ours(dataset: Path, weights: str, out: Path, recipes: list[str]) -> float:
 def main() -> None:
     """Run both in turn and print one JSON document."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("dataset", type=Path)
+    parser.add_argument("dataset", type=Path, nargs="?")
     parser.add_argument("--weights", default=os.environ.get("LEUKO_WEIGHTS", "imagenet"))
     parser.add_argument("--published", action="store_true")
     parser.add_argument("--out", type=Path, default=None)
     arguments = parser.parse_args()
+    if arguments.dataset is None:
+        arguments.dataset = Path(os.environ.get("LEUKO_DATA", "")) / "raabin-wbc-288"
+        if "LEUKO_DATA" not in os.environ or not arguments.dataset.is_dir():
+            print("Skipped: name a data set, or let LEUKO_DATA point to raabin-wbc-288's folder.")
+            return
     recipes = ["cnn", "mobilenetv2"]
     if arguments.published:
         recipes = [f"published-{name}" for name in recipes]
