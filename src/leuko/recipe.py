@@ -57,6 +57,9 @@ class DataSettings:
         copies. ``sampled``: every batch is drawn by class, with fresh augmentation.
     evenness : float
         For ``sampled``: 1 draws every class equally often, 0 as often as it occurs.
+    slide_evenness : float
+        For ``sampled``: the same for the slides within a class. Above 0, no slide with many
+        images of a class stands for the class.
     per_class : int
         For ``fixed``: images of each class after balancing; 0 takes the largest class's count.
     """
@@ -65,6 +68,7 @@ class DataSettings:
     validation: float = 0.2
     balance: str = "sampled"
     evenness: float = 1.0
+    slide_evenness: float = 0.0
     per_class: int = 0
 
 
@@ -301,7 +305,7 @@ class Recipe:
             raise RecipeError(
                 f"{source}: [preprocess] must be a table, received {document['preprocess']!r}."
             )
-        _refuse_unknown(document["preprocess"], ("size", "crop"), source, "preprocess.")
+        _refuse_unknown(document["preprocess"], ("size", "crop", "scaled"), source, "preprocess.")
         try:
             preprocess = PreprocessSpec.from_dict(document["preprocess"])
         except BundleError as error:
@@ -328,6 +332,7 @@ _SECTIONS: Final[dict[str, type]] = {
 _RANGES: Final[dict[str, tuple[float, float]]] = {
     "data.validation": (0.02, 0.5),
     "data.evenness": (0.0, 1.0),
+    "data.slide_evenness": (0.0, 1.0),
     "data.per_class": (0, 1_000_000),
     "augment.scale": (0.0, 1.0),
     "augment.shift": (0.0, 0.5),

@@ -9,7 +9,7 @@ pytest.importorskip("keras", reason="needs the extra 'train'")
 
 from leuko.imaging import PreprocessSpec
 from leuko.recipe import AugmentSettings
-from leuko.training.augment import augmented
+from leuko.training.augment import _restain, augmented
 
 SIDE = 201
 WHOLE = PreprocessSpec((SIDE, SIDE))
@@ -108,6 +108,11 @@ def test_a_large_picture_is_shrunk_before_it_is_sampled() -> None:
     settings = AugmentSettings("microscope", scale=0.0, shift=0.0, stain=0.0)
     output = augmented(pixels, PreprocessSpec((64, 64)), settings, np.random.default_rng(0))
     assert np.abs(output.astype(int) - 127).max() <= 1
+
+
+def test_a_stain_that_mixes_nothing_changes_no_colour() -> None:
+    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
+    assert np.array_equal(_restain(ramp, 0.0, np.random.default_rng(0)), ramp)
 
 
 def test_without_stain_colours_stay() -> None:

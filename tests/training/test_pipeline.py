@@ -54,6 +54,17 @@ def test_classes_come_as_often_as_evenness_says(
     assert within.max() < 1.3 * within.mean()
 
 
+def test_no_slide_stands_for_its_class_when_slides_are_even(tiny: Recipe) -> None:
+    labels = np.array([0] * 16 + [1] * 20)
+    slides = ["a"] * 12 + ["b"] * 3 + [""] + ["a"] * 10 + ["c"] * 10
+    recipe = ordered(tiny, "sampled", evenness=1.0, slide_evenness=1.0, steps=2500)
+    drawn = training_order(recipe, labels, slides)(0)[:, 0]
+    shares = Counter((int(labels[row]), slides[row]) for row in drawn)
+    for (label, _), count in shares.items():
+        groups = {0: 3, 1: 2}[label]
+        assert count / len(drawn) == pytest.approx(1 / 2 / groups, abs=0.015)
+
+
 def test_a_missing_class_is_never_sampled(tiny: Recipe) -> None:
     labels = LABELS[LABELS != 2]
     rows = training_order(ordered(tiny, "sampled", evenness=1.0, steps=100), labels)(0)

@@ -109,4 +109,5 @@ def _restain(pixels: Pixels, deviation: float, rng: np.random.Generator) -> Pixe
     strength = np.exp(rng.normal(0.0, 2 * deviation))
     light = np.exp(rng.normal(0.0, deviation))
     density = cv2.transform(cv2.LUT(pixels, _DENSITY), (mixing * strength).astype(np.float32))
-    return np.asarray(cv2.convertScaleAbs(cv2.exp(-density), alpha=256.0 * light), np.uint8)
+    # _DENSITY counts from one, so that black has a logarithm.
+    return np.asarray(cv2.convertScaleAbs(cv2.exp(-density), None, 256.0 * light, -1.0), np.uint8)

@@ -24,6 +24,7 @@ from leuko.training.checkpoint import (
     load_state,
     restore_variables,
 )
+from leuko.training.fused import fused_normalisation
 
 __all__ = ["ArrayBatches", "best_epoch", "fit_model"]
 
@@ -157,7 +158,7 @@ def fit_model(
     held = validation(0)
     try:
         if start < settings.epochs and not (state and state["stopped"]):
-            with _quiet():
+            with _quiet(), fused_normalisation(model):
                 model.fit(
                     feed,
                     validation_data=held,

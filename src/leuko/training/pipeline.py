@@ -6,7 +6,8 @@ A run that was killed can therefore go on at the epoch it was in and see the sam
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from leuko.data.balance import balanced_order, copy_numbers
 from leuko.errors import LeukoError
 from leuko.imaging import PreprocessSpec, read_image
 from leuko.manifest import Manifest
-from leuko.recipe import AugmentSettings, Recipe
+from leuko.recipe import AugmentSettings, DataSettings, Recipe
 from leuko.taxonomy import CLASSES
 from leuko.training.augment import augmented
 
@@ -74,7 +75,7 @@ class PixelSource:
         (h, w, 3) uint8
             The network's input.
         """
-        pixels = read_image(self.files[image]).pixels
+        pixels = read_image(self.files[image], spec=self.spec).pixels
         if draw < 0:
             return self.spec.apply(pixels)
         rng = np.random.default_rng((self.seed, image, draw))
@@ -150,7 +151,9 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def training_order(recipe: Recipe, labels: npt.NDArray[np.int64]) -> Order:
+def training_order(
+    recipe: Recipe, labels: npt.NDArray[np.int64], slides: Sequence[str] = ()
+) -> Order:
     """Give the order of a training run, epoch by epoch.
 
     Parameters
@@ -159,6 +162,9 @@ def training_order(recipe: Recipe, labels: npt.NDArray[np.int64]) -> Order:
         Its ``data``, ``train`` and ``seed``.
     labels : (n,) int64
         Labels of the training rows.
+    slides : sequence of str
+        Their slides; asked for when classes are drawn evenly over slides. An image of unknown
+        slide counts as a slide.
 
     Returns
     -------
@@ -168,14 +174,11 @@ def training_order(recipe: Recipe, labels: npt.NDArray[np.int64]) -> Order:
     settings, seed = recipe.data, recipe.seed
     if settings.balance == "sampled":
         size = recipe.train.steps * recipe.train.batch
-        counts = np.bincount(labels, minlength=len(CLASSES)).astype(np.float64)
-        # evenness 1 gives every class the same weight, 0 its natural one.
-        weights = np.where(counts > 0, counts ** (1 - settings.evenness), 0.0)
-        chance = (weights / weights.sum() / np.maximum(counts, 1))[labels]
+        chance = _chances(labels, slides, settings)
 
         def sampled(epoch: int) -> npt.NDArray[np.int64]:
             rng = np.random.default_rng((seed, 1, epoch))
-            images = rng.choice(len(labels), size, p=chance / chance.sum())
+            images = rng.choice(len(labels), size, p=chance)
             draws = epoch * size + np.arange(size)
             return np.column_stack([images, draws])
 
@@ -191,6 +194,27 @@ def training_order(recipe: Recipe, labels: npt.NDArray[np.int64]) -> Order:
         return plan[rng.permutation(len(plan))]
 
     return shuffled
+
+
+def _chances(
+    labels: npt.NDArray[np.int64], slides: Sequence[str], settings: DataSettings
+) -> npt.NDArray[np.float64]:
+    """How often each image is drawn: (n,), of sum 1.
+
+    An evenness of 1 gives every class, or every slide of a class, the same weight; 0 its natural
+    one.
+    """
+    within = np.ones(len(labels))
+    if settings.slide_evenness > 0:
+        names = [slide or f"image:{row}" for row, slide in enumerate(slides)]
+        pairs = list(zip(labels.tolist(), names, strict=True))
+        sizes = Counter(pairs)
+        within = np.array([float(sizes[pair]) ** -settings.slide_evenness for pair in pairs])
+    counts = np.bincount(labels, minlength=len(CLASSES)).astype(np.float64)
+    weights = np.where(counts > 0, counts ** (1 - settings.evenness), 0.0)
+    totals = np.bincount(labels, weights=within, minlength=len(CLASSES))
+    chance = within * (weights / np.maximum(totals, np.finfo(float).tiny))[labels]
+    return np.asarray(chance / chance.sum(), np.float64)
 
 
 def fixed_plan(

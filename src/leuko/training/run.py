@@ -205,7 +205,8 @@ def train(
         )  # fmt: skip
     else:
         labels, held_labels = train_rows.labels, validation_rows.labels
-        order, batch = training_order(recipe, labels), recipe.train.batch
+        order = training_order(recipe, labels, train_rows.slides)
+        batch = recipe.train.batch
 
         def batches(epoch: int) -> Batches:
             return Batches(source, labels, order, batch=batch, first_epoch=epoch, threads=threads)
@@ -412,7 +413,7 @@ def _fit_head(
     tensorboard: bool,
 ) -> History:
     """Run the frozen backbone once, then fit the head on its features."""
-    rows = training_order(recipe, train_rows.labels)(0)
+    rows = training_order(recipe, train_rows.labels, train_rows.slides)(0)
     rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
     every = evaluation_order(len(validation_rows))(0)
     with clock("features"):
