@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from leuko.errors import ImageError
-from leuko.imaging import encode_png, read_image
+from leuko.imaging import PreprocessSpec, decode_image, encode_jpeg, encode_png, read_image
 from leuko.manifest import read_split
 from leuko.recipe import DataSettings, Recipe
 
@@ -203,3 +203,17 @@ def test_a_picture_that_vanished_is_remembered(tmp_path: Path, tiny: Recipe) -> 
         batches[0]
     assert isinstance(batches.fault, ImageError)
     batches.close()
+
+
+def test_scaled_decoding_is_the_same_in_training_and_prediction(
+    tiny: Recipe, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(3)
+    file = tmp_path / "cell.jpg"
+    file.write_bytes(encode_jpeg(rng.integers(0, 256, (300, 300, 3)).astype(np.uint8)))
+    spec = PreprocessSpec((64, 64), 0.8, scaled=True)
+    received = PixelSource([file], spec, tiny.augment, seed=0)(0, -1)
+    small = decode_image(file.read_bytes(), spec=spec).pixels
+    assert small.shape == (150, 150, 3)  # 240 of 300, and 120 of 150 are still enough for 64
+    np.testing.assert_array_equal(received, spec.apply(small))
+    assert PixelSource([file], spec, tiny.augment, seed=0)(0, 5).shape == (64, 64, 3)

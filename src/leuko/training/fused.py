@@ -16,8 +16,11 @@ import keras
 __all__ = ["fused_normalisation"]
 
 
-class _FusedBatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
-    """The same layer, with TensorFlow's fused kernel for training on maps."""
+class BatchNormalization(keras.layers.BatchNormalization):  # type: ignore[misc]
+    """The same layer, with TensorFlow's fused kernel for training on maps.
+
+    It bears the same name, because Keras names weights in its files after classes.
+    """
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         """Normalise with the batch's moments, and follow them with the moving ones.
@@ -78,7 +81,7 @@ def fused_normalisation(model: keras.Model) -> Iterator[None]:
         and layer.axis in (-1, 3)
     ]
     for layer in lent:
-        layer.__class__ = _FusedBatchNormalization
+        layer.__class__ = BatchNormalization
     try:
         yield
     finally:
