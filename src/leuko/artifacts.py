@@ -52,6 +52,8 @@ SCHEMA_VERSIONS: Final = {
     "balance": 1,
     "bundle": 1,
     "predictions": 1,
+    "count": 1,
+    "batch": 1,
     "evaluation": 1,
     "comparison": 1,
     "training": 1,

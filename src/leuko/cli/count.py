@@ -1,0 +1,168 @@
+"""``leuko count``: the differential of a sample, with limits, beside a manual count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from leuko.cli.common import (
+    JsonOption,
+    LogOption,
+    QuietOption,
+    SeedOption,
+    Session,
+    VerboseOption,
+    WorkersOption,
+    command_line,
+    emit_json,
+    session,
+)
+from leuko.cli.predict import ModelOption
+
+if TYPE_CHECKING:
+    from leuko.bundle import ModelBundle
+    from leuko.evaluation.differential import Tally
+    from leuko.prediction import Prediction
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's command.
+
+    Parameters
+    ----------
+    app : typer.Typer
+        The command line.
+    """
+    app.command("count")(count)
+
+
+def count(
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(help="Files, folders, globs, .zip archives, .txt lists, or - for a list."),
+    ] = None,
+    model: ModelOption = "default",
+    predictions: Annotated[
+        Path | None,
+        typer.Option(help="Count what leuko predict --csv wrote, in place of images."),
+    ] = None,
+    manual: Annotated[
+        list[Path] | None,
+        typer.Option(help="A count made by a person, class,count; once for each observer."),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            metavar="corrected|em|raw",
+            help="Corrected by the model's validation confusion (the default where it has one), "
+            "re-estimated from the probabilities by EM, or as counted.",
+        ),
+    ] = None,
+    limits: Annotated[
+        str, typer.Option(metavar="exact|wilson", help="Kind of limits of the raw count.")
+    ] = "exact",
+    simultaneous: Annotated[
+        bool, typer.Option(help="95% for the limits of all five classes at once.")
+    ] = False,
+    count_unsure: Annotated[
+        bool, typer.Option(help="Sort cells left unsure by their likeliest class, too.")
+    ] = False,
+    width: Annotated[
+        float,
+        typer.Option(min=0.01, max=50, help="Wanted half-width of the limits, in points."),
+    ] = 5.0,
+    csv: Annotated[Path | None, typer.Option(help="Write the count as CSV.")] = None,
+    strict: Annotated[bool, typer.Option(help="Exit with 3 when a file was rejected.")] = False,
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+    workers: WorkersOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    log_file: LogOption = None,
+) -> None:
+    """Count the five classes: percentages with limits, corrected for the model's own errors."""
+    from leuko.artifacts import atomic_write_text
+    from leuko.errors import UsageError
+    from leuko.evaluation.differential import METHODS, Tally, differential
+    from leuko.evaluation.differential_limits import LIMITS
+    from leuko.evaluation.differential_manual import read_manual_count
+    from leuko.prediction import PredictionTable
+    from leuko.runtime.classifier import load
+    from leuko.runtime.sources import expand
+
+    for value, known in ((method, (None, *METHODS)), (limits, LIMITS)):
+        if value not in known:
+            names = ", ".join(name for name in known if name)
+            raise UsageError(f"Received {value!r}, expected one of {names}.")
+    if bool(images) == (predictions is not None):
+        raise UsageError("Give images, or --predictions with the CSV of an earlier run.")
+    with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
+        by_people = [read_manual_count(path) for path in manual or ()]
+        tally = Tally(count_unsure=count_unsure, keep_probabilities=method == "em")
+        classifier = load(model, threads=workers)
+        talk.detail(f"Model {classifier.name}, digest {classifier.digest[:12]}.")
+        if predictions is None:
+            _add(classifier.stream(expand(images or ())), tally, talk)
+        else:
+            _add(PredictionTable.from_csv(predictions).rows, tally, talk)
+        bundle = classifier.bundle
+        method = _allowed(method, tally, bundle, talk)
+        result = differential(
+            tally,
+            validation=bundle.validation,
+            provenance=bundle.provenance,
+            method=method,
+            limits=limits,
+            simultaneous=simultaneous,
+            width=width / 100,
+            manual=by_people,
+            seed=seed,
+            context={
+                "command": command_line(),
+                "model": {"name": bundle.name, "digest": bundle.digest,
+                          "answered": sorted(tally.models)},
+                "seed": seed,
+            },
+        )  # fmt: skip
+        if csv is not None:
+            atomic_write_text(csv, result.csv_text())
+    if json:
+        emit_json(result.to_dict())
+    else:
+        print(result.summary())
+    if strict and tally.rejected:
+        raise typer.Exit(3)
+
+
+def _add(rows: Iterable[Prediction], tally: Tally, talk: Session) -> None:
+    """Add answers as they come; none of them is kept."""
+    for row in rows:
+        tally.add(row)
+        if row.status != "ok":
+            talk.say(f"Rejected {row.path} ({row.reason}{f': {row.detail}' if row.detail else ''})")
+        elif row.detail:
+            talk.say(f"Note on {row.path}: {row.detail}")
+        if tally.found % 500 == 0:
+            talk.detail(f"{tally.found} images")
+
+
+def _allowed(method: str | None, tally: Tally, bundle: ModelBundle, talk: Session) -> str | None:
+    """Refuse to correct one model's answers with another's confusion."""
+    from leuko.errors import DataError
+
+    others = sorted(tally.models - {bundle.digest[:12]})
+    if not others or method == "raw":
+        return method
+    told = (
+        f"These predictions were made by the model {', '.join(others)}, not by {bundle.name} "
+        f"({bundle.digest[:12]}), whose confusion would correct them"
+    )
+    if method is not None:
+        raise DataError(f"{told}. Name their model with --model, or count with --method raw.")
+    talk.say(f"{told}: the count is not corrected. Name their model with --model.")
+    return "raw"

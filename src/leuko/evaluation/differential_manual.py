@@ -1,0 +1,318 @@
+"""A count made by people, and whether the classifier's differs from it by more than sampling."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from leuko.errors import DataError
+from leuko.evaluation.compare import holm
+from leuko.evaluation.differential_adjust import Draws, sampled_draws
+from leuko.evaluation.differential_limits import fisher_p_value, share_limits
+from leuko.evaluation.intervals import LEVEL
+from leuko.taxonomy import CLASSES, class_named, describe_aliases
+
+__all__ = ["REFERENCE_CELLS", "ManualComparison", "compare_with_manual", "read_manual_count"]
+
+REFERENCE_CELLS: Final = 400
+"""Cells of the reference method: two observers, 200 each (CLSI H20-A2)."""
+
+_COLUMNS: Final = ("class", "count")
+_MOST: Final = 1_000_000
+_MOST_BYTES: Final = 65_536
+
+
+@dataclass(frozen=True)
+class ManualComparison:
+    """A differential count beside a manual one.
+
+    Attributes
+    ----------
+    counts : tuple of 5 int
+        Cells of each class in the manual count, all observers together.
+    observers : int
+        How many counts were added.
+    limits : tuple of 5 (float, float)
+        Exact limits of the manual shares.
+    difference : tuple of 5 float
+        The differential's shares minus the manual ones.
+    difference_limits : tuple of 5 (float, float)
+        Of the differences, at the differential's level, with the errors of both counts.
+    p_values : tuple of 5 float
+        For no difference in the class, Holm-corrected for five classes.
+    disagree : tuple of str
+        Classes in which the observers differ among themselves by more than sampling allows.
+    level : float
+        Confidence level.
+    """
+
+    counts: tuple[int, ...]
+    observers: int
+    limits: tuple[tuple[float, float], ...]
+    difference: tuple[float, ...]
+    difference_limits: tuple[tuple[float, float], ...]
+    p_values: tuple[float, ...]
+    disagree: tuple[str, ...]
+    level: float = LEVEL
+
+    @property
+    def total(self) -> int:
+        """All cells of the manual count."""
+        return sum(self.counts)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Manual shares, 0 to 1."""
+        return tuple(count / self.total for count in self.counts)
+
+    @property
+    def differs(self) -> tuple[bool, ...]:
+        """Whether each class differs by more than sampling allows."""
+        return tuple(p < 1 - self.level for p in self.p_values)
+
+    def sentences(self) -> list[str]:
+        """What the comparison says, for a person.
+
+        Returns
+        -------
+        list of str
+        """
+        found = [
+            f"{name} ({100 * difference:+.1f} points)".replace("-", "−")
+            for name, difference, differs in zip(
+                CLASSES, self.difference, self.differs, strict=True
+            )
+            if differs
+        ]
+        cells = f"the manual count of {self.total:,} cell{'s' if self.total > 1 else ''}"
+        if found:
+            said = [f"More than sampling allows, this count differs from {cells} in "
+                    f"{_listed(found)}."]  # fmt: skip
+        else:
+            said = [f"In no class does this count differ from {cells} by more than sampling "
+                    "allows."]  # fmt: skip
+        if self.disagree:
+            said.append(
+                f"The observers differ among themselves in {_listed(self.disagree)} by more than "
+                "sampling allows; their sum is a poor standard there."
+            )
+        if self.total < REFERENCE_CELLS:
+            said.append(
+                f"The reference method (CLSI H20-A2) counts {REFERENCE_CELLS} cells, 200 by each "
+                "of two observers; with fewer, a difference has to be larger to show."
+            )
+        return said
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; percentages, as in the rest of the count.
+
+        Returns
+        -------
+        dict
+        """
+        return {
+            "n": self.total,
+            "observers": self.observers,
+            "classes": {
+                name: {
+                    "count": self.counts[k],
+                    "percent": 100 * self.shares[k],
+                    "low": 100 * self.limits[k][0],
+                    "high": 100 * self.limits[k][1],
+                    "difference": 100 * self.difference[k],
+                    "difference_low": 100 * self.difference_limits[k][0],
+                    "difference_high": 100 * self.difference_limits[k][1],
+                    "p_value": self.p_values[k],
+                    "differs": self.differs[k],
+                }
+                for k, name in enumerate(CLASSES)
+            },
+            "observers_disagree": list(self.disagree),
+            "sentences": self.sentences(),
+        }
+
+
+def read_manual_count(path: str | os.PathLike[str]) -> tuple[int, ...]:
+    """Read a manual differential count.
+
+    Parameters
+    ----------
+    path : path-like
+        A CSV with the columns ``class,count``, one line for each of the five classes, under any
+        name that `leuko.taxonomy.class_named` understands.
+
+    Returns
+    -------
+    tuple of 5 int
+        In class order; at least one cell in all.
+
+    Raises
+    ------
+    DataError
+        With one sentence, when the file cannot be read, a column or a class is missing, a class
+        is unknown or comes twice, a count is no whole number from 0 up, or nothing was counted.
+    """
+    counts: dict[str, int] = {}
+    for line, cells in _lines(Path(os.path.expanduser(path))):
+        where = f"{path}, line {line}"
+        if len(cells) != len(_COLUMNS):
+            raise DataError(
+                f"{where}: expected a class and a count, received {_short(','.join(cells))}."
+            )
+        name = class_named(cells[0])
+        if name is None:
+            raise DataError(
+                f"{where}: {_short(cells[0])} is no class that is counted. Known are "
+                f"{describe_aliases()}."
+            )
+        if name in counts:
+            raise DataError(f"{where}: {name} comes a second time; give each class one line.")
+        if not re.fullmatch("[0-9]{1,7}", cells[1]) or int(cells[1]) > _MOST:
+            raise DataError(
+                f"{where}: the count of {name} must be a whole number from 0 to {_MOST:,}, "
+                f"received {_short(cells[1])}."
+            )
+        counts[name] = int(cells[1])
+    missing = [name for name in CLASSES if name not in counts]
+    if missing:
+        raise DataError(
+            f"{path} has no line for {_listed(missing)}; write 0 for a class of which no cell was "
+            "seen."
+        )
+    if sum(counts.values()) == 0:
+        raise DataError(f"{path} counts no cell at all.")
+    return tuple(counts[name] for name in CLASSES)
+
+
+def _lines(path: Path) -> list[tuple[int, list[str]]]:
+    """The filled lines below the header, with their numbers."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise DataError(f"{path} is too large for a manual count: five lines are expected.")
+        text = data.decode("utf-8-sig")
+        rows = list(csv.reader(text.splitlines(), strict=True))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read as a CSV: {error}.") from error
+    filled = [
+        (number, [cell.strip() for cell in row])
+        for number, row in enumerate(rows, start=1)
+        if any(cell.strip() for cell in row)
+    ]
+    if not filled:
+        raise DataError(f"{path} is empty; expected the columns {','.join(_COLUMNS)}.")
+    header = [cell.lower() for cell in filled[0][1]]
+    if header != list(_COLUMNS):
+        raise DataError(
+            f"{path} must begin with the line {','.join(_COLUMNS)!r}, received "
+            f"{_short(','.join(filled[0][1]))}."
+        )
+    return filled[1:]
+
+
+def compare_with_manual(
+    counts: Sequence[int],
+    shares: Sequence[float],
+    manual: Sequence[Sequence[int]],
+    *,
+    corrected: Draws | None = None,
+    level: float = LEVEL,
+    each: float = LEVEL,
+    seed: int = 0,
+) -> ManualComparison:
+    """Test class by class whether two counts differ by more than sampling allows.
+
+    A raw count is tested with Fisher's exact test; a corrected one with the melded test, of which
+    Fisher's is the special case without confusion. P-values are Holm's, for five classes.
+
+    Parameters
+    ----------
+    counts : sequence of 5 int
+        Cells that the classifier gave each class.
+    shares : sequence of 5 float
+        The differential's shares, raw or corrected.
+    manual : sequence of sequences of 5 int
+        One count for each observer.
+    corrected : Draws, optional
+        What the true shares may be, where the count is corrected.
+    level : float, between 0 and 1
+        Of the tests, for all classes together.
+    each : float, between 0 and 1
+        Of each limit.
+    seed : int
+        Of the draws for the manual count.
+
+    Returns
+    -------
+    ManualComparison
+
+    References
+    ----------
+    CLSI, Reference Leukocyte (WBC) Differential Count (Proportional) and Evaluation of
+    Instrumental Methods, approved standard, second edition, H20-A2, 2007.
+
+    M. P. Fay, M. A. Proschan, E. Brittain, Combining one-sample confidence procedures for
+    inference in the two-sample case, Biometrics 71:146-156, 2015.
+    """
+    together = tuple(int(sum(column)) for column in zip(*manual, strict=True))
+    total, cells = sum(together), sum(counts)
+    # Two streams of one seed, or two equal counts would be drawn alike.
+    streams = np.random.default_rng(seed).spawn(2)
+    ours = corrected or sampled_draws(counts, seed=streams[0])
+    theirs = sampled_draws(together, seed=streams[1], draws=len(ours.lower))
+    below = np.clip(ours.lower, 0, 1) - theirs.upper
+    above = np.clip(ours.upper, 0, 1) - theirs.lower
+    if corrected is None:
+        p_values = [fisher_p_value(counts[k], cells, together[k], total)
+                    for k in range(len(CLASSES))]  # fmt: skip
+    else:
+        tails = np.minimum((below <= 0).sum(axis=0), (above >= 0).sum(axis=0))
+        p_values = np.minimum(1.0, 2 * (tails + 1) / (len(below) + 1)).tolist()
+    tail = (1 - each) / 2
+    lows = np.quantile(below, tail, axis=0, method="weibull")
+    highs = np.quantile(above, 1 - tail, axis=0, method="weibull")
+    return ManualComparison(
+        counts=together,
+        observers=len(manual),
+        limits=tuple(share_limits(together, level=each)),
+        difference=tuple(float(shares[k]) - together[k] / total for k in range(len(CLASSES))),
+        difference_limits=tuple(zip(lows.tolist(), highs.tolist(), strict=True)),
+        p_values=tuple(holm(p_values)),
+        disagree=_disagreeing(manual, level),
+        level=level,
+    )
+
+
+def _disagreeing(manual: Sequence[Sequence[int]], level: float) -> tuple[str, ...]:
+    """Classes in which some two observers differ, after Holm's correction over all the tests."""
+    pairs = [
+        (k, fisher_p_value(one[k], sum(one), other[k], sum(other)))
+        for one, other in combinations(manual, 2)
+        for k in range(len(CLASSES))
+    ]
+    corrected = holm([p for _, p in pairs])
+    found = {k for (k, _), p in zip(pairs, corrected, strict=True) if p < 1 - level}
+    return tuple(CLASSES[k] for k in sorted(found))
+
+
+def _short(text: str) -> str:
+    """Text in quotes, cut where it runs on."""
+    return repr(text if len(text) <= 40 else f"{text[:39]}…")
+
+
+def _listed(parts: Sequence[str]) -> str:
+    """Parts with commas and an "and"."""
+    if len(parts) < 2:
+        return "".join(parts)
+    return f"{', '.join(parts[:-1])} and {parts[-1]}"

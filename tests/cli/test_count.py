@@ -1,0 +1,189 @@
+"""``leuko count``: the table, the document, and a sentence for every fault."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from leuko.bundle import ModelBundle
+from leuko.prediction import PredictionTable
+from leuko.taxonomy import CLASSES
+from tiny import write_picture
+
+Leuko = Callable[..., Any]
+
+COUNTS = (1, 2, 6, 2, 9)
+MANUAL = "class,count\nbaso,2\neos,6\nlymph,62\nmono,14\nneut,116\n"
+
+
+@pytest.fixture(scope="module")
+def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty pictures and a broken one."""
+    folder = tmp_path_factory.mktemp("cells")
+    for name, count in zip(CLASSES, COUNTS):
+        for number in range(count):
+            write_picture(folder / f"{name}{number}.png", name, seed=number)
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def validated(tiny_bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model with a validation of its own."""
+    confusion = (90 * np.eye(5) + 2).astype(int).tolist()
+    bundle = replace(tiny_bundle, validation={"n": 500, "confusion": confusion})
+    path = tmp_path_factory.mktemp("model") / "validated.zip"
+    bundle.save(path)
+    return path
+
+
+@pytest.fixture
+def manual(tmp_path: Path) -> Path:
+    path = tmp_path / "manual.csv"
+    path.write_text(MANUAL)
+    return path
+
+
+def test_the_table_on_a_terminal(cells: Path, validated: Path, manual: Path, leuko: Leuko) -> None:
+    done = leuko("count", cells, "--model", validated, "--manual", manual)
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert "corrected %" in lines[0]
+    assert [line.split()[:3] for line in lines[1:6]] == [
+        [name, str(count), f"{100 * count / 20:.1f}"] for name, count in zip(CLASSES, COUNTS)
+    ]
+    assert "not decided at this n" in done.out
+    text = " ".join(done.out.split())
+    assert "Sorted into classes: 20 of 21 images; not sorted: 1 rejected (" in text
+    assert "For limits of ±5 points in every class, sort about" in text
+    assert "In no class does this count differ from the manual count of 200 cells" in text
+    assert "Research use only." in text
+    assert "Rejected" in done.err
+
+
+def test_the_json_document(cells: Path, validated: Path, manual: Path, leuko: Leuko) -> None:
+    arguments = ("count", cells, "-m", validated, "--manual", manual, "--manual", manual, "--json")
+    done = leuko(*arguments)
+    document = json.loads(done.out)
+    assert document["schema"] == "leuko.count/1"
+    assert document["method"] == "corrected"
+    assert [document["classes"][name]["count"] for name in CLASSES] == list(COUNTS)
+    assert document["manual"]["n"] == 400
+    assert document["manual"]["observers"] == 2
+    assert document["model"]["answered"] == [document["model"]["digest"][:12]]
+    assert document["command"].startswith("leuko count")
+    assert leuko(*arguments).out == done.out
+    assert json.loads(leuko(*arguments, "--seed", "1").out) != document
+
+
+def test_predictions_are_counted_as_the_images_are(
+    cells: Path, validated: Path, tmp_path: Path, leuko: Leuko
+) -> None:
+    leuko("predict", cells, "-m", validated, "--csv", tmp_path / "p.csv")
+    first = json.loads(leuko("count", cells, "-m", validated, "--json").out)
+    then = json.loads(
+        leuko("count", "--predictions", tmp_path / "p.csv", "-m", validated, "--json").out
+    )
+    assert then["classes"] == first["classes"]
+    assert then["rejected"] == first["rejected"]
+
+
+def test_the_csv(cells: Path, validated: Path, tmp_path: Path, leuko: Leuko) -> None:
+    done = leuko("count", cells, "-m", validated, "--csv", tmp_path / "new" / "count.csv")
+    assert done.code == 0
+    with (tmp_path / "new" / "count.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["count"]) for row in rows] == list(COUNTS)
+    assert {row["method"] for row in rows} == {"corrected"}
+
+
+@pytest.mark.parametrize("method", ["corrected", "em", "raw"])
+def test_every_method(method: str, cells: Path, validated: Path, leuko: Leuko) -> None:
+    done = leuko("count", cells, "-m", validated, "--method", method, "--json", "--simultaneous")
+    document = json.loads(done.out)
+    assert document["method"] == method
+    assert document["simultaneous"] is True
+    assert sum(one["estimate"] for one in document["classes"].values()) == pytest.approx(100)
+
+
+def test_a_model_without_confusion_gives_raw_limits(
+    cells: Path, tiny_model: Path, leuko: Leuko
+) -> None:
+    done = leuko("count", cells, "-m", tiny_model)
+    assert done.code == 0
+    assert "imported models have none" in " ".join(done.out.split())
+    assert "corrected %" not in done.out
+    done = leuko("count", cells, "-m", tiny_model, "--method", "corrected")
+    assert done.code == 1
+    assert "--method raw" in done.err
+
+
+def test_answers_of_another_model_are_not_corrected(
+    cells: Path, tiny_bundle: ModelBundle, validated: Path, tmp_path: Path, leuko: Leuko
+) -> None:
+    table = tmp_path / "p.csv"
+    leuko("predict", cells, "-m", validated, "--csv", table)
+    rows = PredictionTable.from_csv(table).rows
+    PredictionTable(tuple(replace(row, model="feedfeedfeed") for row in rows)).to_csv(table)
+    done = leuko("count", "--predictions", table, "-m", validated)
+    assert done.code == 0
+    assert "made by the model feedfeedfeed, not by tiny" in done.err
+    assert "corrected %" not in done.out
+    done = leuko("count", "--predictions", table, "-m", validated, "--method", "em")
+    assert done.code == 1
+    assert "feedfeedfeed" in done.err
+    assert leuko("count", "--predictions", table, "-m", validated, "--method", "raw").code == 0
+
+
+def test_strict_and_quiet(cells: Path, validated: Path, leuko: Leuko) -> None:
+    done = leuko("count", cells, "-m", validated, "--strict", "--quiet")
+    assert done.code == 3
+    assert done.err == ""
+    assert "20 of 21 images" in done.out
+    assert leuko("count", cells / "Basophil0.png", "-m", validated, "--strict").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["count"], 2, "Give images, or --predictions"),
+        (["count", "{cells}", "--predictions", "{cells}/x.csv"], 2, "Give images, or --pred"),
+        (["count", "{cells}", "--method", "magic"], 2, "'magic', expected one of corrected, em"),
+        (["count", "{cells}", "--limits", "wald"], 2, "'wald', expected one of exact, wilson"),
+        (["count", "{cells}", "--width", "0"], 2, "width"),
+        (["count", "{missing}", "-m", "{model}"], 1, "does not exist"),
+        (["count", "{cells}", "-m", "./nothing"], 1, "There is no model at ./nothing"),
+        (["count", "{cells}", "-m", "{model}", "--manual", "{missing}"], 1, "cannot be read"),
+        (["count", "{cells}", "-m", "{model}", "--manual", "{bad}"], 1, "no line for Monocyte"),
+        (["count", "--predictions", "{bad}", "-m", "{model}"], 1, "lacks the columns"),
+        (["count", "{cells}/broken.png", "-m", "{model}"], 1, "Not one of 1 images was sorted"),
+        (["count", "{cells}", "-m", "{model}", "--csv", "{cells}"], 1, "folder stands"),
+    ],
+)
+@pytest.mark.parametrize("json_too", [False, True])
+def test_errors(
+    arguments: list[str],
+    code: int,
+    message: str,
+    json_too: bool,
+    cells: Path,
+    validated: Path,
+    tmp_path: Path,
+    leuko: Leuko,
+) -> None:
+    (tmp_path / "bad.csv").write_text(MANUAL.replace("mono,14\n", ""))
+    places = {"cells": cells, "model": validated, "missing": tmp_path / "none",
+              "bad": tmp_path / "bad.csv"}  # fmt: skip
+    done = leuko(*(one.format(**places) for one in arguments), *(["--json"] if json_too else []))
+    assert done.code == code
+    assert done.out == ""
+    assert message in done.err
+    if code == 1:
+        assert sum(line.startswith("Error: ") for line in done.err.splitlines()) == 1
