@@ -1,0 +1,269 @@
+"""The canonical crop: one frame for training, prediction and fields."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from leuko.cells.arrays import Mask, Pixels, cv
+from leuko.cells.finding import CellFinding
+from leuko.errors import BundleError
+
+__all__ = ["CanonicalCrop", "CropSpec", "canonical_crop"]
+
+BORDERS: Final = ("background", "replicate")
+
+
+@dataclass(frozen=True, slots=True)
+class CropSpec:
+    """The frame in which a network sees a cell; part of its bundle.
+
+    Attributes
+    ----------
+    size : int
+        Rows and columns of the crop, 16 to 2048.
+    width : float
+        Micrometres across, 5 to 100.
+    micrometre : float
+        Pixels of the picture to a micrometre, if it is known; 0 to estimate it from each picture.
+    border : {"background", "replicate"}
+        What lies beyond the picture: the colour of the empty slide, or the picture's last pixels.
+    """
+
+    size: int = 128
+    width: float = 22.0
+    micrometre: float = 0.0
+    border: str = "background"
+
+    def __post_init__(self) -> None:
+        """Refuse settings that no picture could satisfy."""
+        if not 16 <= self.size <= 2048:
+            raise BundleError(f"Crop size must lie between 16 and 2048, received {self.size}.")
+        if not 5.0 <= self.width <= 100.0:
+            raise BundleError(
+                f"Crop width must lie between 5 and 100 micrometres, received {self.width}."
+            )
+        if self.micrometre != 0.0 and not 0.5 <= self.micrometre <= 100.0:
+            raise BundleError(
+                "Crop micrometre must be 0 (estimate it) or lie between 0.5 and 100 pixels, "
+                f"received {self.micrometre}."
+            )
+        if self.border not in BORDERS:
+            raise BundleError(
+                f"Crop border must be one of {', '.join(BORDERS)}, received {self.border!r}."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a bundle's JSON.
+
+        Returns
+        -------
+        dict
+            What `from_dict` reads.
+        """
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: dict[str, Any]) -> CropSpec:
+        """Read what `to_dict` wrote.
+
+        Parameters
+        ----------
+        document : dict
+            Every field and nothing else: an unknown key would change pixels.
+
+        Returns
+        -------
+        CropSpec
+            The same settings.
+
+        Raises
+        ------
+        BundleError
+            On an unknown or missing key, a wrong type, or a value out of range.
+        """
+        wanted = {"size", "width", "micrometre", "border"}
+        if set(document) != wanted:
+            raise BundleError(
+                f"A crop needs {', '.join(sorted(wanted))}; received {sorted(document)}. "
+                "The bundle may come from a newer Leuko."
+            )
+        size, border = document["size"], document["border"]
+        numbers = (document["width"], document["micrometre"])
+        if type(size) is not int or type(border) is not str:
+            raise BundleError(
+                "Crop size must be a whole number and border a word; received "
+                f"{size!r} and {border!r}."
+            )
+        if any(type(number) not in (int, float) for number in numbers):
+            raise BundleError(
+                f"Crop width and micrometre must be numbers; received {numbers[0]!r} and "
+                f"{numbers[1]!r}."
+            )
+        return cls(size, float(numbers[0]), float(numbers[1]), border)
+
+
+@dataclass(frozen=True, slots=True)
+class CanonicalCrop:
+    """A cell in its frame.
+
+    Attributes
+    ----------
+    pixels : (size, size, 3) uint8, RGB
+        The crop.
+    cell, nucleus : (size, size) uint8, 0 to 255
+        The cell's masks in the crop's frame, soft at their outlines; all 0 where nothing was found.
+    matrix : (2, 3) float64
+        Takes (column, row, 1) of the picture to (column, row) of the crop, both counted from the
+        middle of the first pixel, as OpenCV does.
+    """
+
+    pixels: Pixels
+    cell: Mask
+    nucleus: Mask
+    matrix: npt.NDArray[np.float64]
+
+
+def crop_matrix(finding: CellFinding, spec: CropSpec) -> npt.NDArray[np.float64]:
+    """Return the matrix that takes the picture to the crop.
+
+    The crop's middle is halfway between the centroids of nucleus and cell. Where nothing was found,
+    it is the largest square in the middle of the picture, or with ``spec.micrometre`` given, the
+    square of that width.
+
+    Parameters
+    ----------
+    finding : CellFinding
+        The cell.
+    spec : CropSpec
+        The frame.
+
+    Returns
+    -------
+    (2, 3) float64
+        See `CanonicalCrop`.
+    """
+    row = (finding.nucleus_centre[0] + finding.cell_centre[0]) / 2 - 0.5
+    column = (finding.nucleus_centre[1] + finding.cell_centre[1]) / 2 - 0.5
+    micrometre = spec.micrometre or finding.micrometre
+    side = spec.width * micrometre if micrometre else float(min(finding.size))
+    scale = spec.size / side
+    middle = (spec.size - 1) / 2
+    return np.array(
+        [[scale, 0.0, middle - scale * column], [0.0, scale, middle - scale * row]], np.float64
+    )
+
+
+def canonical_crop(
+    pixels: Pixels,
+    finding: CellFinding,
+    spec: CropSpec,
+    *,
+    warp: npt.NDArray[np.float64] | None = None,
+) -> CanonicalCrop:
+    """Cut a cell out of its picture, in the frame that `spec` describes.
+
+    The picture is warped once. Where that shrinks it, it is averaged over areas first, so that the
+    crop is free of aliasing whatever the camera's resolution.
+
+    Parameters
+    ----------
+    pixels : (H, W, 3) uint8, RGB
+        The picture that `finding` was found in.
+    finding : CellFinding
+        The cell, or that there is none.
+    spec : CropSpec
+        The frame.
+    warp : (2, 3) array, optional
+        A further affine change of the crop's frame (turning, scaling, shifting for training), in
+        the crop's (column, row), applied after the canonical one.
+
+    Returns
+    -------
+    CanonicalCrop
+        The crop, its masks and the matrix from picture to crop.
+    """
+    matrix = crop_matrix(finding, spec)
+    if warp is not None:
+        matrix = compose(np.asarray(warp, np.float64), matrix)
+    source, to_source = _shrunk(pixels, matrix, spec.size)
+    shape = (spec.size, spec.size)
+    if spec.border == "background":
+        fill = tuple(round(level) for level in finding.background)
+        crop = cv.warpAffine(
+            source, to_source, shape, flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_CONSTANT, borderValue=fill,
+        )  # fmt: skip
+    else:
+        crop = cv.warpAffine(
+            source, to_source, shape, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+    rows, columns = finding.nucleus.shape
+    enlarge = _rescaling(columns / finding.size[1], rows / finding.size[0])
+    from_mask = compose(matrix, _inverse(enlarge))
+    masks = [
+        cv.warpAffine(mask * np.uint8(255), from_mask, shape, flags=cv2.INTER_LINEAR)
+        for mask in (finding.cell, finding.nucleus)
+    ]
+    return CanonicalCrop(crop, masks[0], masks[1], matrix)
+
+
+def compose(
+    second: npt.NDArray[np.float64], first: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return the affine matrix of one change after another.
+
+    Parameters
+    ----------
+    second, first : (2, 3) float64
+        Affine changes of (column, row, 1); ``first`` is applied first.
+
+    Returns
+    -------
+    (2, 3) float64
+        Both.
+    """
+    joined = second[:, :2] @ first
+    joined[:, 2] += second[:, 2]
+    return np.asarray(joined, np.float64)
+
+
+def _inverse(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Undo an affine change."""
+    return np.asarray(cv.invertAffineTransform(matrix), np.float64)
+
+
+def _rescaling(across: float, down: float) -> npt.NDArray[np.float64]:
+    """Return the change from a picture's pixels to those of its resized copy."""
+    return np.array([[across, 0.0, (across - 1) / 2], [0.0, down, (down - 1) / 2]], np.float64)
+
+
+def _shrunk(
+    pixels: Pixels, matrix: npt.NDArray[np.float64], size: int
+) -> tuple[Pixels, npt.NDArray[np.float64]]:
+    """Cut out what the warp will read, average it over areas as far as the warp shrinks.
+
+    Returns the smaller picture and the warp that is left to do.
+    """
+    scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+    if scale >= 0.9:
+        return np.ascontiguousarray(pixels), matrix
+    rows, columns = pixels.shape[:2]
+    low, high = -0.5, size - 0.5
+    edge = np.array([[low, low, high, high], [low, high, low, high], [1.0] * 4])
+    reach = 2.0 / scale + 2.0
+    across, down = _inverse(matrix) @ edge
+    left, right = np.clip([across.min() - reach, across.max() + reach], 0, columns).astype(int)
+    top, bottom = np.clip([down.min() - reach, down.max() + reach], 0, rows).astype(int)
+    if right - left < 2 or bottom - top < 2:
+        return np.ascontiguousarray(pixels), matrix
+    here = np.ascontiguousarray(pixels[top:bottom, left:right])
+    matrix = compose(matrix, np.array([[1.0, 0.0, left], [0.0, 1.0, top]]))
+    shape = (max(1, round(here.shape[1] * scale)), max(1, round(here.shape[0] * scale)))
+    small = cv.resize(here, shape, interpolation=cv2.INTER_AREA)
+    left_to_do = _rescaling(shape[0] / here.shape[1], shape[1] / here.shape[0])
+    return small, compose(matrix, _inverse(left_to_do))

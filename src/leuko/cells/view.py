@@ -1,0 +1,132 @@
+"""How a network sees a picture: the middle of it, or the cell that is in it.
+
+Training, prediction and fields all come through `prepare`. The views of a cell are cut at one
+physical scale, and the slide's empty ground is brought to one grey, which takes the lamp and the
+camera's white balance out of the picture. ``cell-alone`` also lays that grey over everything but
+the cell: red cells, neighbours and dirt tell the slide, and a slide tells the class in Raabin-WBC.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from leuko.cells.crop import CropSpec, canonical_crop
+from leuko.cells.finding import CellFinding, Mask, Pixels
+from leuko.cells.whole import find_cell
+from leuko.imaging import PreprocessSpec
+
+__all__ = ["GROUND", "cell_view", "frame_of", "lay_ground", "prepare"]
+
+GROUND: Final = 240
+"""Grey level that the empty slide is brought to."""
+
+_DARKEST: Final = 60.0
+"""A ground darker than this is no ground; it is not brightened further."""
+
+_RIM: Final = 0.35
+"""Micrometres of surroundings that are kept around a cell."""
+
+
+def prepare(pixels: Pixels, spec: PreprocessSpec) -> Pixels:
+    """Make a network's input out of a picture.
+
+    Parameters
+    ----------
+    pixels : (H, W, 3) uint8, RGB
+        A decoded picture.
+    spec : PreprocessSpec
+        Says which view.
+
+    Returns
+    -------
+    (h, w, 3) uint8
+        The network's input, RGB 0-255.
+    """
+    if spec.view == "centre":
+        return spec.apply(pixels)
+    view, cell = cell_view(pixels, find_cell(pixels), spec)
+    return lay_ground(view, cell) if spec.view == "cell-alone" else view
+
+
+def frame_of(spec: PreprocessSpec) -> CropSpec:
+    """Give the frame that a view of a cell is cut in.
+
+    Parameters
+    ----------
+    spec : PreprocessSpec
+        Of a view of the cell.
+
+    Returns
+    -------
+    CropSpec
+        Its size, width and scale.
+    """
+    return CropSpec(spec.size[0], spec.width, spec.micrometre)
+
+
+def cell_view(
+    pixels: Pixels,
+    finding: CellFinding,
+    spec: PreprocessSpec,
+    *,
+    warp: npt.NDArray[np.float64] | None = None,
+) -> tuple[Pixels, Mask]:
+    """Cut a cell out at one scale, on a ground of one grey.
+
+    Parameters
+    ----------
+    pixels : (H, W, 3) uint8, RGB
+        The picture that `finding` was found in.
+    finding : CellFinding
+        The cell, or that there is none.
+    spec : PreprocessSpec
+        Size and width of the view.
+    warp : (2, 3) array, optional
+        See `leuko.cells.crop.canonical_crop`.
+
+    Returns
+    -------
+    view : (h, h, 3) uint8, RGB
+        The crop.
+    cell : (h, h) uint8
+        255 on the cell and a soft rim around it; 255 everywhere where no cell was found.
+    """
+    crop = canonical_crop(pixels, finding, frame_of(spec), warp=warp)
+    ground = np.maximum(np.array(finding.background, np.float64), _DARKEST)
+    levels = np.clip(np.arange(256)[:, None] * (GROUND / ground), 0, 255)
+    table = np.round(levels).astype(np.uint8).reshape(1, 256, 3)
+    view = np.asarray(cv2.LUT(crop.pixels, table), np.uint8)
+    if not finding.found:
+        return view, np.full(view.shape[:2], 255, np.uint8)
+    rim = _RIM * spec.size[0] / spec.width
+    reach = 2 * max(1, round(rim)) + 1
+    around = cv2.dilate(crop.cell, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
+    soft = cv2.GaussianBlur(around, (0, 0), max(0.6, rim / 2))
+    return view, np.asarray(soft, np.uint8)
+
+
+def lay_ground(view: Pixels, cell: Mask, ground: npt.NDArray[np.uint8] | float = GROUND) -> Pixels:
+    """Lay a ground over everything but the cell.
+
+    Parameters
+    ----------
+    view : (h, w, 3) uint8, RGB
+        A view of a cell.
+    cell : (h, w) uint8
+        Its mask, 255 where the view stays.
+    ground : (h, w, 3) uint8 or float
+        A picture, or one grey level.
+
+    Returns
+    -------
+    (h, w, 3) uint8
+        The cell on its new ground.
+    """
+    under = np.full_like(view, round(ground)) if isinstance(ground, float | int) else ground
+    share = cv2.merge([cell, cell, cell])
+    kept = cv2.multiply(view, share, scale=1 / 255)
+    return np.asarray(cv2.add(kept, cv2.multiply(under, 255 - share, scale=1 / 255)), np.uint8)
