@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 __all__ = [
+    "BatchError",
     "BundleError",
     "DataError",
+    "DeviceError",
     "ImageError",
     "LeukoError",
     "MissingExtraError",
@@ -72,6 +74,14 @@ class TrainingError(LeukoError):
 
 class OutputError(LeukoError):
     """Something cannot be written: no permission, a full disk, a file in the way."""
+
+
+class BatchError(LeukoError):
+    """An engine cannot work: no cluster at the address, or workers that end before they begin."""
+
+
+class DeviceError(LeukoError):
+    """A device that was asked for cannot be used: no graphics processor, or not its libraries."""
 
 
 class MissingExtraError(LeukoError):

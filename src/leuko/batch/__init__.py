@@ -1,0 +1,1 @@
+"""Prediction of very many images: partitions, the engines that answer them, and resuming."""

@@ -1,0 +1,223 @@
+"""What ``leuko predict`` does beyond one process: engines, Parquet in and out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from leuko.cli.common import Session
+
+if TYPE_CHECKING:
+    from leuko.prediction import Prediction
+    from leuko.runtime.classifier import OnnxClassifier
+    from leuko.runtime.sources import Source
+
+__all__ = ["AddressOption", "EngineOption", "OutOption", "ResumeOption"]
+
+_EVERY_S: Final = 20.0
+
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        envvar="LEUKO_ENGINE",
+        metavar="local|processes|ray",
+        help="One process with threads, several processes, or Ray Data.",
+    ),
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        envvar="LEUKO_ADDRESS",
+        metavar="auto|HOST:PORT",
+        help="Of a Ray cluster; without it Ray is started on this machine for this run.",
+    ),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.csv|FILE.parquet", help="Write the answers as CSV or Parquet."),
+]
+ResumeOption = Annotated[bool, typer.Option(help="Go on with a run of an engine that was stopped.")]
+
+
+def find_sources(images: list[str]) -> Iterator[Source]:
+    """Open what a user points at, Parquet files of pictures included.
+
+    Parameters
+    ----------
+    images : list of str
+        Arguments.
+
+    Returns
+    -------
+    iterator of Source
+        In order.
+    """
+    from leuko.batch.rows import is_parquet, list_rows, open_rows
+    from leuko.runtime.sources import expand
+
+    if any(is_parquet(argument) for argument in images):
+        return open_rows(list_rows(images))
+    return expand(images)
+
+
+def sort_outputs(
+    engine: str,
+    *,
+    csv: Path | None,
+    out: Path | None,
+    address: str | None,
+    resume: bool,
+    alone: dict[str, bool],
+) -> tuple[Path | None, Path | None]:
+    """Say what is to be written, and refuse options that are at odds before anything is opened.
+
+    Parameters
+    ----------
+    engine, csv, out, address, resume
+        As given.
+    alone : dict of str to bool
+        Options that only one process has, by whether they were given.
+
+    Returns
+    -------
+    (stream, whole) : tuple of Path or None
+        A CSV that is written as answers come; the file of an engine, or Parquet.
+
+    Raises
+    ------
+    UsageError
+        When options are at odds.
+    OutputError, MissingExtraError
+        When the output cannot be written.
+    """
+    from leuko.batch.run import ENGINES
+    from leuko.batch.work import check_output
+    from leuko.errors import UsageError
+
+    if engine not in ("local", *ENGINES):
+        raise UsageError(f"There is no engine {engine!r}; expected local, {' or '.join(ENGINES)}.")
+    if address is not None and engine != "ray":
+        raise UsageError("--address goes with --engine ray.")
+    if csv is not None and out is not None and (engine != "local" or out.suffix != ".parquet"):
+        raise UsageError("--csv and --out both name the file of answers; give one of them.")
+    if engine == "local":
+        if resume:
+            raise UsageError("--resume goes with --engine processes or --engine ray.")
+        if out is None or out.suffix.lower() == ".csv":
+            return csv or out, None
+        check_output(out)
+        return csv, out
+    given = [name for name, there in alone.items() if there]
+    if given:
+        raise UsageError(f"{', '.join(given)} goes with --engine local, received {engine}.")
+    whole = csv or out
+    if whole is None:
+        raise UsageError(
+            f"--engine {engine} writes a file: add --out predictions.csv or predictions.parquet."
+        )
+    check_output(whole)
+    return None, whole
+
+
+def also_to_parquet(
+    answers: Iterator[Prediction], path: Path | None, classifier: OnnxClassifier
+) -> Iterator[Prediction]:
+    """Write answers as they pass by.
+
+    Parameters
+    ----------
+    answers : iterator of Prediction
+        In order.
+    path : Path or None
+        A Parquet file; None passes everything on.
+    classifier : OnnxClassifier
+        That answers.
+
+    Yields
+    ------
+    Prediction
+        What came in.
+    """
+    if path is None:
+        yield from answers
+        return
+    from leuko.batch.partition import PARTITION_ROWS
+    from leuko.prediction import parquet_predictions
+
+    with parquet_predictions(path, model=classifier.digest) as table:
+        waiting: list[Prediction] = []
+        for row in answers:
+            waiting.append(row)
+            if len(waiting) == PARTITION_ROWS:
+                table.write(waiting)
+                waiting = []
+            yield row
+        table.write(waiting)
+
+
+def predict_in_batch(
+    images: list[str],
+    classifier: OnnxClassifier,
+    talk: Session,
+    *,
+    engine: str,
+    address: str | None,
+    workers: int | None,
+    out: Path | None,
+    resume: bool,
+) -> tuple[list[Prediction], dict[str, int]]:
+    """Predict with an engine.
+
+    Parameters
+    ----------
+    images : list of str
+        Arguments.
+    classifier : OnnxClassifier
+        Already checked; its bundle goes to the workers.
+    talk : Session
+        To talk through.
+    engine, address, workers, out, resume
+        As given.
+
+    Returns
+    -------
+    (rows, counts) : tuple of list and dict
+        No rows, as they may be millions; ``predicted`` and ``rejected``.
+    """
+    from leuko.batch.run import open_engine, predict_to_file
+    from leuko.errors import UsageError
+
+    if out is None:
+        raise UsageError(f"--engine {engine} writes a file.")
+    opened = open_engine(engine, classifier.bundle, workers=workers, address=address)
+    result = predict_to_file(
+        images,
+        classifier.bundle,
+        out,
+        opened,
+        resume=resume,
+        say=talk.say,
+        detail=talk.detail,
+        progress=_now_and_then(talk),
+    )
+    if result.lost:
+        talk.say(f"{result.lost} times a worker ended; what it had was done again.")
+    return [], {"predicted": result.predicted, "rejected": result.rejected}
+
+
+def _now_and_then(talk: Session) -> Callable[[int], None]:
+    """Say how far it is; how far it has to go is only known when all images are listed."""
+    begun = spoken = time.monotonic()
+
+    def say(done: int) -> None:
+        nonlocal spoken
+        now = time.monotonic()
+        if now - spoken > _EVERY_S:
+            spoken = now
+            talk.say(f"{done} images answered, {done / (now - begun):.0f} a second.")
+
+    return say

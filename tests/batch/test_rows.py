@@ -1,0 +1,201 @@
+"""Rows: listed here, opened anywhere, the same images as one process sees."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from leuko.batch.rows import list_rows, open_rows
+from leuko.errors import DataError, ImageError
+from leuko.runtime.sources import Source, expand
+from leuko.taxonomy import CLASSES
+from tiny import write_picture
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """One of everything that a user may point at."""
+    for number in range(3):
+        write_picture(tmp_path / "folder" / f"{number}.png", CLASSES[number], seed=number)
+    (tmp_path / "folder" / "gone.jpg").symlink_to("nowhere")
+    (tmp_path / "folder" / "loop").symlink_to(tmp_path / "folder")
+    with zipfile.ZipFile(tmp_path / "cells.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(tmp_path / "folder" / "1.png", "b/1.png")
+        archive.write(tmp_path / "folder" / "0.png", "a/0.png")
+        archive.writestr("zeros.png", bytes(10**6))
+    (tmp_path / "list.txt").write_text("folder/2.png\nfolder/none.png\n# a remark\n")
+    (tmp_path / "~").mkdir()
+    write_picture(tmp_path / "~" / "x.png", CLASSES[4])
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def content(source: Source) -> bytes | tuple[str, str]:
+    """The bytes of a source, or why there are none."""
+    try:
+        return source.read()
+    except ImageError as error:
+        return error.reason, error.detail
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["folder"],
+        ["folder/1.png", "folder/*.png", "./folder/../folder/2.png"],
+        ["cells.zip", "folder/0.png", "cells.zip"],
+        ["list.txt", "folder", "list.txt"],
+        ["-"],
+        ["folder/loop", "folder/gone.jpg"],
+    ],
+)
+def test_rows_are_what_one_process_sees(
+    arguments: list[str], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = "folder/0.png\n~/x.png\nnowhere.png\n"
+    wanted = [(s.name, content(s)) for s in expand(arguments, stdin=io.StringIO(listed))]
+    rows = pickle.loads(pickle.dumps(list(list_rows(arguments, stdin=io.StringIO(listed)))))
+    # A worker may stand in another folder than the one who lists.
+    monkeypatch.chdir("/")
+    opened = [(s.name, content(s)) for s in open_rows(iter(rows))]
+    assert [name for name, _ in opened] == [name for name, _ in wanted]
+    for (_, got), (_, due) in zip(opened, wanted, strict=True):
+        # The sentence names the path that was tried; the reason must be the same.
+        assert got == due or (isinstance(got, tuple) and got[0] == due[0])
+
+
+def test_a_home_folder_is_understood_in_arguments(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(place / "folder"))
+    (row,) = list_rows(["~/1.png"])
+    assert (row.name, row.place) == ("~/1.png", str(place / "folder" / "1.png"))
+
+
+def test_stamps_tell_a_change(place: Path) -> None:
+    (before,) = list_rows(["folder/1.png"])
+    os.utime(place / "folder" / "1.png", ns=(10**9, 10**9))
+    (after,) = list_rows(["folder/1.png"])
+    assert before != after
+    assert after.stamp.endswith("-1000000000")
+
+
+def test_what_does_not_exist_is_said_at_once() -> None:
+    with pytest.raises(DataError, match=r"missing\.parquet does not exist"):
+        list_rows(["missing.parquet"])
+    with pytest.raises(DataError, match="missing does not exist"):
+        list_rows(["missing"])
+    with pytest.raises(DataError, match="Nothing matches"):
+        list(list_rows(["*.parquet"]))
+
+
+def test_an_archive_that_changed_is_not_read(place: Path) -> None:
+    rows = list(list_rows(["cells.zip"]))
+    with zipfile.ZipFile(place / "cells.zip", "a") as archive:
+        archive.writestr("0.png", b"another first")
+    with pytest.raises(DataError, match="was changed after it was listed"):
+        list(open_rows(rows))
+    (place / "cells.zip").unlink()
+    with pytest.raises(DataError, match="cannot be seen by the worker"):
+        list(open_rows(rows))
+
+
+# Parquet
+
+
+pa = pytest.importorskip("pyarrow", reason="needs the extra 'parquet'")
+
+
+def write_parquet(path: Path, names: list[str | None], data: list[bytes | None], **how) -> Path:
+    """A file of pictures."""
+    import pyarrow.parquet
+
+    table = pa.table({"path": names, "label": [1] * len(names), "bytes": pa.array(data)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(table, path, **how)
+    return path
+
+
+def pictures(count: int) -> list[bytes | None]:
+    """Distinct bytes."""
+    return [f"picture {number}".encode() * 3 for number in range(count)]
+
+
+def test_parquet_of_bytes(tmp_path: Path) -> None:
+    names: list[str | None] = [f"slide/{n}.png" for n in range(100)]
+    names[3] = None
+    data = pictures(100)
+    data[4] = None
+    file = write_parquet(tmp_path / "a.parquet", names, data, row_group_size=30)
+    rows = list(list_rows([str(file)]))
+    assert [row.index for row in rows] == list(range(100))
+    for chosen in (rows, rows[31:35], rows[95:], rows[::7], [rows[60], rows[2]], rows[:5] * 2):
+        opened = list(open_rows(chosen))
+        assert [s.name for s in opened] == [
+            f"{file}/3" if row.index == 3 else f"slide/{row.index}.png" for row in chosen
+        ]
+        assert [s.read() for s in opened] == [data[row.index] or b"" for row in chosen]
+
+
+def test_a_folder_and_a_glob_of_parquet(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        write_parquet(tmp_path / "all.parquet" / f"{name}.parquet", [f"{name}.png"], [b"x"])
+    names = [row.name for row in list_rows([str(tmp_path / "all.parquet")])]
+    assert names == ["a.png", "b.png"]
+    assert [row.name for row in list_rows([str(tmp_path / "all.parquet" / "*.parquet")])] == names
+
+
+def test_parquet_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "text.parquet").write_text("no Parquet at all")
+    with pytest.raises(DataError, match="cannot be read as Parquet"):
+        list(list_rows([str(tmp_path / "text.parquet")]))
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pa.table({"path": ["a"]}), tmp_path / "thin.parquet")
+    with pytest.raises(DataError, match="expected the columns path and bytes, received path"):
+        list(list_rows([str(tmp_path / "thin.parquet")]))
+    pyarrow.parquet.write_table(
+        pa.table({"path": ["a"], "bytes": ["text"]}), tmp_path / "text.parquet"
+    )
+    with pytest.raises(DataError, match="must be binary, received string"):
+        list(list_rows([str(tmp_path / "text.parquet")]))
+
+
+def test_a_damaged_row_group_costs_its_rows_and_no_others(tmp_path: Path) -> None:
+    import pyarrow.parquet
+
+    names: list[str | None] = [f"{n}.png" for n in range(90)]
+    data = [os.urandom(400) for _ in range(90)]
+    file = write_parquet(
+        tmp_path / "a.parquet", names, list(data), row_group_size=30, compression="snappy",
+        use_dictionary=False, write_page_checksum=True,
+    )  # fmt: skip
+    column = pyarrow.parquet.ParquetFile(file).metadata.row_group(1).column(2)
+    assert column.path_in_schema == "bytes"
+    raw = bytearray(file.read_bytes())
+    start = column.data_page_offset
+    raw[start : start + 12] = b"\xff" * 12
+    file.write_bytes(raw)
+    rows = list(list_rows([str(file)]))
+    got = [content(source) for source in open_rows(rows)]
+    assert got[:30] == data[:30]
+    assert got[60:] == data[60:]
+    assert {reason for reason, _ in got[30:60]} == {"unreadable"}
+    # Whoever asks for a part of them hears the same.
+    assert [content(source) for source in open_rows(rows[45:75])] == got[45:75]
+
+
+def test_a_picture_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from leuko.batch import parquet
+
+    file = write_parquet(tmp_path / "a.parquet", ["a"], [bytes(2000)])
+    monkeypatch.setattr(parquet, "MAX_FILE_BYTES", 1000)
+    (source,) = open_rows(list_rows([str(file)]))
+    with pytest.raises(ImageError, match="larger than") as caught:
+        source.read()
+    assert caught.value.reason == "too-large"

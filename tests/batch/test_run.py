@@ -1,0 +1,420 @@
+"""From images to one file: nothing lost, nothing twice, whatever happens to the workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from batch.drawn import Cells, write_cells
+from leuko.batch.partition import (
+    DIED,
+    Answer,
+    Loss,
+    Piece,
+    answer_piece,
+    cut,
+    decode_answers,
+    encode_answers,
+    predict_partition,
+)
+from leuko.batch.rows import Row, list_rows
+from leuko.batch.run import BatchResult, open_engine, predict_to_file
+from leuko.bundle import ModelBundle
+from leuko.errors import BatchError, DataError, MissingExtraError, OutputError, UsageError
+from leuko.prediction import CSV_COLUMNS, Prediction, PredictionTable
+from leuko.runtime.classifier import OnnxClassifier
+from leuko.taxonomy import CLASSES
+
+
+@dataclass
+class Here:
+    """An engine without processes, whose losses are chosen."""
+
+    classifier: OnnxClassifier
+    poison: frozenset[str] = frozenset()
+    wave: int | None = None
+    rng: random.Random = field(default_factory=lambda: random.Random(0))
+    chance: float = 0.0
+    stop_after: int | None = None
+    entered: int = 0
+    answered: int = 0
+    description: str = "here"
+
+    def __enter__(self) -> Here:
+        self.entered += 1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def run(self, pieces: Iterable[Piece]) -> Iterator[Answer | Loss]:
+        for piece in pieces:
+            if self.answered == self.stop_after:
+                raise KeyboardInterrupt
+            died = self.rng.random() < self.chance
+            if died or any(Path(row.name).name in self.poison for row in piece.rows):
+                yield Loss(piece, "it was chosen")
+            else:
+                self.answered += 1
+                yield answer_piece(piece, self.classifier)
+
+
+def run(cells: Path | str, engine: Here, out: Path, **more) -> BatchResult:
+    """The whole way."""
+    return predict_to_file([str(cells)], engine.classifier.bundle, out, engine, **more)
+
+
+@pytest.mark.parametrize("size", [7, 64, 1000])
+@pytest.mark.parametrize("wave", [None, 2])
+def test_the_same_csv_whatever_the_cut(
+    size: int, wave: int | None, cells: Cells, tiny_classifier: OnnxClassifier, tmp_path: Path
+) -> None:
+    out = tmp_path / "new" / "p.csv"
+    told: list[int] = []
+    result = run(
+        cells.folder, Here(tiny_classifier, wave=wave), out, size=size, progress=told.append
+    )
+    assert told == [min(200, size * (n + 1)) for n in range(-(-200 // size))]
+    assert out.read_bytes().decode() == cells.csv
+    assert (result.found, result.predicted, result.rejected) == (200, 190, 10)
+    assert result.reasons == {"empty-file": 5, "unsupported-format": 5}
+    assert (result.partitions, result.kept, result.lost) == (-(-200 // size), 0, 0)
+    assert os.listdir(out.parent) == ["p.csv"]
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    poison=st.sets(st.integers(0, 199), max_size=4),
+    wave=st.sampled_from([None, 1, 4]),
+    size=st.integers(5, 90),
+    seed=st.integers(0, 99),
+    chance=st.sampled_from([0.0, 0.3]),
+)
+def test_only_what_kills_is_rejected(
+    poison: set[int],
+    wave: int | None,
+    size: int,
+    seed: int,
+    chance: float,
+    cells: Cells,
+    tiny_classifier: OnnxClassifier,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    names = frozenset(f"{number:04}.png" for number in poison)
+    out = tmp_path_factory.mktemp("killed") / "p.csv"
+    engine = Here(tiny_classifier, names, wave, random.Random(seed), chance)
+    result = run(cells.folder, engine, out, size=size)
+    got = PredictionTable.from_csv(out).rows
+    assert result.found == result.predicted + result.rejected == len(got) == 200
+    (out.parent / "whole.csv").write_text(cells.csv)
+    whole = PredictionTable.from_csv(out.parent / "whole.csv").rows
+    for row, due in zip(got, whole, strict=True):
+        assert row.path == due.path
+        if Path(row.path).name in names:
+            assert (row.status, row.reason) == ("rejected", DIED)
+        elif row.reason != DIED:
+            assert row.to_dict() == due.to_dict()
+    died = sum(row.reason == DIED for row in got)
+    # A worker that dies by chance twice, on one picture alone, cannot be told from a deadly one.
+    assert died >= len(names) if chance else died == len(names)
+
+
+def test_workers_that_all_die_end_the_run(
+    cells: Cells, tiny_classifier: OnnxClassifier, tmp_path: Path
+) -> None:
+    with pytest.raises(BatchError, match=r"64 workers in a row .* fewer --workers"):
+        run(cells.folder, Here(tiny_classifier, chance=1.0), tmp_path / "p.csv")
+    assert os.listdir(tmp_path) == []
+
+
+# Stopped and resumed
+
+
+def stopped(cells: Path, classifier: OnnxClassifier, out: Path, after: int = 4) -> Path:
+    """A run that was interrupted; its work folder."""
+    with pytest.raises(KeyboardInterrupt):
+        run(cells, Here(classifier, stop_after=after), out, size=20)
+    assert not out.exists()
+    work = out.with_name(out.name + ".parts")
+    assert len(list(work.glob("*.gz"))) == after
+    return work
+
+
+def test_resume(cells: Cells, tiny_classifier: OnnxClassifier, tmp_path: Path) -> None:
+    out = tmp_path / "p.csv"
+    stopped(cells.folder, tiny_classifier, out)
+    said: list[str] = []
+    engine = Here(tiny_classifier)
+    result = run(cells.folder, engine, out, size=20, resume=True, say=said.append)
+    assert (result.kept, engine.answered) == (4, 6)
+    assert said[0] == "4 of 10 partitions were finished before."
+    assert out.read_text() == cells.csv
+    assert os.listdir(tmp_path) == ["p.csv"]
+
+
+def test_everything_is_done_but_the_last_step(
+    cells: Cells, tiny_classifier: OnnxClassifier, tmp_path: Path
+) -> None:
+    out = tmp_path / "p.csv"
+    out.mkdir()
+    with pytest.raises(OutputError, match="a folder stands where a file is needed"):
+        run(cells.folder, Here(tiny_classifier), out)
+    out.rmdir()
+
+    class Nasty(Here):
+        def __exit__(self, *_: object) -> None:
+            out.mkdir()
+
+    with pytest.raises(OutputError):
+        run(cells.folder, Nasty(tiny_classifier), out, size=20)
+    out.rmdir()
+    engine = Here(tiny_classifier)
+    assert run(cells.folder, engine, out, size=20, resume=True).kept == 10
+    assert engine.entered == 0
+    assert out.read_text() == cells.csv
+
+
+def test_a_run_that_was_stopped_is_not_thrown_away(
+    cells: Cells, tiny_classifier: OnnxClassifier, tmp_path: Path
+) -> None:
+    work = stopped(cells.folder, tiny_classifier, tmp_path / "p.csv")
+    with pytest.raises(OutputError, match=r"p.csv.parts holds 4 finished partitions.*--resume"):
+        run(cells.folder, Here(tiny_classifier), tmp_path / "p.csv", size=20)
+    assert len(list(work.glob("*.gz"))) == 4
+
+
+def test_another_model_is_refused(
+    cells: Cells, tiny_classifier: OnnxClassifier, tmp_path: Path
+) -> None:
+    from tiny import make_bundle
+
+    stopped(cells.folder, tiny_classifier, tmp_path / "p.csv")
+    other = OnnxClassifier(make_bundle(0.5), threads=1)
+    with pytest.raises(BatchError, match="was begun with the model tiny, digest"):
+        run(cells.folder, Here(other), tmp_path / "p.csv", size=20, resume=True)
+
+
+@pytest.mark.parametrize("change", ["content", "more", "fewer"])
+def test_changed_images_are_done_again(
+    change: str, tiny_classifier: OnnxClassifier, tmp_path: Path
+) -> None:
+    folder = write_cells(tmp_path / "cells", 60)
+    stopped(folder, tiny_classifier, tmp_path / "p.csv", after=2)
+    match change:
+        case "content":
+            (folder / "0001.png").write_bytes((folder / "0002.png").read_bytes())
+        case "more":
+            (folder / "0070.png").write_bytes((folder / "0002.png").read_bytes())
+        case "fewer":
+            (folder / "0000.png").unlink()
+    engine = Here(tiny_classifier)
+    result = run(folder, engine, tmp_path / "p.csv", size=20, resume=True)
+    # Content touches the first of the three parts; a new last file, the third; without the first
+    # file all of them move.
+    assert result.kept == {"content": 1, "more": 2, "fewer": 0}[change]
+    table = predict_partition(list_rows([str(folder)]), tiny_classifier)
+    assert (tmp_path / "p.csv").read_text() == table.csv_text()
+
+
+@pytest.mark.parametrize("how", ["short", "zeros", "foreign"])
+def test_a_damaged_partition_is_named(
+    how: str, cells: Cells, tiny_classifier: OnnxClassifier, tmp_path: Path
+) -> None:
+    work = stopped(cells.folder, tiny_classifier, tmp_path / "p.csv")
+    part = min(work.glob("*.gz"))
+    data = part.read_bytes()
+    part.write_bytes(
+        {
+            "short": data[:-9],
+            "zeros": bytes(len(data)),
+            "foreign": encode_answers([Prediction("x", "rejected")]),
+        }[how]
+    )
+    with pytest.raises(BatchError, match=f"{part.name} is damaged|1 answers for a partition of 20"):
+        run(cells.folder, Here(tiny_classifier), tmp_path / "p.csv", size=20, resume=True)
+    assert not (tmp_path / "p.csv").exists()
+
+
+def test_a_folder_with_other_things_is_left_alone(
+    cells: Cells, tiny_classifier: OnnxClassifier, tmp_path: Path
+) -> None:
+    (tmp_path / "p.csv.parts").mkdir()
+    (tmp_path / "p.csv.parts" / "thesis.txt").write_text("dear")
+    with pytest.raises(OutputError, match=r"other things .* such as thesis\.txt"):
+        run(cells.folder, Here(tiny_classifier), tmp_path / "p.csv")
+    assert (tmp_path / "p.csv.parts" / "thesis.txt").read_text() == "dear"
+
+
+def test_two_runs_do_not_share_a_folder(
+    cells: Cells, tiny_classifier: OnnxClassifier, tmp_path: Path
+) -> None:
+    class Second(Here):
+        def __enter__(self) -> Here:
+            with pytest.raises(OutputError, match="Another run works in"):
+                run(cells.folder, Here(self.classifier), tmp_path / "p.csv", resume=True)
+            return self
+
+    run(cells.folder, Second(tiny_classifier), tmp_path / "p.csv")
+    assert (tmp_path / "p.csv").read_text() == cells.csv
+
+
+def test_an_old_result_survives_a_failed_run(
+    tiny_classifier: OnnxClassifier, tmp_path: Path
+) -> None:
+    (tmp_path / "p.csv").write_text("old")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="has no images in it"):
+        run(tmp_path / "empty", Here(tiny_classifier), tmp_path / "p.csv")
+    assert sorted(os.listdir(tmp_path)) == ["empty", "p.csv"]
+    assert (tmp_path / "p.csv").read_text() == "old"
+
+
+# What goes to and fro
+
+
+def test_answers_travel_unchanged(tiny_classifier: OnnxClassifier, cells: Cells) -> None:
+    rows = list(list_rows([str(cells.folder)]))[:40]
+    table = predict_partition(rows, tiny_classifier)
+    odd = replace(
+        table.rows[0],
+        path="zelle_\udce4 ß\u2028\n.png",
+        detail="first of 3 frames",
+        prediction_set=("Basophil", "Monocyte"),
+        distance=1 / 3,
+        quality=(("blur", 0.1), ("exposure", 1e-300)),
+    )
+    sent = [*table.predicted, odd]
+    assert decode_answers(encode_answers(sent), "here") == sent
+    assert encode_answers(sent) == encode_answers(sent)
+    halves = encode_answers(sent[:7]) + encode_answers(sent[7:])
+    assert decode_answers(halves, "here") == sent
+
+
+def test_keys_tell_rows_and_model() -> None:
+    rows = [Row(f"{n}.png", "file", f"/{n}.png", stamp="1-1") for n in range(5)]
+    keys = [part.key for part in cut(rows, model="m", size=2)]
+    assert [len(part.rows) for part in cut(rows, model="m", size=2)] == [2, 2, 1]
+    assert keys == [part.key for part in cut(iter(rows), model="m", size=2)]
+    assert set(keys).isdisjoint(part.key for part in cut(rows, model="n", size=2))
+    rows[3] = replace(rows[3], stamp="1-2")
+    again = [part.key for part in cut(rows, model="m", size=2)]
+    assert [a == b for a, b in zip(keys, again, strict=True)] == [True, False, True]
+
+
+def test_a_bundle_will_do(tiny_bundle: ModelBundle, cells: Cells) -> None:
+    table = predict_partition(list_rows([str(cells.folder)]), tiny_bundle)
+    assert table.csv_text() == cells.csv
+
+
+def test_a_machine_that_sees_no_file_says_so(
+    tiny_classifier: OnnxClassifier, tmp_path: Path
+) -> None:
+    rows = tuple(Row(f"{n}.png", "file", str(tmp_path / f"{n}.png"), 0, "9-9") for n in range(3))
+    with pytest.raises(DataError, match="the worker that was to read them sees none"):
+        answer_piece(Piece(0, 0, rows), tiny_classifier)
+    (tmp_path / "1.png").write_bytes(b"")
+    (table,) = [answer_piece(Piece(0, 0, rows), tiny_classifier)]
+    reasons = [row.reason for row in decode_answers(table.payload, "")]
+    assert reasons == ["unreadable", "empty-file", "unreadable"]
+
+
+def test_engines_by_name(tiny_bundle: ModelBundle) -> None:
+    with pytest.raises(UsageError, match="no engine 'dask'; expected processes or ray"):
+        open_engine("dask", tiny_bundle)
+    with pytest.raises(UsageError, match="An address goes with the engine ray"):
+        open_engine("processes", tiny_bundle, address="auto")
+    with pytest.raises(UsageError, match="at least 1, received 0"):
+        open_engine("processes", tiny_bundle, workers=0)
+
+
+def test_ray_is_an_extra(tiny_bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"needs the package 'ray'.*leuko\[ray\]"):
+        open_engine("ray", tiny_bundle)
+
+
+# Parquet out
+
+
+def test_parquet_has_the_rows_of_the_csv(
+    cells: Cells, tiny_classifier: OnnxClassifier, tmp_path: Path
+) -> None:
+    pq = pytest.importorskip("pyarrow.parquet", reason="needs the extra 'parquet'")
+    run(cells.folder, Here(tiny_classifier), tmp_path / "p.parquet", size=64)
+    file = pq.ParquetFile(tmp_path / "p.parquet")
+    assert file.num_row_groups == 4
+    assert file.schema_arrow.names[: len(CSV_COLUMNS)] == list(CSV_COLUMNS)
+    assert file.schema_arrow.metadata[b"leuko.model"].decode() == tiny_classifier.digest
+    (tmp_path / "p.csv").write_text(cells.csv)
+    for got, due in zip(
+        file.read().to_pylist(), PredictionTable.from_csv(tmp_path / "p.csv").rows, strict=True
+    ):
+        assert got["path"] == due.path
+        assert got["status"] == due.status
+        assert got["reason"] == due.reason
+        answered = due.status == "ok"
+        assert got["confidence"] == (due.confidence if answered else None)
+        scores = tuple(got[f"p_{name.lower()}"] for name in CLASSES)
+        assert scores == (due.probabilities if answered else (None,) * 5)
+        assert len(got["preprocessing"]) == 12
+        assert (got["prediction_set"], got["distance"], got["quality"]) == ([], None, None)
+        assert bool(got["detail"]) == (not answered)
+
+
+def test_parquet_holds_what_the_csv_has_no_column_for(tmp_path: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet", reason="needs the extra 'parquet'")
+    from leuko.prediction import PARQUET_COLUMNS, parquet_predictions
+
+    row = Prediction(
+        path="a.png",
+        status="ok",
+        reason="blurred",
+        label="Monocyte",
+        confidence=0.5,
+        probabilities=(0.1, 0.1, 0.1, 0.5, 0.2),
+        decision="unsure",
+        detail="first of 3 frames",
+        preprocessing="0123456789ab",
+        prediction_set=("Monocyte", "Neutrophil"),
+        distance=1 / 3,
+        quality=(("blur", 0.25), ("exposure", 0.5)),
+    )
+    with parquet_predictions(tmp_path / "p.parquet", model="m" * 64) as out:
+        out.write([row])
+        out.write([])
+    (got,) = pq.read_table(tmp_path / "p.parquet").to_pylist()
+    assert tuple(got) == PARQUET_COLUMNS
+    assert (got["decision"], got["reason"], got["p_neutrophil"]) == ("unsure", "blurred", 0.2)
+    assert got["prediction_set"] == ["Monocyte", "Neutrophil"]
+    assert (got["distance"], got["quality"]) == (1 / 3, [("blur", 0.25), ("exposure", 0.5)])
+    assert (got["detail"], got["preprocessing"]) == ("first of 3 frames", "0123456789ab")
+
+
+def test_parquet_takes_any_file_name(tiny_classifier: OnnxClassifier, tmp_path: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet", reason="needs the extra 'parquet'")
+    from tiny import write_picture
+
+    for name in ("=1+1.png", "a\nb.png", "zelle_\udce4.png"):
+        write_picture(tmp_path / "set" / name, "Neutrophil")
+    run(tmp_path / "set", Here(tiny_classifier), tmp_path / "p.parquet")
+    names = [Path(row["path"]).name for row in pq.read_table(tmp_path / "p.parquet").to_pylist()]
+    assert names == ["=1+1.png", "a\nb.png", "zelle_\\udce4.png"]
+
+
+def test_the_work_folder_says_whose_it_is(
+    cells: Cells, tiny_classifier: OnnxClassifier, tmp_path: Path
+) -> None:
+    work = stopped(cells.folder, tiny_classifier, tmp_path / "p.csv")
+    document = json.loads((work / "batch.json").read_text())
+    assert document["schema"] == "leuko.batch/1"
+    assert document["model"] == tiny_classifier.digest
