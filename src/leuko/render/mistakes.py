@@ -10,6 +10,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from leuko.cells.view import prepare
 from leuko.errors import ImageError
 from leuko.imaging import PreprocessSpec, encode_jpeg, read_image
 
@@ -75,7 +76,7 @@ def worst_mistakes(
     for one in evaluation.get("worst", ())[:limit]:
         jpeg, reason = b"", ""
         try:
-            jpeg = encode_jpeg(spec.apply(_pixels(source, one["path"])), quality=82)
+            jpeg = encode_jpeg(prepare(_pixels(source, one["path"]), spec), quality=82)
         except ImageError as error:
             reason = error.reason
         except OSError:
