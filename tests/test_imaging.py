@@ -586,9 +586,76 @@ def test_enlarging_keeps_colours_and_shape() -> None:
     assert (received == (9, 80, 200)).all()
 
 
+def test_scaled_shrinking_halves_and_is_then_bilinear() -> None:
+    pixels = np.zeros((96, 96, 3), np.uint8)
+    pixels[::2, ::2] = 200  # a quarter of every 2 x 2 area
+    assert (PreprocessSpec((48, 48), scaled=True).apply(pixels) == 50).all()
+    assert (PreprocessSpec((24, 24), scaled=True).apply(pixels) == 50).all()
+    noise = RNG.integers(0, 256, (90, 90, 3)).astype(np.uint8)
+    received = PreprocessSpec((64, 64), scaled=True).apply(noise)
+    wanted = cv2.resize(noise, (64, 64), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(received, wanted)
+    odd = PreprocessSpec((40, 30), 0.9, scaled=True).apply(RNG.integers(0, 9, (575, 301, 3), "u1"))
+    assert odd.shape == (40, 30, 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "crop", "shape", "factor"),
+    [
+        (160, 0.6, (575, 575), 2),  # 345, and 172 left of it
+        (173, 0.6, (575, 575), 1),
+        (96, 0.6, (575, 700), 2),
+        (350, 1.0, (575, 575), 1),
+        (224, 1.0, (575, 575), 2),
+        (32, 1.0, (575, 575), 8),
+        (32, 1.0, (128, 4000), 4),
+        (224, 0.6, (100, 100), 1),
+    ],
+)
+def test_how_small_a_picture_may_be_decoded(
+    size: int, crop: float, shape: tuple[int, int], factor: int
+) -> None:
+    spec = PreprocessSpec((size, size), crop, scaled=True)
+    assert spec.reduction(*shape) == factor
+    assert PreprocessSpec((size, size), crop).reduction(*shape) == 1
+
+
+@pytest.mark.parametrize("side", [575, 576, 1151])
+@pytest.mark.parametrize("size", [40, 96, 160])
+def test_a_scaled_jpeg_is_the_same_picture_decoded_small(side: int, size: int) -> None:
+    smooth = cv2.resize(SMOOTH, (side, side + 3), interpolation=cv2.INTER_LINEAR)
+    spec = PreprocessSpec((size, size), 0.6, scaled=True)
+    data = encode_jpeg(smooth)
+    factor = spec.reduction(side + 3, side)
+    assert factor > 1
+    small = decode_image(data, spec=spec)
+    assert small.pixels.shape == (-(-(side + 3) // factor), -(-side // factor), 3)
+    assert (small.format, small.mode, small.notes) == ("JPEG", "RGB", ())
+    assert decode_image(data).pixels.shape == smooth.shape
+    by_jpeg = spec.apply(small.pixels).astype(int)
+    by_halving = spec.apply(decode_image(data).pixels).astype(int)
+    by_areas = PreprocessSpec((size, size), 0.6).apply(smooth).astype(int)
+    assert by_jpeg.shape == (size, size, 3)
+    assert np.abs(by_jpeg - by_halving).max() <= 4
+    assert np.abs(by_jpeg - by_areas).mean() < 1.5
+
+
+def test_only_a_scaled_jpeg_is_decoded_small(tmp_path: Path) -> None:
+    pixels = cv2.resize(SMOOTH, (400, 400))
+    spec = PreprocessSpec((32, 32), scaled=True)
+    (tmp_path / "a.jpg").write_bytes(encode_jpeg(pixels))
+    (tmp_path / "a.png").write_bytes(encode_png(pixels))
+    assert read_image(tmp_path / "a.jpg", spec=spec).pixels.shape == (50, 50, 3)
+    assert read_image(tmp_path / "a.png", spec=spec).pixels.shape == (400, 400, 3)
+    plain = PreprocessSpec((32, 32))
+    assert read_image(tmp_path / "a.jpg", spec=plain).pixels.shape == (400, 400, 3)
+
+
 def test_preprocessing_round_trip() -> None:
-    spec = PreprocessSpec((350, 224), 0.8)
-    assert PreprocessSpec.from_dict(spec.to_dict()) == spec
+    for spec in (PreprocessSpec((350, 224), 0.8), PreprocessSpec((96, 96), 0.6, scaled=True)):
+        assert PreprocessSpec.from_dict(spec.to_dict()) == spec
+    # Bundles from before there was a choice keep their digests.
+    assert PreprocessSpec((24, 24)).to_dict() == {"size": [24, 24], "crop": 1.0}
 
 
 @pytest.mark.parametrize(
@@ -606,6 +673,8 @@ def test_preprocessing_round_trip() -> None:
         {"size": [8, 24]},
         {"size": [24, 4096]},
         {"size": [24, 24], "crop": "0.5"},
+        {"size": [24, 24], "scaled": 1},
+        {"size": [24, 24], "scaled": "yes"},
         {"size": [24, 24], "crop": 0},
         {"size": [24, 24], "crop": 1.2},
         {"size": [24, 24], "crop": float("nan")},

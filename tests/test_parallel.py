@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from leuko.errors import UsageError
 from leuko.host import machine, versions
-from leuko.parallel import bounded_map, worker_count
+from leuko.parallel import _quota, bounded_map, worker_count
 
 
 def test_order_is_kept_whoever_is_first() -> None:
@@ -53,6 +54,16 @@ def test_a_fault_comes_in_its_turn() -> None:
     assert [next(results) for _ in range(3)] == [0, 0, 1]
     with pytest.raises(ZeroDivisionError):
         next(results)
+
+
+@pytest.mark.parametrize(
+    ("said", "cores"),
+    [("max 100000\n", 16), ("150000 100000\n", 2), ("400000 100000", 4), ("", 16), ("0 0", 16)],
+)
+def test_a_containers_quota(said: str, cores: int, tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text(said)
+    assert _quota(16, tmp_path / "cpu.max") == cores
+    assert _quota(16, tmp_path / "missing") == 16
 
 
 def test_worker_count() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from pathlib import Path
+from typing import Final, TypeVar
 
 from leuko.errors import UsageError
 
@@ -14,6 +16,9 @@ __all__ = ["Progress", "bounded_map", "worker_count"]
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(stage, done, total)`` from the calling thread."""
+
+_QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
+"""Where Linux says how much of the machine a container may use: quota and period, or "max"."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -25,7 +30,8 @@ def worker_count(workers: int | None) -> int:
     Parameters
     ----------
     workers : int or None
-        What the user asked for; None means one for each core that this process may use.
+        What the user asked for; None means one for each core that this process may use, by its
+        affinity and by its container's quota.
 
     Returns
     -------
@@ -38,12 +44,22 @@ def worker_count(workers: int | None) -> int:
         When `workers` is below 1.
     """
     if workers is None:
+        cores = os.cpu_count() or 1
         if hasattr(os, "sched_getaffinity"):
-            return max(1, len(os.sched_getaffinity(0)))
-        return os.cpu_count() or 1
+            cores = len(os.sched_getaffinity(0))
+        return max(1, min(cores, _quota(cores)))
     if workers < 1:
         raise UsageError(f"The number of workers must be at least 1, received {workers}.")
     return workers
+
+
+def _quota(cores: int, file: Path = _QUOTA) -> int:
+    """Cores that a container may use, rounded up; all of them where nothing is said."""
+    try:
+        quota, period = file.read_text().split()
+        return math.ceil(int(quota) / int(period))
+    except (OSError, ValueError, ZeroDivisionError):
+        return cores
 
 
 def bounded_map(

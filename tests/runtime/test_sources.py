@@ -156,6 +156,15 @@ def test_standard_input(tmp_path: Path) -> None:
         names("-", stdin="\n")
 
 
+def test_standard_input_is_read_as_it_comes(tmp_path: Path) -> None:
+    class Endless(io.StringIO):
+        def __next__(self) -> str:
+            return f"{tmp_path}/a.png\n"
+
+    sources = expand(["-"], stdin=Endless())
+    assert [next(sources).name for _ in range(3)] == [f"{tmp_path}/a.png"] * 3
+
+
 # Archives
 
 

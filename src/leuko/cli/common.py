@@ -40,6 +40,15 @@ WorkersOption = Annotated[
     int | None,
     typer.Option("--workers", min=1, envvar="LEUKO_WORKERS", help="Threads; all cores by default."),
 ]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        envvar="LEUKO_DEVICE",
+        metavar="cpu|cuda",
+        help="Where networks predict; cuda needs onnxruntime-gpu.",
+    ),
+]
 QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress and no remarks, only results and errors.")
 ]

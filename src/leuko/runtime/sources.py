@@ -91,10 +91,13 @@ def _expand(arguments: list[str], stdin: TextIO) -> Iterator[Source]:
     for argument in arguments:
         path = Path(os.path.expanduser(argument))
         if argument == "-":
-            names = [line.strip() for line in stdin]
-            if not any(names):
+            listed = False
+            for line in stdin:  # as they come: whoever writes them may not have finished
+                if name := line.strip():
+                    listed = True
+                    yield file_source(name)
+            if not listed:
                 raise DataError("Standard input lists no images.")
-            yield from (file_source(name) for name in names if name)
         elif os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises on a name too long
             yield from _folder(path)
         elif os.path.lexists(path):
