@@ -1,12 +1,15 @@
-"""Make what ships from a finished `mobilenetv2-finetuned` run: the bundle and the backbone.
+"""Make what ships from a finished run: a bundle of the zoo and, if asked, its backbone.
 
-    leuko train Dataset --recipe mobilenetv2-finetuned --out runs/finetuned
-    leuko evaluate runs/finetuned Dataset/Test --out runs/finetuned-test
-    python experiments/ship_finetuned.py runs/finetuned runs/finetuned-test/evaluation.json
+    leuko train Dataset --recipe flagship --out runs/flagship
+    leuko evaluate runs/flagship Dataset/Test --out runs/flagship-test
+    leuko evaluate runs/flagship OtherLaboratory --out runs/flagship-other
+    python experiments/ship.py runs/flagship runs/flagship-test/evaluation.json \\
+        runs/flagship-other/evaluation.json --name default
 
-Writes ``src/leuko/zoo/default.zip`` (the bundle, its card with Test-A added) and
-``src/leuko/zoo/mobilenetv2-leuko.npz`` with its card: the backbone in float16, for
-``--weights leuko``. Nothing is trained or chosen here.
+Writes ``src/leuko/zoo/NAME.zip``: the run's bundle, with what was measured afterwards in its card.
+With ``--backbone`` also ``src/leuko/zoo/mobilenetv2-leuko.npz`` and its card: the backbone in
+float16, for ``--weights leuko`` (made from a run of `mobilenetv2-finetuned`). Nothing is trained or
+chosen here.
 """
 
 from __future__ import annotations
@@ -16,11 +19,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import keras
-
 from leuko.artifacts import RESEARCH_USE, atomic_write_text, digest_file, read_json
 from leuko.bundle import ModelBundle
-from leuko.training.architectures import save_backbone
 
 ZOO = Path(__file__).resolve().parent.parent / "src" / "leuko" / "zoo"
 
@@ -30,6 +30,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("evaluation", type=Path, nargs="+", help="Test-A first, then others.")
+    parser.add_argument("--name", default="default", help="Name in the zoo.")
+    parser.add_argument("--backbone", action="store_true", help="Ship the backbone too.")
     arguments = parser.parse_args()
     bundle = ModelBundle.load(arguments.run / "bundle")
     environment = json.loads((arguments.run / "environment.json").read_text())
@@ -42,14 +44,15 @@ def main() -> None:
     lines += [
         "",
         "Test-A shares 26 of its 28 slides with Train, so it says how well known slides are read. "
-        "Other sets are of laboratories that training has not seen.",
+        "CellaVision and JTSC are development laboratories: training has not seen them, choices "
+        "of method have.",
         "",
         "## Made with",
         "",
         "- Data: Raabin-WBC Train, shrunk to 288 pixels (Kouzehkanan et al., Scientific Reports "
         "12:1123, 2022), free for research and commercial use.",
         "- Initial weights: MobileNetV2, ImageNet (Apache-2.0).",
-        f"- Command: `leuko train Dataset --recipe mobilenetv2-finetuned --seed "
+        f"- Command: `leuko train Dataset --recipe {bundle.provenance['recipe']['name']} --seed "
         f"{bundle.provenance['seed']}`",
         f"- {environment['total_seconds'] / 60:.0f} minutes on {machine['processor']}, "
         f"{machine['cores']} cores, while the machine did other work.",
@@ -57,26 +60,37 @@ def main() -> None:
         "",
     ]
     card = "\n".join(lines)
-    shipped = replace(bundle, name="default", card=card)
-    shipped.save(ZOO / "default.zip")
-    model = keras.models.load_model(arguments.run / "model.keras", compile=False)
+    shipped = replace(bundle, name=arguments.name, card=card)
+    shipped.save(ZOO / f"{arguments.name}.zip")
+    if arguments.backbone:
+        _ship_backbone(arguments.run, shipped)
+    for path in sorted(ZOO.glob("*.*")):
+        print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
+
+
+def _ship_backbone(run: Path, shipped: ModelBundle) -> None:
+    """Write the run's backbone and its card."""
+    import keras
+
+    from leuko.training.architectures import save_backbone
+
+    model = keras.models.load_model(run / "model.keras", compile=False)
     save_backbone(model, ZOO / "mobilenetv2-leuko.npz")
     text = [
         "# MobileNetV2 backbone, fine-tuned on Raabin-WBC",
         "",
         f"**{RESEARCH_USE}**",
         "",
-        "The convolutional part of the bundled `default` model, float16, for `--weights leuko`: "
+        "The convolutional part of a model that Leuko trained, float16, for `--weights leuko`: "
         "a start for training on blood cells where ImageNet's weights cannot be fetched.",
         "",
-        f"- From the bundle with digest `{shipped.digest[:16]}`; its card has data and figures.",
+        f"- From the bundle with digest `{shipped.digest[:16]}`, recipe "
+        f"`{shipped.provenance['recipe']['name']}`.",
         f"- SHA-256 of the file: `{digest_file(ZOO / 'mobilenetv2-leuko.npz')}`",
-        "- Made by `experiments/ship_finetuned.py`. Licence: Apache-2.0.",
+        "- Made by `experiments/ship.py --backbone`. Licence: Apache-2.0.",
         "",
     ]
     atomic_write_text(ZOO / "mobilenetv2-leuko.md", "\n".join(text))
-    for path in sorted(ZOO.glob("*.*")):
-        print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
 
 
 def _row(path: Path) -> str:

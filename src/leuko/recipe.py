@@ -28,7 +28,7 @@ __all__ = [
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "data.split": ("slide", "random-file"),
     "data.balance": ("files", "fixed", "sampled", "none"),
-    "augment.kind": ("none", "published", "gentle", "microscope"),
+    "augment.kind": ("none", "published", "gentle", "microscope", "travel"),
     "model.architecture": ("cnn", "mobilenetv2"),
     "model.pixels": ("zero-one", "minus-one-one", "divided-twice"),
     "model.train": ("all", "head"),
@@ -78,23 +78,29 @@ class AugmentSettings:
 
     Attributes
     ----------
-    kind : {"none", "published", "gentle", "microscope"}
+    kind : {"none", "published", "gentle", "microscope", "travel"}
         ``published``: rotation within 15 degrees, zoom within 10%, horizontal flip. ``microscope``:
         any rotation and flip, scale, shift, and stain and light varied in optical density.
         ``gentle``: the same with rotation within 15 degrees of upright or upside down, which a
-        small network without pooling learns sooner.
+        small network without pooling learns sooner. ``travel``: what another laboratory may do to
+        a cell, see `leuko.training.travel`; for the views of a cell.
     scale : float
         Standard deviation of the logarithm of the scale.
     shift : float
         Largest shift, as a fraction of the crop's side.
     stain : float
         Standard deviation of the 3x3 mixing of optical densities; light varies with it.
+    alone, swap : float
+        For ``travel``: shares of draws that show the cell on an empty ground, and on the
+        surroundings of another cell.
     """
 
     kind: str = "microscope"
     scale: float = 0.12
     shift: float = 0.06
     stain: float = 0.05
+    alone: float = 0.0
+    swap: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,7 +311,7 @@ class Recipe:
             raise RecipeError(
                 f"{source}: [preprocess] must be a table, received {document['preprocess']!r}."
             )
-        _refuse_unknown(document["preprocess"], ("size", "crop", "scaled"), source, "preprocess.")
+        _refuse_unknown(document["preprocess"], _PREPROCESS, source, "preprocess.")
         try:
             preprocess = PreprocessSpec.from_dict(document["preprocess"])
         except BundleError as error:
@@ -329,6 +335,8 @@ _SECTIONS: Final[dict[str, type]] = {
     "train": TrainSettings,
 }
 
+_PREPROCESS: Final = tuple(entry.name for entry in fields(PreprocessSpec))
+
 _RANGES: Final[dict[str, tuple[float, float]]] = {
     "data.validation": (0.02, 0.5),
     "data.evenness": (0.0, 1.0),
@@ -337,6 +345,8 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "augment.scale": (0.0, 1.0),
     "augment.shift": (0.0, 0.5),
     "augment.stain": (0.0, 1.0),
+    "augment.alone": (0.0, 1.0),
+    "augment.swap": (0.0, 1.0),
     "model.hidden": (0, 4096),
     "model.dropout": (0.0, 0.9),
     "model.norm_momentum": (0.0, 0.9999),
@@ -476,6 +486,13 @@ def _check_together(recipe: Recipe, source: str) -> None:
         raise RecipeError(f"{source}: the CNN starts from nothing; model.weights must be 'none'.")
     if data.balance == "sampled" and train.steps == 0:
         raise RecipeError(f"{source}: data.balance 'sampled' needs train.steps.")
+    if (recipe.augment.kind == "travel") != (recipe.preprocess.view != "centre"):
+        raise RecipeError(
+            f"{source}: augment.kind 'travel' and a view of the cell belong together; received "
+            f"{recipe.augment.kind!r} and preprocess.view {recipe.preprocess.view!r}."
+        )
+    if recipe.augment.alone + recipe.augment.swap > 1:
+        raise RecipeError(f"{source}: augment.alone and augment.swap must not exceed 1 together.")
     if train.monitor == "none" and train.patience:
         raise RecipeError(f"{source}: train.patience needs a train.monitor.")
     if train.schedule == "cosine" and train.plateau:

@@ -16,11 +16,11 @@ import numpy.typing as npt
 from leuko.imaging import PreprocessSpec
 from leuko.recipe import AugmentSettings
 
-__all__ = ["augmented"]
+__all__ = ["DENSITY", "augmented"]
 
 Pixels = npt.NDArray[np.uint8]
 
-_DENSITY: Final = np.ascontiguousarray(
+DENSITY: Final = np.ascontiguousarray(
     np.repeat((-np.log((np.arange(256) + 1) / 256)).astype(np.float32)[None, :, None], 3, axis=2)
 )
 """(1, 256, 3) float32: optical density of each pixel value."""
@@ -108,6 +108,6 @@ def _restain(pixels: Pixels, deviation: float, rng: np.random.Generator) -> Pixe
     mixing = np.eye(3) + rng.normal(0.0, deviation, (3, 3))
     strength = np.exp(rng.normal(0.0, 2 * deviation))
     light = np.exp(rng.normal(0.0, deviation))
-    density = cv2.transform(cv2.LUT(pixels, _DENSITY), (mixing * strength).astype(np.float32))
-    # _DENSITY counts from one, so that black has a logarithm.
+    density = cv2.transform(cv2.LUT(pixels, DENSITY), (mixing * strength).astype(np.float32))
+    # DENSITY counts from one, so that black has a logarithm.
     return np.asarray(cv2.convertScaleAbs(cv2.exp(-density), None, 256.0 * light, -1.0), np.uint8)

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
+from leuko.cells import CellFinding, find_cell
+from leuko.cells.view import cell_view, prepare
 from leuko.data.balance import balanced_order, copy_numbers
 from leuko.errors import LeukoError
 from leuko.imaging import PreprocessSpec, read_image
@@ -23,6 +25,7 @@ from leuko.manifest import Manifest
 from leuko.recipe import AugmentSettings, DataSettings, Recipe
 from leuko.taxonomy import CLASSES
 from leuko.training.augment import augmented
+from leuko.training.travel import ground_warp, travel_warp, travelled
 
 __all__ = [
     "Batches",
@@ -59,6 +62,7 @@ class PixelSource:
     spec: PreprocessSpec
     augment: AugmentSettings
     seed: int
+    _found: dict[int, CellFinding] = field(default_factory=dict, repr=False, compare=False)
 
     def __call__(self, image: int, draw: int) -> npt.NDArray[np.uint8]:
         """Decode, vary and cut one image.
@@ -77,9 +81,28 @@ class PixelSource:
         """
         pixels = read_image(self.files[image], spec=self.spec).pixels
         if draw < 0:
-            return self.spec.apply(pixels)
+            return prepare(pixels, self.spec)
         rng = np.random.default_rng((self.seed, image, draw))
-        return augmented(pixels, self.spec, self.augment, rng)
+        if self.augment.kind != "travel":
+            return augmented(pixels, self.spec, self.augment, rng)
+        side = self.spec.size[0]
+        finding = self._find(image, pixels)
+        view, cell = cell_view(
+            pixels, finding, self.spec, warp=travel_warp(side, self.augment, rng)
+        )
+        other = None
+        if rng.random() < self.augment.swap:
+            neighbour = int(rng.integers(len(self.files)))
+            beside = read_image(self.files[neighbour], spec=self.spec).pixels
+            found = self._find(neighbour, beside)
+            other, _ = cell_view(beside, found, self.spec, warp=ground_warp(side, rng))
+        return travelled(view, cell, self.augment, rng, other)
+
+    def _find(self, image: int, pixels: npt.NDArray[np.uint8]) -> CellFinding:
+        """Find the cell of an image once for all epochs; that takes longer than the rest."""
+        if image not in self._found:
+            self._found[image] = find_cell(pixels)
+        return self._found[image]
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]

@@ -1,0 +1,74 @@
+"""What another laboratory may do to a cell: drawn from a seed, wide, and never to the label."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from leuko.recipe import AugmentSettings
+
+keras = pytest.importorskip("keras", reason="needs the extra 'train'")
+
+from leuko.training.travel import ground_warp, travel_warp, travelled  # noqa: E402
+
+SIDE = 64
+VIEW = np.random.default_rng(0).integers(90, 200, (SIDE, SIDE, 3)).astype(np.uint8)
+CELL = np.zeros((SIDE, SIDE), np.uint8)
+CELL[16:48, 16:48] = 255
+STILL = AugmentSettings("travel", scale=0.0, shift=0.0, stain=0.0)
+
+
+def test_the_same_seed_travels_to_the_same_place() -> None:
+    settings = AugmentSettings("travel", stain=0.1, alone=0.5)
+    one, again, other = (
+        travelled(VIEW, CELL, settings, np.random.default_rng(s)) for s in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any()
+
+
+def test_a_warp_keeps_the_middle_and_areas_when_nothing_is_scaled_or_shifted() -> None:
+    for seed in range(20):
+        warp = travel_warp(SIDE, STILL, np.random.default_rng(seed))
+        middle = np.array([31.5, 31.5, 1.0])
+        np.testing.assert_allclose(warp @ middle, middle[:2], atol=1e-9)
+        assert abs(np.linalg.det(warp[:, :2])) == pytest.approx(1.0)
+
+
+def test_scales_are_spread_as_asked() -> None:
+    settings = AugmentSettings("travel", scale=0.2, shift=0.0)
+    warps = [travel_warp(SIDE, settings, np.random.default_rng(seed)) for seed in range(600)]
+    sizes = np.array([np.log(abs(np.linalg.det(warp[:, :2]))) / 2 for warp in warps])
+    assert sizes.std() == pytest.approx(0.2, rel=0.1)
+
+
+def test_a_ground_warp_moves_the_cell_out_of_the_middle() -> None:
+    for seed in range(20):
+        moved = ground_warp(SIDE, np.random.default_rng(seed)) @ np.array([31.5, 31.5, 1.0])
+        assert (np.abs(moved - 31.5) >= 0.35 * SIDE - 1e-9).all()
+
+
+def test_alone_and_swapped_cells_lose_their_own_surroundings() -> None:
+    other = np.zeros((SIDE, SIDE, 3), np.uint8)
+    far = np.s_[:6, :6]
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        swapped = travelled(VIEW, CELL, STILL, rng, other)
+        assert swapped[far].mean() < 30
+        alone = travelled(
+            VIEW, CELL, AugmentSettings("travel", stain=0.0, alone=1.0), np.random.default_rng(seed)
+        )
+        assert alone[far].mean() > 220
+
+
+def test_stain_is_varied_wide_but_a_nucleus_stays_darker_than_its_ground() -> None:
+    view = np.full((SIDE, SIDE, 3), 235, np.uint8)
+    view[CELL == 255] = (110, 60, 150)
+    settings = AugmentSettings("travel", stain=0.1)
+    colours = []
+    for seed in range(200):
+        seen = travelled(view, CELL, settings, np.random.default_rng(seed))
+        inside, outside = seen[28:36, 28:36].mean(axis=(0, 1)), seen[:6, :6].mean(axis=(0, 1))
+        assert inside.sum() < outside.sum()
+        colours.append(inside)
+    assert np.std(colours, axis=0).min() > 15
