@@ -385,7 +385,7 @@ def test_a_weight_that_hides_behind_a_rectifier(how: str, tiny_bundle: ModelBund
         ({"softmax": False}, "no probabilities"),
         ({"classes": 4}, r"gives \[4\]; the bundle promises"),
         ({"side": 32}, r"takes \[32, 32, 3\]"),
-        ({"batch": 1}, "cannot be run on 16 pictures"),
+        ({"batch": 1}, "cannot be run on 2 pictures"),
         ({"kind": 11}, "32-bit floats"),
     ],
 )

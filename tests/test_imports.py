@@ -15,7 +15,20 @@ import leuko
 SOURCE = Path(leuko.__file__).resolve().parent.parent
 
 # Packages that only an extra brings, and those that a plain `import leuko` has no need of yet.
-EXTRAS = ("keras", "tensorflow", "tf2onnx", "onnx", "h5py", "matplotlib", "sklearn", "scipy")
+EXTRAS = (
+    "keras",
+    "tensorflow",
+    "tf2onnx",
+    "onnx",
+    "h5py",
+    "matplotlib",
+    "sklearn",
+    "scipy",
+    "ray",
+    "pyarrow",
+    "pandas",
+    "openvino",
+)
 HEAVY = (*EXTRAS, "cv2", "onnxruntime", "PIL", "jinja2")
 
 # Modules that only an extra makes useful; the commands that open them say which extra.

@@ -14,7 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from leuko.errors import DataError
-from leuko.prediction import CSV_COLUMNS, Prediction, PredictionTable, concatenate, csv_line
+from leuko.prediction import (
+    CSV_COLUMNS,
+    PARQUET_COLUMNS,
+    Prediction,
+    PredictionTable,
+    concatenate,
+    csv_line,
+)
 
 VALUES = np.array([0.1, 0.2, 0.3, 0.15, 0.25])
 
@@ -145,3 +152,18 @@ def test_a_damaged_table_is_one_sentence(change: object, tmp_path: Path) -> None
 def test_no_table(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read as predictions"):
         PredictionTable.from_csv(tmp_path / "p.csv")
+
+
+def test_parquet_and_pandas_hold_the_same_columns_and_rows(tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra 'parquet'")
+    pytest.importorskip("pandas", reason="needs pandas")
+    probabilities = np.array([0.1, 0.2, 0.3, 0.25, 0.15])
+    table = PredictionTable((answered(values=probabilities), rejected()))
+    table.to_parquet(tmp_path / "p.parquet")
+    read = parquet.read_table(tmp_path / "p.parquet").to_pylist()
+    frame = table.to_pandas()
+    assert tuple(read[0]) == tuple(frame.columns) == PARQUET_COLUMNS
+    assert [row["label"] for row in read] == frame["label"].tolist() == ["Lymphocyte", ""]
+    assert read[0]["p_lymphocyte"] == frame["p_lymphocyte"][0] == 0.3
+    assert read[1]["confidence"] is None
+    assert frame["confidence"].isna().tolist() == [False, True]

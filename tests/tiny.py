@@ -67,6 +67,28 @@ def make_onnx(
     return bytes(model.SerializeToString())
 
 
+def make_pooled_onnx(between: tuple[str, ...] = ()) -> bytes:
+    """The tiny network with its pixels as maps; `between` are casts after the pooling."""
+    import onnx
+    from onnx import helper
+
+    model = onnx.load_model_from_string(make_onnx())
+    first = [
+        helper.make_node("Transpose", ["pixels"], ["turned"], perm=[0, 3, 1, 2]),
+        helper.make_node("GlobalAveragePool", ["turned"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["mean0" if between else "mean"]),
+    ]
+    for number, to in enumerate(between):
+        last = number == len(between) - 1
+        output = "mean" if last else f"mean{number + 1}"
+        kind = getattr(onnx.TensorProto, to)
+        first.append(helper.make_node("Cast", [f"mean{number}"], [output], to=kind))
+    nodes = [*first, *model.graph.node[1:]]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return bytes(model.SerializeToString())
+
+
 @functools.cache
 def make_bundle(crop: float = 1.0) -> ModelBundle:
     """The network in a bundle."""

@@ -51,6 +51,7 @@ SCHEMA_VERSIONS: Final = {
     "audit": 1,
     "balance": 1,
     "bundle": 1,
+    "export": 1,
     "predictions": 1,
     "count": 1,
     "batch": 1,

@@ -36,15 +36,20 @@ from leuko.errors import BundleError, DataError, OutputError
 from leuko.imaging import MIN_SIDE, PreprocessSpec
 from leuko.taxonomy import CLASSES
 
-__all__ = ["Goldens", "ModelBundle", "golden_pictures"]
+__all__ = ["MAX_AXES", "FeatureSpace", "Goldens", "ModelBundle", "golden_pictures"]
 
 _MEMBERS: Final = ("bundle.json", "model.onnx", "goldens.npz", "card.md")
+_TRUST: Final = "trust.npz"
+_MAX_TRUST: Final = 16 * 2**20
 _MAX_MEMBER: Final = 512 * 2**20
 _MAX_RATIO: Final = 200
 _MAX_GOLDENS: Final = 64 * 2**20
 _PACKED: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _GOLDEN_SIDE: Final = 96
 _GOLDEN_COUNT: Final = 4
+
+MAX_AXES: Final = 64
+"""A `FeatureSpace` has at most so many axes."""
 
 # What zipfile and what it calls raise on a damaged or hostile archive.
 _ZIP_FAULTS: Final = (
@@ -68,11 +73,50 @@ class Goldens:
     pictures : (K, 96, 96, 3) uint8, RGB
         Before preprocessing.
     probabilities : (K, 5) float32
-        As ONNX Runtime gave them when the bundle was written.
+        As they were answered when the bundle was written: by ONNX Runtime, and calibrated where
+        the bundle has a calibration.
     """
 
     pictures: npt.NDArray[np.uint8]
     probabilities: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class FeatureSpace:
+    """Where the features of the pictures lie that a model was validated on.
+
+    A picture's ``d`` features (what enters the network's last layer) are divided by their length.
+    How far they are from the nearest class says whether the picture is unlike all of them; see
+    `leuko.runtime.trust.feature_distances`.
+
+    Attributes
+    ----------
+    mean : (d,) float16
+        Of the pictures.
+    axes : (d, k) float16
+        Directions in which the pictures differ most, orthonormal; at most `MAX_AXES`.
+    whitening : (k, k) float16
+        Makes the spread within classes the same along all axes: 1.
+    centres : (c, k) float16
+        Of each class that there was, along the whitened axes.
+    spread : (1,) float32
+        Variance along each of the other ``d - k`` directions.
+    goldens : (K,) float32
+        Distances of the golden pictures, compared on loading.
+    """
+
+    mean: npt.NDArray[np.float16]
+    axes: npt.NDArray[np.float16]
+    whitening: npt.NDArray[np.float16]
+    centres: npt.NDArray[np.float16]
+    spread: npt.NDArray[np.float32]
+    goldens: npt.NDArray[np.float32]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the arrays."""
+        arrays = vars(self).items()
+        return digest_json({k: [list(a.shape), digest_bytes(a.tobytes())] for k, a in arrays})
 
 
 @dataclass(frozen=True)
@@ -97,6 +141,8 @@ class ModelBundle:
     calibration, thresholds, provenance, validation : dict
         Plain JSON values: how probabilities were calibrated, what is decided on them, digests
         of recipe and manifest with versions and seed, and figures on grouped validation.
+    space : FeatureSpace or None
+        What a picture must be like to be answered; None when nothing is known of that.
     """
 
     name: str
@@ -109,19 +155,21 @@ class ModelBundle:
     thresholds: dict[str, float] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     validation: dict[str, Any] = field(default_factory=dict)
+    space: FeatureSpace | None = None
 
     @property
     def digest(self) -> str:
         """SHA-256 over everything that decides an answer; cards may be reworded."""
-        return digest_json(
-            {
-                "onnx": digest_bytes(self.onnx),
-                "classes": list(CLASSES),
-                "preprocess": self.preprocess.to_dict(),
-                "calibration": self.calibration,
-                "thresholds": self.thresholds,
-            }
-        )
+        document = {
+            "onnx": digest_bytes(self.onnx),
+            "classes": list(CLASSES),
+            "preprocess": self.preprocess.to_dict(),
+            "calibration": self.calibration,
+            "thresholds": self.thresholds,
+        }
+        if self.space is not None:  # bundles without one keep the digest that they had
+            document["space"] = self.space.digest
+        return digest_json(document)
 
     def members(self) -> dict[str, bytes]:
         """Give the files of the bundle.
@@ -131,18 +179,13 @@ class ModelBundle:
         dict of str to bytes
             By name; equal bundles give equal bytes.
         """
-        arrays = io.BytesIO()
-        np.savez_compressed(
-            arrays,
-            allow_pickle=False,
-            pictures=self.goldens.pictures,
-            probabilities=self.goldens.probabilities,
-        )
         files = {
             "model.onnx": self.onnx,
-            "goldens.npz": arrays.getvalue(),
+            "goldens.npz": _npz(vars(self.goldens)),
             "card.md": self.card.encode(),
         }
+        if self.space is not None:
+            files[_TRUST] = _npz(vars(self.space))
         document = {
             "schema": schema("bundle"),
             "research_use": RESEARCH_USE,
@@ -185,7 +228,7 @@ class ModelBundle:
                     archive.writestr(entry, data, compresslevel=9)
             return
         others = {place.name for place in target.iterdir()} if target.is_dir() else set()
-        if others and (others - set(_MEMBERS) or "bundle.json" not in others):
+        if others and (others - {*_MEMBERS, _TRUST} or "bundle.json" not in others):
             raise OutputError(
                 f"{target} holds other things than a bundle, such as {min(others)}; writing would "
                 "replace them. Choose another folder."
@@ -243,8 +286,11 @@ class ModelBundle:
                     "Fetch or export the bundle again."
                 )
             digests = dict(document["files"])
-            for name in _MEMBERS[1:]:
-                if digest_bytes(files[name]) != digests.get(name):
+            for name in {**dict.fromkeys(_MEMBERS[1:]), **digests, **files}:
+                data = files.get(name)
+                if name != _MEMBERS[0] and (
+                    data is None or digest_bytes(data) != digests.get(name)
+                ):
                     raise BundleError(
                         f"{source} is damaged: {name} is not the file that was written. Fetch or "
                         "export the bundle again."
@@ -254,17 +300,21 @@ class ModelBundle:
                     f"{source} has another class order: expected {', '.join(CLASSES)}; received "
                     f"{', '.join(map(str, document['classes']))}."
                 )
+            goldens = _read_goldens(files["goldens.npz"])
             bundle = cls(
                 name=str(document["name"]),
                 onnx=files["model.onnx"],
                 preprocess=PreprocessSpec.from_dict(document["preprocess"]),
                 card=files["card.md"].decode(),
-                goldens=_read_goldens(files["goldens.npz"]),
+                goldens=goldens,
                 parameters=int(document["parameters"]),
                 calibration=dict(document["calibration"]),
                 thresholds=dict(document["thresholds"]),
                 provenance=dict(document["provenance"]),
                 validation=dict(document["validation"]),
+                space=_read_space(files[_TRUST], len(goldens.pictures))
+                if _TRUST in files
+                else None,
             )
         except BundleError:
             raise
@@ -304,18 +354,36 @@ def golden_pictures() -> npt.NDArray[np.uint8]:
     return pictures
 
 
-def _read_goldens(data: bytes) -> Goldens:
-    """Read the golden pictures, refusing arrays of another kind and any bomb."""
+def _npz(arrays: dict[str, npt.NDArray[Any]]) -> bytes:
+    """Arrays as one compressed file; equal arrays give equal bytes."""
+    file = io.BytesIO()
+    np.savez_compressed(file, allow_pickle=False, **arrays)
+    return file.getvalue()
+
+
+def _read_npz(
+    data: bytes, names: tuple[str, ...], limit: int, what: str
+) -> dict[str, npt.NDArray[Any]]:
+    """Read arrays, refusing other names, objects and any bomb."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = archive.infolist()
-    if sum(entry.file_size for entry in entries) > _MAX_GOLDENS:
-        raise ValueError("its goldens are too large")
+    if sum(entry.file_size for entry in entries) > limit:
+        raise ValueError(f"its {what} are too large")
     if any(entry.compress_type not in _PACKED for entry in entries):
-        raise ValueError("its goldens are packed in an unusual way")
+        raise ValueError(f"its {what} are packed in an unusual way")
+    if sorted(entry.filename for entry in entries) != sorted(f"{name}.npy" for name in names):
+        raise ValueError(f"its {what} are other arrays than {', '.join(names)}")
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        pictures, probabilities = arrays["pictures"], arrays["probabilities"]
+        return {name: arrays[name] for name in names}
+
+
+def _read_goldens(data: bytes) -> Goldens:
+    """Read the golden pictures, refusing arrays of another kind and any bomb."""
+    arrays = _read_npz(data, ("pictures", "probabilities"), _MAX_GOLDENS, "goldens")
+    pictures, probabilities = arrays["pictures"], arrays["probabilities"]
     fits = (
-        (pictures.dtype, probabilities.dtype) == (np.uint8, np.float32)
+        pictures.dtype == np.uint8
+        and probabilities.dtype == np.float32
         and (pictures.ndim, pictures.shape[3:]) == (4, (3,))
         and probabilities.shape == (len(pictures), len(CLASSES))
         and len(pictures) > 0
@@ -327,11 +395,38 @@ def _read_goldens(data: bytes) -> Goldens:
     return Goldens(pictures, probabilities)
 
 
+def _read_space(data: bytes, pictures: int) -> FeatureSpace:
+    """Read a feature space, refusing arrays that do not fit each other and any bomb."""
+    names = tuple(FeatureSpace.__dataclass_fields__)
+    space = FeatureSpace(**_read_npz(data, names, _MAX_TRUST, "trust statistics"))
+    halves = (space.mean, space.axes, space.whitening, space.centres)
+    features, axes = space.axes.shape if space.axes.ndim == 2 else (0, 0)
+    fits = (
+        all(array.dtype == np.float16 for array in halves)
+        and all(array.dtype == np.float32 for array in (space.spread, space.goldens))
+        and 1 <= axes <= min(MAX_AXES, features)
+        and space.mean.shape == (features,)
+        and space.whitening.shape == (axes, axes)
+        and space.centres.ndim == 2
+        and 1 <= len(space.centres) <= len(CLASSES)
+        and space.centres.shape[1] == axes
+        and space.spread.shape == (1,)
+        and space.goldens.shape == (pictures,)
+        and all(bool(np.isfinite(array).all()) for array in vars(space).values())
+        and float(space.spread[0]) > 0
+    )
+    if not fits:
+        raise ValueError("its trust statistics do not fit each other")
+    return space
+
+
 def _read_folder(folder: Path) -> dict[str, bytes]:
     """Read the members of an unpacked bundle."""
     files = {}
-    for name in _MEMBERS:
+    for name in (*_MEMBERS, _TRUST):
         member = folder / name
+        if name == _TRUST and not os.path.lexists(member):
+            continue
         try:
             if member.stat().st_size > _MAX_MEMBER:
                 raise BundleError(f"{member} is larger than {_MAX_MEMBER // 2**20} MB.")
@@ -348,7 +443,8 @@ def _read_zip(path: Path) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = {entry.filename: entry for entry in archive.infolist()}
-            if sorted(entries) != sorted(_MEMBERS) or len(archive.infolist()) != len(_MEMBERS):
+            wanted = {*_MEMBERS} | ({_TRUST} & {*entries})
+            if {*entries} != wanted or len(archive.infolist()) != len(wanted):
                 raise BundleError(
                     f"{path} is not a bundle: expected {', '.join(_MEMBERS)}; received "
                     f"{', '.join(sorted(entries)[:8]) or 'nothing'}."

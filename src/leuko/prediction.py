@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import importlib
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,11 +15,21 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from leuko.artifacts import RESEARCH_USE, atomic_write_text, schema
-from leuko.errors import DataError
+from leuko import __version__
+from leuko.artifacts import RESEARCH_USE, atomic_write, atomic_write_text, schema
+from leuko.errors import DataError, MissingExtraError
 from leuko.taxonomy import CLASSES
 
-__all__ = ["CSV_COLUMNS", "DECIMALS", "Prediction", "PredictionTable"]
+__all__ = [
+    "CSV_COLUMNS",
+    "DECIMALS",
+    "DECISIONS",
+    "PARQUET_COLUMNS",
+    "ParquetPredictions",
+    "Prediction",
+    "PredictionTable",
+    "parquet_predictions",
+]
 
 DECIMALS: Final = 6
 """Probabilities are rounded to this many decimals before anything is decided on them."""
@@ -35,6 +47,23 @@ CSV_COLUMNS: Final = (
 )
 """Header of every predictions CSV, in order."""
 
+DECISIONS: Final = ("class", "unsure", "not-a-cell", "unlike-training")
+"""What may be decided on an answer; only with ``class`` does the label stand."""
+
+PARQUET_COLUMNS: Final = (
+    *CSV_COLUMNS,
+    "detail",
+    "preprocessing",
+    "prediction_set",
+    "distance",
+    "quality",
+)
+"""Columns of every predictions file: those of the CSV first, in the same order."""
+
+_NUMBERS: Final = frozenset(
+    name for name in CSV_COLUMNS if name == "confidence" or name.startswith("p_")
+)
+
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 _STATUSES: Final = ("ok", "rejected")
 
@@ -50,15 +79,17 @@ class Prediction:
     status : {"ok", "rejected"}
         Whether the image could be read.
     reason : str
-        Why it was rejected, one of `leuko.imaging.REJECT_REASONS`; empty when ok.
+        Why it was rejected, one of `leuko.imaging.REJECT_REASONS`; or why the label does not stand,
+        one of `leuko.runtime.trust.REASONS`; empty when it does.
     label : str
-        One of `CLASSES`; empty when rejected.
+        One of `CLASSES`, the most probable, whatever is decided on it; empty when rejected.
     confidence : float
         The label's probability; not-a-number when rejected.
     probabilities : tuple of float
-        In class order, 6 decimals; empty when rejected.
+        In class order, calibrated where the bundle has a calibration, 6 decimals; empty when
+        rejected.
     decision : str
-        ``class`` when the label stands; empty when rejected.
+        One of `DECISIONS`: ``class`` when the label stands; empty when rejected.
     sha256 : str
         Digest of the image file; empty when it could not be read.
     model : str
@@ -66,6 +97,17 @@ class Prediction:
     detail : str
         One sentence for a person about a rejection, or about what was done beyond plain decoding,
         such as "first of 3 frames"; not part of the CSV.
+    preprocessing : str
+        Digest of how the picture became the network's input, 12 digits; not part of the CSV, nor
+        are the following.
+    prediction_set : tuple of str
+        Classes that the true one is among, with the coverage that the bundle states; empty where
+        it states none.
+    distance : float or None
+        How far the picture is from those that the bundle knows; see
+        `leuko.runtime.trust.feature_distances`.
+    quality : tuple of (str, float)
+        Figures of the picture by name; see `leuko.runtime.quality.Quality`.
     """
 
     path: str
@@ -78,6 +120,10 @@ class Prediction:
     sha256: str = ""
     model: str = ""
     detail: str = ""
+    preprocessing: str = ""
+    prediction_set: tuple[str, ...] = ()
+    distance: float | None = None
+    quality: tuple[tuple[str, float], ...] = ()
 
     @property
     def scores(self) -> dict[str, float]:
@@ -137,6 +183,10 @@ class Prediction:
             "decision": self.decision,
             "sha256": self.sha256,
             "model": self.model,
+            "preprocessing": self.preprocessing,
+            "prediction_set": list(self.prediction_set),
+            "distance": self.distance,
+            "quality": dict(self.quality) or None,
         }
 
 
@@ -174,9 +224,54 @@ class PredictionTable:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many images were given each label."""
+        """How many images were given each label, whatever was decided on it."""
         labels = [row.label for row in self.predicted]
         return {name: labels.count(name) for name in CLASSES}
+
+    @property
+    def decisions(self) -> dict[str, int]:
+        """How many images got each of `DECISIONS`."""
+        taken = [row.decision for row in self.predicted]
+        return {name: taken.count(name) for name in DECISIONS}
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> None:
+        """Write the columns of `PARQUET_COLUMNS`, atomically.
+
+        Parameters
+        ----------
+        path : path-like
+            Where to.
+
+        Raises
+        ------
+        MissingExtraError
+            When pyarrow is not installed.
+        OutputError
+            When it cannot be written.
+        """
+        models = sorted({row.model for row in self.rows})
+        with parquet_predictions(Path(path), model=", ".join(models)) as file:
+            file.write(self.rows)
+
+    def to_pandas(self) -> Any:
+        """Give the columns of `PARQUET_COLUMNS` as a pandas frame.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One line a row; numbers of rejected rows are missing.
+
+        Raises
+        ------
+        MissingExtraError
+            When pandas is not installed.
+        """
+        try:
+            pandas = importlib.import_module("pandas")
+        except ModuleNotFoundError as error:
+            raise MissingExtraError("A pandas frame", "ray", "pandas") from error
+        cells = [_parquet_cells(row) for row in self.rows]
+        return pandas.DataFrame(cells, columns=list(PARQUET_COLUMNS))
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write the CSV described by `CSV_COLUMNS`, atomically.
@@ -215,6 +310,7 @@ class PredictionTable:
             "predicted": len(self.predicted),
             "rejected": len(self.rejected),
             "counts": self.counts,
+            "decisions": self.decisions,
             "predictions": [row.to_dict() for row in self.rows],
         }
 
@@ -230,7 +326,7 @@ class PredictionTable:
         Returns
         -------
         PredictionTable
-            Equal to the one written, but for the sentences about rejections.
+            Equal to the one written, but for what has no column.
 
         Raises
         ------
@@ -248,6 +344,123 @@ class PredictionTable:
                 return cls(tuple(_from_cells(row) for row in reader))
         except (OSError, ValueError, csv.Error) as error:
             raise DataError(f"{path} cannot be read as predictions: {error}.") from error
+
+
+def arrow() -> Any:
+    """Import pyarrow with its Parquet part.
+
+    Returns
+    -------
+    module
+        ``pyarrow``.
+
+    Raises
+    ------
+    MissingExtraError
+        When it is not installed.
+    """
+    try:
+        importlib.import_module("pyarrow.parquet")
+        return importlib.import_module("pyarrow")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("Parquet", "parquet", "pyarrow") from error
+
+
+class ParquetPredictions:
+    """A predictions file that is written a part at a time.
+
+    Parameters
+    ----------
+    file : binary file
+        Open for writing.
+    model : str
+        Digest of the bundle, for the file's metadata.
+    """
+
+    def __init__(self, file: Any, *, model: str) -> None:
+        pa = arrow()
+        told = {
+            "leuko.schema": schema("predictions"),
+            "leuko.version": __version__,
+            "leuko.model": model,
+            "leuko.research_use": RESEARCH_USE,
+        }
+        other = {
+            "prediction_set": pa.list_(pa.string()),
+            "distance": pa.float64(),
+            "quality": pa.map_(pa.string(), pa.float64()),
+        }
+        kinds = {name: pa.float64() for name in _NUMBERS} | other
+        self._schema = pa.schema(
+            [(name, kinds.get(name, pa.string())) for name in PARQUET_COLUMNS], metadata=told
+        )
+        self._writer = pa.parquet.ParquetWriter(file, self._schema, compression="zstd")
+
+    def write(self, rows: Iterable[Prediction]) -> None:
+        """Add rows, as one row group.
+
+        Parameters
+        ----------
+        rows : iterable of Prediction
+            In order.
+        """
+        pa = arrow()
+        cells = [_parquet_cells(row) for row in rows]
+        if cells:
+            columns = [list(column) for column in zip(*cells, strict=True)]
+            self._writer.write_table(pa.table(columns, schema=self._schema))
+
+    def close(self) -> None:
+        """Write what Parquet keeps at a file's end; nothing can be read without it."""
+        self._writer.close()
+
+
+@contextlib.contextmanager
+def parquet_predictions(path: Path, *, model: str) -> Iterator[ParquetPredictions]:
+    """Open a predictions file, moved into place when the block ends well.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    model : str
+        See `ParquetPredictions`.
+
+    Yields
+    ------
+    ParquetPredictions
+        To write to.
+    """
+    with atomic_write(path) as file:
+        out = ParquetPredictions(file, model=model)
+        yield out
+        out.close()
+
+
+def _parquet_cells(row: Prediction) -> list[Any]:
+    """Cells of one row, in the order of `PARQUET_COLUMNS`; numbers that do not exist are null."""
+    answered = row.status == "ok"
+    numbers = [row.confidence, *row.probabilities] if answered else [None] * len(_NUMBERS)
+    return [
+        _text(row.path),
+        row.status,
+        row.reason,
+        row.label,
+        *numbers,
+        row.decision,
+        row.sha256,
+        row.model,
+        _text(row.detail),
+        row.preprocessing,
+        list(row.prediction_set),
+        row.distance,
+        list(row.quality) or None,
+    ]
+
+
+def _text(text: str) -> str:
+    """Show bytes of a file name that are no UTF-8 as Python does: Parquet has no place for them."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def csv_line(cells: Iterable[str]) -> str:
@@ -340,6 +553,7 @@ def _from_cells(cells: dict[str, str]) -> Prediction:
     return Prediction(
         path=_unguard(cells["path"]),
         status="ok",
+        reason=cells["reason"],
         label=cells["label"],
         confidence=float(cells["confidence"]),
         probabilities=probabilities,

@@ -425,6 +425,17 @@ def test_a_log_takes_any_name(tiny_model: Path, tmp_path: Path, leuko: Leuko) ->
     assert "empty-file" in (tmp_path / "log").read_text()
 
 
+def test_a_device_that_is_not_there(tiny_model: Path, cells: Path, leuko: Leuko) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("onnxruntime-gpu is installed")
+    done = leuko("predict", cells, "-m", tiny_model, "--device", "cuda")
+    assert done.code == 1
+    assert "cannot use cuda" in one_sentence(done.err)
+    assert leuko("predict", cells, "-m", tiny_model, "--device", "tpu").code == 2
+
+
 # As a process of its own
 
 

@@ -6,6 +6,8 @@ import io
 import threading
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -16,13 +18,16 @@ from PIL import Image
 import leuko
 from leuko.artifacts import digest_bytes
 from leuko.bundle import ModelBundle
-from leuko.errors import BundleError, ImageError
-from leuko.imaging import decode_image, encode_png
+from leuko.errors import BundleError, DataError, DeviceError, ImageError, UsageError
+from leuko.imaging import PreprocessSpec, decode_image, encode_jpeg, encode_png
 from leuko.prediction import PredictionTable
-from leuko.runtime.classifier import BATCH, Classifier, OnnxClassifier, load
+from leuko.runtime.classifier import BATCH, Classifier, OnnxClassifier, load, make_goldens
 from leuko.runtime.sources import Source, expand
 from leuko.taxonomy import CLASSES
 from tiny import COLOURS, SIDE, paint, write_picture
+
+AHEAD = 2 + 4 + 8 + 5 * 16
+"""What two threads may have read before the first answer is taken: four parts each."""
 
 
 @pytest.fixture(scope="module")
@@ -219,11 +224,122 @@ def test_a_stream_is_read_as_it_is_needed(tiny_classifier: OnnxClassifier) -> No
 
             yield Source(str(number), get)
 
+    threads = threading.active_count()
     answers = tiny_classifier.stream(sources())
     assert [next(answers).path for _ in range(3)] == ["0", "1", "2"]
-    assert read <= 4 * BATCH
+    assert threading.active_count() == threads + 2
+    assert read <= AHEAD
     answers.close()
-    assert threading.active_count() < 20
+    assert threading.active_count() == threads
+
+
+def test_few_sources_are_alive_at_a_time(tiny_classifier: OnnxClassifier) -> None:
+    data = encode_png(paint("Eosinophil"))
+    alive, most = 0, 0
+
+    class Watched:
+        """A file's bytes, counted as long as anybody holds the source."""
+
+        def __init__(self) -> None:
+            nonlocal alive, most
+            alive += 1
+            most = max(most, alive)
+
+        def __call__(self) -> bytes:
+            return data
+
+        def __del__(self) -> None:
+            nonlocal alive
+            alive -= 1
+
+    answers = tiny_classifier.stream(Source(str(n), Watched()) for n in range(400))
+    assert sum(row.label == "Eosinophil" for row in answers) == 400
+    assert most <= 8 * 16 + 2 * 16  # eight parts, one being dealt out and one being read
+    assert alive == 0
+
+
+def test_a_slow_file_among_good_and_bad_ones(tiny_bundle: ModelBundle) -> None:
+    data = encode_png(paint("Monocyte"))
+    go, late = threading.Event(), []
+
+    def slow() -> bytes:
+        assert go.wait(30)
+        return data
+
+    def read(number: int) -> bytes:
+        late.append(number)
+        if number == 29:
+            go.set()  # others were read while the first one waited
+        if number % 7 == 3:
+            raise ImageError("unreadable", f"{number} is on a tape.")
+        return data
+
+    sources = [Source("0", slow)] + [Source(str(n), partial(read, n)) for n in range(1, 60)]
+    rows = list(OnnxClassifier(tiny_bundle, threads=2).stream(sources))
+    assert [row.path for row in rows] == [str(n) for n in range(60)]
+    assert [n for n, row in enumerate(rows) if row.status != "ok"] == list(range(3, 60, 7))
+    assert {row.detail for row in rows if row.status != "ok"} == {
+        f"{n} is on a tape." for n in range(3, 60, 7)
+    }
+
+
+def test_a_fault_that_is_nobodys_file_ends_the_stream_and_its_threads(
+    tiny_classifier: OnnxClassifier,
+) -> None:
+    data = encode_png(paint("Monocyte"))
+
+    def sources() -> Iterator[Source]:
+        for number in range(50):
+            yield Source(str(number), lambda: data)
+        raise DataError("The list ends in the middle of a line.")
+
+    threads = threading.active_count()
+    with pytest.raises(DataError, match="middle of a line"):
+        list(tiny_classifier.stream(sources()))
+    assert threading.active_count() == threads
+
+
+def test_many_inputs_at_once_are_answered_as_one_by_one(tiny_classifier: OnnxClassifier) -> None:
+    inputs = np.random.default_rng(5).integers(0, 256, (23, SIDE, SIDE, 3)).astype(np.uint8)
+    alone = np.concatenate([tiny_classifier.predict_pixels(row[None]) for row in inputs])
+    np.testing.assert_array_equal(tiny_classifier.predict_pixels(inputs), alone)
+
+
+# Devices
+
+
+def test_cuda_without_its_runtime_is_one_sentence(tiny_bundle: ModelBundle) -> None:
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("onnxruntime-gpu is installed")
+    with pytest.raises(DeviceError, match=r"cannot use cuda\. Replace .* by onnxruntime-gpu"):
+        OnnxClassifier(tiny_bundle, device="cuda")
+
+
+def test_an_unknown_device(tiny_bundle: ModelBundle) -> None:
+    with pytest.raises(UsageError, match="must be cpu or cuda, received 'abacus'"):
+        OnnxClassifier(tiny_bundle, device="abacus")
+
+
+# Scaled decoding
+
+
+def test_a_scaled_bundle_reads_small_and_answers_alike(
+    tiny_bundle: ModelBundle, tmp_path: Path
+) -> None:
+    pixels = cv2.resize(paint("Basophil"), (575, 575), interpolation=cv2.INTER_LINEAR)
+    (tmp_path / "cell.jpg").write_bytes(encode_jpeg(pixels))
+    (tmp_path / "cell.png").write_bytes(encode_png(pixels))
+    spec = PreprocessSpec((SIDE, SIDE), 1.0, scaled=True)
+    goldens = make_goldens(tiny_bundle.onnx, spec)
+    scaled = OnnxClassifier(replace(tiny_bundle, preprocess=spec, goldens=goldens), threads=1)
+    assert scaled.digest != tiny_bundle.digest
+    jpeg, png = scaled.predict([tmp_path / "cell.jpg", tmp_path / "cell.png"]).rows
+    assert jpeg.label == png.label == "Basophil"
+    np.testing.assert_allclose(jpeg.probabilities, png.probabilities, atol=0.02)
+    wanted = spec.apply(decode_image((tmp_path / "cell.jpg").read_bytes(), spec=spec).pixels)
+    assert jpeg.probabilities == tuple(scaled.predict_pixels(wanted[None])[0])
 
 
 # Opening

@@ -25,6 +25,7 @@ from leuko.errors import DataError, TrainingError
 from leuko.manifest import Manifest, read_split
 from leuko.recipe import AugmentSettings, DataSettings, Recipe, load_recipe
 from leuko.runtime.classifier import OnnxClassifier
+from leuko.runtime.trust_bundle import without_trust
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 
@@ -149,7 +150,10 @@ def test_the_bundle_answers_as_keras_does(runs: Runs, tiny: Recipe) -> None:
     pixels = np.stack(
         [tiny.preprocess.apply(leuko.imaging.read_image(f).pixels) for f in rows.files()[:20]]
     )
-    told = OnnxClassifier(ModelBundle.load(run)).predict_pixels(pixels)
+    bundle = ModelBundle.load(run)
+    assert bundle.calibration["method"] == "temperature"
+    assert bundle.validation["trust"]["n"] == bundle.validation["n"]
+    told = OnnxClassifier(without_trust(bundle)).predict_pixels(pixels)
     np.testing.assert_allclose(
         told, np.asarray(model(pixels.astype(np.float32), training=False)), atol=1e-5
     )
@@ -313,7 +317,8 @@ def test_unusable_images_are_named_and_left_out(
     assert loaded.count_params() == done.bundle.parameters
     stages = list(dict.fromkeys(step[0] for step in steps))
     assert stages == [
-        "looking at images", "training features", "validation features", "training", "validating",
+        "looking at images", "training features", "validation features", "training",
+        "calibrating", "validating",
     ]  # fmt: skip
     assert all(0 < count <= total for _, count, total in steps)
 

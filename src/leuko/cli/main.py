@@ -10,7 +10,7 @@ import typer
 
 from leuko import __version__
 from leuko.artifacts import RESEARCH_USE
-from leuko.cli import count, data, models, predict, training
+from leuko.cli import count, data, export, models, predict, training
 from leuko.errors import LeukoError
 
 __all__ = ["app", "main"]
@@ -49,6 +49,7 @@ predict.register(app)
 count.register(app)
 training.register(app)
 models.register(app)
+export.register(app)
 app.add_typer(data.app, name="data")
 app.command("balance")(data.balance)
 

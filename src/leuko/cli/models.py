@@ -1,4 +1,4 @@
-"""``leuko models list|show|card`` and ``leuko import-model``: what can be opened, and more."""
+"""``leuko models`` and ``leuko import-model``: what can be opened, and more."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from leuko.cli.calibrate import calibrate
 from leuko.cli.common import (
     JsonOption,
     LogOption,
@@ -32,6 +33,7 @@ def register(app: typer.Typer) -> None:
     app : typer.Typer
         The command line.
     """
+    models_app.command("calibrate")(calibrate)
     app.add_typer(models_app, name="models")
     app.command("import-model")(import_model)
 
@@ -46,33 +48,64 @@ def list_models(json: JsonOption = False) -> None:
     if json:
         emit_json({"models": rows})
         return
+    table = [("name", "input", "parameters", "network", "validated", "from")]
     for name, facts in rows.items():
-        accuracy = facts["validation"].get("metrics", {}).get("accuracy", {}).get("value")
-        told = f"validation accuracy {accuracy:.4f}" if accuracy is not None else "no validation"
-        print(f"{name}\t{facts['parameters']:,} parameters\t{told}")
+        table.append(
+            (
+                name,
+                "{} x {}".format(*facts["input"]),
+                f"{facts['parameters']:,}",
+                f"{facts['bytes'] / 1e6:.1f} MB {facts['weights']}",
+                _headline(facts["validation"]),
+                facts["from"],
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        print("  ".join(cells).rstrip())
 
 
 @models_app.command()
 def show(model: Model, json: JsonOption = False) -> None:
-    """Show what a model is: input, classes, digests, validation."""
+    """Show what a model is: input, classes, digests, validation, where it is from."""
     from leuko.runtime.classifier import load
 
     facts = _facts(load(model).bundle)
     if json:
         emit_json(facts)
         return
-    for key in ("name", "digest", "parameters", "input", "crop", "classes"):
-        print(f"{key}: {facts[key]}")
-    for name, metric in facts["validation"].get("metrics", {}).items():
-        print(f"validation {name}: {metric['value']:.4f}")
+    print(f"name: {facts['name']}")
+    print(f"digest: {facts['digest']}")
+    print(f"from: {facts['from']}")
+    print(f"parameters: {facts['parameters']:,}")
+    print(f"network: {facts['bytes'] / 1e6:.2f} MB, {facts['weights']}")
+    print("input: {} x {} pixels".format(*facts["input"]))
+    print(f"preprocessing: {_listed(facts['preprocess'])}")
+    print(f"classes: {', '.join(facts['classes'])}")
+    print(f"calibration: {_listed(facts['calibration'])}")
+    print(f"thresholds: {_listed(facts['thresholds']) or 'none'}")
+    validation = facts["validation"]
+    if not validation.get("metrics"):
+        print("validation: none; measure it with leuko evaluate")
+        return
+    print(f"validation: {_sample(validation)}")
+    for name, metric in validation["metrics"].items():
+        low, high = metric.get("low"), metric.get("high")
+        span = f" ({low:.4f} to {high:.4f})" if low is not None and high is not None else ""
+        print(f"validation {name}: {metric['value']:.4f}{span}")
 
 
 @models_app.command()
-def card(model: Model) -> None:
-    """Print a model's card."""
+def card(model: Model, json: JsonOption = False) -> None:
+    """Print a model's card: what it was trained on, what it reached, what it is not for."""
     from leuko.runtime.classifier import load
 
-    print(load(model).bundle.card)
+    bundle = load(model).bundle
+    if json:
+        emit_json({"name": bundle.name, "digest": bundle.digest, "card": bundle.card})
+        return
+    print(bundle.card.rstrip("\n"))
 
 
 def import_model(
@@ -117,15 +150,73 @@ def _facts(bundle: Any) -> dict[str, Any]:
     """What a person or a script wants to know of a bundle."""
     from leuko.taxonomy import CLASSES
 
+    variant = bundle.provenance.get("variant", {})
     return {
         "name": bundle.name,
         "digest": bundle.digest,
+        "from": _origin(bundle.provenance),
         "parameters": bundle.parameters,
+        "bytes": len(bundle.onnx),
+        "weights": variant.get("weights", "float32"),
         "input": list(bundle.preprocess.size),
         "crop": bundle.preprocess.crop,
+        "preprocess": bundle.preprocess.to_dict(),
         "classes": list(CLASSES),
         "calibration": bundle.calibration,
         "thresholds": bundle.thresholds,
         "validation": bundle.validation,
         "provenance": bundle.provenance,
     }
+
+
+def _origin(provenance: dict[str, Any]) -> str:
+    """Where a model is from, in a few words; provenance is free text, so nothing is sure."""
+    parts = []
+    variant, imported = provenance.get("variant"), provenance.get("imported")
+    recipe, images = provenance.get("recipe"), provenance.get("training_images")
+    if isinstance(variant, dict) and isinstance(variant.get("source"), dict):
+        parts.append(f"{variant.get('weights')} of {variant['source'].get('name')}")
+    if isinstance(imported, dict):
+        parts.append(f"imported from {imported.get('source_name')}")
+    if isinstance(recipe, dict):
+        parts.append(f"recipe {recipe.get('name')}")
+    if isinstance(images, int):
+        parts.append(f"{images:,} training images")
+    return ", ".join(parts) or "unknown"
+
+
+def _headline(validation: dict[str, Any]) -> str:
+    """Validation figures for a table."""
+    metrics = validation.get("metrics", {})
+    names = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "macro_f1": "macro-F1"}
+    told = [f"{short} {metrics[name]['value']:.4f}" for name, short in names.items()
+            if name in metrics]  # fmt: skip
+    return ", ".join(told) or "no"
+
+
+def _sample(validation: dict[str, Any]) -> str:
+    """What a model was validated on."""
+    n, slides = validation.get("n"), validation.get("n_slides")
+    count = f"{n:,} images" if isinstance(n, int) else "an unknown number of images"
+    if isinstance(slides, int) and slides:
+        count += f" of {slides} slides"
+    kinds = {
+        "slide": "that training did not see",
+        "random-file": "drawn at random, which reads too high",
+        "check": "given to leuko export --check",
+    }
+    kind = kinds.get(str(validation.get("split")), "")
+    return f"{count} {kind}".rstrip()
+
+
+def _listed(values: dict[str, Any]) -> str:
+    """A few settings on one line."""
+
+    def told(value: Any) -> str:
+        if isinstance(value, float):
+            return f"{value:.4g}"
+        if isinstance(value, list | tuple):
+            return " x ".join(map(told, value))
+        return str(value)
+
+    return ", ".join(f"{name} {told(value)}" for name, value in values.items())

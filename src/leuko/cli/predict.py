@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from leuko.cli.batch import AddressOption, EngineOption, OutOption, ResumeOption
 from leuko.cli.common import (
+    DeviceOption,
     IgnoreOption,
     JsonOption,
     LogOption,
@@ -23,6 +25,10 @@ from leuko.cli.common import (
     session,
 )
 from leuko.prediction import CSV_COLUMNS, Prediction, PredictionTable, csv_cells, csv_line
+
+if TYPE_CHECKING:
+    from leuko.runtime.classifier import OnnxClassifier
+    from leuko.runtime.sources import Source
 
 __all__ = ["register"]
 
@@ -54,26 +60,48 @@ def predict(
     images: Images,
     model: ModelOption = "default",
     csv: Annotated[Path | None, typer.Option(help="Write the answers as CSV.")] = None,
+    out: OutOption = None,
     picture: Annotated[
         Path | None, typer.Option(help="Write a PNG with class and confidence.")
+    ] = None,
+    explain: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write a PNG of where each answer comes from."),
     ] = None,
     strict: Annotated[bool, typer.Option(help="Exit with 3 when a file was rejected.")] = False,
     json: JsonOption = False,
     workers: WorkersOption = None,
+    device: DeviceOption = "cpu",
+    engine: EngineOption = "local",
+    address: AddressOption = None,
+    resume: ResumeOption = False,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
     log_file: LogOption = None,
 ) -> None:
     """Name the class of single-cell images. A bad file gets its reason; the run goes on."""
+    from leuko.cli import batch
     from leuko.runtime.classifier import load
-    from leuko.runtime.sources import expand
 
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
-        classifier = load(model, threads=workers)
+        alone = {"--json": json, "--picture": picture is not None,
+                 "--explain": explain is not None, "--device": device != "cpu"}  # fmt: skip
+        csv, whole = batch.sort_outputs(engine, csv=csv, out=out, address=address, resume=resume,
+                                        alone=alone)  # fmt: skip
+        classifier = load(model, threads=workers, device=device)
         talk.detail(f"Model {classifier.name}, digest {classifier.digest[:12]}.")
-        answers = classifier.stream(expand(images))
-        kept, counts = _collect(answers, talk, csv=csv, keep=json, picture=picture is not None,
-                                show=not json)  # fmt: skip
+        if engine != "local":
+            kept, counts = batch.predict_in_batch(images, classifier, talk, engine=engine,
+                                                  address=address, workers=workers, out=whole,
+                                                  resume=resume)  # fmt: skip
+        else:
+            sources = batch.find_sources(images)
+            answers = classifier.stream(sources)
+            if explain is not None:
+                answers = _explained(classifier, sources, images, explain, workers, talk)
+            answers = batch.also_to_parquet(answers, whole, classifier)
+            kept, counts = _collect(answers, talk, csv=csv, keep=json, picture=picture is not None,
+                                    show=not json and whole is None)  # fmt: skip
         if picture is not None:
             _write_picture(picture, kept)
         found = counts["predicted"] + counts["rejected"]
@@ -132,12 +160,30 @@ def _collect(
     return kept, counts
 
 
+def _explained(
+    classifier: OnnxClassifier,
+    sources: Iterator[Source],
+    images: list[str],
+    folder: Path,
+    workers: int | None,
+    talk: Session,
+) -> Iterator[Prediction]:
+    """Answers that leave a picture behind, in a folder that is not read itself."""
+    from leuko.render.explained import check_folder, explained
+
+    check_folder(folder, images)
+    return explained(classifier, sources, folder, threads=workers, say=talk.say)
+
+
 def _line(row: Prediction) -> str:
     """One answer for a terminal."""
     # A file name may hold line feeds or a terminal's control codes; this is one line a row.
     path = "".join(c if c.isprintable() else repr(c)[1:-1] for c in row.path)
     if row.status != "ok":
         return f"{path}\trejected\t{row.reason}"
+    if row.decision != "class":
+        likeliest = f"(likeliest: {row.label} {row.confidence:.3f})"
+        return f"{path}\t{row.decision}\t{row.reason}\t{likeliest}"
     others = sorted(row.scores.items(), key=lambda item: -item[1])[1]
     return f"{path}\t{row.label}\t{row.confidence:.3f}\t(next: {others[0]} {others[1]:.3f})"
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib import resources
 from itertools import islice
 from pathlib import Path
@@ -13,27 +14,64 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from leuko.artifacts import digest_bytes
+from leuko.artifacts import digest_bytes, digest_json
 from leuko.bundle import Goldens, ModelBundle, golden_pictures
-from leuko.errors import BundleError, ImageError
+from leuko.cells.view import prepare
+from leuko.errors import BundleError, DeviceError, ImageError, UsageError
 from leuko.imaging import PreprocessSpec, check_size, decode_image
 from leuko.parallel import bounded_map, worker_count
 from leuko.prediction import DECIMALS, Prediction, PredictionTable
-from leuko.runtime.graph import check_tensors
+from leuko.runtime.graph import check_tensors, expose
+from leuko.runtime.quality import Quality, measure_quality, nucleus_evidence, resolution_of
 from leuko.runtime.sources import Source, file_source
+from leuko.runtime.trust import Judgement, Trust, feature_distances
 from leuko.taxonomy import CLASSES
 
-__all__ = ["Classifier", "OnnxClassifier", "load", "make_goldens", "zoo_models"]
+__all__ = ["Classifier", "Observation", "OnnxClassifier", "load", "make_goldens", "zoo_models"]
 
 Pixels = npt.NDArray[np.uint8]
 
-BATCH: Final = 16
+BATCH: Final = 2
 """Every run of the network has this many rows, padded with black where images are fewer.
 
-One shape means one order of summation: an answer does not depend on its neighbours.
+One shape means one order of summation: an answer does not depend on its neighbours. Few rows stay
+in a core's cache; see docs/decisions/0014-each-thread-does-everything.md.
 """
 
+_DEVICES: Final = {"cpu": BATCH, "cuda": 32}
+"""Rows of every run, by device."""
+
+_PART: Final = 16
+"""A thread takes so many sources at a time, fewer at first; a run of a device always fits."""
+
 _GOLDEN_TOLERANCE: Final = 1e-3
+_DISTANCE_TOLERANCE: Final = 0.01
+_LEAST_DISTANCE: Final = 1e-3
+
+_Prepared = tuple[str, "Pixels | ImageError", str, str, float]
+"""Name, input or error, digest, what was done beyond decoding, resolution."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """What is known of one picture before anything is decided on it.
+
+    Attributes
+    ----------
+    probabilities : (5,) float64
+        As the network gives them: neither calibrated nor rounded.
+    features : (d,) float32 or None
+        What enters the network's last layer; None where the graph does not show it.
+    quality : Quality
+        Of the network's input.
+    nucleus : float
+        See `leuko.runtime.quality.nucleus_evidence`.
+    """
+
+    probabilities: npt.NDArray[np.float64]
+    features: npt.NDArray[np.float32] | None
+    quality: Quality
+    nucleus: float
 
 
 class Classifier(Protocol):
@@ -62,20 +100,47 @@ class OnnxClassifier:
     bundle : ModelBundle
         Its goldens are asked once.
     threads : int, optional
-        For decoding and for the network; as many as this process may use when None.
+        How many images are read, cut and classified at the same time; as many as this process
+        has cores when None. Answers do not depend on it.
+    device : {"cpu", "cuda"}
+        Where the network runs.
+    features : bool
+        Let the network give what enters its last layer also where the bundle has no use for it,
+        for `observe`.
+
+    Attributes
+    ----------
+    bundle : ModelBundle
+        As given.
+    trust : Trust
+        What the bundle says on calibration and decisions.
 
     Raises
     ------
     BundleError
         When the graph cannot be loaded, has other inputs or outputs, keeps weights outside its
-        file, or answers the goldens otherwise than promised.
+        file, or answers the goldens otherwise than promised; or when the bundle asks for a
+        calibration or a threshold that this version does not know.
+    DeviceError
+        When the device cannot be used.
     """
 
-    def __init__(self, bundle: ModelBundle, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: ModelBundle,
+        *,
+        threads: int | None = None,
+        device: str = "cpu",
+        features: bool = False,
+    ) -> None:
         self.bundle = bundle
+        self.trust = Trust.of(bundle)
         self._threads = worker_count(threads)
-        self._session = _open_session(bundle.onnx, bundle.preprocess, self._threads)
+        wanted = features or self.trust.space is not None
+        self._session = _open_session(bundle.onnx, bundle.preprocess, device, features=wanted)
+        self._batch = _DEVICES[device]
         self._model = bundle.digest[:12]
+        self._preprocessing = digest_json(bundle.preprocess.to_dict())[:12]
         self._check_goldens()
 
     @property
@@ -99,9 +164,17 @@ class OnnxClassifier:
         Returns
         -------
         (N, 5) float64
-            Probabilities in class order, rounded to 6 decimals.
+            Probabilities in class order, calibrated, rounded to 6 decimals.
         """
-        return run_padded(self._session, inputs)
+
+        def run(part: Pixels) -> npt.NDArray[np.float64]:
+            return self.trust.calibrate(run_outputs(self._session, part, batch=self._batch)[0])
+
+        step = max(_PART, self._batch)
+        if len(inputs) <= step:
+            return run(inputs)
+        parts = (inputs[start : start + step] for start in range(0, len(inputs), step))
+        return np.concatenate(list(bounded_map(run, parts, workers=self._threads)))
 
     def predict_one(self, image: str | os.PathLike[str] | Pixels) -> Prediction:
         """Classify one image.
@@ -129,8 +202,9 @@ class OnnxClassifier:
                 )
             check_size(*image.shape[:2])
             digest = digest_bytes(np.ascontiguousarray(image).data)
-            values = self.predict_pixels(self.bundle.preprocess.apply(image)[None])
-            return Prediction.answered("", values[0], digest, self._model)
+            inputs = prepare(image, self.bundle.preprocess)
+            resolution = resolution_of(self.bundle.preprocess, image.shape)
+            return self._answers([("", inputs, digest, "", resolution)])[0]
         row = next(self.stream([file_source(image)]))
         if row.status != "ok":
             raise ImageError(row.reason, row.detail)
@@ -169,56 +243,144 @@ class OnnxClassifier:
         Parameters
         ----------
         sources : iterable of Source
-            Read, decoded and cut on threads while the network runs.
+            Taken a few at a time by threads that read, decode, cut and classify them.
 
         Yields
         ------
         Prediction
             In input order.
         """
-        read = bounded_map(self._prepare, sources, workers=self._threads, ahead=2 * BATCH)
-        while batch := list(islice(read, BATCH)):
-            inputs = [item[1] for item in batch if isinstance(item[1], np.ndarray)]
-            values = iter(self.predict_pixels(np.stack(inputs)) if inputs else ())
-            for name, content, digest, remark in batch:
-                if isinstance(content, ImageError):
-                    yield Prediction(
-                        path=name,
-                        status="rejected",
-                        reason=content.reason,
-                        detail=content.detail,
-                        sha256=digest,
-                        model=self._model,
-                    )
-                else:
-                    row = Prediction.answered(name, next(values), digest, self._model)
-                    yield replace(row, detail=remark) if remark else row
+        parts = _parts(sources, self._batch, max(_PART, self._batch))
+        for rows in bounded_map(self._classify, parts, workers=self._threads):
+            yield from rows
 
-    def _prepare(self, source: Source) -> tuple[str, Pixels | ImageError, str, str]:
-        """Read one source: (name, input or error, digest, what was done beyond decoding)."""
+    def observe(self, sources: Iterable[Source]) -> Iterator[Observation | ImageError]:
+        """Look at sources without deciding anything, for whoever fits what decides.
+
+        Parameters
+        ----------
+        sources : iterable of Source
+            As for `stream`.
+
+        Yields
+        ------
+        Observation or ImageError
+            In input order; an error for what cannot be used.
+        """
+        parts = _parts(sources, self._batch, max(_PART, self._batch))
+        for found in bounded_map(self._observe, parts, workers=self._threads):
+            yield from found
+
+    def _observe(self, sources: list[Source]) -> list[Observation | ImageError]:
+        """Look at a few sources on one thread."""
+        prepared = [self._prepare(source) for source in sources]
+        inputs = [item[1] for item in prepared if isinstance(item[1], np.ndarray)]
+        outputs = run_outputs(self._session, inputs, batch=self._batch)
+        rows = iter(zip(*outputs, strict=True))
+        found: list[Observation | ImageError] = []
+        for _, content, _, _, resolution in prepared:
+            if isinstance(content, ImageError):
+                found.append(content)
+                continue
+            row = next(rows)
+            quality = measure_quality(content, resolution)
+            features = row[1].astype(np.float32) if len(row) > 1 else None
+            found.append(Observation(row[0], features, quality, nucleus_evidence(content)))
+        return found
+
+    def ask(self, pictures: Sequence[Pixels]) -> list[npt.NDArray[np.float64]]:
+        """Run the network on decoded pictures and give all that comes out.
+
+        Parameters
+        ----------
+        pictures : N times (H, W, 3) uint8, RGB
+            Before preprocessing.
+
+        Returns
+        -------
+        list of (N, K) float64
+            Probabilities, neither calibrated nor rounded; then features, where they were asked for
+            and the graph shows them.
+        """
+        inputs = [prepare(picture, self.bundle.preprocess) for picture in pictures]
+        return run_outputs(self._session, inputs, batch=self._batch)
+
+    def _classify(self, sources: list[Source]) -> list[Prediction]:
+        """Classify a few sources on one thread."""
+        return self._answers([self._prepare(source) for source in sources])
+
+    def _answers(self, prepared: list[_Prepared]) -> list[Prediction]:
+        """Answer a few images that are cut, or say why they were not."""
+        inputs = [item[1] for item in prepared if isinstance(item[1], np.ndarray)]
+        outputs = run_outputs(self._session, inputs, batch=self._batch)
+        values = iter(self.trust.calibrate(outputs[0]))
+        distances = self.trust.distances(outputs[1] if len(outputs) > 1 else None)
+        far = iter(distances.tolist() if distances is not None else [None] * len(inputs))
+        rows = []
+        for name, content, digest, remark, resolution in prepared:
+            if isinstance(content, ImageError):
+                row = Prediction(
+                    path=name,
+                    status="rejected",
+                    reason=content.reason,
+                    detail=content.detail,
+                    sha256=digest,
+                    model=self._model,
+                    preprocessing=self._preprocessing,
+                )
+            else:
+                found = next(values)
+                judgement, quality = self._judge(content, resolution, found, next(far))
+                row = Prediction.answered(name, found, digest, self._model)
+                row = replace(
+                    row,
+                    reason=judgement.reason,
+                    decision=judgement.decision,
+                    detail=remark,
+                    preprocessing=self._preprocessing,
+                    prediction_set=judgement.prediction_set,
+                    distance=judgement.distance,
+                    quality=quality,
+                )
+            rows.append(row)
+        return rows
+
+    def _judge(
+        self,
+        inputs: Pixels,
+        resolution: float,
+        probabilities: npt.NDArray[np.float64],
+        distance: float | None,
+    ) -> tuple[Judgement, tuple[tuple[str, float], ...]]:
+        """Decide on one answer, where the bundle says how: (judgement, figures of quality)."""
+        if not self.trust.active:
+            return Judgement(distance=distance), ()
+        quality = measure_quality(inputs, resolution)
+        judgement = self.trust.judge(
+            probabilities, distance, quality, partial(nucleus_evidence, inputs)
+        )
+        return judgement, tuple(asdict(quality).items())
+
+    def _prepare(self, source: Source) -> _Prepared:
+        """Read one source."""
         digest = ""
         try:
             data = source.read()
             digest = digest_bytes(data)
-            image = decode_image(data)
-            inputs = self.bundle.preprocess.apply(image.pixels)
-            return source.name, inputs, digest, "; ".join(image.notes)
+            image = decode_image(data, spec=self.bundle.preprocess)
+            inputs = prepare(image.pixels, self.bundle.preprocess)
+            resolution = resolution_of(self.bundle.preprocess, image.pixels.shape)
+            return source.name, inputs, digest, "; ".join(image.notes), resolution
         except ImageError as error:
-            return source.name, error, digest, ""
+            return source.name, error, digest, "", 0.0
 
     def _check_goldens(self) -> None:
         """Ask the golden pictures and compare with what the bundle promises."""
-        method = self.bundle.calibration.get("method")
-        if method != "none" or self.bundle.thresholds:
-            raise BundleError(
-                f"{self.name} wants calibration {method!r} and thresholds "
-                f"{sorted(self.bundle.thresholds)}, which this Leuko does not apply. Update Leuko "
-                "to open it."
-            )
-        goldens = self.bundle.goldens
-        received = _answer(self._session, self.bundle.preprocess, goldens.pictures)
-        if received.shape != goldens.probabilities.shape:
+        goldens, space = self.bundle.goldens, self.trust.space
+        outputs = _answer(self._session, self.bundle.preprocess, goldens.pictures, self._batch)
+        if outputs[0].shape != goldens.probabilities.shape:
             raise BundleError(f"{self.name} has goldens of another shape than its answers.")
+        received = self.trust.calibrate(outputs[0])
         worst = float(np.abs(received - goldens.probabilities).max())
         if not worst <= _GOLDEN_TOLERANCE:
             raise BundleError(
@@ -226,22 +388,73 @@ class OnnxClassifier:
                 f"its golden pictures is off by {worst:.2g}. The preprocessing or the runtime "
                 "changed, or the bundle was altered."
             )
+        if space is None:
+            return
+        if len(outputs) < 2 or outputs[1].shape[1:] != space.mean.shape:
+            raise BundleError(
+                f"{self.name} is damaged: its feature space has {len(space.mean)} features, and "
+                "its network gives others or none."
+            )
+        distances = feature_distances(space, outputs[1])
+        off = np.abs(distances / np.maximum(space.goldens, _LEAST_DISTANCE) - 1)
+        if not off.max() <= _DISTANCE_TOLERANCE:
+            raise BundleError(
+                f"{self.name} does not measure as it did when it was written: a distance of its "
+                f"golden pictures is off by {off.max():.2%}. The runtime changed, or the bundle "
+                "was altered."
+            )
 
 
-def run_padded(session: Any, inputs: Pixels) -> npt.NDArray[np.float64]:
-    """Run a session in batches of one shape.
+def _parts(sources: Iterable[Source], first: int, most: int) -> Iterator[list[Source]]:
+    """Deal sources out: a few at first, for an early answer, then more at a time."""
+    left = iter(sources)
+    size = first
+    while part := list(islice(left, size)):
+        yield part
+        size = min(most, 2 * size)
+
+
+def run_padded(
+    session: Any, inputs: Sequence[Pixels] | Pixels, *, batch: int = BATCH
+) -> npt.NDArray[np.float64]:
+    """Run a session in batches of one shape; see `run_outputs`.
 
     Parameters
     ----------
-    session : onnxruntime.InferenceSession
-        One input, one output.
-    inputs : (N, h, w, 3) uint8
-        Network inputs.
+    session, inputs, batch
+        See there.
 
     Returns
     -------
     (N, K) float64
-        The output, rounded to 6 decimals.
+        The first output, rounded to 6 decimals.
+
+    Raises
+    ------
+    BundleError
+        When an answer is not a finite number.
+    """
+    return np.round(run_outputs(session, inputs, batch=batch)[0], DECIMALS)
+
+
+def run_outputs(
+    session: Any, inputs: Sequence[Pixels] | Pixels, *, batch: int = BATCH
+) -> list[npt.NDArray[np.float64]]:
+    """Run a session in batches of one shape, on the calling thread.
+
+    Parameters
+    ----------
+    session : onnxruntime.InferenceSession
+        One input.
+    inputs : N times (h, w, 3) uint8
+        Network inputs.
+    batch : int
+        Rows of every run.
+
+    Returns
+    -------
+    list of (N, K) float64
+        Each output, not rounded.
 
     Raises
     ------
@@ -250,20 +463,22 @@ def run_padded(session: Any, inputs: Pixels) -> npt.NDArray[np.float64]:
     """
     name = session.get_inputs()[0].name
     outputs = []
-    for start in range(0, len(inputs), BATCH):
-        part = inputs[start : start + BATCH]
-        padded = np.zeros((BATCH, *part.shape[1:]), np.float32)
-        padded[: len(part)] = part
-        outputs.append(session.run(None, {name: padded})[0][: len(part)])
+    for start in range(0, len(inputs), batch):
+        part = inputs[start : start + batch]
+        padded = np.empty((batch, *part[0].shape), np.float32)
+        for row, pixels in enumerate(part):
+            padded[row] = pixels
+        padded[len(part) :] = 0
+        outputs.append([output[: len(part)] for output in session.run(None, {name: padded})])
     if not outputs:
-        return np.zeros((0, len(CLASSES)))
-    values = np.concatenate(outputs).astype(np.float64)
-    if not np.isfinite(values).all():
+        return [np.zeros((0, len(CLASSES)))] + [np.zeros((0, 0))] * (len(session.get_outputs()) - 1)
+    values = [np.concatenate(parts).astype(np.float64) for parts in zip(*outputs, strict=True)]
+    if not np.isfinite(values[0]).all():
         raise BundleError(
             "The network gave an answer that is not a finite number; its weights are damaged or "
             "its training went astray."
         )
-    return np.round(values, DECIMALS)
+    return values
 
 
 def make_goldens(onnx: bytes, spec: PreprocessSpec) -> Goldens:
@@ -287,8 +502,9 @@ def make_goldens(onnx: bytes, spec: PreprocessSpec) -> Goldens:
         When the graph cannot be run or gives no probabilities.
     """
     pictures = golden_pictures()
-    session = _open_session(onnx, spec, worker_count(None))
-    return Goldens(pictures, _answer(session, spec, pictures).astype(np.float32))
+    session = _open_session(onnx, spec)
+    answers = _answer(session, spec, pictures)[0]
+    return Goldens(pictures, np.round(answers, DECIMALS).astype(np.float32))
 
 
 def zoo_models() -> dict[str, Path]:
@@ -304,7 +520,10 @@ def zoo_models() -> dict[str, Path]:
 
 
 def load(
-    model: str | os.PathLike[str] = "default", *, threads: int | None = None
+    model: str | os.PathLike[str] = "default",
+    *,
+    threads: int | None = None,
+    device: str = "cpu",
 ) -> OnnxClassifier:
     """Open a classifier.
 
@@ -313,7 +532,7 @@ def load(
     model : str or path-like
         A name of the zoo, or the path of a bundle or a run folder: a path has a separator or
         ends in ``.zip``.
-    threads : int, optional
+    threads, device
         See `OnnxClassifier`.
 
     Returns
@@ -325,6 +544,8 @@ def load(
     ------
     BundleError
         When there is no such model, or it is damaged.
+    DeviceError
+        When the device cannot be used.
     """
     text = os.fspath(model)
     is_path = isinstance(model, os.PathLike) or "/" in text or os.sep in text
@@ -336,54 +557,91 @@ def load(
                 f"There is no bundled model {text!r} (there is: {known}). A path to a bundle or "
                 f"a run folder has a separator in it, as in ./{text}."
             )
-        return OnnxClassifier(ModelBundle.load(models[text]), threads=threads)
-    return OnnxClassifier(ModelBundle.load(text), threads=threads)
+        return OnnxClassifier(ModelBundle.load(models[text]), threads=threads, device=device)
+    return OnnxClassifier(ModelBundle.load(text), threads=threads, device=device)
 
 
-def _open_session(onnx: bytes, spec: PreprocessSpec, threads: int) -> Any:
-    """Load a graph from bytes and check that it is a five-class image classifier."""
+def _open_session(
+    onnx: bytes, spec: PreprocessSpec, device: str = "cpu", *, features: bool = False
+) -> Any:
+    """Load a graph from bytes and check that it is a five-class image classifier.
+
+    With `features` it has a second output, where the graph shows what enters its last layer.
+    """
     import onnxruntime
 
     check_tensors(onnx)
+    exposed = expose(onnx, features=True, maps=False) if features else None
+    onnx = onnx if exposed is None else exposed.onnx
+    expected = 1 if exposed is None or exposed.features is None else 2
+    providers = _providers(device)
     options = onnxruntime.SessionOptions()
     # Otherwise bytes that look like ONNX Runtime's own format would be read as that.
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    options.intra_op_num_threads = threads
+    # Every caller brings its own thread: whole images side by side leave no core waiting.
+    options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(onnx, options, providers=providers)
         inputs, outputs = session.get_inputs(), session.get_outputs()
     except Exception as error:  # ONNX Runtime raises its own kinds for every fault
         first = (str(error).splitlines() or [""])[0][:200]
         raise BundleError(f"The network cannot be loaded: {first}") from error
     wanted = [*spec.size, 3]
     shape = list(inputs[0].shape)[1:] if len(inputs) == 1 else None
-    classes = list(outputs[0].shape)[1:] if len(outputs) == 1 else None
+    classes = list(outputs[0].shape)[1:] if len(outputs) == expected else None
     if shape != wanted or classes != [len(CLASSES)]:
         raise BundleError(
             f"The network takes {shape} and gives {classes}; the bundle promises {wanted} and "
             f"[{len(CLASSES)}]."
         )
-    kinds = [inputs[0].type, outputs[0].type]
-    if kinds != ["tensor(float)", "tensor(float)"]:
+    kinds = [place.type for place in (*inputs, *outputs)]
+    if {*kinds} != {"tensor(float)"}:
         raise BundleError(f"The network must take and give 32-bit floats; received {kinds}.")
+    if device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
+        raise DeviceError(
+            "The network cannot run on cuda: ONNX Runtime found no graphics processor, or not the "
+            "CUDA and cuDNN libraries that it was built for. Mend that, or leave --device out."
+        )
     return session
 
 
-def _answer(session: Any, spec: PreprocessSpec, pictures: Pixels) -> npt.NDArray[np.float64]:
-    """Probabilities for raw pictures, the first that a graph is ever asked for."""
-    inputs = np.stack([spec.apply(picture) for picture in pictures])
+def _providers(device: str) -> list[Any]:
+    """What ONNX Runtime calls a device, with settings that keep answers the same run to run."""
+    import onnxruntime
+
+    if device not in _DEVICES:
+        known = " or ".join(_DEVICES)
+        raise UsageError(f"The device must be {known}, received {device!r}.")
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise DeviceError(
+            f"The ONNX Runtime installed here ({onnxruntime.__version__}) cannot use cuda. Replace "
+            "the package onnxruntime by onnxruntime-gpu, or leave --device out."
+        )
+    # By default cuDNN times its algorithms and takes the fastest, today's or another tomorrow.
+    settings = {"cudnn_conv_algo_search": "DEFAULT", "use_tf32": "0"}
+    return [("CUDAExecutionProvider", settings), "CPUExecutionProvider"]
+
+
+def _answer(
+    session: Any, spec: PreprocessSpec, pictures: Pixels, batch: int = BATCH
+) -> list[npt.NDArray[np.float64]]:
+    """Outputs for raw pictures, the first that a graph is ever asked for."""
+    inputs = np.stack([prepare(picture, spec) for picture in pictures])
     try:
-        answers = run_padded(session, inputs)
+        outputs = run_outputs(session, inputs, batch=batch)
     except BundleError:
         raise
     except Exception as error:  # ONNX Runtime raises its own kinds for every fault
         first = (str(error).splitlines() or [""])[0][:200]
-        raise BundleError(f"The network cannot be run on {BATCH} pictures: {first}") from error
+        raise BundleError(f"The network cannot be run on {batch} pictures: {first}") from error
+    answers = np.round(outputs[0], DECIMALS)
     if answers.min() < 0 or np.abs(answers.sum(axis=1) - 1).max() > _GOLDEN_TOLERANCE:
         raise BundleError(
             f"The network's answers are no probabilities: {answers[0].tolist()} for one picture. "
             "Export it with a softmax as its last layer."
         )
-    return answers
+    return outputs

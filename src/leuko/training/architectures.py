@@ -190,7 +190,7 @@ def leuko_weights_path() -> Path:
     Returns
     -------
     Path
-        A ``.npz`` of float16 arrays, made by ``experiments/ship_finetuned.py``.
+        A ``.npz`` of float16 arrays, made by ``experiments/ship.py``.
 
     Raises
     ------

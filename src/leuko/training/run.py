@@ -25,11 +25,13 @@ from leuko.artifacts import (
     atomic_write_bytes,
     atomic_write_json,
     atomic_write_text,
+    digest_file,
     prepare_folder,
     restore_folder,
     schema,
 )
 from leuko.bundle import ModelBundle
+from leuko.cells.view import prepare
 from leuko.data.audit_duplicates import difference_hash, near_duplicates, thumbnail
 from leuko.data.balance import write_balanced
 from leuko.data.split import split_at_random, split_by_slide
@@ -41,6 +43,7 @@ from leuko.manifest import Manifest, find_splits, read_folder, read_split
 from leuko.parallel import Progress, bounded_map, worker_count
 from leuko.recipe import Recipe
 from leuko.runtime.classifier import OnnxClassifier, make_goldens
+from leuko.runtime.trust_bundle import ALWAYS_NAMES, NOT_CALIBRATED, fit_trust, trust_card
 from leuko.taxonomy import CLASSES
 from leuko.training.architectures import build_model
 from leuko.training.checkpoint import History, ensure_room
@@ -59,6 +62,7 @@ __all__ = ["TrainedRun", "default_cache", "train"]
 
 _BALANCED: Final = "Balanced_Train"
 _PARITY: Final = 1e-4
+_KNOWN_WEIGHTS: Final = ("none", "imagenet", "leuko")
 
 
 @dataclass(frozen=True)
@@ -222,7 +226,7 @@ def train(
             )  # fmt: skip
     with clock("export"):
         bundle, validation = _finish(
-            model, recipe, run, both, source_digest, validation_rows, history, progress,
+            model, recipe, run, both, source_digest, validation_rows, history, progress, tell,
             save_h5=save_h5, threads=threads,
         )  # fmt: skip
     clock.save(command)
@@ -455,6 +459,7 @@ def _finish(
     validation_rows: Manifest,
     history: History,
     progress: Progress | None,
+    tell: Callable[[str], None],
     *,
     save_h5: bool,
     threads: int,
@@ -469,6 +474,15 @@ def _finish(
         goldens=make_goldens(onnx, recipe.preprocess),
         parameters=int(model.count_params()),
     )
+    if recipe.data.split == "slide":
+        bundle = fit_trust(
+            bundle, validation_rows, seed=recipe.seed, threads=threads, progress=progress, say=tell
+        )
+    else:
+        tell(
+            "Nothing is calibrated and no answer will be doubted: this validation holds copies of "
+            "training images and would promise too much."
+        )
     classifier = OnnxClassifier(bundle, threads=threads)
     total = len(validation_rows)
     table = classifier.predict(
@@ -481,7 +495,10 @@ def _finish(
             f"{len(table.rejected)} validation images can no longer be read, such as {first.path} "
             f"({first.reason}: {first.detail}). Put them back and go on with --resume."
         )
-    some = [recipe.preprocess.apply(read_image(f).pixels) for f in validation_rows.files()[:8]]
+    some = [
+        prepare(read_image(f, spec=recipe.preprocess).pixels, recipe.preprocess)
+        for f in validation_rows.files()[:8]
+    ]
     check_parity(model, onnx, np.stack(some * 2 if len(some) == 1 else some), _PARITY)
     validation = evaluate_predictions(
         validation_rows.labels,
@@ -497,7 +514,7 @@ def _finish(
     atomic_write_json(run / "validation.json", validation)
     kept = best_epoch(history, recipe.train.monitor)
     provenance = {
-        "recipe": recipe.to_dict(),
+        **_without_folders(recipe),
         "recipe_digest": recipe.digest,
         "manifest_digest": both.digest,
         "source_digest": source_digest,
@@ -515,9 +532,12 @@ def _finish(
         "n_slides": validation["n_slides"],
         "metrics": {name: validation["metrics"][name] for name in names},
         "confusion": validation["confusion"],
+        **bundle.validation,
     }
     bundle = replace(bundle, provenance=_plain(provenance), validation=_plain(summary))
     bundle = replace(bundle, card=_card(bundle, recipe))
+    if "trust" in bundle.validation:
+        bundle = replace(bundle, card=trust_card(bundle))
     _write_history(run / "history.csv", history)
     _write_curves(run / "curves.png", history)
     _write_keras(run / "model.keras", model)
@@ -536,11 +556,10 @@ def _card(bundle: ModelBundle, recipe: Recipe) -> str:
         f"**{RESEARCH_USE}**",
         "",
         f"Sorts one white blood cell, in the middle of an RGB picture, into {', '.join(CLASSES)}. "
-        "It always names one of the five, also for pictures that hold no white blood cell.",
+        f"{ALWAYS_NAMES}",
         "",
         f"- Network: {recipe.model.architecture}, {bundle.parameters:,} parameters, input "
-        f"{recipe.preprocess.size[0]} x {recipe.preprocess.size[1]}, central "
-        f"{recipe.preprocess.crop:.0%} of the picture.",
+        f"{recipe.preprocess.size[0]} x {recipe.preprocess.size[1]}, {_view_words(recipe)}.",
         f"- Initial weights: {_weights_name(recipe)}.",
         f"- Trained on {p['training_images']:,} images, seed {p['seed']}, "
         f"{p['epochs']} epochs (best: {p['best_epoch']}).",
@@ -567,17 +586,38 @@ def _card(bundle: ModelBundle, recipe: Recipe) -> str:
         "",
         "Cells of one laboratory share stain, light and camera. Figures on images from another "
         "laboratory will be lower; measure them with `leuko evaluate` on labelled images of your "
-        "own before relying on any answer. Probabilities are not calibrated.",
+        f"own before relying on any answer. {NOT_CALIBRATED}",
         "",
     ]
     return "\n".join(lines)
 
 
+def _view_words(recipe: Recipe) -> str:
+    """Which part of a picture the network sees, for people."""
+    spec = recipe.preprocess
+    if spec.view == "centre":
+        return f"central {spec.crop:.0%} of the picture"
+    alone = ", on an empty ground" if spec.view == "cell-alone" else ""
+    return f"the cell that is found in the picture and {spec.width:g} micrometres around{alone}"
+
+
+def _without_folders(recipe: Recipe) -> dict[str, Any]:
+    """What a bundle says of its recipe: a file of weights by name and digest, not by its place."""
+    document, weights = recipe.to_dict(), recipe.model.weights
+    if weights in _KNOWN_WEIGHTS:
+        return {"recipe": document}
+    file = Path(weights).expanduser()
+    document["model"]["weights"] = file.name
+    return {
+        "recipe": document,
+        "weights_sha256": digest_file(file) if file.is_file() else None,
+    }
+
+
 def _weights_name(recipe: Recipe) -> str:
     """Initial weights for people, without anybody's folders."""
-    known = ("none", "imagenet", "leuko")
     weights = recipe.model.weights
-    if weights in known:
+    if weights in _KNOWN_WEIGHTS:
         return {"none": "random, from the seed"}.get(weights, weights)
     return f"the file {Path(weights).name}"
 

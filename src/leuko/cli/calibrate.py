@@ -1,0 +1,74 @@
+"""``leuko models calibrate``: what an answer is worth, measured on labelled images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from leuko.cli.common import (
+    IgnoreOption,
+    JsonOption,
+    LogOption,
+    QuietOption,
+    SeedOption,
+    VerboseOption,
+    WorkersOption,
+    emit_json,
+    session,
+)
+
+__all__ = ["calibrate"]
+
+Share = {"min": 0.001, "max": 0.999}
+
+
+def calibrate(
+    model: Annotated[str, typer.Argument(help="A bundled model, a bundle or a run folder.")],
+    folder: Annotated[Path, typer.Argument(help="Class folders, or a CSV path,label,slide.")],
+    out: Annotated[Path, typer.Option(help="The bundle to write: a folder, or a .zip.")],
+    accuracy: Annotated[float, typer.Option(**Share, help="Promised of sure answers.")] = 0.99,
+    coverage: Annotated[float, typer.Option(**Share, help="Of the prediction sets.")] = 0.98,
+    alarms: Annotated[
+        float, typer.Option(**Share, help="Share of ordinary images called unlike training.")
+    ] = 0.01,
+    ignore: IgnoreOption = None,
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+    workers: WorkersOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    log_file: LogOption = None,
+) -> None:
+    """Fit temperature, thresholds and distances on labelled images that training has not seen."""
+    from leuko.errors import DataError
+    from leuko.experiment.evaluating import open_labelled
+    from leuko.runtime.classifier import load
+    from leuko.runtime.trust_bundle import TrustTargets, fit_trust
+
+    with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
+        bundle = load(model, threads=workers).bundle
+        manifest = open_labelled(folder, ignore=tuple(ignore or ()))
+        if bundle.provenance.get("source_digest") == manifest.digest:
+            raise DataError(
+                f"{bundle.name} was trained on the images of {folder}; limits that are fitted on "
+                "them would promise too much. Give images that training has not seen."
+            )
+        targets = TrustTargets(accuracy=accuracy, coverage=coverage, alarms=alarms)
+        fitted = fit_trust(
+            bundle,
+            manifest,
+            seed=seed,
+            targets=targets,
+            threads=workers,
+            progress=talk.progress,
+            say=talk.say,
+        )
+        fitted.save(out)
+    report: dict[str, Any] = fitted.validation["trust"]
+    if json:
+        emit_json({"digest": fitted.digest, "thresholds": fitted.thresholds, "trust": report})
+        return
+    print(fitted.card[fitted.card.index("## Trust") :].rstrip())
+    print(f"{out}: digest {fitted.digest[:12]}")

@@ -1,0 +1,117 @@
+"""``leuko export``: a model in another precision, or for another runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from leuko.cli.common import (
+    IgnoreOption,
+    JsonOption,
+    LogOption,
+    QuietOption,
+    SeedOption,
+    VerboseOption,
+    WorkersOption,
+    emit_json,
+    session,
+)
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's command.
+
+    Parameters
+    ----------
+    app : typer.Typer
+        The command line.
+    """
+    app.command("export")(export)
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="A bundled model, a bundle or a run folder.")],
+    form: Annotated[
+        str, typer.Option("--format", metavar="onnx|litert|openvino", help="What to write.")
+    ] = "onnx",
+    int8: Annotated[
+        bool, typer.Option("--int8", help="8-bit numbers; needs --check or --calibrate.")
+    ] = False,
+    float16: Annotated[bool, typer.Option("--float16", help="16-bit weights.")] = False,
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            help="Labelled pictures; refused if balanced accuracy drops by over 0.3 points."
+        ),
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(help="Pictures that int8 ranges are measured on; else some of --check."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="A folder, or for onnx a .zip; else a name made of the model's."),
+    ] = None,
+    ignore: IgnoreOption = None,
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+    workers: WorkersOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    log_file: LogOption = None,
+) -> None:
+    """Write a model as int8, float16, LiteRT or OpenVINO, if it still answers as it did."""
+    from leuko.errors import UsageError
+    from leuko.training.convert import export_model
+
+    with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
+        if int8 and float16:
+            raise UsageError("--int8 and --float16 exclude each other; export twice for both.")
+        done = export_model(
+            model,
+            out,
+            form=form,
+            weights="int8" if int8 else "float16" if float16 else "float32",
+            check=check,
+            calibrate=calibrate,
+            ignore=tuple(ignore or ()),
+            seed=seed,
+            workers=workers,
+            progress=talk.progress,
+            say=talk.say,
+        )
+    if json:
+        emit_json(
+            {
+                "path": str(done.path),
+                "digest": done.digest,
+                "bytes": done.size,
+                "source_bytes": done.source_size,
+                **done.variant,
+            }
+        )
+        return
+    print(f"{done.path}: {done.size / 1e6:.2f} MB instead of {done.source_size / 1e6:.2f}; "
+          f"{_compared(done.variant)}; digest {done.digest[:12]}")  # fmt: skip
+
+
+def _compared(variant: dict[str, Any]) -> str:
+    """How a variant compares with its original, in a few words."""
+    check, agreement = variant["check"], variant["agreement"]
+    if check:
+        figures = check["balanced_accuracy"]
+        return (
+            f"balanced accuracy {figures['variant']:.4f}, the original's {figures['original']:.4f} "
+            f"on the same {check['n']:,} pictures"
+        )
+    if agreement:
+        return f"the same class for {100 * agreement['agreement']:.2f}% of {agreement['n']:,}"
+    drawn = variant["drawn"]
+    return (
+        f"probabilities within {drawn['largest_difference']:.2g} on {drawn['n']} drawn cells, "
+        "accuracy not measured"
+    )

@@ -1,0 +1,369 @@
+"""How far an answer is to be trusted: calibrated probability, decision, prediction set.
+
+A network names one of five classes whatever it is shown. What is decided on top of its answer is
+all here: `Trust` holds what a bundle says (a temperature, limits, a feature space) and applies it.
+How these are fitted on validation pictures is in `leuko.runtime.trust_fit`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leuko.bundle import FeatureSpace, ModelBundle
+from leuko.errors import BundleError
+from leuko.prediction import DECIMALS
+from leuko.runtime.quality import BLANK, Quality
+from leuko.taxonomy import CLASSES
+
+__all__ = [
+    "LIMITS",
+    "REASONS",
+    "Judgement",
+    "Trust",
+    "calibrate",
+    "class_limit",
+    "feature_distances",
+    "prediction_set",
+]
+
+Doubles = npt.NDArray[np.float64]
+
+
+def class_limit(name: str) -> str:
+    """Name of the limit above which a class is in the prediction set.
+
+    Parameters
+    ----------
+    name : str
+        One of `CLASSES`.
+
+    Returns
+    -------
+    str
+        A key of a bundle's thresholds.
+    """
+    return f"set_{name.lower()}"
+
+
+LIMITS: Final = (
+    "confidence",
+    "distance",
+    "look",
+    "nucleus",
+    "sharpness",
+    "overexposed",
+    "underexposed",
+    "resolution",
+    *(class_limit(name) for name in CLASSES),
+)
+"""Every limit that a bundle's thresholds may hold; see ``docs/reference/files.md``."""
+
+REASONS: Final = {
+    "not-a-cell": ("blank", "no-nucleus"),
+    "unlike-training": ("far-from-training",),
+    "unsure": ("blurred", "overexposed", "underexposed", "few-pixels", "low-confidence"),
+}
+"""What a decision may give as its reason, in the order in which they are looked for."""
+
+_DISTANCE_DECIMALS: Final = 4
+_LEAST: Final = 1e-12
+_TEMPERATURES: Final = (0.01, 100.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What is made of one answer.
+
+    Attributes
+    ----------
+    decision : {"class", "unsure", "not-a-cell", "unlike-training"}
+        Whether the label stands.
+    reason : str
+        Empty for ``class``, otherwise one of `REASONS`.
+    prediction_set : tuple of str
+        Classes that the true one is among, with the coverage that the bundle states; empty where
+        it states none.
+    distance : float or None
+        See `feature_distances`; None where the bundle has no feature space.
+    """
+
+    decision: str = "class"
+    reason: str = ""
+    prediction_set: tuple[str, ...] = ()
+    distance: float | None = None
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What a bundle says on how far its answers are to be trusted.
+
+    Attributes
+    ----------
+    temperature : float
+        Logarithms of probabilities are divided by it; 1 leaves them as they are.
+    limits : mapping of str to float
+        Keys of `LIMITS`; what is not there is not looked at.
+    space : FeatureSpace or None
+        For ``distance``.
+    """
+
+    temperature: float = 1.0
+    limits: Mapping[str, float] = field(default_factory=dict)
+    space: FeatureSpace | None = None
+
+    @classmethod
+    def of(cls, bundle: ModelBundle) -> Trust:
+        """Read what a bundle says.
+
+        Parameters
+        ----------
+        bundle : ModelBundle
+            Digests checked.
+
+        Returns
+        -------
+        Trust
+            Ready to judge; for a bundle that says nothing, every answer stands.
+
+        Raises
+        ------
+        BundleError
+            When it asks for a calibration or a threshold that this version does not know, or
+            gives a number that cannot be.
+        """
+        calibration, limits = bundle.calibration, bundle.thresholds
+        method = calibration.get("method")
+        keys = {"none": {"method"}, "temperature": {"method", "temperature"}}.get(str(method))
+        if keys is None or {*calibration} != keys or {*limits} - {*LIMITS}:
+            raise BundleError(
+                f"{bundle.name} wants calibration {calibration} and thresholds {sorted(limits)}, "
+                "which this Leuko does not apply. Update Leuko to open it."
+            )
+        temperature = calibration.get("temperature", 1.0)
+        low, high = _TEMPERATURES
+        if not _is_number(temperature) or not low <= temperature <= high:
+            raise BundleError(
+                f"{bundle.name} is damaged: its temperature must lie in [{low}, {high}], received "
+                f"{temperature!r}."
+            )
+        for name, value in limits.items():
+            if not _is_number(value):
+                raise BundleError(
+                    f"{bundle.name} is damaged: its threshold {name} must be a number, received "
+                    f"{value!r}."
+                )
+        if bundle.space is None and {"distance", "look"} & {*limits}:
+            raise BundleError(
+                f"{bundle.name} is damaged: it has a threshold for distances and no feature space."
+            )
+        return cls(float(temperature), {k: float(v) for k, v in limits.items()}, bundle.space)
+
+    @property
+    def active(self) -> bool:
+        """Whether any picture could be judged otherwise than ``class``."""
+        return bool(self.limits)
+
+    def calibrate(self, probabilities: npt.NDArray[Any]) -> Doubles:
+        """Apply the temperature; see `calibrate`."""
+        return calibrate(probabilities, self.temperature)
+
+    def distances(self, features: npt.NDArray[Any] | None) -> Doubles | None:
+        """Measure features, where there are any and there is a space; see `feature_distances`."""
+        if self.space is None or features is None:
+            return None
+        return feature_distances(self.space, features)
+
+    def judge(
+        self,
+        probabilities: Doubles,
+        distance: float | None = None,
+        quality: Quality | None = None,
+        nucleus: Callable[[], float] | None = None,
+    ) -> Judgement:
+        """Decide on one answer.
+
+        What holds no cell is said first, then what lies far from training, then what cannot be
+        told for its quality or its confidence.
+
+        Parameters
+        ----------
+        probabilities : (5,) float64
+            Calibrated and rounded.
+        distance : float, optional
+            Of its features.
+        quality : Quality, optional
+            Of its pixels.
+        nucleus : callable, optional
+            Gives `leuko.runtime.quality.nucleus_evidence`. It is only asked where there is a
+            doubt: it takes longer than everything else here.
+
+        Returns
+        -------
+        Judgement
+            With reason and prediction set.
+        """
+        members = prediction_set(probabilities, self.limits)
+        for decision, reason in self._faults(probabilities, distance, quality, nucleus):
+            return Judgement(decision, reason, members, distance)
+        return Judgement("class", "", members, distance)
+
+    def _faults(
+        self,
+        probabilities: Doubles,
+        distance: float | None,
+        quality: Quality | None,
+        nucleus: Callable[[], float] | None,
+    ) -> Iterator[tuple[str, str]]:
+        """Go through everything that speaks against an answer, the gravest first."""
+        limits = self.limits
+        if "nucleus" in limits:
+            if quality is not None and quality.contrast < BLANK:
+                yield "not-a-cell", "blank"
+            doubtful = distance is None or not distance <= limits.get("look", -np.inf)
+            if nucleus is not None and doubtful and nucleus() < limits["nucleus"]:
+                yield "not-a-cell", "no-nucleus"
+        # Written so that a distance that is not a number counts as far.
+        if distance is not None and not distance <= limits.get("distance", np.inf):
+            yield "unlike-training", "far-from-training"
+        if quality is not None:
+            if quality.sharpness < limits.get("sharpness", -np.inf):
+                yield "unsure", "blurred"
+            if quality.overexposed > limits.get("overexposed", np.inf):
+                yield "unsure", "overexposed"
+            if quality.underexposed > limits.get("underexposed", np.inf):
+                yield "unsure", "underexposed"
+            if quality.resolution < limits.get("resolution", -np.inf):
+                yield "unsure", "few-pixels"
+        if float(probabilities.max()) < limits.get("confidence", -np.inf):
+            yield "unsure", "low-confidence"
+
+
+def calibrate(probabilities: npt.NDArray[Any], temperature: float) -> Doubles:
+    """Divide the logarithms of probabilities by a temperature.
+
+    Parameters
+    ----------
+    probabilities : (N, 5) float
+        As the network's softmax gives them. Logits would give the same: they differ from these
+        logarithms by a constant in each row.
+    temperature : float
+        Above 1 the answers become less certain, below 1 more so. The order never changes.
+
+    Returns
+    -------
+    (N, 5) float64
+        Rounded to `DECIMALS`, before anything is decided on them.
+
+    References
+    ----------
+    Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017.
+
+    Examples
+    --------
+    >>> calibrate(np.array([[0.8, 0.2, 0.0, 0.0, 0.0]]), 0.5)[0, :2].round(3)
+    array([0.941, 0.059])
+    """
+    values = np.asarray(probabilities, dtype=np.float64)
+    if temperature != 1.0:
+        logits = np.log(np.maximum(values, _LEAST)) / temperature
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        values = odds / odds.sum(axis=1, keepdims=True)
+    return np.round(values, DECIMALS)
+
+
+def feature_distances(space: FeatureSpace, features: npt.NDArray[Any]) -> Doubles:
+    """Distance of features from the nearest class, where 1 is usual.
+
+    Features are divided by their length. Along the space's axes the distance is that of
+    Mahalanobis, with one covariance for all classes; across them, every direction counts alike.
+    Together this is Mahalanobis's distance under a covariance that is known along the axes and
+    the same in all other directions. It is divided by the number of features, and its root is
+    taken.
+
+    Parameters
+    ----------
+    space : FeatureSpace
+        Of ``d`` features.
+    features : (N, d) float
+        What enters the network's last layer.
+
+    Returns
+    -------
+    (N,) float64
+        Rounded to four decimals; a row does not depend on the others.
+
+    References
+    ----------
+    Lee, Lee, Lee and Shin, "A simple unified framework for detecting out-of-distribution samples
+    and adversarial attacks", NeurIPS 2018. Moghaddam and Pentland, "Probabilistic visual learning
+    for object representation", PAMI 19, 1997, for the distance across the axes. Mueller and Hein,
+    "Mahalanobis++", ICML 2025, for the division by length.
+    """
+    mean, axes, whitening, centres, spread = _doubles(space)
+    squares = np.empty(len(features))
+    # Row by row: one product for all of them would sum in an order that depends on how many.
+    for row, values in enumerate(features):
+        given = np.asarray(values, dtype=np.float64)
+        length = float(np.sqrt(given @ given))
+        offset = given / max(length, _LEAST) - mean
+        along = offset @ axes
+        across = max(float(offset @ offset - along @ along), 0.0)
+        white = along @ whitening - centres
+        nearest = float(np.square(white).sum(axis=1).min())
+        squares[row] = (nearest + across / spread) / len(mean)
+    return np.asarray(np.round(np.sqrt(squares), _DISTANCE_DECIMALS), dtype=np.float64)
+
+
+def prediction_set(probabilities: Doubles, limits: Mapping[str, float]) -> tuple[str, ...]:
+    """Classes whose probability reaches their own limit.
+
+    Parameters
+    ----------
+    probabilities : (5,) float64
+        Calibrated and rounded.
+    limits : mapping of str to float
+        With `class_limit` of every class, or without any.
+
+    Returns
+    -------
+    tuple of str
+        In class order; the most probable class where none reaches its limit, which can only raise
+        the coverage. Empty where there are no limits.
+
+    References
+    ----------
+    Vovk, "Conditional validity of inductive conformal predictors", ACML 2012. Sadinle, Lei and
+    Wasserman, "Least ambiguous set-valued classifiers with bounded error levels", JASA 114, 2019.
+    """
+    least = [limits.get(class_limit(name)) for name in CLASSES]
+    if all(limit is None for limit in least):
+        return ()
+    members = tuple(
+        name
+        for name, value, limit in zip(CLASSES, probabilities, least, strict=True)
+        if limit is None or value >= limit
+    )
+    return members or (CLASSES[int(np.argmax(probabilities))],)
+
+
+@functools.lru_cache(maxsize=8)
+def _doubles(space: FeatureSpace) -> tuple[Doubles, Doubles, Doubles, Doubles, float]:
+    """A space's arrays in double precision, made once."""
+    return (
+        space.mean.astype(np.float64),
+        space.axes.astype(np.float64),
+        space.whitening.astype(np.float64),
+        space.centres.astype(np.float64),
+        float(space.spread[0]),
+    )
+
+
+def _is_number(value: Any) -> bool:
+    """Whether JSON gave a finite number."""
+    return type(value) in (int, float) and bool(np.isfinite(value))

@@ -1,0 +1,421 @@
+"""Fit what `leuko.runtime.trust` applies, on labelled pictures that training has not seen.
+
+Everything here is small statistics in NumPy. The pictures should be whole slides that the model
+was not trained on: cells of one slide resemble each other, and limits from slides that training
+has seen would be too tight for the next one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leuko.bundle import MAX_AXES, FeatureSpace
+from leuko.errors import UsageError
+from leuko.runtime.trust import class_limit, feature_distances
+from leuko.taxonomy import CLASSES
+
+__all__ = [
+    "Selection",
+    "cross_fitted_distances",
+    "deal_slides",
+    "error_bound",
+    "fit_space",
+    "fit_temperature",
+    "outlier_limit",
+    "select_confidence",
+    "set_limits",
+]
+
+Doubles = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
+AXES: Final = 32
+"""Of a fitted feature space; see docs/decisions/0010-what-every-answer-carries.md."""
+
+FOLDS: Final = 5
+MINIMUM: Final = 100
+"""Fewer pictures say nothing of how far the one in a hundred lies."""
+
+_COVERAGES: Final = (
+    1.0, 0.99, 0.98, 0.97, 0.96, 0.95, 0.94, 0.92, 0.9, 0.87, 0.84, 0.8, 0.75, 0.7, 0.6, 0.5,
+    0.4, 0.3, 0.2, 0.1,
+)  # fmt: skip
+_LEAST: Final = 1e-12
+_SHARPEST, _FLATTEST = 0.05, 20.0
+_STEPS: Final = 50
+_FLOOR: Final = 1e-3
+
+
+def fit_temperature(probabilities: npt.NDArray[Any], labels: Labels) -> float:
+    """Find the temperature with the least log-loss.
+
+    The true class is given the weight ``1 - e`` and ``e`` is spread over all, ``e = 1 / (n + 2)``:
+    otherwise pictures that are all answered rightly would want a temperature of zero.
+
+    Parameters
+    ----------
+    probabilities : (N, 5) float
+        As the network gives them.
+    labels : (N,) int
+        True classes.
+
+    Returns
+    -------
+    float
+        0.05 to 20, four decimals.
+
+    Raises
+    ------
+    UsageError
+        When there are no rows.
+
+    References
+    ----------
+    Guo, Pleiss, Sun and Weinberger, "On calibration of modern neural networks", ICML 2017. Platt,
+    "Probabilistic outputs for support vector machines", 1999, for the softened targets.
+
+    Examples
+    --------
+    >>> answers = np.array([[0.9, 0.1, 0, 0, 0]] * 3 + [[0.1, 0.9, 0, 0, 0]])
+    >>> fit_temperature(answers, np.array([0, 0, 1, 0])) > 1
+    True
+    """
+    if len(labels) == 0:
+        raise UsageError("A temperature needs at least one labelled picture; received none.")
+    logits = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), _LEAST))
+    soft = 1.0 / (len(labels) + 2)
+    targets = np.full(logits.shape, soft / logits.shape[1])
+    targets[np.arange(len(labels)), labels] += 1 - soft
+
+    def loss(coldness: float) -> float:
+        scaled = logits * coldness
+        top = scaled.max(axis=1, keepdims=True)
+        norm = np.log(np.exp(scaled - top).sum(axis=1)) + top[:, 0]
+        return float((norm - (targets * scaled).sum(axis=1)).mean())
+
+    # The loss is convex in 1 / T, so a golden section of its logarithm finds the one minimum.
+    low, high = math.log(1 / _FLATTEST), math.log(1 / _SHARPEST)
+    golden = (math.sqrt(5) - 1) / 2
+    left, right = high - golden * (high - low), low + golden * (high - low)
+    at_left, at_right = loss(math.exp(left)), loss(math.exp(right))
+    for _ in range(_STEPS):
+        if at_left <= at_right:
+            high, right, at_right = right, left, at_left
+            left = high - golden * (high - low)
+            at_left = loss(math.exp(left))
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + golden * (high - low)
+            at_right = loss(math.exp(right))
+    return round(math.exp(-(low + high) / 2), 4)
+
+
+def error_bound(errors: int, n: int, delta: float) -> float:
+    """Largest error rate that is still plausible: the binomial tail turned round.
+
+    Parameters
+    ----------
+    errors, n : int
+        Wrong answers, and answers.
+    delta : float
+        Probability that the true rate is larger, in (0, 1).
+
+    Returns
+    -------
+    float
+        The rate at which so few errors have the probability `delta`; 1 where all are wrong.
+
+    References
+    ----------
+    Clopper and Pearson, "The use of confidence or fiducial limits", Biometrika 26, 1934.
+
+    Examples
+    --------
+    >>> round(error_bound(0, 100, 0.05), 4)  # the rule of three
+    0.0295
+    """
+    if errors >= n:
+        return 1.0
+    ways = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+            for k in range(errors + 1)]  # fmt: skip
+    low, high = errors / n, 1.0
+    for _ in range(_STEPS):
+        rate = (low + high) / 2
+        yes, no = math.log(rate), math.log1p(-rate)
+        few = sum(math.exp(way + k * yes + (n - k) * no) for k, way in enumerate(ways))
+        low, high = (rate, high) if few > delta else (low, rate)
+    return high
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A limit of confidence and what it gives.
+
+    Attributes
+    ----------
+    confidence : float
+        Answers of at least this probability are given, the others are ``unsure``.
+    coverage : float
+        Share of the pictures that are answered, where it was fitted.
+    accuracy : float
+        Of these, there.
+    accuracy_low : float
+        Their accuracy is at least this with the probability that was asked for.
+    """
+
+    confidence: float
+    coverage: float
+    accuracy: float
+    accuracy_low: float
+
+
+def select_confidence(
+    confidence: Doubles, right: npt.NDArray[np.bool_], *, accuracy: float, level: float = 0.95
+) -> Selection | None:
+    """Find the limit of confidence that answers most pictures and reaches a stated accuracy.
+
+    It is the lower limit of the accuracy that has to reach it, at the level given, over all the
+    limits that are tried (Bonferroni). That holds for pictures drawn like these, one by one.
+    Pictures of one slide hang together, so on few slides it promises too much.
+
+    Parameters
+    ----------
+    confidence : (N,) float64
+        Largest probability of each answer, rounded as it will be when it is compared.
+    right : (N,) bool
+        Which answers are right.
+    accuracy : float
+        Wanted of the answers that are given, in (0, 1).
+    level : float
+        Probability that it is reached, in (0, 1).
+
+    Returns
+    -------
+    Selection or None
+        None when no limit reaches it.
+
+    References
+    ----------
+    Geifman and El-Yaniv, "Selective classification for deep neural networks", NeurIPS 2017:
+    selection with guaranteed risk, by the same bound. They search by halves, which takes the risk
+    to grow with the coverage; here a fixed list of coverages is tried.
+    """
+    order = np.argsort(-confidence, kind="stable")
+    ranked, errors = confidence[order], np.cumsum(~right[order])
+    for coverage in _COVERAGES:
+        place = max(0, math.ceil(coverage * len(ranked)) - 1)
+        # Of equal confidences all are answered or none.
+        n = int(np.searchsorted(-ranked, -ranked[place], side="right")) if len(ranked) else 0
+        if n == 0 or int(errors[n - 1]) / n > 1 - accuracy:
+            continue
+        bound = error_bound(int(errors[n - 1]), n, (1 - level) / len(_COVERAGES))
+        if bound <= 1 - accuracy:
+            return Selection(
+                confidence=float(ranked[place]),
+                coverage=n / len(ranked),
+                accuracy=1 - int(errors[n - 1]) / n,
+                accuracy_low=1 - bound,
+            )
+    return None
+
+
+def set_limits(probabilities: Doubles, labels: Labels, *, coverage: float) -> dict[str, float]:
+    """Find for each class the probability above which it belongs into the prediction set.
+
+    Of the next picture of a class, the set holds that class with at least the coverage stated,
+    for every class by itself, whatever the network is worth, if the picture is drawn like these.
+
+    Parameters
+    ----------
+    probabilities : (N, 5) float64
+        Calibrated and rounded.
+    labels : (N,) int
+        True classes.
+    coverage : float
+        In (0, 1).
+
+    Returns
+    -------
+    dict of str to float
+        By `leuko.runtime.trust.class_limit`. A class with too few pictures to say gets 0: it is in
+        every set.
+
+    References
+    ----------
+    Vovk, "Conditional validity of inductive conformal predictors", ACML 2012. Sadinle, Lei and
+    Wasserman, "Least ambiguous set-valued classifiers with bounded error levels", JASA 114, 2019.
+    """
+    limits = {}
+    for index, name in enumerate(CLASSES):
+        own = np.sort(probabilities[labels == index, index])
+        # A hair is taken off, lest 20 times 0.05 be less than 1.
+        allowed = math.floor((len(own) + 1) * (1 - coverage) + 1e-9)
+        limits[class_limit(name)] = float(own[allowed - 1]) if allowed >= 1 else 0.0
+    return limits
+
+
+def fit_space(
+    features: npt.NDArray[Any], labels: Labels, *, axes: int = AXES
+) -> FeatureSpace | None:
+    """Learn where features lie.
+
+    Parameters
+    ----------
+    features : (N, d) float
+        What enters the network's last layer.
+    labels : (N,) int
+        True classes.
+    axes : int
+        How many directions to know by themselves, at most `MAX_AXES`; fewer are taken where there
+        are fewer than eight pictures for each.
+
+    Returns
+    -------
+    FeatureSpace or None
+        Without golden distances. None where the features do not differ.
+
+    Raises
+    ------
+    UsageError
+        When more than `MAX_AXES` axes are wanted.
+
+    References
+    ----------
+    See `leuko.runtime.trust.feature_distances`.
+    """
+    if not 1 <= axes <= MAX_AXES:
+        raise UsageError(f"A feature space has 1 to {MAX_AXES} axes, received {axes}.")
+    values = np.asarray(features, dtype=np.float64)
+    values = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), _LEAST)
+    centred = values - values.mean(axis=0)
+    variances, directions = np.linalg.eigh(centred.T @ centred / max(1, len(values)))
+    known = int((variances > _LEAST).sum())
+    count = min(axes, len(values) // 8, known, values.shape[1])
+    if count < 1:
+        return None
+    chosen = directions[:, ::-1][:, :count]
+    # An axis may point either way; without this, another library would give other files.
+    chosen = chosen * np.where(chosen[np.abs(chosen).argmax(axis=0), range(count)] < 0, -1.0, 1.0)
+    # From here on with the numbers that will be written.
+    mean, kept = values.mean(axis=0).astype(np.float16), chosen.astype(np.float16)
+    offsets = values - mean.astype(np.float64)
+    along = offsets @ kept.astype(np.float64)
+    present = [c for c in range(len(CLASSES)) if (labels == c).any()]
+    means = np.stack([along[labels == c].mean(axis=0) for c in present])
+    within = along - means[np.searchsorted(present, labels)]
+    spreads, turns = np.linalg.eigh(within.T @ within / len(values))
+    spreads = np.maximum(spreads, max(_FLOOR * float(spreads.mean()), 1e-8))
+    whitening = (turns / np.sqrt(spreads) @ turns.T).astype(np.float16)
+    rest = np.square(offsets).sum(axis=1) - np.square(along).sum(axis=1)
+    others = values.shape[1] - count
+    spread = float(np.maximum(rest, 0).mean()) / others if others else 1.0
+    return FeatureSpace(
+        mean=mean,
+        axes=kept,
+        whitening=whitening,
+        centres=(means @ whitening.astype(np.float64)).astype(np.float16),
+        spread=np.array([max(spread, 1e-8)], np.float32),
+        goldens=np.zeros(0, np.float32),
+    )
+
+
+def cross_fitted_distances(
+    features: npt.NDArray[Any],
+    labels: Labels,
+    groups: Sequence[str],
+    *,
+    axes: int = AXES,
+    seed: int = 0,
+) -> Doubles:
+    """Distance of every picture in a space that was learned without its slide.
+
+    Parameters
+    ----------
+    features : (N, d) float
+        What enters the network's last layer.
+    labels : (N,) int
+        True classes.
+    groups : sequence of str
+        Slide of each picture; pictures of one slide are left out together. A slide that alone
+        shows a class is an exception: its pictures are dealt to all folds, otherwise nobody would
+        know that class.
+    axes : int
+        See `fit_space`.
+    seed : int
+        Of the dealing.
+
+    Returns
+    -------
+    (N,) float64
+        See `leuko.runtime.trust.feature_distances`; infinite where nothing could be learned.
+    """
+    folds = deal_slides(labels, groups, seed)
+    distances = np.full(len(labels), np.inf)
+    for fold in range(FOLDS):
+        held = folds == fold
+        if held.any() and not held.all():
+            space = fit_space(features[~held], labels[~held], axes=axes)
+            if space is not None:
+                distances[held] = feature_distances(space, features[held])
+    return distances
+
+
+def outlier_limit(distances: Doubles, *, alarms: float) -> float:
+    """Distance that a picture like these exceeds with at most the probability given.
+
+    Parameters
+    ----------
+    distances : (N,) float64
+        Of pictures that the space was not learned from.
+    alarms : float
+        In (0, 1).
+
+    Returns
+    -------
+    float
+        One of the distances; infinite where there are too few to say.
+
+    References
+    ----------
+    Laxhammar and Falkman, "Conformal prediction for distribution-independent anomaly detection",
+    2010; Bates, Candès, Lei, Romano and Sesia, "Testing for outliers with conformal p-values",
+    Annals of Statistics 51, 2023.
+    """
+    place = math.ceil((len(distances) + 1) * (1 - alarms) - 1e-9)
+    return float(np.sort(distances)[place - 1]) if place <= len(distances) else math.inf
+
+
+def deal_slides(labels: Labels, groups: Sequence[str], seed: int) -> npt.NDArray[np.int64]:
+    """Deal slides to folds, the largest first to the fold that is smallest.
+
+    Parameters
+    ----------
+    labels, groups, seed
+        See `cross_fitted_distances`.
+
+    Returns
+    -------
+    (N,) int64
+        Fold of each picture, 0 to 4.
+    """
+    names, which = np.unique(np.asarray(groups), return_inverse=True)
+    rng = np.random.default_rng([seed, 11])
+    folds = np.full(len(labels), -1, dtype=np.int64)
+    for label in np.unique(labels):
+        own = np.unique(which[labels == label])
+        if len(own) == 1:
+            rows = np.flatnonzero(which == own[0])
+            folds[rows] = rng.permutation(len(rows)) % FOLDS
+    sizes = np.bincount(folds[folds >= 0], minlength=FOLDS)
+    left = [group for group in range(len(names)) if folds[which == group][0] < 0]
+    for group in sorted(left, key=lambda one: (-(which == one).sum(), names[one])):
+        fold = int(np.argmin(sizes))
+        folds[which == group] = fold
+        sizes[fold] += int((which == group).sum())
+    return folds

@@ -1,0 +1,62 @@
+"""``leuko models calibrate``, and what ``leuko predict`` says of a picture that is no cell."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from leuko.bundle import ModelBundle
+from leuko.imaging import encode_png
+from leuko.manifest import read_folder
+from tiny import write_dataset, write_picture
+
+from conftest import Outcome
+
+
+def test_a_bundle_learns_to_doubt(
+    leuko: Callable[..., Outcome], tiny_model: Path, tmp_path: Path
+) -> None:
+    rows = write_dataset(tmp_path / "Validation", each=30, slides=6, suffix=".png")
+    out = tmp_path / "doubting.zip"
+    done = leuko("models", "calibrate", tiny_model, rows, "--out", out, "--accuracy", 0.9,
+                 "--coverage", 0.9, "--alarms", 0.05)  # fmt: skip
+    assert done.code == 0, done.err
+    assert done.out.startswith("## Trust")
+    assert "Fitted on 150 images of 6 slides" in done.out
+    bundle = ModelBundle.load(out)
+    assert f"digest {bundle.digest[:12]}" in done.out
+    shown = leuko("models", "calibrate", tiny_model, rows, "--out", out, "--json", "--accuracy",
+                  0.9, "--coverage", 0.9, "--alarms", 0.05)  # fmt: skip
+    document = json.loads(shown.out)
+    assert document["digest"] == bundle.digest
+    assert document["thresholds"] == bundle.thresholds
+    assert document["trust"] == bundle.validation["trust"]
+
+    cell = write_picture(tmp_path / "cell.png", "Monocyte")
+    blank = tmp_path / "blank.png"
+    blank.write_bytes(encode_png(np.full((40, 40, 3), 222, np.uint8)))
+    told = leuko("predict", cell, blank, "--model", out).out.splitlines()
+    assert told[0].split("\t")[1] == "Monocyte"
+    assert told[1].split("\t")[1:3] == ["not-a-cell", "blank"]
+    assert "likeliest: " in told[1]
+
+
+def test_what_cannot_be_calibrated(
+    leuko: Callable[..., Outcome], tiny_bundle: ModelBundle, tmp_path: Path
+) -> None:
+    rows = write_dataset(tmp_path / "Train", each=4)
+    model = tmp_path / "m.zip"
+    replace(tiny_bundle, provenance={"source_digest": read_folder(rows).digest}).save(model)
+    refused = leuko("models", "calibrate", model, rows, "--out", tmp_path / "x.zip")
+    assert refused.code == 1
+    assert "was trained on the images" in refused.err
+    assert not (tmp_path / "x.zip").exists()
+    wrong = leuko("models", "calibrate", model, rows, "--out", tmp_path / "x.zip",
+                  "--accuracy", 1.5)  # fmt: skip
+    assert wrong.code == 2
+    missing = leuko("models", "calibrate", model, tmp_path / "no", "--out", tmp_path / "x.zip")
+    assert missing.code == 1

@@ -1,0 +1,352 @@
+"""A bundle that doubts: fitted, saved, opened, and asked what it has never seen."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from leuko.bundle import FeatureSpace, Goldens, ModelBundle
+from leuko.errors import BundleError, DataError, UsageError
+from leuko.imaging import encode_png
+from leuko.manifest import Manifest, read_folder
+from leuko.prediction import DECISIONS, PredictionTable
+from leuko.runtime.classifier import OnnxClassifier
+from leuko.runtime.sources import Source
+from leuko.runtime.trust import LIMITS, calibrate
+from leuko.runtime.trust_bundle import TrustTargets, fit_trust, without_trust
+from leuko.taxonomy import CLASSES
+from tiny import COLOURS, SIDE, paint, write_dataset, write_picture
+
+GREEN = np.full((SIDE, SIDE, 3), (10, 230, 20), np.uint8)
+WIDE = TrustTargets(accuracy=0.9, coverage=0.9, alarms=0.02)
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    """Two hundred pictures of ten slides; a class's colour differs a little from slide to slide."""
+    root = tmp_path_factory.mktemp("validation")
+    rng = np.random.default_rng(3)
+    for label, name in enumerate(CLASSES):
+        for number in range(40):
+            shift = np.random.default_rng(number % 10).normal(0, 6, 3)
+            colour = COLOURS[label] + shift + rng.normal(0, 3, 3)
+            pixels = colour + rng.normal(0, 10, (SIDE, SIDE, 3))
+            path = root / name / f"95-8-{number % 10 + 1}-1_{number}_1.png"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(encode_png(np.clip(np.round(pixels), 0, 255).astype(np.uint8)))
+    return read_folder(root)
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny_bundle: ModelBundle, rows: Manifest) -> ModelBundle:
+    """The tiny model with trust."""
+    return fit_trust(tiny_bundle, rows, seed=1, targets=WIDE, threads=2)
+
+
+@pytest.fixture(scope="module")
+def doubting(fitted: ModelBundle) -> OnnxClassifier:
+    """The same, opened."""
+    return OnnxClassifier(fitted, threads=2)
+
+
+# What it answers
+
+
+def test_probabilities_are_calibrated_before_anything_is_decided(
+    doubting: OnnxClassifier, tiny_classifier: OnnxClassifier, rows: Manifest
+) -> None:
+    pixels = np.stack([paint(name, shape=(SIDE, SIDE)) for name in CLASSES])
+    raw = tiny_classifier.predict_pixels(pixels)
+    temperature = doubting.bundle.calibration["temperature"]
+    assert temperature != 1
+    np.testing.assert_allclose(
+        doubting.predict_pixels(pixels), calibrate(raw, temperature), atol=2e-4
+    )
+    table = doubting.predict(rows.files()[:20])
+    np.testing.assert_array_equal(table.probabilities, np.round(table.probabilities, 6))
+    for row in table.rows:
+        assert row.confidence == max(row.probabilities)
+        assert row.decision == "class" or row.confidence > 0
+
+
+def test_ordinary_pictures_stand(doubting: OnnxClassifier, rows: Manifest) -> None:
+    table = doubting.predict(rows.files())
+    taken = table.decisions
+    assert sum(taken.values()) == len(rows)
+    assert taken["class"] > 0.9 * len(rows)
+    assert taken["unlike-training"] <= 0.03 * len(rows)
+    for row in table.rows:
+        assert len(row.preprocessing) == 12
+        assert row.distance is not None
+        assert dict(row.quality)["resolution"] == 1.0
+        assert row.label in row.prediction_set
+        assert (row.reason == "") == (row.decision == "class")
+
+
+def test_a_far_away_picture_is_unlike_training(doubting: OnnxClassifier) -> None:
+    for pixels in (GREEN, np.array([[[255, 0, 0]]], np.uint8).repeat(SIDE, 0).repeat(SIDE, 1)):
+        noisy = np.clip(pixels.astype(int) + np.indices(pixels.shape).sum(0) % 30, 0, 255)
+        row = doubting.predict_one(noisy.astype(np.uint8))
+        assert (row.decision, row.reason) == ("unlike-training", "far-from-training")
+        assert row.label in CLASSES  # still said, for whoever wants to know
+        assert row.distance is not None
+        assert row.distance > doubting.bundle.thresholds["distance"]
+    assert doubting.predict_one(GREEN).reason == "blank"
+
+
+def test_neighbours_and_threads_do_not_matter(
+    fitted: ModelBundle, doubting: OnnxClassifier, rows: Manifest
+) -> None:
+    files = rows.files()[::7]
+    together = doubting.predict(files).rows
+    assert tuple(doubting.predict_one(file) for file in files) == together
+    assert OnnxClassifier(fitted, threads=1).predict(files).rows == together
+    pixels = [doubting.predict_one(paint(n, shape=(SIDE, SIDE))).distance for n in CLASSES]
+    assert all(value is not None for value in pixels)
+
+
+def test_a_rejected_file_has_no_decision(doubting: OnnxClassifier) -> None:
+    row = next(doubting.stream([Source("x", lambda: b"GIF89a")]))
+    assert (row.status, row.decision, row.prediction_set, row.distance) == (
+        "rejected",
+        "",
+        (),
+        None,
+    )
+
+
+def test_the_table_says_so(doubting: OnnxClassifier, rows: Manifest, tmp_path: Path) -> None:
+    sources = [Source("green", lambda: encode_png(GREEN)), Source("bad", lambda: b"")]
+    table = PredictionTable((*doubting.predict(rows.files()[:2]).rows, *doubting.stream(sources)))
+    document = table.to_dict()
+    assert document["decisions"] == {**dict.fromkeys(DECISIONS, 0), "class": 2, "not-a-cell": 1}
+    green = document["predictions"][2]
+    assert (green["decision"], green["reason"]) == ("not-a-cell", "blank")
+    assert green["quality"]["contrast"] == 0
+    assert green["prediction_set"]
+    assert green["preprocessing"] == document["predictions"][3]["preprocessing"] != ""
+    assert document["predictions"][3]["quality"] is None
+    table.to_csv(tmp_path / "p.csv")
+    again = PredictionTable.from_csv(tmp_path / "p.csv")
+    assert [(row.decision, row.reason) for row in again.rows] == [
+        (row.decision, row.reason) for row in table.rows
+    ]
+
+
+# What is written
+
+
+def test_round_trip(fitted: ModelBundle, tiny_bundle: ModelBundle, tmp_path: Path) -> None:
+    assert fitted.digest != tiny_bundle.digest
+    for name in ("b", "b.zip"):
+        fitted.save(tmp_path / name)
+        again = ModelBundle.load(tmp_path / name)
+        assert again.members() == fitted.members()
+        assert again.space is not None
+        assert again.digest == fitted.digest
+        OnnxClassifier(again, threads=1)
+    tiny_bundle.save(tmp_path / "b")  # a plain one takes its place, whole
+    assert not (tmp_path / "b" / "trust.npz").exists()
+    assert ModelBundle.load(tmp_path / "b").digest == tiny_bundle.digest
+
+
+def test_the_same_seed_gives_the_same_bytes(
+    fitted: ModelBundle, tiny_bundle: ModelBundle, rows: Manifest
+) -> None:
+    again = fit_trust(tiny_bundle, rows, seed=1, targets=WIDE, threads=1)
+    assert again.members() == fitted.members()
+    # What was there before is put aside, not added to.
+    assert fit_trust(fitted, rows, seed=1, targets=WIDE, threads=2).members() == fitted.members()
+
+
+def test_trust_can_be_taken_out_again(fitted: ModelBundle, tiny_bundle: ModelBundle) -> None:
+    assert without_trust(fitted).digest == tiny_bundle.digest
+    assert without_trust(tiny_bundle) is tiny_bundle
+    answers = without_trust(fitted).goldens.probabilities
+    np.testing.assert_array_equal(answers, tiny_bundle.goldens.probabilities)
+
+
+def test_the_figures_are_told(fitted: ModelBundle) -> None:
+    report = fitted.validation["trust"]
+    assert (report["n"], report["n_slides"]) == (200, 10)
+    assert report["log_loss"][1] <= report["log_loss"][0]
+    assert report["targets"] == {"accuracy": 0.9, "level": 0.95, "coverage": 0.9, "alarms": 0.02}
+    assert report["selection"]["accuracy_low"] >= 0.9
+    assert sum(report["decisions"]["shares"].values()) == pytest.approx(1)
+    assert report["decisions"]["shares"].get("far-from-training", 0) <= 0.02
+    assert report["notes"] == []
+    assert set(fitted.thresholds) == set(LIMITS)
+    assert fitted.validation["metrics"] == {"accuracy": {"value": 0.5}}  # those are of labels
+    assert fitted.card.count("## Trust") == 1
+    assert f"Temperature {fitted.calibration['temperature']:.4g}" in fitted.card
+
+
+def test_too_few_pictures_are_no_reason_to_pretend(
+    tiny_bundle: ModelBundle, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    few = read_folder(write_dataset(tmp_path / "few", each=4))
+    bundle = fit_trust(tiny_bundle, few, threads=1, say=said.append)
+    assert bundle.thresholds == {}
+    assert bundle.space is None
+    assert bundle.calibration["method"] == "temperature"
+    assert len(said) == 4
+    assert bundle.validation["trust"]["notes"] == said
+    row = OnnxClassifier(bundle, threads=1).predict_one(GREEN)
+    assert (row.decision, row.prediction_set, row.quality) == ("class", (), ())
+    for name in CLASSES:
+        for number in range(25):
+            write_picture(tmp_path / "loose" / name / f"IMG_{number}.png", name, seed=number)
+    fit_trust(tiny_bundle, read_folder(tmp_path / "loose"), threads=1, say=said.append)
+    assert "Most pictures tell no slide" in said[4]
+
+
+def test_pictures_that_cannot_be_read(tiny_bundle: ModelBundle, tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "v", each=4)
+    rows = read_folder(root)
+    broken = rows.files()[3]
+    broken.write_bytes(b"")
+    said: list[str] = []
+    bundle = fit_trust(tiny_bundle, rows, threads=1, say=said.append)
+    assert bundle.validation["trust"]["n"] == 19
+    assert broken.name in said[0]
+    assert "empty-file" in said[0]
+    for file in rows.files():
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match="Not one of the 20 images"):
+        fit_trust(tiny_bundle, rows, threads=1)
+    for name in ("accuracy", "level", "coverage", "alarms"):
+        with pytest.raises(UsageError, match=f"{name} must lie between 0 and 1"):
+            TrustTargets(**{name: 1.0})
+
+
+# Hostile files
+
+
+def spoiled(bundle: ModelBundle, **arrays: Any) -> ModelBundle:
+    assert bundle.space is not None
+    return replace(bundle, space=replace(bundle.space, **arrays))
+
+
+HOSTILE: list[Callable[[FeatureSpace], dict[str, Any]]] = [
+    lambda s: {"mean": s.mean.astype(np.float32)},
+    lambda s: {"mean": s.mean[:-1]},
+    lambda s: {"axes": s.axes[:, :0]},
+    lambda s: {"axes": s.axes.ravel()},
+    lambda s: {"axes": np.full_like(s.axes, np.nan)},
+    lambda s: {"axes": np.repeat(s.axes, 70, axis=1)},
+    lambda s: {"axes": np.asfortranarray(s.axes).astype(">f2")},
+    lambda s: {"whitening": s.whitening[:, :1]},
+    lambda s: {"whitening": np.full_like(s.whitening, np.inf)},
+    lambda s: {"centres": s.centres[:0]},
+    lambda s: {"centres": np.repeat(s.centres, 2, axis=0)},
+    lambda s: {"centres": s.centres[0]},
+    lambda s: {"spread": np.zeros(1, np.float32)},
+    lambda s: {"spread": np.full(1, np.nan, np.float32)},
+    lambda s: {"spread": np.ones(2, np.float32)},
+    lambda s: {"spread": np.float32(1)},
+    lambda s: {"goldens": s.goldens[:-1]},
+    lambda s: {"goldens": s.goldens.astype(np.float64)},
+]
+
+
+@pytest.mark.parametrize("number", range(len(HOSTILE)))
+def test_arrays_that_do_not_fit(number: int, fitted: ModelBundle, tmp_path: Path) -> None:
+    """Every digest is right: whoever forged this had the library at hand."""
+    assert fitted.space is not None
+    spoiled(fitted, **HOSTILE[number](fitted.space)).save(tmp_path / "b.zip")
+    with pytest.raises(BundleError, match="trust statistics do not fit each other"):
+        ModelBundle.load(tmp_path / "b.zip")
+
+
+def with_trust_file(bundle: ModelBundle, data: bytes, folder: Path) -> Path:
+    """A bundle folder with other trust statistics, and every digest but its own put right."""
+    import json
+
+    from leuko.artifacts import digest_bytes, digest_json
+
+    files = {**bundle.members(), "trust.npz": data}
+    document = json.loads(files["bundle.json"])
+    document["files"]["trust.npz"] = digest_bytes(data)
+    document.pop("seal")
+    document["seal"] = digest_json(document)
+    folder.mkdir()
+    for name, content in {**files, "bundle.json": json.dumps(document).encode()}.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def npz(**arrays: Any) -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("data", [b"", b"PK", npz(), npz(mean=np.zeros(3)), npz(x=np.zeros(3))])
+def test_files_that_hold_other_things(data: bytes, fitted: ModelBundle, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="damaged"):
+        ModelBundle.load(with_trust_file(fitted, data, tmp_path / "b"))
+
+
+def test_objects_and_bombs_are_refused(fitted: ModelBundle, tmp_path: Path) -> None:
+    arrays = vars(fitted.space)
+    objects = npz(**{**arrays, "mean": np.array([{}], dtype=object)})
+    with pytest.raises(BundleError, match="damaged"):
+        ModelBundle.load(with_trust_file(fitted, objects, tmp_path / "objects"))
+    bomb = npz(**{**arrays, "mean": np.zeros(20_000_000, np.float16)})
+    assert len(bomb) < 200_000
+    with pytest.raises(BundleError, match="trust statistics are too large"):
+        ModelBundle.load(with_trust_file(fitted, bomb, tmp_path / "bomb"))
+    more = npz(**arrays, extra=np.zeros(3))
+    with pytest.raises(BundleError, match="other arrays than"):
+        ModelBundle.load(with_trust_file(fitted, more, tmp_path / "more"))
+
+
+def test_another_space_under_an_old_digest(fitted: ModelBundle, tmp_path: Path) -> None:
+    assert fitted.space is not None
+    wider = npz(**{**vars(fitted.space), "spread": 9 * fitted.space.spread})
+    with pytest.raises(BundleError, match="settings do not match its digest"):
+        ModelBundle.load(with_trust_file(fitted, wider, tmp_path / "b"))
+
+
+def test_statistics_that_are_missing_or_not_listed(
+    fitted: ModelBundle, tiny_bundle: ModelBundle, tmp_path: Path
+) -> None:
+    fitted.save(tmp_path / "b")
+    data = (tmp_path / "b" / "trust.npz").read_bytes()
+    (tmp_path / "b" / "trust.npz").unlink()
+    with pytest.raises(BundleError, match=r"damaged: trust\.npz is not the file"):
+        ModelBundle.load(tmp_path / "b")
+    tiny_bundle.save(tmp_path / "plain")
+    (tmp_path / "plain" / "trust.npz").write_bytes(data)
+    with pytest.raises(BundleError, match=r"damaged: trust\.npz is not the file"):
+        ModelBundle.load(tmp_path / "plain")
+
+
+def test_a_space_of_another_network(fitted: ModelBundle, tmp_path: Path) -> None:
+    assert fitted.space is not None
+    other = replace(
+        fitted.space,
+        mean=np.zeros(7, np.float16),
+        axes=np.ones((7, fitted.space.axes.shape[1]), np.float16),
+    )
+    with pytest.raises(BundleError, match="7 features, and its network gives others or none"):
+        OnnxClassifier(replace(fitted, space=other))
+
+
+def test_goldens_are_compared_after_calibration_and_by_distance(
+    fitted: ModelBundle, tiny_bundle: ModelBundle
+) -> None:
+    raw = Goldens(fitted.goldens.pictures, tiny_bundle.goldens.probabilities)
+    with pytest.raises(BundleError, match="does not answer as it did"):
+        OnnxClassifier(replace(fitted, goldens=raw))
+    assert fitted.space is not None
+    moved = spoiled(fitted, goldens=1.05 * fitted.space.goldens)
+    with pytest.raises(BundleError, match="does not measure as it did"):
+        OnnxClassifier(moved)
