@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,11 +15,9 @@ from leuko.imaging import encode_png
 from leuko.manifest import read_folder
 from tiny import write_dataset, write_picture
 
-from conftest import Outcome
-
 
 def test_a_bundle_learns_to_doubt(
-    leuko: Callable[..., Outcome], tiny_model: Path, tmp_path: Path
+    leuko: Callable[..., Any], tiny_model: Path, tmp_path: Path
 ) -> None:
     rows = write_dataset(tmp_path / "Validation", each=30, slides=6, suffix=".png")
     out = tmp_path / "doubting.zip"
@@ -46,7 +45,7 @@ def test_a_bundle_learns_to_doubt(
 
 
 def test_what_cannot_be_calibrated(
-    leuko: Callable[..., Outcome], tiny_bundle: ModelBundle, tmp_path: Path
+    leuko: Callable[..., Any], tiny_bundle: ModelBundle, tmp_path: Path
 ) -> None:
     rows = write_dataset(tmp_path / "Train", each=4)
     model = tmp_path / "m.zip"

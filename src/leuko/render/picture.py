@@ -139,9 +139,14 @@ def prediction_sheet(rows: Sequence[tuple[Pixels, Prediction]], *, columns: int 
 def _draw_answer(draw: Any, prediction: Prediction, left: int, right: int, top: int) -> None:
     """The class, its confidence and a bar for each class."""
     draw.text((left, top + 28), prediction.label, _PAPER.ink, font(42), stroke_width=0.6)
-    draw.text(
-        (left, top + 84), f"confidence {percent(prediction.confidence)}", _PAPER.muted, font(20)
-    )
+    confidence = f"confidence {percent(prediction.confidence)}"
+    draw.text((left, top + 84), confidence, _PAPER.muted, font(20))
+    if prediction.decision not in ("", "class"):
+        start = left + text_width(confidence, 20) + 16
+        doubt = f"{prediction.decision}: {prediction.reason}"
+        if text_width(doubt, 18) > right - start:
+            doubt = prediction.decision
+        draw.text((start, top + 85), shortened(doubt, 18, right - start), _PAPER.warn, font(18))
     start, end = left + 120, right - 70
     for index, (name, value) in enumerate(prediction.scores.items()):
         row = top + 134 + 44 * index
@@ -177,6 +182,10 @@ def _draw_caption(draw: Any, prediction: Prediction, top: int, left: int) -> Non
         start = end
     second = sorted(range(len(CLASSES)), key=lambda i: -prediction.probabilities[i])[1]
     other = f"then {ABBREVIATIONS[second]} {percent(prediction.probabilities[second])}"
+    doubted = prediction.decision not in ("", "class")
+    if doubted:
+        other = prediction.decision
     draw.text((left, top + 40), shortened(name, 13, _THUMB - text_width(other, 13) - 12),
               _PAPER.muted, font(13))  # fmt: skip
-    draw.text((right, top + 40), other, _PAPER.muted, font(13), anchor="ra")
+    ink = _PAPER.warn if doubted else _PAPER.muted
+    draw.text((right, top + 40), other, ink, font(13), anchor="ra")
