@@ -115,7 +115,7 @@ def test_what_must_be_there(key: str) -> None:
         ("preprocess", "size", [64.5, 64], "whole numbers"),
         ("preprocess", "size", "64", "whole numbers"),
         ("preprocess", "crop", 0.0, "crop must lie in"),
-        ("preprocess", "crop", "half", "crop a number"),
+        ("preprocess", "crop", "half", "crop, width and micrometre numbers"),
         ("published", "accuracy", "high", "must be a table of numbers"),
         ("published", "accuracy", float("nan"), "must be a table of numbers"),
     ],

@@ -35,7 +35,7 @@ def tiny() -> Recipe:
     return Recipe(
         name="tiny",
         title="A tiny CNN",
-        seed=1,
+        seed=5,  # whose validation loss falls twice, with a wait between
         preprocess=PreprocessSpec((64, 64), crop=0.8),
         data=DataSettings(validation=0.25, balance="sampled", evenness=0.5),
         augment=AugmentSettings("microscope"),

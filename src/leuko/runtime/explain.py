@@ -25,6 +25,7 @@ from leuko.cells.whole import find_cell
 from leuko.errors import BundleError, ImageError, UsageError
 from leuko.imaging import PreprocessSpec, check_size
 from leuko.parallel import bounded_map, worker_count
+from leuko.prediction import DECIMALS
 from leuko.runtime.classifier import BATCH, OnnxClassifier
 from leuko.runtime.graph import expose
 from leuko.taxonomy import CLASSES
@@ -182,7 +183,6 @@ class Explainer:
             raise UsageError(f"The method must be {' or '.join(METHODS)}, received {method!r}.")
         bundle = classifier.bundle
         self.preprocess = bundle.preprocess
-        self._trust = classifier.trust
         self._threads = worker_count(threads)
         self._graph = expose(bundle.onnx, features=True, maps=True)
         self._session = _open(self._graph.onnx)
@@ -232,7 +232,7 @@ class Explainer:
         check_size(*pixels.shape[:2])
         inputs = prepare(pixels, self.preprocess)
         probabilities, logits, maps = self._run(inputs[None])
-        rounded = self._trust.calibrate(probabilities)[0]
+        rounded = np.round(probabilities[0], DECIMALS)
         index = int(np.argmax(rounded)) if label is None else CLASSES.index(label)
         evidence = float(_centred(logits)[0, index])
         if self._head is not None and self.method == "class-activation map":
