@@ -26,6 +26,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from bench_limits import megabytes_of, seconds_of
 
 from leuko.artifacts import atomic_write_text
 from leuko.bundle import ModelBundle
+from leuko.cells.view import prepare
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.host import machine, versions
 from leuko.imaging import PreprocessSpec, encode_jpeg
@@ -204,7 +206,7 @@ def measure(subject: Subject, child: Any, folders: dict[str, Path], files: list[
     pixels = [decode(data) for data in files[:30]]
     classifier = OnnxClassifier(subject.bundle)
     subject.add("decode", on_all_cores(decode, files, counts["parts"]))
-    subject.add("crop", on_all_cores(spec.apply, pixels, counts["parts"]))
+    subject.add("crop", on_all_cores(partial(prepare, spec=spec), pixels, counts["parts"]))
     subject.add("inference", inference(subject.bundle, counts["inference"]))
     subject.add("leuko", leuko(classifier, folders["all"], temporary / "answers.csv"))
     if subject.recipe is not None:

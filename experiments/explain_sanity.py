@@ -29,6 +29,7 @@ import cv2
 import numpy as np
 
 from leuko.bundle import ModelBundle
+from leuko.cells.view import prepare
 from leuko.data.synth import DrawnCell, draw_cell, draw_slide_style
 from leuko.imaging import IMAGE_SUFFIXES, read_image
 from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
@@ -158,7 +159,7 @@ def deletion(classifier: OnnxClassifier, pictures: list[np.ndarray]) -> dict[str
         explainers["class-activation map, 1 run"] = Explainer(classifier)
     lost: dict[str, list[float]] = {}
     for pixels in pictures:
-        inputs = spec.apply(pixels)
+        inputs = prepare(pixels, spec)
         before = evidence(classifier, inputs[None])[0]
         index = int(before.argmax())
         maps = {}
