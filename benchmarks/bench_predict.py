@@ -244,6 +244,8 @@ def parts_table(found: list[Subject]) -> str:
 def words(spec: PreprocessSpec) -> str:
     """Preprocessing in a few words."""
     part = "whole" if spec.crop == 1 else f"central {spec.crop:.0%}"
+    if spec.view != "centre":
+        part = "view of the cell"
     return f"{spec.size[0]} px, {part}{', scaled' if spec.scaled else ''}"
 
 
