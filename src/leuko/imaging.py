@@ -79,6 +79,8 @@ _REDUCTIONS: Final = (8, 4, 2)
 
 VIEWS: Final = ("centre", "cell", "cell-alone")
 
+STYLES: Final = ("plain", "flat", "soft")
+
 _FOREIGN: Final = (
     (b"GIF8", "GIF"),
     (b"%!PS", "EPS"),
@@ -447,6 +449,9 @@ class PreprocessSpec:
     micrometre : float
         Pixels of the picture to a micrometre where a laboratory's is known, 0.5 to 100; 0 to
         estimate it from each picture.
+    styles : tuple of {"plain", "flat", "soft"}
+        In which styles the network looks at a view of a cell, ``plain`` first; its answers are
+        averaged. See `leuko.cells.style`.
     """
 
     size: tuple[int, int]
@@ -455,6 +460,7 @@ class PreprocessSpec:
     view: str = "centre"
     width: float = 20.0
     micrometre: float = 0.0
+    styles: tuple[str, ...] = ("plain",)
 
     def __post_init__(self) -> None:
         """Refuse settings that no picture could satisfy."""
@@ -480,6 +486,17 @@ class PreprocessSpec:
             )
         if self.view != "centre" and self.size[0] != self.size[1]:
             raise BundleError(f"A view of a cell must be square, received {self.size}.")
+        if (
+            self.styles[:1] != ("plain",)
+            or not {*self.styles} <= {*STYLES}
+            or len({*self.styles}) < len(self.styles)
+        ):
+            raise BundleError(
+                f"Preprocessing styles must be 'plain' and then any of {', '.join(STYLES[1:])}, "
+                f"each once; received {list(self.styles)}."
+            )
+        if self.view == "centre" and len(self.styles) > 1:
+            raise BundleError("Only a view of the cell has styles other than 'plain'.")
 
     def apply(self, pixels: Pixels) -> Pixels:
         """Cut the central square and resize it; the view ``centre``.
@@ -557,7 +574,7 @@ class PreprocessSpec:
         dict
             What `from_dict` reads.
         """
-        document = {**asdict(self), "size": list(self.size)}
+        document = {**asdict(self), "size": list(self.size), "styles": list(self.styles)}
         # What says nothing is left out, as in bundles from before there was a choice.
         if not self.scaled:
             del document["scaled"]
@@ -567,6 +584,8 @@ class PreprocessSpec:
             del document["crop"]
         if not self.micrometre:
             del document["micrometre"]
+        if len(self.styles) == 1:
+            del document["styles"]
         return document
 
     @classmethod
@@ -596,7 +615,7 @@ class PreprocessSpec:
                 f"{sorted(document)}. The bundle may come from a newer Leuko."
             )
         size, scaled = document["size"], document.get("scaled", False)
-        view = document.get("view", "centre")
+        view, styles = document.get("view", "centre"), document.get("styles", ["plain"])
         defaults = {"crop": 1.0, "width": 20.0, "micrometre": 0.0}
         numbers = {name: document.get(name, value) for name, value in defaults.items()}
         whole = isinstance(size, list | tuple) and all(type(side) is int for side in size)
@@ -606,8 +625,10 @@ class PreprocessSpec:
                 "Preprocessing size must be two whole numbers, crop, width and micrometre numbers, "
                 f"scaled true or false and view a word; received {document!r}."
             )
+        if not isinstance(styles, list | tuple) or any(type(name) is not str for name in styles):
+            raise BundleError(f"Preprocessing styles must be a list of words; received {styles!r}.")
         lengths = {name: float(number) for name, number in numbers.items()}
-        return cls(size=tuple(size), scaled=scaled, view=view, **lengths)
+        return cls(size=tuple(size), scaled=scaled, view=view, styles=tuple(styles), **lengths)
 
 
 def refuse_bombs() -> None:

@@ -93,6 +93,8 @@ class AugmentSettings:
     alone, swap : float
         For ``travel``: shares of draws that show the cell on an empty ground, and on the
         surroundings of another cell.
+    flat, soft : float
+        For ``travel``: shares of draws in styles near those of `leuko.cells.style`.
     """
 
     kind: str = "microscope"
@@ -101,6 +103,8 @@ class AugmentSettings:
     stain: float = 0.05
     alone: float = 0.0
     swap: float = 0.0
+    flat: float = 0.0
+    soft: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +351,8 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "augment.stain": (0.0, 1.0),
     "augment.alone": (0.0, 1.0),
     "augment.swap": (0.0, 1.0),
+    "augment.flat": (0.0, 1.0),
+    "augment.soft": (0.0, 1.0),
     "model.hidden": (0, 4096),
     "model.dropout": (0.0, 0.9),
     "model.norm_momentum": (0.0, 0.9999),

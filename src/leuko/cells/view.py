@@ -8,7 +8,7 @@ the cell: red cells, neighbours and dirt tell the slide, and a slide tells the c
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ from leuko.cells.finding import CellFinding, Mask, Pixels
 from leuko.cells.whole import find_cell
 from leuko.imaging import PreprocessSpec
 
-__all__ = ["GROUND", "cell_view", "frame_of", "lay_ground", "prepare"]
+__all__ = ["GROUND", "CellView", "cell_view", "frame_of", "lay_ground", "look_at", "prepare"]
 
 GROUND: Final = 240
 """Grey level that the empty slide is brought to."""
@@ -31,8 +31,29 @@ _RIM: Final = 0.35
 """Micrometres of surroundings that are kept around a cell."""
 
 
+class CellView(NamedTuple):
+    """A cell in its frame, on a ground of one grey.
+
+    Attributes
+    ----------
+    pixels : (h, h, 3) uint8, RGB
+        The crop.
+    around : (h, h) uint8
+        255 on the cell and a soft rim around it; 255 everywhere where no cell was found.
+    cell, nucleus : (h, h) uint8
+        255 on the cell, or its nucleus, without a rim; 0 everywhere where no cell was found.
+    """
+
+    pixels: Pixels
+    around: Mask
+    cell: Mask
+    nucleus: Mask
+
+
 def prepare(pixels: Pixels, spec: PreprocessSpec) -> Pixels:
-    """Make a network's input out of a picture.
+    """Make a network's first input out of a picture: the picture as it is, not in another style.
+
+    See `leuko.cells.style.looks` for all of them.
 
     Parameters
     ----------
@@ -46,10 +67,29 @@ def prepare(pixels: Pixels, spec: PreprocessSpec) -> Pixels:
     (h, w, 3) uint8
         The network's input, RGB 0-255.
     """
-    if spec.view == "centre":
-        return spec.apply(pixels)
-    view, cell = cell_view(pixels, find_cell(pixels), spec)
-    return lay_ground(view, cell) if spec.view == "cell-alone" else view
+    return spec.apply(pixels) if spec.view == "centre" else look_at(pixels, spec)[1]
+
+
+def look_at(pixels: Pixels, spec: PreprocessSpec) -> tuple[CellView, Pixels]:
+    """Find the cell of a picture and cut it out.
+
+    Parameters
+    ----------
+    pixels : (H, W, 3) uint8, RGB
+        A decoded picture.
+    spec : PreprocessSpec
+        Of a view of the cell.
+
+    Returns
+    -------
+    view : CellView
+        With its masks.
+    plain : (h, h, 3) uint8, RGB
+        What `prepare` gives.
+    """
+    view = cell_view(pixels, find_cell(pixels), spec)
+    alone = spec.view == "cell-alone"
+    return view, lay_ground(view.pixels, view.around) if alone else view.pixels
 
 
 def frame_of(spec: PreprocessSpec) -> CropSpec:
@@ -74,7 +114,7 @@ def cell_view(
     spec: PreprocessSpec,
     *,
     warp: npt.NDArray[np.float64] | None = None,
-) -> tuple[Pixels, Mask]:
+) -> CellView:
     """Cut a cell out at one scale, on a ground of one grey.
 
     Parameters
@@ -90,10 +130,8 @@ def cell_view(
 
     Returns
     -------
-    view : (h, h, 3) uint8, RGB
-        The crop.
-    cell : (h, h) uint8
-        255 on the cell and a soft rim around it; 255 everywhere where no cell was found.
+    CellView
+        The crop and its masks.
     """
     crop = canonical_crop(pixels, finding, frame_of(spec), warp=warp)
     ground = np.maximum(np.array(finding.background, np.float64), _DARKEST)
@@ -101,12 +139,12 @@ def cell_view(
     table = np.round(levels).astype(np.uint8).reshape(1, 256, 3)
     view = np.asarray(cv2.LUT(crop.pixels, table), np.uint8)
     if not finding.found:
-        return view, np.full(view.shape[:2], 255, np.uint8)
+        return CellView(view, np.full(view.shape[:2], 255, np.uint8), crop.cell, crop.nucleus)
     rim = _RIM * spec.size[0] / spec.width
     reach = 2 * max(1, round(rim)) + 1
     around = cv2.dilate(crop.cell, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
     soft = cv2.GaussianBlur(around, (0, 0), max(0.6, rim / 2))
-    return view, np.asarray(soft, np.uint8)
+    return CellView(view, np.asarray(soft, np.uint8), crop.cell, crop.nucleus)
 
 
 def lay_ground(view: Pixels, cell: Mask, ground: npt.NDArray[np.uint8] | float = GROUND) -> Pixels:

@@ -16,12 +16,13 @@ import numpy.typing as npt
 
 from leuko.artifacts import digest_bytes, digest_json
 from leuko.bundle import Goldens, ModelBundle, golden_pictures
-from leuko.cells.view import prepare
+from leuko.cells.style import looks
 from leuko.errors import BundleError, DeviceError, ImageError, UsageError
 from leuko.imaging import PreprocessSpec, check_size, decode_image
 from leuko.parallel import bounded_map, worker_count
 from leuko.prediction import DECIMALS, Prediction, PredictionTable
 from leuko.runtime.graph import check_tensors, expose
+from leuko.runtime.looks import average_looks
 from leuko.runtime.quality import Quality, measure_quality, nucleus_evidence, resolution_of
 from leuko.runtime.sources import Source, file_source
 from leuko.runtime.trust import Judgement, Trust, feature_distances
@@ -49,7 +50,7 @@ _DISTANCE_TOLERANCE: Final = 0.01
 _LEAST_DISTANCE: Final = 1e-3
 
 _Prepared = tuple[str, "Pixels | ImageError", str, str, float]
-"""Name, input or error, digest, what was done beyond decoding, resolution."""
+"""Name, (K, h, w, 3) looks or error, digest, what was done beyond decoding, resolution."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -158,8 +159,8 @@ class OnnxClassifier:
 
         Parameters
         ----------
-        inputs : (N, h, w, 3) uint8, RGB
-            Of the bundle's input size.
+        inputs : (N, h, w, 3) uint8, RGB, or (N, K, h, w, 3)
+            Of the bundle's input size: one look at each picture, or several.
 
         Returns
         -------
@@ -168,7 +169,8 @@ class OnnxClassifier:
         """
 
         def run(part: Pixels) -> npt.NDArray[np.float64]:
-            return self.trust.calibrate(run_outputs(self._session, part, batch=self._batch)[0])
+            stacks = part if part.ndim == 5 else part[:, None]
+            return self.trust.calibrate(run_looks(self._session, stacks, batch=self._batch)[0])
 
         step = max(_PART, self._batch)
         if len(inputs) <= step:
@@ -202,7 +204,7 @@ class OnnxClassifier:
                 )
             check_size(*image.shape[:2])
             digest = digest_bytes(np.ascontiguousarray(image).data)
-            inputs = prepare(image, self.bundle.preprocess)
+            inputs = looks(image, self.bundle.preprocess)
             resolution = resolution_of(self.bundle.preprocess, image.shape)
             return self._answers([("", inputs, digest, "", resolution)])[0]
         row = next(self.stream([file_source(image)]))
@@ -275,7 +277,7 @@ class OnnxClassifier:
         """Look at a few sources on one thread."""
         prepared = [self._prepare(source) for source in sources]
         inputs = [item[1] for item in prepared if isinstance(item[1], np.ndarray)]
-        outputs = run_outputs(self._session, inputs, batch=self._batch)
+        outputs = run_looks(self._session, inputs, batch=self._batch)
         rows = iter(zip(*outputs, strict=True))
         found: list[Observation | ImageError] = []
         for _, content, _, _, resolution in prepared:
@@ -283,9 +285,9 @@ class OnnxClassifier:
                 found.append(content)
                 continue
             row = next(rows)
-            quality = measure_quality(content, resolution)
+            quality = measure_quality(content[0], resolution)
             features = row[1].astype(np.float32) if len(row) > 1 else None
-            found.append(Observation(row[0], features, quality, nucleus_evidence(content)))
+            found.append(Observation(row[0], features, quality, nucleus_evidence(content[0])))
         return found
 
     def ask(self, pictures: Sequence[Pixels]) -> list[npt.NDArray[np.float64]]:
@@ -302,8 +304,8 @@ class OnnxClassifier:
             Probabilities, neither calibrated nor rounded; then features, where they were asked for
             and the graph shows them.
         """
-        inputs = [prepare(picture, self.bundle.preprocess) for picture in pictures]
-        return run_outputs(self._session, inputs, batch=self._batch)
+        inputs = [looks(picture, self.bundle.preprocess) for picture in pictures]
+        return run_looks(self._session, inputs, batch=self._batch)
 
     def _classify(self, sources: list[Source]) -> list[Prediction]:
         """Classify a few sources on one thread."""
@@ -312,7 +314,7 @@ class OnnxClassifier:
     def _answers(self, prepared: list[_Prepared]) -> list[Prediction]:
         """Answer a few images that are cut, or say why they were not."""
         inputs = [item[1] for item in prepared if isinstance(item[1], np.ndarray)]
-        outputs = run_outputs(self._session, inputs, batch=self._batch)
+        outputs = run_looks(self._session, inputs, batch=self._batch)
         values = iter(self.trust.calibrate(outputs[0]))
         distances = self.trust.distances(outputs[1] if len(outputs) > 1 else None)
         far = iter(distances.tolist() if distances is not None else [None] * len(inputs))
@@ -330,7 +332,7 @@ class OnnxClassifier:
                 )
             else:
                 found = next(values)
-                judgement, quality = self._judge(content, resolution, found, next(far))
+                judgement, quality = self._judge(content[0], resolution, found, next(far))
                 row = Prediction.answered(name, found, digest, self._model)
                 row = replace(
                     row,
@@ -368,7 +370,7 @@ class OnnxClassifier:
             data = source.read()
             digest = digest_bytes(data)
             image = decode_image(data, spec=self.bundle.preprocess)
-            inputs = prepare(image.pixels, self.bundle.preprocess)
+            inputs = looks(image.pixels, self.bundle.preprocess)
             resolution = resolution_of(self.bundle.preprocess, image.pixels.shape)
             return source.name, inputs, digest, "; ".join(image.notes), resolution
         except ImageError as error:
@@ -479,6 +481,39 @@ def run_outputs(
             "its training went astray."
         )
     return values
+
+
+def run_looks(
+    session: Any, stacks: Sequence[Pixels] | Pixels, *, batch: int = BATCH
+) -> list[npt.NDArray[np.float64]]:
+    """Run a session on every look at every picture, and average what it says of each picture.
+
+    Parameters
+    ----------
+    session : onnxruntime.InferenceSession
+        One input.
+    stacks : N times (K, h, w, 3) uint8
+        The looks at each picture.
+    batch : int
+        Rows of every run.
+
+    Returns
+    -------
+    list of (N, M) float64
+        Each output, not rounded: probabilities by `leuko.runtime.looks.average_looks`, features by
+        their mean.
+
+    Raises
+    ------
+    BundleError
+        When an answer is not a finite number.
+    """
+    count = len(stacks[0]) if len(stacks) else 1
+    answers, *others = run_outputs(session, [one for stack in stacks for one in stack], batch=batch)
+    if count == 1:
+        return [answers, *others]
+    means = [other.reshape(-1, count, other.shape[1]).mean(axis=1) for other in others]
+    return [average_looks(answers, count), *means]
 
 
 def make_goldens(onnx: bytes, spec: PreprocessSpec) -> Goldens:
@@ -630,9 +665,8 @@ def _answer(
     session: Any, spec: PreprocessSpec, pictures: Pixels, batch: int = BATCH
 ) -> list[npt.NDArray[np.float64]]:
     """Outputs for raw pictures, the first that a graph is ever asked for."""
-    inputs = np.stack([prepare(picture, spec) for picture in pictures])
     try:
-        outputs = run_outputs(session, inputs, batch=batch)
+        outputs = run_looks(session, [looks(picture, spec) for picture in pictures], batch=batch)
     except BundleError:
         raise
     except Exception as error:  # ONNX Runtime raises its own kinds for every fault

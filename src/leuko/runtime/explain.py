@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.cells.crop import crop_matrix
+from leuko.cells.style import looks
 from leuko.cells.view import frame_of, prepare
 from leuko.cells.whole import find_cell
 from leuko.errors import BundleError, ImageError, UsageError
@@ -28,6 +29,7 @@ from leuko.parallel import bounded_map, worker_count
 from leuko.prediction import DECIMALS
 from leuko.runtime.classifier import BATCH, OnnxClassifier
 from leuko.runtime.graph import expose
+from leuko.runtime.looks import FLOOR, average_looks
 from leuko.taxonomy import CLASSES
 
 __all__ = ["METHODS", "Explainer", "Explanation", "explain", "placement"]
@@ -43,9 +45,6 @@ METHODS: Final = ("class-activation map", "occlusion")
 
 _TOLERANCE: Final = 1e-4
 """How far the maps may be from adding up to the answer, as a probability."""
-
-_FLOOR: Final = 1e-7
-"""Smallest probability whose logarithm is taken; single precision knows little below."""
 
 _AXES: Final = {"NCHW": (2, 3), "NHWC": (1, 2)}
 _AXIS: Final = {"NCHW": 0, "NHWC": 2}
@@ -230,7 +229,7 @@ class Explainer:
                 f"Expected (H, W, 3) uint8 RGB, received {pixels.shape} {pixels.dtype}.",
             )
         check_size(*pixels.shape[:2])
-        inputs = prepare(pixels, self.preprocess)
+        inputs = looks(pixels, self.preprocess)
         probabilities, logits, maps = self._run(inputs[None])
         rounded = np.round(probabilities[0], DECIMALS)
         index = int(np.argmax(rounded)) if label is None else CLASSES.index(label)
@@ -251,17 +250,26 @@ class Explainer:
         )
 
     def _run(self, inputs: npt.NDArray[Any]) -> tuple[Doubles, Doubles, Floats]:
-        """Run the network once: probabilities (N, 5), logits (N, 5) and maps (N, ...)."""
+        """Run the network on (N, K, h, w, 3): probabilities (N, 5), logits (N, 5), maps (N, ...).
+
+        Each is the mean over the K looks.
+        """
         graph, names = self._graph, [self._answer]
         names += [name for name in (graph.features, graph.maps) if name is not None]
-        received = self._session.run(names, {self._input: inputs.astype(np.float32)})
+        count, flat = inputs.shape[1], inputs.reshape(-1, *inputs.shape[2:])
+        received = self._session.run(names, {self._input: flat.astype(np.float32)})
         found = dict(zip(names, received, strict=True))
-        probabilities = found[self._answer].astype(np.float64)
+        probabilities = average_looks(found[self._answer], count)
         if graph.features is None or self._head is None:
-            logits = np.log(np.maximum(probabilities, _FLOOR))
+            logits = np.log(np.maximum(probabilities, FLOOR))
         else:
-            logits = _logits(found[graph.features], self._head)
-        return probabilities, logits, found.get(graph.maps or "", np.zeros(0, np.float32))
+            logits = _logits(_mean(found[graph.features], count), self._head)
+        maps = found.get(graph.maps or "")
+        return (
+            probabilities,
+            logits,
+            np.zeros(0, np.float32) if maps is None else _mean(maps, count),
+        )
 
     def _find_head(self, inputs: Pixels) -> _Head | None:
         """The last layer's weights and bias, where it is the layer that it seems to be."""
@@ -287,13 +295,13 @@ class Explainer:
         return bool(np.abs(odds / odds.sum(axis=1, keepdims=True) - answers).max() <= _TOLERANCE)
 
     def _occlude(self, inputs: Pixels, index: int, evidence: float) -> Floats:
-        """Cover the input bit by bit and see how much evidence each part takes away."""
+        """Cover the looks bit by bit and see how much evidence each part takes away."""
         windows = _windows()
-        plain = np.asarray(_background(inputs), np.float32)
+        plain = np.stack([_background(one) for one in inputs])[:, None, None].astype(np.float32)
         picture = inputs.astype(np.float32)
 
         def ask(part: Floats) -> Doubles:
-            covers = np.stack([_cover(one, inputs.shape[:2]) for one in part])[..., None]
+            covers = np.stack([_cover(one, inputs.shape[1:3]) for one in part])[:, None, ..., None]
             _, logits, _ = self._run(picture * (1 - covers) + plain * covers)
             return evidence - _centred(logits)[:, index]
 
@@ -401,6 +409,11 @@ def _weigh(
 def _logits(features: npt.NDArray[Any], head: _Head) -> Doubles:
     """The last layer, in double precision."""
     return np.asarray(features.astype(np.float64) @ head[0] + head[1])
+
+
+def _mean(values: npt.NDArray[Any], looks: int) -> npt.NDArray[Any]:
+    """Average (N * looks, ...) over the looks."""
+    return values if looks == 1 else values.reshape(-1, looks, *values.shape[1:]).mean(axis=1)
 
 
 def _centred(logits: Doubles) -> Doubles:

@@ -24,11 +24,12 @@ import numpy.typing as npt
 
 from leuko.artifacts import RESEARCH_USE, atomic_folder, digest_bytes, json_text, schema
 from leuko.bundle import Goldens, ModelBundle, golden_pictures
-from leuko.cells.view import prepare
+from leuko.cells.style import looks
 from leuko.errors import OutputError, UsageError
 from leuko.host import versions
 from leuko.parallel import Progress, bounded_map, worker_count
 from leuko.runtime.classifier import OnnxClassifier, load, make_goldens, run_padded
+from leuko.runtime.looks import over_looks
 from leuko.runtime.trust import Trust, feature_distances
 from leuko.taxonomy import CLASSES
 from leuko.training.convert_check import (
@@ -189,8 +190,8 @@ def export_model(
         sample, left = draw_sample(source, bundle.preprocess, rng, threads, tell)
         labelled, rest = (left, None) if others is None else (labelled, left)
     converted = _convert(bundle, form, weights, sample, threads)
-    pair = Pair(bundle.name, form, weights, bundle.preprocess,
-                _graph_runner(bundle.onnx, threads), converted.run)  # fmt: skip
+    original = over_looks(_graph_runner(bundle.onnx, threads))
+    pair = Pair(bundle.name, form, weights, bundle.preprocess, original, over_looks(converted.run))
     variant: dict[str, Any] = {
         "format": form,
         "weights": weights,
@@ -389,8 +390,8 @@ def _write_folder(
     """Write a network for another runtime, with what is needed to use it rightly."""
     spec = bundle.preprocess
     pictures = golden_pictures()
-    inputs = np.stack([prepare(picture, spec) for picture in pictures])
-    goldens = Goldens(pictures, converted.run(inputs).astype(np.float32))
+    inputs = np.stack([looks(picture, spec) for picture in pictures])
+    goldens = Goldens(pictures, over_looks(converted.run)(inputs).astype(np.float32))
     arrays = io.BytesIO()
     np.savez_compressed(
         arrays, allow_pickle=False, pictures=goldens.pictures, probabilities=goldens.probabilities
@@ -411,7 +412,7 @@ def _write_folder(
             "name": "pixels",
             "shape": [1 if variant["format"] == "litert" else None, *spec.size, 3],
             "type": "float32",
-            "holds": "RGB, 0 to 255, cut and resized as preprocess says",
+            "holds": "RGB, 0 to 255, cut and resized as preprocess says; one row for each style",
         },
         "output": {
             "name": "probabilities",

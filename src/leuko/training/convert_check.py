@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from leuko.artifacts import digest_bytes, digest_json
 from leuko.bundle import golden_pictures
-from leuko.cells.view import prepare
+from leuko.cells.style import looks
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import BundleError, DataError, ImageError
 from leuko.evaluation.metrics import balanced_accuracy, confusion_matrix
@@ -115,8 +115,8 @@ class Sample:
 
     Attributes
     ----------
-    pixels : (N, h, w, 3) uint8, RGB
-        The inputs.
+    pixels : (M, h, w, 3) uint8, RGB
+        The inputs: every look at every picture.
     digests : tuple of str
         Of the files that they were cut from.
     """
@@ -132,7 +132,7 @@ class Sample:
         dict
             ``n`` and ``digest``.
         """
-        return {"n": len(self.pixels), "digest": digest_json(list(self.digests))}
+        return {"n": len(self.digests), "digest": digest_json(list(self.digests))}
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class Pair:
     spec : PreprocessSpec
         Of both.
     original, variant : callable
-        From network inputs (N, h, w, 3) uint8 to probabilities (N, 5).
+        From looks at pictures, (N, K, h, w, 3) uint8, to probabilities (N, 5).
     """
 
     name: str
@@ -336,7 +336,7 @@ def draw_sample(
             f"{len(pixels)} could be used. Give more."
         )
     left = np.setdiff1d(np.arange(total), chosen)
-    return Sample(np.stack(pixels), tuple(digests)), pictures.take(left)
+    return Sample(np.concatenate(pixels), tuple(digests)), pictures.take(left)
 
 
 def compare_drawn(pair: Pair) -> dict[str, Any]:
@@ -363,7 +363,7 @@ def compare_drawn(pair: Pair) -> dict[str, Any]:
     for _ in range(_DRAWN_EACH):
         style = draw_slide_style(rng)
         pictures += [draw_cell(name, rng, style, size=_DRAWN_SIDE).pixels for name in CLASSES]
-    inputs = np.stack([prepare(picture, pair.spec) for picture in pictures])
+    inputs = np.stack([looks(picture, pair.spec) for picture in pictures])
     answers = Answers(pair.original(inputs), pair.variant(inputs), np.arange(len(inputs)))
     if not _are_probabilities(answers.variant):
         raise BundleError(
@@ -597,7 +597,7 @@ def _read(
         try:
             data = source.read()
             digest = digest_bytes(data)
-            return source.name, digest, prepare(decode_image(data, spec=spec).pixels, spec)
+            return source.name, digest, looks(decode_image(data, spec=spec).pixels, spec)
         except ImageError as error:
             return source.name, digest, error
 

@@ -25,7 +25,7 @@ from leuko.manifest import Manifest
 from leuko.recipe import AugmentSettings, DataSettings, Recipe
 from leuko.taxonomy import CLASSES
 from leuko.training.augment import augmented
-from leuko.training.travel import ground_warp, travel_warp, travelled
+from leuko.training.travel import drawn_style, ground_warp, travel_warp, travelled
 
 __all__ = [
     "Batches",
@@ -87,16 +87,15 @@ class PixelSource:
             return augmented(pixels, self.spec, self.augment, rng)
         side = self.spec.size[0]
         finding = self._find(image, pixels)
-        view, cell = cell_view(
-            pixels, finding, self.spec, warp=travel_warp(side, self.augment, rng)
-        )
-        other = None
-        if rng.random() < self.augment.swap:
+        view = cell_view(pixels, finding, self.spec, warp=travel_warp(side, self.augment, rng))
+        style, other = drawn_style(self.augment, rng), None
+        if style is None and rng.random() < self.augment.swap:
             neighbour = int(rng.integers(len(self.files)))
             beside = read_image(self.files[neighbour], spec=self.spec).pixels
             found = self._find(neighbour, beside)
-            other, _ = cell_view(beside, found, self.spec, warp=ground_warp(side, rng))
-        return travelled(view, cell, self.augment, rng, other)
+            other = cell_view(beside, found, self.spec, warp=ground_warp(side, rng)).pixels
+        scale = side / self.spec.width
+        return travelled(view, self.augment, rng, style=style, scale=scale, other=other)
 
     def _find(self, image: int, pixels: npt.NDArray[np.uint8]) -> CellFinding:
         """Find the cell of an image once for all epochs; that takes longer than the rest."""

@@ -17,11 +17,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from leuko.cells.view import lay_ground
+from leuko.cells.style import Style, styled
+from leuko.cells.view import CellView, lay_ground
 from leuko.recipe import AugmentSettings
 from leuko.training.augment import DENSITY
 
-__all__ = ["ground_warp", "travel_warp", "travelled"]
+__all__ = ["drawn_style", "ground_warp", "travel_warp", "travelled"]
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.uint8]
@@ -31,6 +32,9 @@ _GREY: Final = np.full((3, 3), 1 / 3)
 
 _TURN: Final = np.array([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / np.sqrt(3)
 """Turns densities about the axis of greys."""
+
+_LITTLE: Final = (0.0, 0.0, 0.3)
+"""Texture that is left in draws of the style ``flat``."""
 
 _PIVOT: Final = 0.7
 """Density that a change of contrast leaves where it is: that of an ordinary nucleus."""
@@ -67,39 +71,72 @@ def travel_warp(
 
 
 def travelled(
-    view: Pixels,
-    cell: Mask,
+    view: CellView,
     settings: AugmentSettings,
     rng: np.random.Generator,
+    *,
+    style: Style | None = None,
+    scale: float = 1.0,
     other: Pixels | None = None,
 ) -> Pixels:
     """Show a cell as another laboratory might.
 
     Parameters
     ----------
-    view : (h, h, 3) uint8, RGB
+    view : CellView
         From `leuko.cells.view.cell_view`, warped already.
-    cell : (h, h) uint8
-        Its mask.
     settings : AugmentSettings
         Its ``alone``, ``swap`` and ``stain``.
     rng : numpy.random.Generator
         Source of every draw.
+    style : Style, optional
+        How much texture is left; from `drawn_style`.
+    scale : float
+        Pixels of the view to a micrometre, for a style's blur.
     other : (h, h, 3) uint8, optional
-        Surroundings of another cell; laid behind this one in a share ``swap`` of draws.
+        Surroundings of another cell; laid behind this one where it has no style.
 
     Returns
     -------
     (h, h, 3) uint8
         The network's input.
     """
+    seen = view.pixels
+    if style is not None:
+        judged = view._replace(
+            cell=_misjudged(view.cell, rng), nucleus=_misjudged(view.nucleus, rng)
+        )
+        seen = styled(judged, style, scale)
+    elif other is not None:
+        seen = lay_ground(seen, _misjudged(view.around, rng), other)
+    elif rng.random() < settings.alone / max(1e-9, 1 - settings.swap):
+        seen = lay_ground(seen, _misjudged(view.around, rng))
+    seen = _recoloured(seen, settings.stain, rng)
+    return _rephotographed(seen, rng)
+
+
+def drawn_style(settings: AugmentSettings, rng: np.random.Generator) -> Style | None:
+    """Draw a style near those that prediction uses, or none.
+
+    Parameters
+    ----------
+    settings : AugmentSettings
+        Its ``flat`` and ``soft``.
+    rng : numpy.random.Generator
+        Source of the draw.
+
+    Returns
+    -------
+    Style or None
+        None in the remaining share of draws.
+    """
     chance = rng.random()
-    if other is not None:
-        view = lay_ground(view, _misjudged(cell, rng), other)
-    elif chance < settings.alone / max(1e-9, 1 - settings.swap):
-        view = lay_ground(view, _misjudged(cell, rng))
-    view = _recoloured(view, settings.stain, rng)
-    return _rephotographed(view, rng)
+    if chance < settings.flat:
+        nucleus, cytoplasm = rng.choice(_LITTLE, 2)
+        return Style(float(nucleus), float(cytoplasm))
+    if chance < settings.flat + settings.soft:
+        return Style(rng.uniform(0.3, 1.0), 1.0, rng.uniform(0.3, 0.6))
+    return None
 
 
 def _misjudged(cell: Mask, rng: np.random.Generator) -> Mask:

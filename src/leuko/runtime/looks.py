@@ -1,0 +1,70 @@
+"""One answer out of several looks at a picture: the mean of what the network says of each.
+
+With a linear last layer, the mean of the logits is what the layer makes of the mean of the
+features, so features, maps and answer keep adding up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["FLOOR", "average_looks", "over_looks"]
+
+Pixels = npt.NDArray[np.uint8]
+Doubles = npt.NDArray[np.float64]
+
+FLOOR: Final = 1e-7
+"""Smallest probability whose logarithm is taken; single precision knows little below."""
+
+
+def average_looks(probabilities: npt.NDArray[Any], looks: int) -> Doubles:
+    """Average logits, up to a constant, by way of probabilities.
+
+    Parameters
+    ----------
+    probabilities : (N * looks, 5) float
+        The looks at one picture follow each other.
+    looks : int
+        How many there are of each picture. One is given back as it is.
+
+    Returns
+    -------
+    (N, 5) float64
+        Geometric means, scaled to sum to 1.
+
+    Examples
+    --------
+    >>> average_looks(np.array([[0.9, 0.1], [0.1, 0.9]]), 2)
+    array([[0.5, 0.5]])
+    """
+    values = np.asarray(probabilities, np.float64)
+    if looks == 1:
+        return values
+    logs = np.log(np.maximum(values, FLOOR)).reshape(-1, looks, values.shape[1]).mean(axis=1)
+    odds = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return np.asarray(odds / odds.sum(axis=1, keepdims=True), np.float64)
+
+
+def over_looks(run: Callable[[Pixels], Doubles]) -> Callable[[Pixels], Doubles]:
+    """Let a network that knows one look answer pictures that have several.
+
+    Parameters
+    ----------
+    run : callable
+        From (N, h, w, 3) uint8 to (N, 5).
+
+    Returns
+    -------
+    callable
+        From (N, K, h, w, 3) uint8 to (N, 5).
+    """
+
+    def answer(inputs: Pixels) -> Doubles:
+        flat = inputs.reshape(-1, *inputs.shape[2:])
+        return average_looks(run(flat), inputs.shape[1])
+
+    return answer
