@@ -452,6 +452,8 @@ class PreprocessSpec:
     styles : tuple of {"plain", "flat", "soft"}
         In which styles the network looks at a view of a cell, ``plain`` first; its answers are
         averaged. See `leuko.cells.style`.
+    weights : tuple of float
+        What each style counts for in that mean, above 0; empty where all count the same.
     """
 
     size: tuple[int, int]
@@ -461,6 +463,7 @@ class PreprocessSpec:
     width: float = 20.0
     micrometre: float = 0.0
     styles: tuple[str, ...] = ("plain",)
+    weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse settings that no picture could satisfy."""
@@ -497,6 +500,13 @@ class PreprocessSpec:
             )
         if self.view == "centre" and len(self.styles) > 1:
             raise BundleError("Only a view of the cell has styles other than 'plain'.")
+        if self.weights and (
+            len(self.weights) != len(self.styles) or not all(0 < w <= 100 for w in self.weights)
+        ):
+            raise BundleError(
+                "Preprocessing weights must be one number above 0, at most 100, for each style; "
+                f"received {list(self.weights)} for {list(self.styles)}."
+            )
 
     def apply(self, pixels: Pixels) -> Pixels:
         """Cut the central square and resize it; the view ``centre``.
@@ -574,7 +584,10 @@ class PreprocessSpec:
         dict
             What `from_dict` reads.
         """
-        document = {**asdict(self), "size": list(self.size), "styles": list(self.styles)}
+        document = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }
         # What says nothing is left out, as in bundles from before there was a choice.
         if not self.scaled:
             del document["scaled"]
@@ -586,6 +599,8 @@ class PreprocessSpec:
             del document["micrometre"]
         if len(self.styles) == 1:
             del document["styles"]
+        if not self.weights:
+            del document["weights"]
         return document
 
     @classmethod
@@ -627,8 +642,22 @@ class PreprocessSpec:
             )
         if not isinstance(styles, list | tuple) or any(type(name) is not str for name in styles):
             raise BundleError(f"Preprocessing styles must be a list of words; received {styles!r}.")
+        weights = document.get("weights", [])
+        if not isinstance(weights, list | tuple) or any(
+            type(weight) not in (int, float) for weight in weights
+        ):
+            raise BundleError(
+                f"Preprocessing weights must be a list of numbers; received {weights!r}."
+            )
         lengths = {name: float(number) for name, number in numbers.items()}
-        return cls(size=tuple(size), scaled=scaled, view=view, styles=tuple(styles), **lengths)
+        return cls(
+            size=tuple(size),
+            scaled=scaled,
+            view=view,
+            styles=tuple(styles),
+            weights=tuple(float(weight) for weight in weights),
+            **lengths,
+        )
 
 
 def refuse_bombs() -> None:

@@ -22,7 +22,7 @@ from leuko.imaging import PreprocessSpec, check_size, decode_image
 from leuko.parallel import bounded_map, worker_count
 from leuko.prediction import DECIMALS, Prediction, PredictionTable
 from leuko.runtime.graph import check_tensors, expose
-from leuko.runtime.looks import average_looks
+from leuko.runtime.looks import average_looks, mean_looks
 from leuko.runtime.quality import Quality, measure_quality, nucleus_evidence, resolution_of
 from leuko.runtime.sources import Source, file_source
 from leuko.runtime.trust import Judgement, Trust, feature_distances
@@ -170,7 +170,7 @@ class OnnxClassifier:
 
         def run(part: Pixels) -> npt.NDArray[np.float64]:
             stacks = part if part.ndim == 5 else part[:, None]
-            return self.trust.calibrate(run_looks(self._session, stacks, batch=self._batch)[0])
+            return self.trust.calibrate(self._run(stacks)[0])
 
         step = max(_PART, self._batch)
         if len(inputs) <= step:
@@ -277,7 +277,7 @@ class OnnxClassifier:
         """Look at a few sources on one thread."""
         prepared = [self._prepare(source) for source in sources]
         inputs = [item[1] for item in prepared if isinstance(item[1], np.ndarray)]
-        outputs = run_looks(self._session, inputs, batch=self._batch)
+        outputs = self._run(inputs)
         rows = iter(zip(*outputs, strict=True))
         found: list[Observation | ImageError] = []
         for _, content, _, _, resolution in prepared:
@@ -305,7 +305,12 @@ class OnnxClassifier:
             and the graph shows them.
         """
         inputs = [looks(picture, self.bundle.preprocess) for picture in pictures]
-        return run_looks(self._session, inputs, batch=self._batch)
+        return self._run(inputs)
+
+    def _run(self, stacks: Sequence[Pixels] | Pixels) -> list[npt.NDArray[np.float64]]:
+        """See `run_looks`."""
+        weights = self.bundle.preprocess.weights
+        return run_looks(self._session, stacks, weights, batch=self._batch)
 
     def _classify(self, sources: list[Source]) -> list[Prediction]:
         """Classify a few sources on one thread."""
@@ -314,7 +319,7 @@ class OnnxClassifier:
     def _answers(self, prepared: list[_Prepared]) -> list[Prediction]:
         """Answer a few images that are cut, or say why they were not."""
         inputs = [item[1] for item in prepared if isinstance(item[1], np.ndarray)]
-        outputs = run_looks(self._session, inputs, batch=self._batch)
+        outputs = self._run(inputs)
         values = iter(self.trust.calibrate(outputs[0]))
         distances = self.trust.distances(outputs[1] if len(outputs) > 1 else None)
         far = iter(distances.tolist() if distances is not None else [None] * len(inputs))
@@ -484,7 +489,11 @@ def run_outputs(
 
 
 def run_looks(
-    session: Any, stacks: Sequence[Pixels] | Pixels, *, batch: int = BATCH
+    session: Any,
+    stacks: Sequence[Pixels] | Pixels,
+    weights: Sequence[float] = (),
+    *,
+    batch: int = BATCH,
 ) -> list[npt.NDArray[np.float64]]:
     """Run a session on every look at every picture, and average what it says of each picture.
 
@@ -494,6 +503,8 @@ def run_looks(
         One input.
     stacks : N times (K, h, w, 3) uint8
         The looks at each picture.
+    weights : sequence of float
+        What each look counts for; empty where all count the same.
     batch : int
         Rows of every run.
 
@@ -510,10 +521,10 @@ def run_looks(
     """
     count = len(stacks[0]) if len(stacks) else 1
     answers, *others = run_outputs(session, [one for stack in stacks for one in stack], batch=batch)
-    if count == 1:
-        return [answers, *others]
-    means = [other.reshape(-1, count, other.shape[1]).mean(axis=1) for other in others]
-    return [average_looks(answers, count), *means]
+    return [
+        average_looks(answers, count, weights),
+        *(mean_looks(other, count, weights) for other in others),
+    ]
 
 
 def make_goldens(onnx: bytes, spec: PreprocessSpec) -> Goldens:
@@ -666,7 +677,8 @@ def _answer(
 ) -> list[npt.NDArray[np.float64]]:
     """Outputs for raw pictures, the first that a graph is ever asked for."""
     try:
-        outputs = run_looks(session, [looks(picture, spec) for picture in pictures], batch=batch)
+        stacks = [looks(picture, spec) for picture in pictures]
+        outputs = run_looks(session, stacks, spec.weights, batch=batch)
     except BundleError:
         raise
     except Exception as error:  # ONNX Runtime raises its own kinds for every fault

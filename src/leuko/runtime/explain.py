@@ -29,7 +29,7 @@ from leuko.parallel import bounded_map, worker_count
 from leuko.prediction import DECIMALS
 from leuko.runtime.classifier import BATCH, OnnxClassifier
 from leuko.runtime.graph import expose
-from leuko.runtime.looks import FLOOR, average_looks
+from leuko.runtime.looks import FLOOR, average_looks, mean_looks
 from leuko.taxonomy import CLASSES
 
 __all__ = ["METHODS", "Explainer", "Explanation", "explain", "placement"]
@@ -255,21 +255,19 @@ class Explainer:
         Each is the mean over the K looks.
         """
         graph, names = self._graph, [self._answer]
+        weights = self.preprocess.weights
         names += [name for name in (graph.features, graph.maps) if name is not None]
         count, flat = inputs.shape[1], inputs.reshape(-1, *inputs.shape[2:])
         received = self._session.run(names, {self._input: flat.astype(np.float32)})
         found = dict(zip(names, received, strict=True))
-        probabilities = average_looks(found[self._answer], count)
+        probabilities = average_looks(found[self._answer], count, weights)
         if graph.features is None or self._head is None:
             logits = np.log(np.maximum(probabilities, FLOOR))
         else:
-            logits = _logits(_mean(found[graph.features], count), self._head)
+            logits = _logits(mean_looks(found[graph.features], count, weights), self._head)
         maps = found.get(graph.maps or "")
-        return (
-            probabilities,
-            logits,
-            np.zeros(0, np.float32) if maps is None else _mean(maps, count),
-        )
+        means = np.zeros(0) if maps is None else mean_looks(maps, count, weights)
+        return probabilities, logits, means.astype(np.float32)
 
     def _find_head(self, inputs: Pixels) -> _Head | None:
         """The last layer's weights and bias, where it is the layer that it seems to be."""
@@ -409,11 +407,6 @@ def _weigh(
 def _logits(features: npt.NDArray[Any], head: _Head) -> Doubles:
     """The last layer, in double precision."""
     return np.asarray(features.astype(np.float64) @ head[0] + head[1])
-
-
-def _mean(values: npt.NDArray[Any], looks: int) -> npt.NDArray[Any]:
-    """Average (N * looks, ...) over the looks."""
-    return values if looks == 1 else values.reshape(-1, looks, *values.shape[1:]).mean(axis=1)
 
 
 def _centred(logits: Doubles) -> Doubles:

@@ -6,13 +6,13 @@ features, so features, maps and answer keep adding up.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FLOOR", "average_looks", "over_looks"]
+__all__ = ["FLOOR", "average_looks", "mean_looks", "over_looks"]
 
 Pixels = npt.NDArray[np.uint8]
 Doubles = npt.NDArray[np.float64]
@@ -21,7 +21,9 @@ FLOOR: Final = 1e-7
 """Smallest probability whose logarithm is taken; single precision knows little below."""
 
 
-def average_looks(probabilities: npt.NDArray[Any], looks: int) -> Doubles:
+def average_looks(
+    probabilities: npt.NDArray[Any], looks: int, weights: Sequence[float] = ()
+) -> Doubles:
     """Average logits, up to a constant, by way of probabilities.
 
     Parameters
@@ -30,6 +32,8 @@ def average_looks(probabilities: npt.NDArray[Any], looks: int) -> Doubles:
         The looks at one picture follow each other.
     looks : int
         How many there are of each picture. One is given back as it is.
+    weights : sequence of float
+        What each look counts for; empty where all count the same.
 
     Returns
     -------
@@ -44,18 +48,43 @@ def average_looks(probabilities: npt.NDArray[Any], looks: int) -> Doubles:
     values = np.asarray(probabilities, np.float64)
     if looks == 1:
         return values
-    logs = np.log(np.maximum(values, FLOOR)).reshape(-1, looks, values.shape[1]).mean(axis=1)
+    logs = mean_looks(np.log(np.maximum(values, FLOOR)), looks, weights)
     odds = np.exp(logs - logs.max(axis=1, keepdims=True))
     return np.asarray(odds / odds.sum(axis=1, keepdims=True), np.float64)
 
 
-def over_looks(run: Callable[[Pixels], Doubles]) -> Callable[[Pixels], Doubles]:
+def mean_looks(values: npt.NDArray[Any], looks: int, weights: Sequence[float] = ()) -> Doubles:
+    """Average whatever the network gives of each look: features or maps.
+
+    Parameters
+    ----------
+    values : (N * looks, ...) float
+        The looks at one picture follow each other.
+    looks, weights
+        See `average_looks`.
+
+    Returns
+    -------
+    (N, ...) float64
+        Weighted means.
+    """
+    if looks == 1:
+        return np.asarray(values, np.float64)
+    stacked = values.reshape(-1, looks, *values.shape[1:])
+    return np.asarray(np.average(stacked, axis=1, weights=weights or None), np.float64)
+
+
+def over_looks(
+    run: Callable[[Pixels], Doubles], weights: Sequence[float] = ()
+) -> Callable[[Pixels], Doubles]:
     """Let a network that knows one look answer pictures that have several.
 
     Parameters
     ----------
     run : callable
         From (N, h, w, 3) uint8 to (N, 5).
+    weights : sequence of float
+        See `average_looks`.
 
     Returns
     -------
@@ -65,6 +94,6 @@ def over_looks(run: Callable[[Pixels], Doubles]) -> Callable[[Pixels], Doubles]:
 
     def answer(inputs: Pixels) -> Doubles:
         flat = inputs.reshape(-1, *inputs.shape[2:])
-        return average_looks(run(flat), inputs.shape[1])
+        return average_looks(run(flat), inputs.shape[1], weights)
 
     return answer

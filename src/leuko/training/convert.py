@@ -391,7 +391,7 @@ def _write_folder(
     spec = bundle.preprocess
     pictures = golden_pictures()
     inputs = np.stack([looks(picture, spec) for picture in pictures])
-    goldens = Goldens(pictures, over_looks(converted.run)(inputs).astype(np.float32))
+    goldens = Goldens(pictures, over_looks(converted.run, spec.weights)(inputs).astype(np.float32))
     arrays = io.BytesIO()
     np.savez_compressed(
         arrays, allow_pickle=False, pictures=goldens.pictures, probabilities=goldens.probabilities
