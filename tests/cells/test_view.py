@@ -26,7 +26,7 @@ def test_a_centre_view_is_what_the_spec_itself_cuts(drawn) -> None:
 
 
 def test_the_cell_stands_in_the_middle_on_a_grey_ground(drawn) -> None:
-    view, cell = cell_view(drawn.pixels, find_cell(drawn.pixels), SPEC)
+    view, cell, *_ = cell_view(drawn.pixels, find_cell(drawn.pixels), SPEC)
     np.testing.assert_array_equal(prepare(drawn.pixels, SPEC), view)
     rows, columns = np.nonzero(cell > 127)
     assert abs(rows.mean() - 63.5) < 8
@@ -45,7 +45,7 @@ def test_light_of_another_colour_changes_the_view_little(drawn) -> None:
 
 
 def test_alone_hides_everything_beyond_the_cell(drawn) -> None:
-    _, cell = cell_view(drawn.pixels, find_cell(drawn.pixels), SPEC)
+    cell = cell_view(drawn.pixels, find_cell(drawn.pixels), SPEC).around
     alone = prepare(drawn.pixels, ALONE)
     assert (np.abs(alone[cell == 0].astype(int) - GROUND) <= 1).all()
     inside = cell == 255
@@ -54,9 +54,10 @@ def test_alone_hides_everything_beyond_the_cell(drawn) -> None:
 
 def test_where_nothing_is_found_the_middle_is_shown_whole() -> None:
     blank = np.full((200, 240, 3), 230, np.uint8)
-    view, cell = cell_view(blank, find_cell(blank), SPEC)
+    view, cell, *inner = cell_view(blank, find_cell(blank), SPEC)
     assert view.shape == (128, 128, 3)
     assert (cell == 255).all()
+    assert not np.any(inner)
     np.testing.assert_array_equal(prepare(blank, ALONE), prepare(blank, SPEC))
 
 

@@ -5,24 +5,32 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from leuko.cells.style import Style
+from leuko.cells.view import CellView
 from leuko.recipe import AugmentSettings
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 
-from leuko.training.travel import ground_warp, travel_warp, travelled  # noqa: E402
+from leuko.training.travel import (  # noqa: E402
+    drawn_style,
+    ground_warp,
+    travel_warp,
+    travelled,
+)
 
 SIDE = 64
 VIEW = np.random.default_rng(0).integers(90, 200, (SIDE, SIDE, 3)).astype(np.uint8)
 CELL = np.zeros((SIDE, SIDE), np.uint8)
 CELL[16:48, 16:48] = 255
+NUCLEUS = np.zeros((SIDE, SIDE), np.uint8)
+NUCLEUS[24:40, 24:40] = 255
+SEEN = CellView(VIEW, CELL, CELL, NUCLEUS)
 STILL = AugmentSettings("travel", scale=0.0, shift=0.0, stain=0.0)
 
 
 def test_the_same_seed_travels_to_the_same_place() -> None:
     settings = AugmentSettings("travel", stain=0.1, alone=0.5)
-    one, again, other = (
-        travelled(VIEW, CELL, settings, np.random.default_rng(s)) for s in (1, 1, 2)
-    )
+    one, again, other = (travelled(SEEN, settings, np.random.default_rng(s)) for s in (1, 1, 2))
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()
 
@@ -53,10 +61,10 @@ def test_alone_and_swapped_cells_lose_their_own_surroundings() -> None:
     far = np.s_[:6, :6]
     for seed in range(30):
         rng = np.random.default_rng(seed)
-        swapped = travelled(VIEW, CELL, STILL, rng, other)
+        swapped = travelled(SEEN, STILL, rng, other=other)
         assert swapped[far].mean() < 30
         alone = travelled(
-            VIEW, CELL, AugmentSettings("travel", stain=0.0, alone=1.0), np.random.default_rng(seed)
+            SEEN, AugmentSettings("travel", stain=0.0, alone=1.0), np.random.default_rng(seed)
         )
         assert alone[far].mean() > 220
 
@@ -67,8 +75,28 @@ def test_stain_is_varied_wide_but_a_nucleus_stays_darker_than_its_ground() -> No
     settings = AugmentSettings("travel", stain=0.1)
     colours = []
     for seed in range(200):
-        seen = travelled(view, CELL, settings, np.random.default_rng(seed))
+        seen = travelled(SEEN._replace(pixels=view), settings, np.random.default_rng(seed))
         inside, outside = seen[28:36, 28:36].mean(axis=(0, 1)), seen[:6, :6].mean(axis=(0, 1))
         assert inside.sum() < outside.sum()
         colours.append(inside)
     assert np.std(colours, axis=0).min() > 15
+
+
+def test_styles_are_drawn_in_the_shares_that_the_recipe_asks_for() -> None:
+    settings = AugmentSettings("travel", flat=0.3, soft=0.2)
+    rng = np.random.default_rng(3)
+    styles = [drawn_style(settings, rng) for _ in range(3000)]
+    plain = sum(style is None for style in styles) / 3000
+    blurred = sum(style is not None and style.blur > 0 for style in styles) / 3000
+    assert (plain, blurred) == (pytest.approx(0.5, abs=0.03), pytest.approx(0.2, abs=0.03))
+    assert all(drawn_style(STILL, rng) is None for _ in range(50))
+
+
+def test_a_flat_draw_keeps_neither_texture_nor_surroundings() -> None:
+    other = np.zeros((SIDE, SIDE, 3), np.uint8)
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        seen = travelled(SEEN, STILL, rng, style=Style(), other=other)
+        assert seen[:6, :6].mean() > 220
+        # The camera's noise may be left, a fifth of the view's own texture (32) is not.
+        assert seen[28:36, 28:36].std(axis=(0, 1)).max() < 12
