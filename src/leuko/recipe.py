@@ -121,6 +121,8 @@ class ModelSettings:
         Whether the backbone learns too.
     weights : str
         ``none``, ``imagenet``, ``leuko`` or the path of a weights file.
+    width : float
+        Of MobileNetV2: how many channels each layer has, against the usual network's 1.0.
     hidden : int
         Units of the head's hidden layer; 0 for a linear head.
     dropout : float
@@ -134,6 +136,7 @@ class ModelSettings:
     pixels: str = "zero-one"
     train: str = "all"
     weights: str = "none"
+    width: float = 1.0
     hidden: int = 8
     dropout: float = 0.0
     norm_momentum: float = 0.99
@@ -159,6 +162,11 @@ class TrainSettings:
         ``cosine`` rises for a twentieth of all steps, then falls to nought.
     smoothing : float
         Label smoothing.
+    teacher : str
+        A model whose probabilities for the training images are learned beside their labels
+        (distillation, Hinton et al. 2015), as a name of the zoo or a path; empty for none.
+    imitation : float
+        Share of the teacher in what is learned; the rest is the label.
     monitor : {"val_accuracy", "val_loss", "none"}
         What chooses the best epoch; ``none`` keeps the last.
     patience : int
@@ -174,6 +182,8 @@ class TrainSettings:
     decay: float = 0.004
     schedule: str = "constant"
     smoothing: float = 0.0
+    teacher: str = ""
+    imitation: float = 0.7
     monitor: str = "val_accuracy"
     patience: int = 0
     plateau: int = 0
@@ -353,6 +363,7 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "augment.swap": (0.0, 1.0),
     "augment.flat": (0.0, 1.0),
     "augment.soft": (0.0, 1.0),
+    "model.width": (0.1, 2.0),
     "model.hidden": (0, 4096),
     "model.dropout": (0.0, 0.9),
     "model.norm_momentum": (0.0, 0.9999),
@@ -362,6 +373,7 @@ _RANGES: Final[dict[str, tuple[float, float]]] = {
     "train.rate": (1e-8, 10.0),
     "train.decay": (0.0, 10.0),
     "train.smoothing": (0.0, 0.9),
+    "train.imitation": (0.0, 1.0),
     "train.patience": (0, 10_000),
     "train.plateau": (0, 10_000),
 }
@@ -488,6 +500,8 @@ def _check_together(recipe: Recipe, source: str) -> None:
             f"{source}: a frozen backbone is run once over a fixed set; choose data.balance "
             "'fixed', 'files' or 'none'."
         )
+    if train.teacher and model.train == "head":
+        raise RecipeError(f"{source}: train.teacher needs model.train 'all'.")
     if model.architecture == "cnn" and model.weights != "none":
         raise RecipeError(f"{source}: the CNN starts from nothing; model.weights must be 'none'.")
     if data.balance == "sampled" and train.steps == 0:

@@ -195,7 +195,7 @@ def test_wrong_weights_files_are_one_sentence(frozen: keras.Model, tmp_path: Pat
     kept = backbone.get_weights()
     for name, reason in cases.items():
         with pytest.raises(TrainingError, match=reason) as caught:
-            _load_backbone(backbone, str(tmp_path / name))
+            _load_backbone(backbone, str(tmp_path / name), 1.0)
         assert name in str(caught.value)
         assert "\n" not in str(caught.value)
     backbone.set_weights(kept)
@@ -275,3 +275,10 @@ def test_keras_momentum_leaves_old_statistics_and_ours_does_not() -> None:
     np.testing.assert_allclose(left[0.97], 0.97**120, atol=0.01)
     np.testing.assert_allclose(left[0.999], 0.999**120, atol=0.01)
     assert keras.layers.BatchNormalization().momentum == 0.99
+
+
+def test_a_narrow_backbone_has_the_parameters_that_its_paper_gives_it() -> None:
+    recipe = network("small")
+    model = build_model(recipe)
+    assert model.get_layer(BACKBONE).count_params() == 410_208
+    assert model.count_params() == 410_208 + 1280 * 5 + 5

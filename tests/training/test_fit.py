@@ -18,7 +18,12 @@ from leuko.recipe import Recipe
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 
 from leuko.training.fit import ArrayBatches, _keras_callbacks, best_epoch, fit_model  # noqa: E402
-from leuko.training.pipeline import Batches, PixelSource, evaluation_order  # noqa: E402
+from leuko.training.pipeline import (  # noqa: E402
+    Batches,
+    PixelSource,
+    evaluation_order,
+    one_hot,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -234,7 +239,7 @@ def test_a_picture_that_vanished_is_named_not_traced(tiny: Recipe, tmp_path: Pat
     labels = np.arange(8) % 5
 
     def batches(_: int) -> Batches:
-        return Batches(source, labels, evaluation_order(8), batch=2)
+        return Batches(source, one_hot(labels), evaluation_order(8), batch=2)
 
     model = keras.Sequential(
         [keras.Input((64, 64, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(5)]

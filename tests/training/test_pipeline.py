@@ -22,6 +22,7 @@ from leuko.training.pipeline import (  # noqa: E402
     PixelSource,
     evaluation_order,
     fixed_plan,
+    one_hot,
     pixel_source,
     training_order,
 )
@@ -148,7 +149,7 @@ def shown(rows: list[np.ndarray], first: int, last: int) -> dict[int, list[tuple
     """What Keras's fit took from the batches in each epoch."""
     source, starts = Recorder(), {}
     batches = Batches(
-        source, LABELS, lambda epoch: rows[epoch], batch=4, first_epoch=first, threads=2
+        source, one_hot(LABELS), lambda epoch: rows[epoch], batch=4, first_epoch=first, threads=2
     )
     assert batches.num_batches == 6
 
@@ -183,7 +184,7 @@ def test_a_continued_fit_sees_the_images_it_would_have_seen() -> None:
 
 def test_batches_stack_pixels_and_labels() -> None:
     order = evaluation_order(len(LABELS))
-    batches = Batches(Recorder(), LABELS, order, batch=100)
+    batches = Batches(Recorder(), one_hot(LABELS), order, batch=100)
     pixels, targets = batches[3]
     assert batches.num_batches == 4
     assert pixels.shape == (56, 2, 2, 3)
@@ -198,7 +199,7 @@ def test_a_picture_that_vanished_is_remembered(tmp_path: Path, tiny: Recipe) -> 
     files = [tmp_path / "a.png", tmp_path / "b.png"]
     files[0].write_bytes(encode_png(np.full((32, 32, 3), 9, np.uint8)))
     source = PixelSource(files, tiny.preprocess, tiny.augment, 0)
-    batches = Batches(source, np.array([0, 1]), evaluation_order(2), batch=2)
+    batches = Batches(source, one_hot(np.array([0, 1])), evaluation_order(2), batch=2)
     with pytest.raises(ImageError):
         batches[0]
     assert isinstance(batches.fault, ImageError)

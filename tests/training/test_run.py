@@ -21,7 +21,7 @@ import pytest
 
 import leuko
 from leuko.bundle import ModelBundle
-from leuko.errors import DataError, TrainingError
+from leuko.errors import DataError, LeukoError, TrainingError
 from leuko.manifest import Manifest, read_split
 from leuko.recipe import AugmentSettings, DataSettings, Recipe, load_recipe
 from leuko.runtime.classifier import OnnxClassifier
@@ -30,6 +30,7 @@ from leuko.runtime.trust_bundle import without_trust
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 
 from leuko.training import architectures, features  # noqa: E402
+from leuko.training import run as run_module  # noqa: E402
 from leuko.training.run import train  # noqa: E402
 from training.killed import use_small_networks  # noqa: E402
 
@@ -359,3 +360,52 @@ def test_saved_models_hold_no_address_and_no_date(runs: Runs) -> None:
     for path in (runs.base / "tiny").rglob("*"):
         if path.is_file() and path.name != "manifest.json":
             assert str(runs.base).encode() not in path.read_bytes(), path.name
+
+
+def test_a_teacher_is_learned_from_and_named(runs: Runs, tiny: Recipe, tmp_path: Path) -> None:
+    """With nothing but its probabilities to learn, the targets are those probabilities."""
+    master = runs.base / "tiny"
+    model = ModelBundle.load(master)
+    learned: list[np.ndarray] = []
+    plain = run_module.Batches
+
+    class Recorded(plain):
+        def __init__(self, source: Any, targets: np.ndarray, *rest: Any, **more: Any) -> None:
+            learned.append(targets)
+            super().__init__(source, targets, *rest, **more)
+
+    settings = replace(
+        tiny.train, teacher=str(master), imitation=0.75, epochs=1, monitor="none", patience=0
+    )
+    recipe = replace(tiny, name="pupil", train=settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "Batches", Recorded)
+        pupil = train(runs.dataset, recipe, tmp_path / "pupil")
+    rows = Manifest.load(tmp_path / "pupil" / "manifest.json")
+    kept = rows.subset([i for i, sample in enumerate(rows.samples) if sample.split == "train"])
+    told = OnnxClassifier(model).predict(kept.files()).probabilities
+    wanted = 0.75 * told + 0.25 * np.eye(5)[kept.labels]
+    np.testing.assert_allclose(learned[0], wanted, atol=1e-6)
+    np.testing.assert_array_equal(learned[1].sum(axis=1), 1)
+    assert pupil.bundle.provenance["teacher"] == model.digest
+    # A teacher's folder is nobody's business; its digest says which it was.
+    assert pupil.bundle.provenance["recipe"]["train"]["teacher"] == master.name
+    assert f"Taught by {master.name}, digest `{model.digest[:16]}`" in pupil.bundle.card
+    assert str(master) not in pupil.bundle.card
+
+
+def test_a_run_is_not_continued_with_another_teacher(
+    runs: Runs, tiny: Recipe, tmp_path: Path
+) -> None:
+    settings = replace(tiny.train, teacher=str(tmp_path / "teacher"), epochs=1, monitor="none",
+                       patience=0)  # fmt: skip
+    recipe = replace(tiny, name="pupil", train=settings)
+    with pytest.raises(LeukoError, match="teacher"):
+        train(runs.dataset, recipe, tmp_path / "pupil")
+    shutil.copytree(runs.base / "tiny" / "bundle", tmp_path / "teacher")
+    train(runs.dataset, recipe, tmp_path / "pupil")
+    shutil.rmtree(tmp_path / "teacher")
+    shutil.copytree(runs.base / "head" / "bundle", tmp_path / "teacher")
+    shutil.rmtree(tmp_path / "pupil" / "bundle")
+    with pytest.raises(TrainingError, match="another"):
+        train(runs.dataset, recipe, tmp_path / "pupil", resume=True)

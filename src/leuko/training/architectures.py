@@ -72,7 +72,7 @@ def build_model(recipe: Recipe) -> keras.Model:
         model = keras.Model(pixels, outputs, name=recipe.model.architecture)
         seed_weights(model, recipe.seed)
         if recipe.model.weights != "none":
-            _load_backbone(model.get_layer(BACKBONE), recipe.model.weights)
+            _load_backbone(model.get_layer(BACKBONE), recipe.model.weights, recipe.model.width)
     return model
 
 
@@ -128,10 +128,14 @@ def _cnn(x: Any, recipe: Recipe) -> Any:
 
 
 def _mobilenetv2(x: Any, recipe: Recipe) -> Any:
-    """MobileNetV2 of width 1 without its top, then global average pooling."""
+    """MobileNetV2 without its top, then global average pooling."""
     frozen = recipe.model.train == "head"
     backbone = keras.applications.MobileNetV2(
-        include_top=False, weights=None, input_shape=(*recipe.preprocess.size, 3), name=BACKBONE
+        include_top=False,
+        weights=None,
+        input_shape=(*recipe.preprocess.size, 3),
+        alpha=recipe.model.width,
+        name=BACKBONE,
     )
     backbone.trainable = not frozen
     for layer in backbone.layers:
@@ -206,10 +210,10 @@ def leuko_weights_path() -> Path:
     return path
 
 
-def _load_backbone(backbone: keras.Model, weights: str) -> None:
+def _load_backbone(backbone: keras.Model, weights: str, width: float) -> None:
     """Fill a backbone from ImageNet, from Leuko's own file or from a path."""
     if weights == "imagenet":
-        _load_imagenet(backbone)
+        _load_imagenet(backbone, width)
     elif weights == "leuko":
         _load_npz(backbone, leuko_weights_path())
     else:
@@ -228,13 +232,13 @@ def _load_backbone(backbone: keras.Model, weights: str) -> None:
             raise TrainingError(f"The weights in {weights} hold values that are not finite.")
 
 
-def _load_imagenet(backbone: keras.Model) -> None:
+def _load_imagenet(backbone: keras.Model, width: float) -> None:
     """Fetch Keras's own ImageNet weights (cached by Keras after the first time)."""
     size = 224
     try:
         with contextlib.redirect_stdout(sys.stderr):  # Keras reports its download
             source = keras.applications.MobileNetV2(
-                include_top=False, weights="imagenet", input_shape=(size, size, 3)
+                include_top=False, weights="imagenet", input_shape=(size, size, 3), alpha=width
             )
     except Exception as error:  # Keras raises whatever urllib and h5py raise
         first = (str(error).splitlines() or [type(error).__name__])[0]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -32,6 +33,7 @@ __all__ = [
     "PixelSource",
     "evaluation_order",
     "fixed_plan",
+    "one_hot",
     "pixel_source",
     "training_order",
 ]
@@ -105,14 +107,14 @@ class PixelSource:
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Batches of pixels and one-hot labels for Keras.
+    """Batches of pixels and targets for Keras.
 
     Parameters
     ----------
     source : PixelSource
         Makes the pixels.
-    labels : (n,) int64
-        Of the source's files.
+    targets : (n, 5) float32
+        What is to be learned of the source's files: a probability for each class.
     order : callable
         See `Order`.
     batch : int
@@ -131,7 +133,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     def __init__(
         self,
         source: PixelSource,
-        labels: npt.NDArray[np.int64],
+        targets: npt.NDArray[np.float32],
         order: Order,
         *,
         batch: int,
@@ -140,7 +142,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     ) -> None:
         super().__init__(workers=1, use_multiprocessing=False, max_queue_size=6)
         self._source = source
-        self._targets = np.eye(len(CLASSES), dtype=np.float32)[labels]
+        self._targets = targets
         self._order = order
         self._batch = batch
         self._epoch = first_epoch
@@ -171,6 +173,22 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     def close(self) -> None:
         """Let the threads go."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def one_hot(labels: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
+    """Write labels as probabilities.
+
+    Parameters
+    ----------
+    labels : (n,) int
+        Positions in the class order.
+
+    Returns
+    -------
+    (n, 5) float32
+        Each 0 or 1.
+    """
+    return np.asarray(np.eye(len(CLASSES), dtype=np.float32)[labels], np.float32)
 
 
 def training_order(

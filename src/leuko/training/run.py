@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from leuko import artifacts
 from leuko.artifacts import (
@@ -42,7 +43,7 @@ from leuko.imaging import read_image
 from leuko.manifest import Manifest, find_splits, read_folder, read_split
 from leuko.parallel import Progress, bounded_map, worker_count
 from leuko.recipe import Recipe
-from leuko.runtime.classifier import OnnxClassifier, make_goldens
+from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
 from leuko.runtime.trust_bundle import ALWAYS_NAMES, NOT_CALIBRATED, fit_trust, trust_card
 from leuko.taxonomy import CLASSES
 from leuko.training.architectures import build_model
@@ -54,6 +55,7 @@ from leuko.training.pipeline import (
     Batches,
     PixelSource,
     evaluation_order,
+    one_hot,
     pixel_source,
     training_order,
 )
@@ -186,21 +188,24 @@ def train(
         tell(f"{run} is finished.")
         return finished
     source_digest = manifest.digest
+    threads = worker_count(workers)
     with clock("data"):
-        manifest, same_cell = _look(manifest, worker_count(workers), progress, tell)
+        manifest, same_cell = _look(manifest, threads, progress, tell)
     if recipe.data.split == "random-file":
         with clock("balance"):
             manifest = _balance(manifest, recipe, run, workers, progress)
     train_rows, validation_rows = _split(manifest, same_cell, recipe, tell)
     both = Manifest(train_rows.root, (*train_rows.samples, *validation_rows.samples))
     _save_manifest(run, both)
+    teacher = load(recipe.train.teacher, threads=threads) if recipe.train.teacher else None
     identity = {"recipe": recipe.digest, "data": both.digest}
+    if teacher is not None:
+        identity["teacher"] = teacher.digest
     atomic_write_text(run / "recipe.toml", recipe.to_toml())
 
     _deterministic()
     model = build_model(recipe)
     source, held = pixel_source(train_rows, recipe), pixel_source(validation_rows, recipe)
-    threads = worker_count(workers)
     if recipe.model.train == "head":
         history = _fit_head(
             model, recipe, train_rows, validation_rows, source, held, run, identity, clock,
@@ -211,13 +216,17 @@ def train(
         labels, held_labels = train_rows.labels, validation_rows.labels
         order = training_order(recipe, labels, train_rows.slides)
         batch = recipe.train.batch
+        targets = one_hot(labels)
+        if teacher is not None:
+            with clock("teacher"):
+                targets = _taught(targets, teacher, train_rows, recipe.train.imitation, progress)
 
         def batches(epoch: int) -> Batches:
-            return Batches(source, labels, order, batch=batch, first_epoch=epoch, threads=threads)
+            return Batches(source, targets, order, batch=batch, first_epoch=epoch, threads=threads)
 
         def held_batches(_: int) -> Batches:
             every = evaluation_order(len(held_labels))
-            return Batches(held, held_labels, every, batch=batch, threads=threads)
+            return Batches(held, one_hot(held_labels), every, batch=batch, threads=threads)
 
         with clock("fit"):
             history = fit_model(
@@ -227,7 +236,7 @@ def train(
     with clock("export"):
         bundle, validation = _finish(
             model, recipe, run, both, source_digest, validation_rows, history, progress, tell,
-            save_h5=save_h5, threads=threads,
+            save_h5=save_h5, threads=threads, teacher=teacher.digest if teacher else None,
         )  # fmt: skip
     clock.save(command)
     return TrainedRun(run, bundle, history, clock.seconds, validation)
@@ -399,6 +408,28 @@ def _split(
     return train_rows, manifest.subset(validates, split="validation")
 
 
+def _taught(
+    targets: npt.NDArray[np.float32],
+    teacher: OnnxClassifier,
+    rows: Manifest,
+    imitation: float,
+    progress: Progress | None,
+) -> npt.NDArray[np.float32]:
+    """Blend labels with what the teacher says of the training images, each as it is: (n, 5)."""
+
+    def told(done: int) -> None:
+        if progress is not None and (done % 100 == 0 or done == len(rows)):
+            progress("asking the teacher", done, len(rows))
+
+    table = teacher.predict(rows.files(), progress=told)
+    if table.rejected:
+        raise DataError(
+            f"{len(table.rejected)} training images can no longer be read, such as "
+            f"{table.rejected[0].path}. Put them back and go on with --resume."
+        )
+    return ((1 - imitation) * targets + imitation * table.probabilities).astype(np.float32)
+
+
 def _fit_head(
     model: keras.Model,
     recipe: Recipe,
@@ -430,9 +461,8 @@ def _fit_head(
         held_features = backbone_features(
             model, held, every, manifest=validation_rows, stage="validation features", **shared
         )
-    eye = np.eye(len(CLASSES), dtype=np.float32)
-    targets = eye[train_rows.labels[rows[:, 0]]]
-    held_targets = eye[validation_rows.labels]
+    targets = one_hot(train_rows.labels[rows[:, 0]])
+    held_targets = one_hot(validation_rows.labels)
     batch = recipe.train.batch
     with clock("fit"):
         return fit_model(
@@ -463,6 +493,7 @@ def _finish(
     *,
     save_h5: bool,
     threads: int,
+    teacher: str | None,
 ) -> tuple[ModelBundle, dict[str, Any]]:
     """Export, evaluate the export on validation rows, and write everything."""
     onnx = export_onnx(model)
@@ -524,6 +555,7 @@ def _finish(
         "best_epoch": kept,
         "seed": recipe.seed,
         "versions": versions(),
+        **({"teacher": teacher} if teacher else {}),
     }
     names = ("accuracy", "balanced_accuracy", "macro_f1")
     summary = {
@@ -561,6 +593,7 @@ def _card(bundle: ModelBundle, recipe: Recipe) -> str:
         f"- Network: {recipe.model.architecture}, {bundle.parameters:,} parameters, input "
         f"{recipe.preprocess.size[0]} x {recipe.preprocess.size[1]}, {_view_words(recipe)}.",
         f"- Initial weights: {_weights_name(recipe)}.",
+        *_teacher_lines(recipe, p.get("teacher")),
         f"- Trained on {p['training_images']:,} images, seed {p['seed']}, "
         f"{p['epochs']} epochs (best: {p['best_epoch']}).",
         f"- Data digest `{p['manifest_digest'][:16]}`, recipe digest `{p['recipe_digest'][:16]}`.",
@@ -604,6 +637,7 @@ def _view_words(recipe: Recipe) -> str:
 def _without_folders(recipe: Recipe) -> dict[str, Any]:
     """What a bundle says of its recipe: a file of weights by name and digest, not by its place."""
     document, weights = recipe.to_dict(), recipe.model.weights
+    document["train"]["teacher"] = recipe.train.teacher.replace("\\", "/").rpartition("/")[2]
     if weights in _KNOWN_WEIGHTS:
         return {"recipe": document}
     file = Path(weights).expanduser()
@@ -612,6 +646,17 @@ def _without_folders(recipe: Recipe) -> dict[str, Any]:
         "recipe": document,
         "weights_sha256": digest_file(file) if file.is_file() else None,
     }
+
+
+def _teacher_lines(recipe: Recipe, digest: str | None) -> list[str]:
+    """Who taught it, for the card."""
+    if digest is None:
+        return []
+    name = recipe.train.teacher.replace("\\", "/").rpartition("/")[2]
+    return [
+        f"- Taught by {name}, digest `{digest[:16]}`: {recipe.train.imitation:.0%} of what it "
+        "learned are that model's probabilities, the rest are labels."
+    ]
 
 
 def _weights_name(recipe: Recipe) -> str:
