@@ -34,13 +34,40 @@ def main() -> None:
     parser.add_argument("--backbone", action="store_true", help="Ship the backbone too.")
     arguments = parser.parse_args()
     bundle = ModelBundle.load(arguments.run / "bundle")
-    environment = json.loads((arguments.run / "environment.json").read_text())
+    shipped = ship(bundle, arguments.run, arguments.evaluation, arguments.name)
+    if arguments.backbone:
+        _ship_backbone(arguments.run, shipped)
+    for path in sorted(ZOO.glob("*.*")):
+        print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
+
+
+def ship(bundle: ModelBundle, run: Path, evaluations: list[Path], name: str) -> ModelBundle:
+    """Write a bundle into the zoo, with what was measured of it in its card.
+
+    Parameters
+    ----------
+    bundle : ModelBundle
+        The run's own, or a variant of it.
+    run : Path
+        The run folder, for how it was made.
+    evaluations : list of Path
+        Of `leuko evaluate`: Test-A first, then others.
+    name : str
+        Its name in the zoo.
+
+    Returns
+    -------
+    ModelBundle
+        As written.
+    """
+    environment = json.loads((run / "environment.json").read_text())
     machine = environment["machine"]
     lines = [bundle.card.rstrip(), "", "## Measured afterwards", ""]
     lines += ["| set | n | slides | accuracy (95% interval) | balanced accuracy | macro-F1 |"]
     lines += ["|---|---|---|---|---|---|"]
-    for path in arguments.evaluation:
-        lines.append(_row(path))
+    lines += [_row(path) for path in evaluations]
+    lines += ["", "On Test-A, by class:", "", "| class | n | slides | sensitivity | specificity |"]
+    lines += ["|---|---|---|---|---|", *_classes(evaluations[0])]
     lines += [
         "",
         "Test-A shares 26 of its 28 slides with Train, so it says how well known slides are read. "
@@ -60,12 +87,9 @@ def main() -> None:
         "",
     ]
     card = "\n".join(lines)
-    shipped = replace(bundle, name=arguments.name, card=card)
-    shipped.save(ZOO / f"{arguments.name}.zip")
-    if arguments.backbone:
-        _ship_backbone(arguments.run, shipped)
-    for path in sorted(ZOO.glob("*.*")):
-        print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
+    shipped = replace(bundle, name=name, card=card)
+    shipped.save(ZOO / f"{name}.zip")
+    return shipped
 
 
 def _ship_backbone(run: Path, shipped: ModelBundle) -> None:
@@ -103,6 +127,21 @@ def _row(path: Path) -> str:
         f"{accuracy['value']:.4f} ({accuracy['low']:.4f} to {accuracy['high']:.4f}) | "
         f"{metrics['balanced_accuracy']['value']:.4f} | {metrics['macro_f1']['value']:.4f} |"
     )
+
+
+def _classes(path: Path) -> list[str]:
+    """Figures of each class, with intervals."""
+    lines = []
+    for name, figures in read_json(path, "evaluation")["per_class"].items():
+        cells = [name, f"{figures['n']:,}", str(figures["slides"])]
+        for key in ("sensitivity", "specificity"):
+            one = figures[key]
+            span = (
+                "too few slides" if one["low"] is None else f"{one['low']:.3f} to {one['high']:.3f}"
+            )
+            cells.append(f"{one['value']:.3f} ({span})" if one["value"] is not None else "-")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 if __name__ == "__main__":

@@ -1,0 +1,125 @@
+"""Train what ships: `default`, `small` taught by it, and `cnn`, each from its recipe.
+
+    python experiments/family.py Dataset runs --weights mobilenet_v2_no_top.weights.h5 \\
+        --laboratory CellaVision --laboratory JTSC [--only default] [--seeds 3] [--ship]
+
+For each member it trains every seed (a run that was stopped goes on), evaluates it on
+``Dataset/Test`` and on each development laboratory, and prints one line. With ``--ship`` the seed
+whose validation accuracy is the median goes into the zoo, `small` with weights of 16 bits. Nothing
+is chosen on Test-A or on a laboratory. ``--weights`` is where `default` starts: ImageNet's weights
+are fetched without it.
+
+What it reached, and in how long, stands at the head of each recipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ship import ZOO, ship
+
+from leuko.artifacts import read_json
+from leuko.bundle import ModelBundle
+from leuko.experiment.evaluating import evaluate
+from leuko.manifest import Manifest
+from leuko.recipe import load_recipe
+from leuko.runtime.classifier import OnnxClassifier
+from leuko.runtime.trust_bundle import fit_trust, trust_card
+from leuko.training.convert import export_model
+from leuko.training.run import train
+
+MEMBERS = {"default": "flagship", "small": "small", "cnn": "cnn"}
+"""Names in the zoo and the recipes that make them."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One seed of one member."""
+
+    seed: int
+    run: Path
+    validation: float
+    evaluations: list[Path]
+
+
+def main() -> None:
+    """Train, evaluate, print, ship."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--only", choices=MEMBERS, action="append")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--weights", help="Initial weights of default.")
+    parser.add_argument("--laboratory", type=Path, action="append", default=[])
+    parser.add_argument("--ship", action="store_true", help="Write the median seed to the zoo.")
+    arguments = parser.parse_args()
+    for name in arguments.only or MEMBERS:
+        trained = [one_seed(name, seed, arguments) for seed in range(arguments.seeds)]
+        if arguments.ship:
+            by_validation = sorted(trained, key=lambda one: one.validation)
+            median = by_validation[(len(trained) - 1) // 2]
+            ship(what_ships(name, median.run), median.run, median.evaluations, name)
+            size = (ZOO / f"{name}.zip").stat().st_size / 1e6
+            print(f"{name}: seed {median.seed} ships, {size:.2f} MB")
+
+
+def one_seed(name: str, seed: int, arguments: argparse.Namespace) -> Trained:
+    """Train one seed, or go on with it, and evaluate it."""
+    recipe = load_recipe(MEMBERS[name]).with_seed(seed)
+    run = arguments.runs / f"{recipe.name}-{seed}"
+    said = {"command": " ".join(sys.argv), "say": lambda line: print(line, file=sys.stderr)}
+    made = train(
+        arguments.dataset, recipe, run, resume=run.exists(),
+        weights=arguments.weights if name == "default" else None, **said,
+    )  # fmt: skip
+    evaluations, cells = [], [f"validation {value(made.validation, 'accuracy')}"]
+    for folder in (arguments.dataset / "Test", *arguments.laboratory):
+        out = arguments.runs / f"{recipe.name}-{seed}-{folder.name}"
+        evaluate(made.folder, folder, **said).write(out)
+        document = read_json(out / "evaluation.json", "evaluation")
+        figures = [value(document, kind) for kind in ("accuracy", "balanced_accuracy", "macro_f1")]
+        cells.append(f"{folder.name} {', '.join(figures)}")
+        evaluations.append(out / "evaluation.json")
+    print(f"{name}, seed {seed}: {'; '.join(cells)}", flush=True)
+    return Trained(seed, run, made.validation["metrics"]["accuracy"]["value"], evaluations)
+
+
+def value(document: dict[str, Any], name: str) -> str:
+    """One figure of an evaluation, with its interval where there is one."""
+    metric = document["metrics"][name]
+    if metric["low"] is None:
+        return f"{metric['value']:.4f}"
+    return f"{metric['value']:.4f} [{metric['low']:.4f}, {metric['high']:.4f}]"
+
+
+def what_ships(name: str, run: Path) -> ModelBundle:
+    """The run's bundle; `small` is written with weights of 16 bits and measured as that."""
+    if name != "small":
+        return ModelBundle.load(run / "bundle")
+    whole = ModelBundle.load(run / "bundle")
+    target = run.parent / f"{run.name}-float16.zip"
+    export_model(run, form="onnx", weights="float16", out=target)
+    rows = Manifest.load(run / "manifest.json")
+    held = [row for row, sample in enumerate(rows.samples) if sample.split == "validation"]
+    validation = rows.subset(held)
+    half = fit_trust(ModelBundle.load(target), validation, seed=int(whole.provenance["seed"]))
+    document = evaluate(OnnxClassifier(half), validation).report.to_dict()
+    names = whole.validation["metrics"]
+    summary = {
+        "split": whole.validation["split"],
+        "n": document["n"],
+        "n_slides": document["n_slides"],
+        "metrics": {name: document["metrics"][name] for name in names},
+        "confusion": document["confusion"],
+        "trust": half.validation["trust"],
+    }
+    half = replace(half, validation=summary, card=whole.card)
+    return replace(half, card=trust_card(half))
+
+
+if __name__ == "__main__":
+    main()
