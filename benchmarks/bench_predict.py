@@ -38,7 +38,7 @@ from bench_limits import megabytes_of, seconds_of
 
 from leuko.artifacts import atomic_write_text
 from leuko.bundle import ModelBundle
-from leuko.cells.view import prepare
+from leuko.cells.style import looks
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.host import machine, versions
 from leuko.imaging import PreprocessSpec, encode_jpeg
@@ -206,8 +206,9 @@ def measure(subject: Subject, child: Any, folders: dict[str, Path], files: list[
     pixels = [decode(data) for data in files[:30]]
     classifier = OnnxClassifier(subject.bundle)
     subject.add("decode", on_all_cores(decode, files, counts["parts"]))
-    subject.add("crop", on_all_cores(partial(prepare, spec=spec), pixels, counts["parts"]))
-    subject.add("inference", inference(subject.bundle, counts["inference"]))
+    subject.add("crop", on_all_cores(partial(looks, spec=spec), pixels, counts["parts"]))
+    rate = inference(subject.bundle, counts["inference"]) / len(spec.styles)
+    subject.add("inference", rate)
     subject.add("leuko", leuko(classifier, folders["all"], temporary / "answers.csv"))
     if subject.recipe is not None:
         for name, way in (("published", rivals.published), ("tf_data", rivals.tf_data)):
@@ -246,6 +247,8 @@ def words(spec: PreprocessSpec) -> str:
     part = "whole" if spec.crop == 1 else f"central {spec.crop:.0%}"
     if spec.view != "centre":
         part = "view of the cell"
+    if len(spec.styles) > 1:
+        part += f", {len(spec.styles)} looks"
     return f"{spec.size[0]} px, {part}{', scaled' if spec.scaled else ''}"
 
 
@@ -301,7 +304,8 @@ The limit is 1 / (1/decode + 1/crop + 1/inference), each part alone on all cores
   pictures resized bilinearly.
 - tf.data: Keras with `tf.data`; the crop alone is decoded, in parallel and ahead of the network,
   which is one compiled function; batch 32.
-- ONNX Runtime: called on arrays, the faster of one batch on all cores and a batch on each core.
+- ONNX Runtime: called on arrays, the faster of one batch on all cores and a batch on each core;
+  once for each look that a model takes at a picture.
 - MobileNetV2 and the published CNN have fresh weights; their speed does not depend on them.
 - "scaled": see `scaled` in [recipes](reference/recipes.md).
 - {told["processor"]}, {told["cores"]} cores, {told["system"]}; {named}.

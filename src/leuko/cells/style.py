@@ -9,13 +9,13 @@ several styles, with one network, and average what it says; see docs/decisions/0
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from leuko.cells.view import CellView, lay_ground, look_at
+from leuko.cells.view import GROUND, CellView, look_at
 from leuko.imaging import PreprocessSpec
 
 __all__ = ["FLAT", "SOFT", "Style", "looks", "styled"]
@@ -93,17 +93,22 @@ def styled(view: CellView, style: Style, scale: float) -> Pixels:
     (h, h, 3) uint8
         The view itself where there is no nucleus in it.
     """
-    nucleus = view.nucleus
-    cell = np.maximum(view.cell, nucleus)
-    inner, outer = _mean(view.pixels, nucleus), _mean(view.pixels, cell - nucleus)
+    nucleus, cell = view.nucleus, np.maximum(view.cell, view.nucleus)
+    rest = cell - nucleus
+    inner, outer = _mean(view.pixels, nucleus), _mean(view.pixels, rest)
     if inner is None:
         return view.pixels
-    seen = view.pixels
-    if style.blur > 0 and max(style.nucleus, style.cytoplasm) > 0:
-        seen = np.asarray(cv2.GaussianBlur(seen, (0, 0), style.blur * scale), np.uint8)
-    middle = _faded(seen, inner, style.nucleus)
-    rest = _faded(seen, inner if outer is None else outer, style.cytoplasm)
-    return lay_ground(lay_ground(middle, nucleus, rest), cell)
+    colours = np.array([inner, inner if outer is None else outer, (GROUND,) * 3]) / 255
+    left = np.array([style.nucleus, style.cytoplasm, 0.0])
+    plain = cv2.transform(cv2.merge([nucleus, rest, 255 - cell]), (colours * (1 - left)[:, None]).T)
+    if not left.any():
+        return np.asarray(plain, np.uint8)
+    seen: Any = view.pixels
+    if style.blur > 0:
+        seen = cv2.GaussianBlur(seen, (0, 0), style.blur * scale)
+    share = cv2.addWeighted(nucleus, style.nucleus, rest, style.cytoplasm, 0)
+    texture = cv2.multiply(seen, cv2.merge([share] * 3), scale=1 / 255)
+    return np.asarray(cv2.add(plain, texture), np.uint8)
 
 
 def _mean(pixels: Pixels, mask: npt.NDArray[np.uint8]) -> tuple[float, ...] | None:
@@ -112,10 +117,3 @@ def _mean(pixels: Pixels, mask: npt.NDArray[np.uint8]) -> tuple[float, ...] | No
     if cv2.countNonZero(inside) < _LEAST:
         return None
     return cv2.mean(pixels, inside)[:3]
-
-
-def _faded(pixels: Pixels, colour: tuple[float, ...], left: float) -> Pixels:
-    """Fade a picture towards one colour."""
-    plain = np.empty_like(pixels)
-    plain[:] = [round(level) for level in colour]
-    return plain if left == 0 else np.asarray(cv2.addWeighted(pixels, left, plain, 1 - left, 0))
