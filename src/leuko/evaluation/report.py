@@ -12,6 +12,7 @@ import numpy.typing as npt
 from leuko.artifacts import RESEARCH_USE, schema
 from leuko.errors import DataError
 from leuko.evaluation import intervals, metrics
+from leuko.evaluation.selective import accuracy_at_coverage, decided
 from leuko.taxonomy import CLASSES
 
 __all__ = [
@@ -166,6 +167,10 @@ class EvaluationReport:
         Sentences for a person.
     worst : tuple of Mistake
         The 40 mistakes that gave the true class least, worst first.
+    selective : tuple of dict
+        From `leuko.evaluation.selective.accuracy_at_coverage`.
+    decisions : dict or None
+        From `leuko.evaluation.selective.decided`; None where no decisions were given.
     context : dict
         What the caller knows: command, data, model, machine and the like.
     """
@@ -190,6 +195,8 @@ class EvaluationReport:
     absent_classes: tuple[str, ...]
     warnings: tuple[str, ...]
     worst: tuple[Mistake, ...]
+    selective: tuple[Mapping[str, Any], ...] = ()
+    decisions: Mapping[str, Any] | None = None
     context: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -265,6 +272,8 @@ class EvaluationReport:
                     for one in self.calibration
                 ],
             },
+            "selective": [dict(one) for one in self.selective],
+            "decisions": None if self.decisions is None else dict(self.decisions),
             "log_loss": self.log_loss,
             "brier": self.brier,
             "by_slide": [
@@ -346,6 +355,7 @@ class EvaluationReport:
             f"{'calibration':<20}ECE {self.ece:.4f}, log loss {self.log_loss:.4f}, "
             f"Brier {self.brier:.4f}"
         )
+        lines += self._selective_lines()
         lines.append(
             f"Intervals are 95%, {self.resamples:,} resamples, {self.redrawn:,} drawn again for "
             f"want of a class, seed {self.seed}."
@@ -356,6 +366,28 @@ class EvaluationReport:
         lines.append(RESEARCH_USE)
         return "\n".join(lines)
 
+    def _selective_lines(self) -> list[str]:
+        """What is right among the answers that the model stands by."""
+        lines = [
+            f"{'most confident 95%':<20}{one['accuracy']:.4f}"
+            for one in self.selective
+            if one["coverage"] == 0.95
+        ]
+        if self.decisions is not None:
+            counts, answered = self.decisions["counts"], self.decisions["answered"]
+            if answered is not None:
+                span = "no interval" if answered["low"] is None else _bracket(
+                    answered["low"], answered["high"])  # fmt: skip
+                lines.append(
+                    f"{'labels that stand':<20}{answered['accuracy']:.4f}  {span}  of "
+                    f"{_count(answered['n'], 'image')}"
+                )
+            told = ", ".join(
+                f"{name} {100 * count / self.n:.1f}%" for name, count in counts.items() if count
+            )
+            lines.append(f"{'decisions':<20}{told}")
+        return lines
+
 
 def evaluate_predictions(
     y_true: npt.ArrayLike,
@@ -363,6 +395,7 @@ def evaluate_predictions(
     slides: Sequence[str],
     *,
     paths: Sequence[str] | None = None,
+    decisions: Sequence[str] | None = None,
     seed: int = 0,
     resamples: int = 1000,
     context: Mapping[str, Any] | None = None,
@@ -381,6 +414,8 @@ def evaluate_predictions(
         Slide of each image, empty where it is not known.
     paths : sequence of N str, optional
         Name of each image, for the list of mistakes. Row numbers when left out.
+    decisions : sequence of N str, optional
+        What was decided on each answer, one of `leuko.prediction.DECISIONS`.
     seed : int
         Seed of the bootstrap.
     resamples : int
@@ -443,6 +478,10 @@ def evaluate_predictions(
         ),
         warnings=(*_warnings(counts, class_slides, len(slide_names), confusion), *extra_warnings),
         worst=_worst_mistakes(labels, table, names),
+        selective=tuple(accuracy_at_coverage(labels, table)),
+        decisions=None
+        if decisions is None
+        else decided(labels, predicted, slides, decisions, seed=seed, resamples=resamples),
         context=known,
     )
     taken = sorted(set(known) & set(report._results()))

@@ -174,6 +174,7 @@ def evaluate(
         table.probabilities,
         kept.slides,
         paths=[sample.path for sample in kept.samples],
+        decisions=[table.rows[row].decision for row in answered],
         seed=seed,
         resamples=resamples,
         context={

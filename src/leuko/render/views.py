@@ -191,9 +191,33 @@ def _evaluation_facts(evaluation: Document) -> list[tuple[str, str]]:
         ("Majority baseline", f"{words.percent(majority['accuracy'])} ({majority['class']})")
     )
     facts.append(("Images, slides", f"{evaluation['n']:,}, {evaluation['n_slides']:,}"))
+    facts += _decision_facts(evaluation)
     facts.append(("Calibration error", words.decimals(evaluation["calibration"].get("ece"))))
     facts.append(("Log loss", words.decimals(evaluation.get("log_loss"))))
     facts.append(("Brier score", words.decimals(evaluation.get("brier"))))
+    return facts
+
+
+def _decision_facts(evaluation: Document) -> list[tuple[str, str]]:
+    """What is right among the answers that the model stands by."""
+    facts = []
+    for one in evaluation.get("selective") or ():
+        if one["coverage"] == 0.95:
+            facts.append(("Most confident 95%", f"{words.percent(one['accuracy'])} right"))
+    found = evaluation.get("decisions")
+    if not found:
+        return facts
+    answered = found["answered"]
+    if answered is not None:
+        facts.append(
+            (
+                "Labels that stand",
+                f"{words.percent(answered['accuracy'])} of {answered['n']:,} right",
+            )
+        )
+    counts = {name: count for name, count in found["counts"].items() if count}
+    told = ", ".join(f"{name} {words.percent(n / evaluation['n'])}" for name, n in counts.items())
+    facts.append(("Decisions", told))
     return facts
 
 
