@@ -37,17 +37,31 @@ def checkered() -> CellView:
     return CellView(pixels, cell, cell, nucleus)
 
 
+NUCLEUS = square(6) > 0
+CYTOPLASM = (square(16) > 0) & (square(14) == 0)
+BEYOND = square(25) == 0
+"""Places that lie clear of every outline."""
+
+
 def test_flat_leaves_three_levels() -> None:
     seen = styled(checkered(), FLAT, 3.0)
-    assert set(np.unique(seen[square(10) > 0])) == {100}
-    assert set(np.unique(seen[(square(20) > 0) & (square(10) == 0)])) == {180}
-    assert set(np.unique(seen[square(20) == 0])) == {GROUND}
+    assert set(np.unique(seen[NUCLEUS])) == {100}
+    assert set(np.unique(seen[CYTOPLASM])) == {180}
+    assert set(np.unique(seen[BEYOND])) == {GROUND}
+
+
+def test_outlines_are_softened_as_far_as_a_micrometre_is_wide() -> None:
+    """Of a step, a normal curve's share lies within one pixel of its middle: 0.35 / sigma."""
+    for scale in (3.2, 6.4):
+        row = styled(checkered(), FLAT, scale)[SIDE // 2, :, 0].astype(int)
+        steepest = np.abs(np.diff(row[SIDE // 2 - 16 : SIDE // 2 + 17])).max()
+        assert steepest <= 80 * 0.45 / (0.3 * scale)
 
 
 def test_texture_is_left_in_the_share_that_is_asked_for() -> None:
     seen = styled(checkered(), Style(nucleus=0.5, cytoplasm=1.0), 3.0)
-    assert set(np.unique(seen[square(10) > 0])) == {80, 120}
-    assert set(np.unique(seen[(square(20) > 0) & (square(10) == 0)])) == {160, 200}
+    assert set(np.unique(seen[NUCLEUS])) == {80, 120}
+    assert set(np.unique(seen[CYTOPLASM])) == {160, 200}
 
 
 def test_soft_loses_what_is_finer_than_its_blur() -> None:
@@ -72,7 +86,7 @@ def test_looks_come_in_the_order_of_the_styles_and_begin_with_the_plain_one(draw
 def test_a_flat_look_has_hardly_more_than_three_colours(drawn) -> None:
     flat = looks(drawn.pixels, SPEC)[1].reshape(-1, 3)
     _, counts = np.unique(flat, axis=0, return_counts=True)
-    assert np.sort(counts)[-3:].sum() > 0.9 * len(flat)
+    assert np.sort(counts)[-3:].sum() > 0.7 * len(flat)
 
 
 def test_a_picture_without_a_cell_looks_the_same_in_every_style() -> None:

@@ -21,6 +21,7 @@ from leuko.imaging import PreprocessSpec
 __all__ = ["FLAT", "SOFT", "Style", "looks", "styled"]
 
 Pixels = npt.NDArray[np.uint8]
+Mask = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,10 @@ SOFT: Final = Style(nucleus=0.5, cytoplasm=1.0, blur=0.47)
 """What a weak lens would show: granules as a tint, chromatin as a shade."""
 
 _STYLES: Final = {"flat": FLAT, "soft": SOFT}
+
+_OUTLINE: Final = 0.3
+"""Micrometres by which outlines are softened: the finder's masks are coarse, and their steps are as
+long as the picture's pixels, which would tell one camera from another."""
 
 _LEAST: Final = 4
 """Pixels that a region needs to have a colour of its own."""
@@ -94,10 +99,12 @@ def styled(view: CellView, style: Style, scale: float) -> Pixels:
         The view itself where there is no nucleus in it.
     """
     nucleus, cell = view.nucleus, np.maximum(view.cell, view.nucleus)
-    rest = cell - nucleus
-    inner, outer = _mean(view.pixels, nucleus), _mean(view.pixels, rest)
+    inner, outer = _mean(view.pixels, nucleus), _mean(view.pixels, cell - nucleus)
     if inner is None:
         return view.pixels
+    nucleus, cell = _softened(nucleus, scale), _softened(cell, scale)
+    cell = np.maximum(cell, nucleus)
+    rest = cell - nucleus
     colours = np.array([inner, inner if outer is None else outer, (GROUND,) * 3]) / 255
     left = np.array([style.nucleus, style.cytoplasm, 0.0])
     plain = cv2.transform(cv2.merge([nucleus, rest, 255 - cell]), (colours * (1 - left)[:, None]).T)
@@ -111,7 +118,12 @@ def styled(view: CellView, style: Style, scale: float) -> Pixels:
     return np.asarray(cv2.add(plain, texture), np.uint8)
 
 
-def _mean(pixels: Pixels, mask: npt.NDArray[np.uint8]) -> tuple[float, ...] | None:
+def _softened(mask: Mask, scale: float) -> Mask:
+    """Take the steps out of an outline."""
+    return np.asarray(cv2.GaussianBlur(mask, (0, 0), _OUTLINE * scale), np.uint8)
+
+
+def _mean(pixels: Pixels, mask: Mask) -> tuple[float, ...] | None:
     """Mean colour where a mask is more than half, or None where that is hardly anywhere."""
     inside = cv2.threshold(mask, 127, 255, cv2.THRESH_BINARY)[1]
     if cv2.countNonZero(inside) < _LEAST:
