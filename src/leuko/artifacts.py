@@ -57,6 +57,7 @@ SCHEMA_VERSIONS: Final = {
     "batch": 1,
     "evaluation": 1,
     "comparison": 1,
+    "adaptation": 1,
     "training": 1,
     "environment": 1,
 }

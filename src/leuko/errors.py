@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "AdaptError",
     "BatchError",
     "BundleError",
     "DataError",
@@ -70,6 +71,10 @@ class BundleError(LeukoError):
 
 class TrainingError(LeukoError):
     """Training cannot go on: the loss is not finite, or a run folder belongs to another recipe."""
+
+
+class AdaptError(LeukoError):
+    """A model cannot be fitted to a microscope: too few images or labels, or it gets no better."""
 
 
 class OutputError(LeukoError):

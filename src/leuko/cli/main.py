@@ -10,7 +10,7 @@ import typer
 
 from leuko import __version__
 from leuko.artifacts import RESEARCH_USE
-from leuko.cli import count, data, export, models, predict, training
+from leuko.cli import adapt, count, data, export, models, predict, training
 from leuko.errors import LeukoError
 
 __all__ = ["app", "main"]
@@ -47,6 +47,7 @@ def _root(
 
 predict.register(app)
 count.register(app)
+adapt.register(app)
 training.register(app)
 models.register(app)
 export.register(app)

@@ -1,0 +1,65 @@
+"""``leuko adapt``: fit a bundle to one's own microscope."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from leuko.cli.common import (
+    JsonOption,
+    LogOption,
+    QuietOption,
+    SeedOption,
+    VerboseOption,
+    WorkersOption,
+    emit_json,
+    session,
+)
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's command.
+
+    Parameters
+    ----------
+    app : typer.Typer
+        The command line.
+    """
+    app.command("adapt")(adapt)
+
+
+def adapt(
+    model: Annotated[str, typer.Argument(help="A bundled model, a bundle or a run folder.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(help="20 or more of one microscope: files, folders, globs, .zip, .txt."),
+    ],
+    out: Annotated[Path, typer.Option(help="The bundle to write: a folder, or a .zip.")],
+    labels: Annotated[
+        Path | None, typer.Option(help="CSV path,label of 10 or more cells of it.")
+    ] = None,
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+    workers: WorkersOption = None,
+    quiet: QuietOption = False,
+    verbose: VerboseOption = False,
+    log_file: LogOption = None,
+) -> None:
+    """Fit a model to the pictures of one microscope, and to labels of a few of them."""
+    from leuko.runtime.adapt import adapt as fit
+
+    with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
+        adapted = fit(model, images, labels=labels, seed=seed, threads=workers,
+                      progress=talk.progress, say=talk.say)  # fmt: skip
+        adapted.bundle.save(out)
+    if json:
+        emit_json(adapted.report)
+        return
+    for sentence in adapted.sentences():
+        print(sentence)
+    kept = "" if adapted.changed else " The model is kept as it was."
+    print(f"{out}: digest {adapted.bundle.digest[:12]}.{kept}")

@@ -1,0 +1,360 @@
+"""Fit a network's last layer to one laboratory: a shift without labels, a refit with a few.
+
+Both end as other weights and another bias of the same linear layer, exactly: features are centred
+and divided by one number for all pictures, never by their own length.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leuko.bundle import FeatureSpace
+from leuko.runtime.adapt_check import softmax
+from leuko.taxonomy import CLASSES
+
+__all__ = [
+    "FOLDS",
+    "Head",
+    "HeadFit",
+    "cell_losses",
+    "deal_cells",
+    "fit_head",
+    "log_loss",
+    "mean_shift",
+]
+
+Doubles = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
+FOLDS: Final = 5
+REPEATS: Final = 4
+"""Folds of the cross-validation, and how often the cells are dealt anew."""
+
+STRENGTHS: Final = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""Ridges that are tried; beside them only a bias, and nothing at all."""
+
+_SPREAD: Final = 30.0
+"""Whitened features are divided by this, so that a strength of 1 is in the middle of the grid."""
+
+_BIAS_RIDGE: Final = 0.1
+_SCALE_RIDGE: Final = 0.3
+_SHRUNK: Final = 50
+"""Pictures that count for the training statistics against those of the laboratory."""
+
+_MOST_SHIFT: Final = float(np.log(4))
+_ROUNDS: Final = 50
+_STEPS: Final = 40
+_RANK: Final = 64
+_SETTLED: Final = 1e-9
+_LEAST: Final = 1e-12
+_K: Final = len(CLASSES)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Head:
+    """A last layer.
+
+    Attributes
+    ----------
+    weights : (d, 5) float64
+        Of the features.
+    bias : (5,) float64
+        Added.
+    """
+
+    weights: Doubles
+    bias: Doubles
+
+    def logits(self, features: npt.NDArray[np.floating]) -> Doubles:
+        """Apply it: (N, d) to (N, 5)."""
+        return np.asarray(features @ self.weights + self.bias, np.float64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeadFit:
+    """What came of a refit.
+
+    Attributes
+    ----------
+    head : Head
+        Fitted on all cells, for a temperature of 1.
+    kind : {"nothing", "bias", "ridge"}
+        The member of the grid with the least cross-validated log-loss.
+    strength : float
+        Of the ridge; 0 where there is none.
+    loss : float
+        Cross-validated log-loss of that member.
+    probabilities : (R, n, 5) float64
+        Of each cell when it was held out, for each of the R dealings.
+    """
+
+    head: Head
+    kind: str
+    strength: float
+    loss: float
+    probabilities: Doubles
+
+
+def mean_shift(
+    space: FeatureSpace,
+    features: npt.NDArray[np.floating],
+    head: Head,
+    *,
+    temperature: float = 1.0,
+) -> Doubles:
+    """Bias that stands for moving a laboratory's mean features to where training would have them.
+
+    Where that is depends on the mix of classes: the mean of the training classes' own means,
+    weighted by the mix that the answers give, which is found in turns with the bias. The more
+    pictures there are, the more of the way is gone.
+
+    Parameters
+    ----------
+    space : FeatureSpace
+        With the means of the classes; of all five.
+    features : (N, d) float
+        Of the laboratory's pictures, the mean over the looks.
+    head : Head
+        The last layer.
+    temperature : float
+        Of the answers.
+
+    Returns
+    -------
+    (5,) float64
+        Of mean 0, no class moved by more than log 4.
+
+    References
+    ----------
+    Sun, Feng and Saenko, "Return of frustratingly easy domain adaptation", AAAI 2016, of which
+    this keeps the mean; the weighting by class is what Zhao et al., "On learning invariant
+    representations for domain adaptation", ICML 2019, show to be needed.
+    """
+    given = np.asarray(features, np.float64)
+    lengths = np.linalg.norm(given, axis=1)
+    mean = (given / np.maximum(lengths, _LEAST)[:, None]).mean(axis=0)
+    whitening = space.whitening.astype(np.float64)
+    along = np.linalg.solve(whitening.T, space.centres.astype(np.float64).T).T
+    centres = space.mean.astype(np.float64) + along @ space.axes.astype(np.float64).T
+    way = len(given) / (len(given) + _SHRUNK)
+    logits = head.logits(given)
+    bias = np.zeros(_K)
+    for _ in range(_ROUNDS):
+        mix = softmax((logits + bias) / temperature).mean(axis=0)
+        shift = way * lengths.mean() * ((mix @ centres - mean) @ head.weights)
+        bias = np.clip(shift - shift.mean(), -_MOST_SHIFT, _MOST_SHIFT)
+    return np.asarray(bias - bias.mean(), np.float64)
+
+
+def fit_head(
+    features: npt.NDArray[np.floating],
+    labels: Labels,
+    head: Head,
+    *,
+    temperature: float = 1.0,
+    space: FeatureSpace | None = None,
+    seed: int = 0,
+) -> HeadFit:
+    """Refit a last layer on a few labelled cells, as strongly as cross-validation allows.
+
+    The new logits are ``a l + V' z + c``: ``l`` those of the present layer, ``z`` centred features
+    along the whitened axes of the training's feature space (along the cells' own principal
+    directions where there is none). ``V`` has a ridge, whose strength is chosen by stratified
+    cross-validation; ``c`` and ``a - 1`` have weak ones. A class without a label takes no part, and
+    keeps the logit that it has.
+
+    Parameters
+    ----------
+    features : (n, d) float
+        Mean over the looks.
+    labels : (n,) int
+        Two classes at least.
+    head : Head
+        The present layer.
+    temperature : float
+        Its logits are divided by it; the result is for a temperature of 1.
+    space : FeatureSpace, optional
+        Of the bundle.
+    seed : int
+        Of the dealing into folds.
+
+    Returns
+    -------
+    HeadFit
+        Also where the best is to change nothing.
+    """
+    given = np.asarray(features, np.float64)
+    middle, length = given.mean(axis=0), float(np.linalg.norm(given, axis=1).mean())
+    axes = _directions((given - middle) / length, space)
+    values = (given - middle) @ axes / length
+    logits = head.logits(given) / temperature
+    members = [("nothing", 0.0), ("bias", 0.0), *(("ridge", one) for one in STRENGTHS)]
+    held = np.empty((len(members), REPEATS, len(labels), _K))
+    held[0] = softmax(logits)
+    for repeat in range(REPEATS):
+        folds = deal_cells(labels, seed=seed + repeat)
+        for fold in range(FOLDS):
+            inside, outside = folds != fold, folds == fold
+            for number, (kind, strength) in enumerate(members[1:], 1):
+                seen = values if kind == "ridge" else values[:, :0]
+                fitted = _fit(seen[inside], logits[inside], labels[inside], strength)
+                held[number, repeat, outside] = softmax(
+                    _apply(fitted, seen[outside], logits[outside])
+                )
+    losses = [float(np.mean([log_loss(one, labels) for one in member])) for member in held]
+    best = int(np.argmin(losses))
+    kind, strength = members[best]
+    if kind == "nothing":
+        plain = Head(head.weights / temperature, head.bias / temperature)
+        return HeadFit(plain, kind, strength, losses[best], held[best])
+    seen = values if kind == "ridge" else values[:, :0]
+    scale, matrix, bias = _fit(seen, logits, labels, strength)
+    weights = scale * head.weights / temperature
+    offset = scale * head.bias / temperature + bias
+    if kind == "ridge":
+        turned = axes @ matrix / length
+        weights, offset = weights + turned, offset - middle @ turned
+    return HeadFit(Head(weights, offset), kind, strength, losses[best], held[best])
+
+
+def deal_cells(labels: Labels, *, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Deal cells to folds, each class evenly.
+
+    Parameters
+    ----------
+    labels : (n,) int
+        Classes.
+    seed : int
+        Decides who comes where.
+
+    Returns
+    -------
+    (n,) int64
+        0 to 4.
+    """
+    rng = np.random.default_rng([seed, 20])
+    folds = np.empty(len(labels), np.int64)
+    for label in range(_K):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        folds[rows] = (np.arange(len(rows)) + rng.integers(FOLDS)) % FOLDS
+    return folds
+
+
+def log_loss(probabilities: Doubles, labels: Labels) -> float:
+    """Mean negative logarithm of the true class's probability.
+
+    Parameters
+    ----------
+    probabilities : (n, 5) float64
+        Of sum 1.
+    labels : (n,) int
+        True classes.
+
+    Returns
+    -------
+    float
+        0 or more.
+    """
+    return float(cell_losses(probabilities, labels).mean())
+
+
+def cell_losses(probabilities: Doubles, labels: Labels) -> Doubles:
+    """Negative logarithm of the true class's probability, cell by cell.
+
+    Parameters
+    ----------
+    probabilities : (n, 5) float64
+        Of sum 1.
+    labels : (n,) int
+        True classes.
+
+    Returns
+    -------
+    (n,) float64
+        0 or more.
+    """
+    own = probabilities[np.arange(len(labels)), labels]
+    return np.asarray(-np.log(np.maximum(own, _LEAST)), np.float64)
+
+
+def _directions(centred: Doubles, space: FeatureSpace | None) -> Doubles:
+    """Directions that the refit may use, (d, r)."""
+    if space is not None:
+        return np.asarray(
+            space.axes.astype(np.float64) @ space.whitening.astype(np.float64) / _SPREAD
+        )
+    _, sizes, turned = np.linalg.svd(centred, full_matrices=False)
+    rank = min(_RANK, int((sizes > 1e-6 * max(sizes[0], _LEAST)).sum()))
+    return np.asarray(turned[:rank].T)
+
+
+_Fitted = tuple[float, Doubles, Doubles]
+"""The factor of the present logits, (r, 5) weights of the directions, (5,) bias."""
+
+
+def _apply(fitted: _Fitted, values: Doubles, logits: Doubles) -> Doubles:
+    """Logits of a fitted layer."""
+    scale, matrix, bias = fitted
+    return np.asarray(scale * logits + values @ matrix + bias, np.float64)
+
+
+def _fit(values: Doubles, logits: Doubles, labels: Labels, strength: float) -> _Fitted:
+    """Newton's method on the penalised log-loss, over the classes that have a label.
+
+    The unknowns are the weights of one class after the other, each with its bias last, and then
+    the factor. The loss is convex, so halving a step that is too long is all that is needed.
+    """
+    classes = np.unique(labels)
+    count, width = len(classes), values.shape[1] + 1
+    rows = np.column_stack([values, np.ones(len(values))])
+    own = logits[:, classes]
+    targets = (labels[:, None] == classes).astype(np.float64)
+    ridge = np.append(np.tile(np.append(np.full(width - 1, strength), _BIAS_RIDGE), count),
+                      _SCALE_RIDGE)  # fmt: skip
+    centre = np.append(np.zeros(count * width), 1.0)
+
+    def loss(point: Doubles) -> tuple[float, Doubles]:
+        found = softmax(point[-1] * own + rows @ point[:-1].reshape(count, width).T)
+        fit = -np.log(np.maximum((found * targets).sum(axis=1), 1e-300)).sum()
+        return float(fit + 0.5 * (ridge * (point - centre) ** 2).sum()), found
+
+    point = centre.copy()
+    value, found = loss(point)
+    for _ in range(_STEPS):
+        slope = np.append(((found - targets).T @ rows).ravel(), ((found - targets) * own).sum())
+        slope += ridge * (point - centre)
+        step = np.linalg.solve(_curvature(rows, own, found) + np.diag(ridge), -slope)
+        size = 1.0
+        after, seen = loss(point + step)
+        while after > value + 1e-4 * size * float(slope @ step) and size > 1e-6:
+            size /= 2
+            after, seen = loss(point + size * step)
+        gained = value - after
+        if gained <= 0:
+            break
+        point, value, found = point + size * step, after, seen
+        if gained < _SETTLED * max(1.0, value):
+            break
+    weights = np.zeros((_K, width))
+    weights[classes] = point[:-1].reshape(count, width)
+    return float(point[-1]), weights[:, :-1].T, weights[:, -1]
+
+
+def _curvature(rows: Doubles, own: Doubles, found: Doubles) -> Doubles:
+    """Second derivatives of the log-loss."""
+    count, width = found.shape[1], rows.shape[1]
+    whole = np.zeros((count * width + 1, count * width + 1))
+    for a in range(count):
+        for b in range(a, count):
+            weight = found[:, a] * (float(a == b) - found[:, b])
+            block = (rows * weight[:, None]).T @ rows
+            whole[a * width : (a + 1) * width, b * width : (b + 1) * width] = block
+            whole[b * width : (b + 1) * width, a * width : (a + 1) * width] = block.T
+    pull = found * (own - (found * own).sum(axis=1, keepdims=True))
+    whole[:-1, -1] = whole[-1, :-1] = (pull.T @ rows).ravel()
+    whole[-1, -1] = (pull * own).sum()
+    return whole

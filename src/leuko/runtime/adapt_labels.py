@@ -1,0 +1,260 @@
+"""Refit a bundle's last layer to labelled cells of one laboratory, or refuse to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leuko.bundle import ModelBundle
+from leuko.errors import AdaptError, DataError
+from leuko.imaging import PreprocessSpec
+from leuko.manifest import Manifest
+from leuko.parallel import Progress
+from leuko.runtime.adapt_check import softmax
+from leuko.runtime.adapt_fit import FOLDS, REPEATS, Head, HeadFit, cell_losses, fit_head, log_loss
+from leuko.runtime.adapt_views import Picture, show
+from leuko.runtime.graph import expose
+from leuko.runtime.trust import Trust
+from leuko.runtime.trust_fit import fit_temperature
+from leuko.taxonomy import CLASSES
+
+__all__ = ["MIN_CALIBRATED", "MIN_LABELS", "Labelled", "Refit", "labelled_files", "refit"]
+
+Doubles = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.int64]
+
+MIN_LABELS: Final = 10
+"""Fewer labelled cells do not show what is wrong."""
+
+MIN_CALIBRATED: Final = 50
+"""From so many labelled cells on the temperature is fitted again."""
+
+Base = tuple[PreprocessSpec, Doubles]
+"""How pictures are cut, and what is added to the logits."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Labelled:
+    """Labelled cells.
+
+    Attributes
+    ----------
+    pictures : list of Picture
+        All different.
+    labels : (n,) int64
+        Positions in `CLASSES`.
+    """
+
+    pictures: list[Picture]
+    labels: Labels
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Refit:
+    """What labels changed.
+
+    Attributes
+    ----------
+    head : Head or None
+        The new last layer; None where nothing beat the present one.
+    temperature : float
+        Of the answers from now on.
+    unlabelled : bool
+        Whether what was changed without labels stays.
+    report : dict
+        Figures of the cross-validation.
+    validation : dict
+        The same, as a bundle's validation.
+    """
+
+    head: Head | None
+    temperature: float
+    unlabelled: bool
+    report: dict[str, Any]
+    validation: dict[str, Any]
+
+    def calibration(self, before: dict[str, Any]) -> dict[str, Any]:
+        """What the new bundle says of its calibration."""
+        if not self.report["calibrated"]:
+            return before
+        return {"method": "temperature", "temperature": self.temperature}
+
+    @property
+    def step(self) -> dict[str, Any]:
+        """The refit as one more step of the report."""
+        facts = self.report
+        loss, right = facts["log_loss"], facts["accuracy"]
+        figures = (
+            f"Log-loss {loss['before']:.3f} as shipped, {loss['after']:.3f} cross-validated; "
+            f"accuracy {right['before']:.3f} and {right['after']:.3f}."
+        )
+        cells = f"{facts['n']} labelled cells."
+        if self.head is None:
+            told = f"not kept. {cells} Nothing that was fitted to them is better. {figures}"
+        else:
+            what = {"bias": "A bias", "ridge": f"A ridge of {facts['strength']:g}"}[facts["kind"]]
+            told = f"kept. {cells} {what} on the last layer. {figures}"
+        return {"step": "labels", "kept": self.head is not None, "told": told}
+
+
+def labelled_files(manifest: Manifest, folders: Sequence[Path]) -> list[Path]:
+    """Find labelled files beside their table, or else in the folders of the images.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        From `leuko.manifest.read_csv`.
+    folders : sequence of Path
+        Looked into in turn for what does not stand beside the table.
+
+    Returns
+    -------
+    list of Path
+        One for each sample.
+
+    Raises
+    ------
+    DataError
+        When a file is in none of these places.
+    """
+    found, missing = [], []
+    for sample in manifest.samples:
+        tried = [root / sample.path for root in (manifest.root, *folders)]
+        place = next((one for one in tried if one.is_file()), None)
+        if place is None:
+            missing.append(sample.path)
+        else:
+            found.append(place)
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(manifest)} labelled images cannot be found, such as "
+            f"{missing[0]}. Paths are relative to the table's own folder ({manifest.root}), or to "
+            "the folder of the images."
+        )
+    return found
+
+
+def refit(
+    bundle: ModelBundle,
+    adapted: Base,
+    cells: Labelled,
+    *,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Refit:
+    """Refit the last layer, from the bundle as shipped or as adapted, whichever ends better.
+
+    Parameters
+    ----------
+    bundle : ModelBundle
+        As shipped.
+    adapted : (PreprocessSpec, (5,) float64)
+        What was kept without labels.
+    cells : Labelled
+        Two classes at least.
+    seed, threads, progress
+        See `leuko.runtime.adapt.fit_adaptation`.
+
+    Returns
+    -------
+    Refit
+        Better, by cross-validation, than the bundle as shipped.
+
+    Raises
+    ------
+    AdaptError
+        When the network shows no linear last layer, or nothing is better than the bundle as
+        shipped.
+    """
+    exposed = expose(bundle.onnx, features=True, maps=False)
+    if exposed.weights is None or exposed.bias is None:
+        raise AdaptError(
+            f"{bundle.name} cannot be fitted to labels: its answer is not a softmax of one linear "
+            "layer. Leave --labels out, or take another model."
+        )
+    temperature = Trust.of(bundle).temperature
+    shipped: Base = (bundle.preprocess, np.zeros(len(CLASSES)))
+    changed = adapted[0] != shipped[0] or bool(adapted[1].any())
+    fits: list[tuple[HeadFit, Doubles]] = []
+    for spec, bias in [adapted, shipped] if changed else [shipped]:
+        shown = show(bundle, spec, cells.pictures, views=1, threads=threads, progress=progress,
+                     stage="labelled cells")  # fmt: skip
+        if shown.features is None:
+            raise AdaptError(f"{bundle.name} does not show what enters its last layer.")
+        features = np.average(shown.features, axis=1, weights=spec.weights or None)
+        head = Head(exposed.weights.astype(np.float64), exposed.bias.astype(np.float64) + bias)
+        present = Trust(temperature).calibrate(softmax(head.logits(features)))
+        fit = fit_head(features, cells.labels, head, temperature=temperature, space=bundle.space,
+                       seed=seed)  # fmt: skip
+        fits.append((fit, present))
+    before = fits[-1][1]
+    best = min(range(len(fits)), key=lambda index: fits[index][0].loss)
+    fit = fits[best][0]
+    gains = cell_losses(before, cells.labels) - np.mean(
+        [cell_losses(one, cells.labels) for one in fit.probabilities], axis=0
+    )
+    gain, error = float(gains.mean()), float(gains.std() / np.sqrt(len(gains)))
+    if not gain > error:
+        loss = log_loss(before, cells.labels)
+        raise AdaptError(
+            f"Nothing fitted to these {len(cells.labels)} labelled cells is better than the model "
+            f"as it is: log-loss {fit.loss:.4f} when cross-validated, {loss:.4f} before, and a "
+            f"gain must be larger than its standard error, {error:.4f}. Nothing is written. Check "
+            "the labels, or label more cells."
+        )
+    return _finished(fit, before, cells.labels, temperature, unlabelled=changed and best == 0)
+
+
+def _finished(
+    fit: HeadFit, before: Doubles, labels: Labels, temperature: float, *, unlabelled: bool
+) -> Refit:
+    """Put the temperature right and sum up."""
+    n = len(labels)
+    held = fit.probabilities.mean(axis=0)
+    head: Head | None = None
+    calibrated = fit.kind != "nothing" and n >= MIN_CALIBRATED
+    if calibrated:
+        every = fit.probabilities.reshape(-1, len(CLASSES))
+        temperature = fit_temperature(every, np.tile(labels, len(fit.probabilities)))
+        head = fit.head
+    elif fit.kind != "nothing":
+        head = Head(fit.head.weights * temperature, fit.head.bias * temperature)
+    confusion = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
+    np.add.at(confusion, (labels, held.argmax(axis=1)), 1)
+    figures = _figures(held, labels)
+    report = {
+        "n": n,
+        "classes": dict(zip(CLASSES, np.bincount(labels, minlength=5).tolist(), strict=True)),
+        "folds": FOLDS,
+        "repeats": REPEATS,
+        "kind": fit.kind,
+        "strength": fit.strength,
+        "log_loss": {"before": log_loss(before, labels), "after": fit.loss},
+        "accuracy": {"before": _figures(before, labels)[0], "after": figures[0]},
+        "balanced_accuracy": {"before": _figures(before, labels)[1], "after": figures[1]},
+        "calibrated": calibrated,
+        "temperature": temperature,
+    }
+    validation = {
+        "split": "cross-validated",
+        "n": n,
+        "metrics": {
+            "accuracy": {"value": figures[0]},
+            "balanced_accuracy": {"value": figures[1]},
+        },
+        "confusion": confusion.tolist(),
+    }
+    return Refit(head, temperature, unlabelled, report, validation)
+
+
+def _figures(probabilities: Doubles, labels: Labels) -> tuple[float, float]:
+    """Accuracy, and its mean over the classes that there are."""
+    right = probabilities.argmax(axis=1) == labels
+    by_class = [float(right[labels == label].mean()) for label in np.unique(labels)]
+    return float(right.mean()), float(np.mean(by_class))

@@ -1,0 +1,309 @@
+"""A bundle fitted to a laboratory, from images to a file that opens and answers."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import leuko
+from leuko.bundle import ModelBundle
+from leuko.cells import CellFinding
+from leuko.cells.finding import empty_finding
+from leuko.errors import AdaptError, DataError
+from leuko.imaging import PreprocessSpec, decode_image, encode_png
+from leuko.manifest import read_folder
+from leuko.runtime.adapt import Adaptation, _State, _try_looks, _try_scale, adapt, fit_adaptation
+from leuko.runtime.adapt_card import adapted_card
+from leuko.runtime.adapt_check import check
+from leuko.runtime.adapt_views import VIEWS, Picture, Shown, altered, show, survey
+from leuko.runtime.classifier import OnnxClassifier
+from leuko.runtime.sources import Source, file_source
+from leuko.runtime.trust import Trust
+from leuko.runtime.trust_bundle import TrustTargets, fit_trust, without_trust
+from leuko.taxonomy import CLASSES
+from tiny import COLOURS, SIDE, make_bundle, write_dataset
+
+CAST = np.array([70, -35, -70.0])
+"""What another camera adds to every pixel; the tiny model then takes classes for others."""
+
+
+@pytest.fixture(scope="module")
+def laboratory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders of another camera."""
+    root = tmp_path_factory.mktemp("laboratory")
+    rng = np.random.default_rng(11)
+    for label, name in enumerate(CLASSES):
+        (root / name).mkdir()
+        for number in range(20):
+            pixels = COLOURS[label] + CAST + rng.normal(0, 8, 3) + rng.normal(0, 9, (SIDE, SIDE, 3))
+            data = encode_png(np.clip(np.round(pixels), 0, 255).astype(np.uint8))
+            (root / name / f"{number}.png").write_bytes(data)
+    return root
+
+
+@pytest.fixture(scope="module")
+def few(laboratory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Labels of 60 of the cells, away from them; under names that people use."""
+    table = tmp_path_factory.mktemp("table") / "few.csv"
+    with table.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "label"])
+        for name in CLASSES:
+            for number in range(12):
+                rows.writerow([f"{name}/{number}.png", name.lower() + "s"])
+    return table
+
+
+@pytest.fixture(scope="module")
+def trusting(tiny_bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory) -> ModelBundle:
+    """The tiny model with temperature, thresholds and a feature space."""
+    rows = write_dataset(tmp_path_factory.mktemp("home"), each=30, slides=6, suffix=".png")
+    wide = TrustTargets(accuracy=0.9, coverage=0.9, alarms=0.05)
+    return fit_trust(tiny_bundle, read_folder(rows), targets=wide, threads=2)
+
+
+@pytest.fixture(scope="module")
+def fitted(trusting: ModelBundle, laboratory: Path, few: Path) -> Adaptation:
+    return adapt(trusting, [str(laboratory)], labels=few, seed=1, threads=2)
+
+
+def accuracy(bundle: ModelBundle, folder: Path) -> float:
+    rows = read_folder(folder)
+    table = OnnxClassifier(bundle, threads=2).predict(rows.files())
+    return float((table.probabilities.argmax(axis=1) == rows.labels).mean())
+
+
+# With labels
+
+
+def test_labels_put_the_last_layer_right(
+    fitted: Adaptation, trusting: ModelBundle, laboratory: Path
+) -> None:
+    before, after = accuracy(trusting, laboratory), accuracy(fitted.bundle, laboratory)
+    assert before < 0.8
+    assert after > 0.95
+    labels = fitted.report["labels"]
+    assert (labels["n"], labels["kind"], labels["calibrated"]) == (60, "ridge", True)
+    assert labels["log_loss"]["after"] < labels["log_loss"]["before"]
+    assert labels["accuracy"]["after"] > labels["accuracy"]["before"]
+    assert fitted.report["images"] == 100
+    assert fitted.changed
+
+
+def test_what_the_new_bundle_says_of_itself(
+    fitted: Adaptation, trusting: ModelBundle, tmp_path: Path
+) -> None:
+    bundle = fitted.bundle
+    for name in ("b", "b.zip"):
+        bundle.save(tmp_path / name)
+        again = ModelBundle.load(tmp_path / name)
+        assert again.members() == bundle.members()
+        OnnxClassifier(again, threads=1)  # goldens and distances are asked
+    assert bundle.digest == fitted.report["digest"] != trusting.digest
+    assert bundle.provenance["adapted_from"] == trusting.digest
+    assert bundle.provenance["seed"] == 0
+    assert bundle.provenance["adaptation"]["source"]["validation"] == trusting.validation
+    assert bundle.provenance["adaptation"]["labels"] == fitted.report["labels"]
+    assert bundle.thresholds == trusting.thresholds
+    assert bundle.calibration["temperature"] == fitted.report["labels"]["temperature"]
+    assert np.sum(bundle.validation["confusion"]) == 60
+    assert bundle.validation["trust"] == trusting.validation["trust"]
+    card = bundle.card
+    assert card.index("## Adapted") < card.index("## Trust")
+    assert "60 (12 Basophil, 12 Eosinophil" in card
+    assert "fitted on another laboratory" in card
+
+
+def test_the_same_seed_gives_the_same_bytes(
+    fitted: Adaptation, trusting: ModelBundle, laboratory: Path, few: Path
+) -> None:
+    again = adapt(trusting, [str(laboratory)], labels=few, seed=1, threads=1)
+    assert again.bundle.members() == fitted.bundle.members()
+    assert again.report == fitted.report
+
+
+def test_it_may_be_fitted_again(fitted: Adaptation, laboratory: Path, few: Path) -> None:
+    try:
+        twice = adapt(fitted.bundle, [str(laboratory)], labels=few, threads=2).bundle
+    except AdaptError:
+        return  # nothing left to gain
+    assert twice.card.count("## Adapted") == 1
+    assert twice.provenance["adapted_from"] == fitted.bundle.digest
+
+
+def test_labels_that_teach_nothing_are_refused(trusting: ModelBundle, laboratory: Path) -> None:
+    """Labels drawn at random of cells that the model knows: no gain, nothing to write."""
+    files = read_folder(laboratory).files()
+    shuffled = np.random.default_rng(0).permutation(np.arange(50) % 5)
+    flat = replace(trusting, calibration={"method": "temperature", "temperature": 100.0})
+    flat = replace(flat, goldens=_goldens(flat))
+    named = [(file_source(file), int(label)) for file, label in zip(files[::2], shuffled)]
+    sources = [file_source(file) for file in files]
+    with pytest.raises(AdaptError, match=r"Nothing fitted to these 50 labelled cells is better"):
+        fit_adaptation(flat, sources, labels=named, threads=2)
+
+
+def _goldens(bundle: ModelBundle) -> Any:
+    plain = without_trust(bundle)
+    answers = Trust.of(bundle).calibrate(OnnxClassifier(plain).ask(list(plain.goldens.pictures))[0])
+    return replace(plain.goldens, probabilities=answers.astype(np.float32))
+
+
+def test_below_fifty_labels_the_temperature_stays(trusting: ModelBundle, laboratory: Path) -> None:
+    rows = read_folder(laboratory)
+    named = [(file_source(f), int(y)) for f, y in zip(rows.files(), rows.labels)][::3]
+    sources = [file_source(file) for file in rows.files()]
+    made = fit_adaptation(trusting, sources, labels=named, threads=2)
+    assert made.report["labels"]["n"] == 34
+    assert made.bundle.calibration == trusting.calibration
+    assert accuracy(made.bundle, laboratory) > 0.9
+
+
+# Without labels
+
+
+def test_home_is_kept_as_it_was(tiny_bundle: ModelBundle, tmp_path: Path) -> None:
+    rows = write_dataset(tmp_path / "home", each=6, suffix=".png")
+    made = leuko.adapt(tiny_bundle, [str(rows)], threads=2)
+    assert made.bundle is tiny_bundle
+    assert not made.changed
+    assert made.report["digest"] == tiny_bundle.digest
+    assert made.report["schema"] == "leuko.adaptation/1"
+    assert [step["step"] for step in made.report["steps"]] == ["scale", "looks", "statistics"]
+    assert all("not kept" in sentence for sentence in made.sentences())
+
+
+def test_too_little_is_one_sentence(tiny_bundle: ModelBundle, tmp_path: Path) -> None:
+    rows = write_dataset(tmp_path / "few", each=3, suffix=".png")
+    sources = [file_source(file) for file in read_folder(rows).files()]
+    said: list[str] = []
+    bad = Source("bad", lambda: b"")
+    with pytest.raises(
+        AdaptError, match="needs 20 different images that hold a cell; 15 of the 31"
+    ):
+        fit_adaptation(tiny_bundle, [*sources, *sources, bad], threads=1, say=said.append)
+    assert "Rejected bad (empty-file" in said[0]
+    more = write_dataset(tmp_path / "more", each=5, suffix=".png")
+    sources = [file_source(file) for file in read_folder(more).files()]
+    with pytest.raises(
+        AdaptError, match="needs 10 different usable cells of two classes; received 3"
+    ):
+        fit_adaptation(tiny_bundle, sources, labels=[(one, 0) for one in sources[:3]], threads=1)
+    with pytest.raises(AdaptError, match="another label"):
+        fit_adaptation(tiny_bundle, sources, labels=[(sources[0], 0), (sources[0], 1)], threads=1)
+
+
+def test_labels_that_name_no_file(
+    laboratory: Path, tiny_bundle: ModelBundle, tmp_path: Path
+) -> None:
+    table = tmp_path / "few.csv"
+    table.write_text("path,label\nBasophil/0.png,basophil\nno.png,3\n")
+    with pytest.raises(DataError, match=r"1 of 2 labelled images cannot be found, such as no\.png"):
+        adapt(tiny_bundle, [str(laboratory)], labels=table)
+
+
+# The parts
+
+
+def pictures(count: int, **facts: Any) -> list[Picture]:
+    bare = empty_finding("", (100, 100), 1.0, (0, 0), (240.0, 240.0, 240.0))
+    rng = np.random.default_rng(2)
+    made = []
+    for number in range(count):
+        scale = float(10 * np.exp(facts.get("spread", 0.1) * rng.normal()))
+        finding: CellFinding = replace(bare, found=True, micrometre=scale, micrometre_error=0.2)
+        side = facts.get("sides", [100])[number % len(facts.get("sides", [100]))]
+        made.append(Picture(Source(str(number), bytes), f"{number:064x}", (side, side), finding))
+    return made
+
+
+def state(spec: PreprocessSpec, logits: np.ndarray) -> _State:
+    return _State(make_bundle(), spec, Shown(logits, None), check(logits, spec.weights))
+
+
+CELL = PreprocessSpec((64, 64), view="cell", styles=("plain", "flat"))
+NOISE = np.random.default_rng(1).normal(0, 1, (40, VIEWS, 2, 5))
+STEADY = np.random.default_rng(1).normal(0, 1, (40, 1, 1, 5)) + 0.1 * NOISE
+
+
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        ({"sides": [100, 150]}, "different sizes"),
+        ({"spread": 0.5}, "not one magnification"),
+        ({}, ""),
+    ],
+)
+def test_one_scale_is_for_one_magnification(facts: dict[str, Any], why: str) -> None:
+    asked: list[PreprocessSpec] = []
+
+    def look(spec: PreprocessSpec, stage: str) -> Shown:
+        asked.append(spec)
+        return Shown(STEADY.repeat(2, axis=2)[:, :, :2], None)
+
+    now = state(CELL, NOISE)
+    now.check = check(3 * NOISE)
+    step = _try_scale(now, pictures(40, **facts), Trust(), 0, look)
+    if why:
+        assert why in step["told"]
+        assert not asked
+        return
+    assert asked[0].micrometre == pytest.approx(10, rel=0.05)
+    assert step["micrometre"] == asked[0].micrometre
+    if step["kept"]:
+        assert now.spec.micrometre == asked[0].micrometre
+    again = _try_scale(state(asked[0], NOISE), pictures(40), Trust(), 0, look)
+    assert "has one scale already" in again["told"]
+
+
+def test_the_steadier_look_gets_more_weight() -> None:
+    logits = np.concatenate([3 * NOISE[:, :, :1], STEADY[:, :, :1]], axis=2)
+    now = state(CELL, logits)
+    step = _try_looks(now, Trust(), 0)
+    assert step["kept"], step
+    assert now.spec.weights == (1.0, 2.0)
+    assert not _try_looks(state(CELL, logits[:, :, ::-1]), Trust(), 0)["kept"]
+    one = replace(CELL, styles=("plain",))
+    assert "one look" in _try_looks(state(one, logits[:, :, :1]), Trust(), 0)["told"]
+
+
+def test_altered_pictures_are_the_same_cell() -> None:
+    pixels = np.random.default_rng(4).integers(0, 255, (40, 50, 3)).astype(np.uint8)
+    views = altered(pixels, np.random.default_rng(0))
+    again = altered(pixels, np.random.default_rng(0))
+    assert len(views) == VIEWS
+    np.testing.assert_array_equal(views[0][0], pixels)
+    for (one, scale), (other, _) in zip(views, again):
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == np.uint8
+        assert sorted(one.shape) == sorted(pixels.shape)
+        assert 0.9 < scale < 1.1
+    assert [scale != 1 for _, scale in views] == [False, False, False, True, False, False, False]
+
+
+def test_what_is_shown_is_what_is_predicted(tiny_bundle: ModelBundle, laboratory: Path) -> None:
+    files = read_folder(laboratory).files()[:6]
+    found = [one for one in survey([file_source(f) for f in files]) if isinstance(one, Picture)]
+    shown = show(tiny_bundle, tiny_bundle.preprocess, found, views=1)
+    answers = np.exp(shown.logits[:, 0, 0])
+    asked = OnnxClassifier(tiny_bundle).ask([decode_image(f.read_bytes()).pixels for f in files])
+    np.testing.assert_allclose(answers, np.maximum(asked[0], 1e-7), atol=1e-6)
+    assert shown.features is not None
+    assert shown.features.shape == (6, 1, 3)
+
+
+def test_a_card_has_one_section(fitted: Adaptation) -> None:
+    report = fitted.report
+    card = adapted_card("# Name\n\n## Limits\n\nNone.\n", report)
+    assert card.endswith("of this one.\n")
+    assert adapted_card(card, report) == card
+    with_trust = adapted_card("# Name\n\n## Trust\n\nSome.\n\n## Made with\n", report)
+    assert [line for line in with_trust.splitlines() if line.startswith("## ")] == [
+        "## Adapted", "## Trust", "## Made with",
+    ]  # fmt: skip
+    assert adapted_card(with_trust, report) == with_trust
