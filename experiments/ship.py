@@ -28,20 +28,27 @@ ZOO = Path(__file__).resolve().parent.parent / "src" / "leuko" / "zoo"
 def main() -> None:
     """Write both files and their cards."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("run", type=Path)
+    parser.add_argument("run", type=Path, help="A run folder; or a bundle, with --made-with.")
+    parser.add_argument("--made-with", type=Path, help="Bundle whose card says how it was made.")
     parser.add_argument("evaluation", type=Path, nargs="+", help="Test-A first, then others.")
     parser.add_argument("--name", default="default", help="Name in the zoo.")
     parser.add_argument("--backbone", action="store_true", help="Ship the backbone too.")
     arguments = parser.parse_args()
-    bundle = ModelBundle.load(arguments.run / "bundle")
-    shipped = ship(bundle, arguments.run, arguments.evaluation, arguments.name)
+    if arguments.made_with is None:
+        bundle, made = ModelBundle.load(arguments.run / "bundle"), None
+    else:
+        bundle = ModelBundle.load(arguments.run)
+        made = ModelBundle.load(arguments.made_with).card.partition("## Made with\n\n")[2].rstrip()
+    shipped = ship(bundle, arguments.run, arguments.evaluation, arguments.name, made=made)
     if arguments.backbone:
         _ship_backbone(arguments.run, shipped)
     for path in sorted(ZOO.glob("*.*")):
         print(f"{path.name}: {path.stat().st_size / 1e6:.2f} MB")
 
 
-def ship(bundle: ModelBundle, run: Path, evaluations: list[Path], name: str) -> ModelBundle:
+def ship(
+    bundle: ModelBundle, run: Path, evaluations: list[Path], name: str, *, made: str | None = None
+) -> ModelBundle:
     """Write a bundle into the zoo, with what was measured of it in its card.
 
     Parameters
@@ -54,14 +61,14 @@ def ship(bundle: ModelBundle, run: Path, evaluations: list[Path], name: str) -> 
         Of `leuko evaluate`: Test-A first, then others.
     name : str
         Its name in the zoo.
+    made : str, optional
+        What its card says of how it was made; told from the run folder when None.
 
     Returns
     -------
     ModelBundle
         As written.
     """
-    environment = json.loads((run / "environment.json").read_text())
-    machine = environment["machine"]
     lines = [bundle.card.rstrip(), "", "## Measured afterwards", ""]
     lines += ["| set | n | slides | accuracy (95% interval) | balanced accuracy | macro-F1 |"]
     lines += ["|---|---|---|---|---|---|"]
@@ -76,20 +83,34 @@ def ship(bundle: ModelBundle, run: Path, evaluations: list[Path], name: str) -> 
         "",
         "## Made with",
         "",
-        "- Data: Raabin-WBC Train, shrunk to 288 pixels (Kouzehkanan et al., Scientific Reports "
-        "12:1123, 2022), free for research and commercial use.",
-        "- Initial weights: MobileNetV2, ImageNet (Apache-2.0).",
-        f"- Command: `leuko train Dataset --recipe {bundle.provenance['recipe']['name']} --seed "
-        f"{bundle.provenance['seed']}`",
-        f"- {environment['total_seconds'] / 60:.0f} minutes on {machine['processor']}, "
-        f"{machine['cores']} cores, while the machine did other work.",
-        "- Licence of the weights: Apache-2.0.",
+        made or _made(bundle, run),
         "",
     ]
     card = "\n".join(lines)
     shipped = replace(bundle, name=name, card=card)
     shipped.save(ZOO / f"{name}.zip")
     return shipped
+
+
+def _made(bundle: ModelBundle, run: Path) -> str:
+    """How a run was made, in a few lines."""
+    environment = json.loads((run / "environment.json").read_text())
+    machine = environment["machine"]
+    recipe = bundle.provenance["recipe"]
+    weights = recipe["model"]["weights"]
+    start = "drawn from the seed" if weights == "none" else "MobileNetV2, ImageNet (Apache-2.0)"
+    return "\n".join(
+        [
+            "- Data: Raabin-WBC Train, shrunk to 288 pixels (Kouzehkanan et al., Scientific "
+            "Reports 12:1123, 2022), free for research and commercial use.",
+            f"- Initial weights: {start}.",
+            f"- Command: `leuko train Dataset --recipe {recipe['name']} --seed "
+            f"{bundle.provenance['seed']}`",
+            f"- {environment['total_seconds'] / 60:.0f} minutes on {machine['processor']}, "
+            f"{machine['cores']} cores, while the machine did other work.",
+            "- Licence of the weights: Apache-2.0.",
+        ]
+    )
 
 
 def _ship_backbone(run: Path, shipped: ModelBundle) -> None:
@@ -135,11 +156,10 @@ def _classes(path: Path) -> list[str]:
     for name, figures in read_json(path, "evaluation")["per_class"].items():
         cells = [name, f"{figures['n']:,}", str(figures["slides"])]
         for key in ("sensitivity", "specificity"):
-            one = figures[key]
-            span = (
-                "too few slides" if one["low"] is None else f"{one['low']:.3f} to {one['high']:.3f}"
-            )
-            cells.append(f"{one['value']:.3f} ({span})" if one["value"] is not None else "-")
+            value, span = figures[key], figures[f"{key}_interval"]
+            low, high = (span or {}).get("low"), (span or {}).get("high")
+            told = "too few slides" if low is None else f"{low:.3f} to {high:.3f}"
+            cells.append("-" if value is None else f"{value:.3f} ({told})")
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

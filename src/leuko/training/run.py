@@ -60,7 +60,7 @@ from leuko.training.pipeline import (
     training_order,
 )
 
-__all__ = ["TrainedRun", "default_cache", "train"]
+__all__ = ["TrainedRun", "default_cache", "model_card", "train"]
 
 _BALANCED: Final = "Balanced_Train"
 _PARITY: Final = 1e-4
@@ -567,7 +567,7 @@ def _finish(
         **bundle.validation,
     }
     bundle = replace(bundle, provenance=_plain(provenance), validation=_plain(summary))
-    bundle = replace(bundle, card=_card(bundle, recipe))
+    bundle = replace(bundle, card=model_card(bundle, recipe))
     if "trust" in bundle.validation:
         bundle = replace(bundle, card=trust_card(bundle))
     _write_history(run / "history.csv", history)
@@ -579,8 +579,21 @@ def _finish(
     return bundle, validation
 
 
-def _card(bundle: ModelBundle, recipe: Recipe) -> str:
-    """Write a model card in Markdown out of what is known."""
+def model_card(bundle: ModelBundle, recipe: Recipe) -> str:
+    """Write a model card in Markdown out of what is known.
+
+    Parameters
+    ----------
+    bundle : ModelBundle
+        With provenance and validation.
+    recipe : Recipe
+        What it was trained by.
+
+    Returns
+    -------
+    str
+        Without a section on trust; see `leuko.runtime.trust_bundle.trust_card`.
+    """
     p, v = bundle.provenance, bundle.validation
     lines = [
         f"# {recipe.title}",
@@ -631,7 +644,14 @@ def _view_words(recipe: Recipe) -> str:
     if spec.view == "centre":
         return f"central {spec.crop:.0%} of the picture"
     alone = ", on an empty ground" if spec.view == "cell-alone" else ""
-    return f"the cell that is found in the picture and {spec.width:g} micrometres around{alone}"
+    told = f"the cell that is found in the picture and {spec.width:g} micrometres around{alone}"
+    if len(spec.styles) == 1:
+        return told
+    weights = spec.weights or (1.0,) * len(spec.styles)
+    looks = ", ".join(
+        f"{name} {weight:g}" for name, weight in zip(spec.styles, weights, strict=True)
+    )
+    return f"{told}; {len(spec.styles)} looks at it are averaged (by weight: {looks})"
 
 
 def _without_folders(recipe: Recipe) -> dict[str, Any]:

@@ -101,7 +101,7 @@ def travelled(
     (h, h, 3) uint8
         The network's input.
     """
-    seen = view.pixels
+    seen, chance = view.pixels, rng.random()
     if style is not None:
         judged = view._replace(
             cell=_misjudged(view.cell, rng), nucleus=_misjudged(view.nucleus, rng)
@@ -109,7 +109,7 @@ def travelled(
         seen = styled(judged, style, scale)
     elif other is not None:
         seen = lay_ground(seen, _misjudged(view.around, rng), other)
-    elif rng.random() < settings.alone / max(1e-9, 1 - settings.swap):
+    elif chance < settings.alone / max(1e-9, 1 - settings.swap):
         seen = lay_ground(seen, _misjudged(view.around, rng))
     seen = _recoloured(seen, settings.stain, rng)
     return _rephotographed(seen, rng)
@@ -130,6 +130,8 @@ def drawn_style(settings: AugmentSettings, rng: np.random.Generator) -> Style | 
     Style or None
         None in the remaining share of draws.
     """
+    if settings.flat + settings.soft == 0:
+        return None
     chance = rng.random()
     if chance < settings.flat:
         nucleus, cytoplasm = rng.choice(_LITTLE, 2)
