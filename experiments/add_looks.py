@@ -17,6 +17,7 @@ from pathlib import Path
 
 from add_trust import validation_rows, without_folders
 
+from leuko.artifacts import digest_json
 from leuko.bundle import ModelBundle
 from leuko.experiment.evaluating import evaluate
 from leuko.recipe import load_recipe
@@ -50,6 +51,7 @@ def main() -> None:
     document = evaluate(OnnxClassifier(fitted), rows).report.to_dict()
     provenance = without_folders(before.provenance, arguments.weights)
     provenance["recipe"] = {**provenance["recipe"], "preprocess": spec.to_dict()}
+    provenance["recipe_digest"] = digest_json(provenance["recipe"])
     provenance["looks_added_to"] = before.digest
     summary = {
         "split": before.validation["split"],

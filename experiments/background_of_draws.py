@@ -5,7 +5,7 @@
 Draws training images as the recipe varies them, takes the outer ring of each (an eighth of the
 side, as `leuko data info` does) and lets boosted trees name the class of slides that they have not
 seen. Printed for three streams: pictures as they are, views of the cell as they are, and draws.
-Chance is 0.2. What it gave stands in docs/decisions/0018.
+Chance is 0.2.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ from leuko.data.synth import DrawnCell, draw_cell, draw_slide_style
 from leuko.imaging import IMAGE_SUFFIXES, read_image
 from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
 from leuko.runtime.explain import Explainer, Explanation
+from leuko.runtime.trust_bundle import without_trust
 from leuko.taxonomy import CLASSES
 
 
@@ -151,8 +152,17 @@ def rise(classifier: OnnxClassifier, inputs: np.ndarray, index: int, masks: int)
     return np.tensordot(left - left.mean(), cover - cover.mean(axis=0), axes=1)
 
 
+def plainly(classifier: OnnxClassifier) -> OnnxClassifier:
+    """The same network with the plain look alone, whose input can be covered."""
+    bundle = without_trust(classifier.bundle)
+    spec = replace(bundle.preprocess, styles=("plain",), weights=())
+    made = replace(bundle, preprocess=spec, goldens=make_goldens(bundle.onnx, spec))
+    return OnnxClassifier(made)
+
+
 def deletion(classifier: OnnxClassifier, pictures: list[np.ndarray]) -> dict[str, np.ndarray]:
     """Evidence lost with the fifth of the input that each method ranks first, by picture."""
+    classifier = plainly(classifier)
     spec = classifier.bundle.preprocess
     explainers = {"occlusion, 65 runs": Explainer(classifier, method="occlusion")}
     if Explainer(classifier).method == "class-activation map":

@@ -7,7 +7,7 @@ For each member it trains every seed (a run that was stopped goes on), evaluates
 ``Dataset/Test`` and on each development laboratory, and prints one line. With ``--ship`` the seed
 whose validation accuracy is the median goes into the zoo, `small` with weights of 16 bits. Nothing
 is chosen on Test-A or on a laboratory. ``--weights`` is where `default` starts: ImageNet's weights
-are fetched without it.
+are fetched without it. `small` is taught by the `default` that is in the zoo at that moment.
 
 What it reached, and in how long, stands at the head of each recipe.
 """
@@ -42,6 +42,7 @@ class Trained:
 
     seed: int
     run: Path
+    bundle: ModelBundle
     validation: float
     evaluations: list[Path]
 
@@ -62,7 +63,7 @@ def main() -> None:
         if arguments.ship:
             by_validation = sorted(trained, key=lambda one: one.validation)
             median = by_validation[(len(trained) - 1) // 2]
-            ship(what_ships(name, median.run), median.run, median.evaluations, name)
+            ship(median.bundle, median.run, median.evaluations, name)
             size = (ZOO / f"{name}.zip").stat().st_size / 1e6
             print(f"{name}: seed {median.seed} ships, {size:.2f} MB")
 
@@ -76,16 +77,19 @@ def one_seed(name: str, seed: int, arguments: argparse.Namespace) -> Trained:
         arguments.dataset, recipe, run, resume=run.exists(),
         weights=arguments.weights if name == "default" else None, **said,
     )  # fmt: skip
+    shipped = OnnxClassifier(what_ships(name, run))
     evaluations, cells = [], [f"validation {value(made.validation, 'accuracy')}"]
     for folder in (arguments.dataset / "Test", *arguments.laboratory):
         out = arguments.runs / f"{recipe.name}-{seed}-{folder.name}"
-        evaluate(made.folder, folder, **said).write(out)
+        evaluate(shipped, folder, **said).write(out)
         document = read_json(out / "evaluation.json", "evaluation")
         figures = [value(document, kind) for kind in ("accuracy", "balanced_accuracy", "macro_f1")]
         cells.append(f"{folder.name} {', '.join(figures)}")
         evaluations.append(out / "evaluation.json")
     print(f"{name}, seed {seed}: {'; '.join(cells)}", flush=True)
-    return Trained(seed, run, made.validation["metrics"]["accuracy"]["value"], evaluations)
+    return Trained(
+        seed, run, shipped.bundle, made.validation["metrics"]["accuracy"]["value"], evaluations
+    )
 
 
 def value(document: dict[str, Any], name: str) -> str:

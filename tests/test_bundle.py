@@ -462,3 +462,19 @@ def test_weights_outside_a_subgraph_are_refused(tiny_bundle: ModelBundle) -> Non
     )
     with pytest.raises(BundleError, match="keeps weights outside its file"):
         OnnxClassifier(replace(tiny_bundle, onnx=model.SerializeToString()))
+
+
+def test_a_place_is_refused_before_the_work_is_done(tmp_path) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "letter.txt").write_text("mine")
+    (tmp_path / "folder.zip").mkdir()
+    (tmp_path / "file").write_text("")
+    for name, part in (
+        ("other", "holds other things"),
+        ("folder.zip", "is a folder"),
+        ("file/bundle", "no folder to write to"),
+    ):
+        with pytest.raises(OutputError, match=part):
+            ModelBundle.check_place(tmp_path / name)
+    ModelBundle.check_place(tmp_path / "new" / "bundle")
+    ModelBundle.check_place(tmp_path / "bundle.zip")

@@ -193,3 +193,10 @@ def test_what_is_no_toml(data: bytes, tmp_path: Path) -> None:
 def test_with_seed_gives_no_recipe_that_cannot_be_read_back(seed: int) -> None:
     with pytest.raises(RecipeError, match="seed must be a whole number"):
         load_recipe("cnn").with_seed(seed)
+
+
+def test_styles_cannot_take_more_than_all_draws() -> None:
+    document = load_recipe("flagship").to_dict()
+    document["augment"].update(flat=0.7, soft=0.4)
+    with pytest.raises(RecipeError, match=r"augment\.flat and augment\.soft"):
+        Recipe.from_dict(document)

@@ -227,15 +227,34 @@ class ModelBundle:
                     entry.external_attr = 0o644 << 16
                     archive.writestr(entry, data, compresslevel=9)
             return
-        others = {place.name for place in target.iterdir()} if target.is_dir() else set()
-        if others and (others - {*_MEMBERS, _TRUST} or "bundle.json" not in others):
-            raise OutputError(
-                f"{target} holds other things than a bundle, such as {min(others)}; writing would "
-                "replace them. Choose another folder."
-            )
+        _refuse_others(target)
         with atomic_folder(target) as folder:
             for name, data in self.members().items():
                 (folder / name).write_bytes(data)
+
+    @staticmethod
+    def check_place(target: Path) -> None:
+        """Say before a long work that its bundle could not be written there.
+
+        Parameters
+        ----------
+        target : Path
+            Where `save` would write.
+
+        Raises
+        ------
+        OutputError
+            When a folder of that name holds anything but a bundle, or the folder above it cannot be
+            written to.
+        """
+        above = next((place for place in target.absolute().parents if place.exists()), None)
+        if above is None or not above.is_dir() or not os.access(above, os.W_OK):
+            raise OutputError(f"{target} cannot be written: {above} is no folder to write to.")
+        if target.suffix == ".zip":
+            if target.is_dir():
+                raise OutputError(f"{target} is a folder. Choose another name for the zip.")
+            return
+        _refuse_others(target)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ModelBundle:
@@ -463,3 +482,13 @@ def _read_zip(path: Path) -> dict[str, bytes]:
             return {name: archive.read(entry) for name, entry in entries.items()}
     except (ValueError, *_ZIP_FAULTS) as error:
         raise BundleError(f"{path} cannot be read as a bundle: {error}.") from error
+
+
+def _refuse_others(target: Path) -> None:
+    """Do not replace a folder that holds anything but a bundle."""
+    others = {place.name for place in target.iterdir()} if target.is_dir() else set()
+    if others and (others - {*_MEMBERS, _TRUST} or "bundle.json" not in others):
+        raise OutputError(
+            f"{target} holds other things than a bundle, such as {min(others)}; writing would "
+            "replace them. Choose another folder."
+        )

@@ -513,6 +513,8 @@ def _check_together(recipe: Recipe, source: str) -> None:
         )
     if recipe.augment.alone + recipe.augment.swap > 1:
         raise RecipeError(f"{source}: augment.alone and augment.swap must not exceed 1 together.")
+    if recipe.augment.flat + recipe.augment.soft > 1:
+        raise RecipeError(f"{source}: augment.flat and augment.soft must not exceed 1 together.")
     if train.monitor == "none" and train.patience:
         raise RecipeError(f"{source}: train.patience needs a train.monitor.")
     if train.schedule == "cosine" and train.plateau:

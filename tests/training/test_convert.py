@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,18 @@ import numpy as np
 import pytest
 
 from leuko.bundle import ModelBundle
+from leuko.cells.style import looks
+from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import BundleError, DataError, LeukoError, OutputError, UsageError
 from leuko.taxonomy import CLASSES
 
 pytest.importorskip("onnx", reason="needs the extra 'export'")
 
 from convnet import make_convnet_bundle
-from leuko.runtime.classifier import load, make_goldens
+from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
 from leuko.runtime.trust import Trust
+from leuko.runtime.trust_bundle import without_trust
+from leuko.training import convert
 from leuko.training.convert import export_model
 from tiny import write_dataset
 
@@ -274,3 +279,23 @@ def test_the_bundled_model_keeps_its_accuracy(tmp_path: Path) -> None:
 def test_json_stays_json(model: Path, labelled: Path, tmp_path: Path) -> None:
     done = export_model(model, tmp_path / "a.zip", weights="int8", check=labelled)
     assert json.loads(json.dumps(done.variant, allow_nan=False)) == done.variant
+
+
+def test_a_variant_is_judged_by_the_answers_that_its_original_gives(tmp_path: Path) -> None:
+    """Several looks, one of them heavier: what is compared is their weighted mean."""
+    bundle = without_trust(load("default", threads=1).bundle)
+    spec = replace(bundle.preprocess, styles=("plain", "flat"), weights=(5.0, 1.0))
+    made = replace(bundle, preprocess=spec, goldens=make_goldens(bundle.onnx, spec))
+    made.save(tmp_path / "twice.zip")
+    judged: list[Any] = []
+    told = {"n": 1, "agreement": 1.0, "largest_difference": 0.0}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convert, "compare_drawn", lambda pair: judged.append(pair) or told)
+        export_model(tmp_path / "twice.zip", tmp_path / "half.zip", weights="float16")
+    rng = np.random.default_rng(3)
+    pixels = draw_cell("Monocyte", rng, draw_slide_style(rng)).pixels
+    stack = looks(pixels, spec)[None]
+    wanted = OnnxClassifier(made, threads=1).predict_pixels(stack)
+    for run in (judged[0].original, judged[0].variant):
+        np.testing.assert_allclose(run(stack), wanted, atol=5e-3)
+    assert np.abs(OnnxClassifier(made, threads=1).predict_pixels(stack[:, 1]) - wanted).max() > 0.05

@@ -50,8 +50,10 @@ def adapt(
     log_file: LogOption = None,
 ) -> None:
     """Fit a model to the pictures of one microscope, and to labels of a few of them."""
+    from leuko.bundle import ModelBundle
     from leuko.runtime.adapt import adapt as fit
 
+    ModelBundle.check_place(out)
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         adapted = fit(model, images, labels=labels, seed=seed, threads=workers,
                       progress=talk.progress, say=talk.say)  # fmt: skip

@@ -204,6 +204,7 @@ def _sample(validation: dict[str, Any]) -> str:
         "slide": "that training did not see",
         "random-file": "drawn at random, which reads too high",
         "check": "given to leuko export --check",
+        "cross-validated": "labelled for leuko adapt, cross-validated",
     }
     kind = kinds.get(str(validation.get("split")), "")
     return f"{count} {kind}".rstrip()

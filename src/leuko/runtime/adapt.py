@@ -24,7 +24,7 @@ from leuko.imaging import PreprocessSpec
 from leuko.manifest import read_csv
 from leuko.parallel import Progress
 from leuko.runtime.adapt_card import adapted_card
-from leuko.runtime.adapt_check import Check, Verdict, check, judge
+from leuko.runtime.adapt_check import Check, Verdict, check, judge, softmax
 from leuko.runtime.adapt_fit import Head, mean_shift
 from leuko.runtime.adapt_labels import MIN_LABELS, Labelled, Refit, labelled_files, refit
 from leuko.runtime.adapt_views import Picture, Shown, show, survey
@@ -45,6 +45,11 @@ MOST_PICTURES: Final = 400
 
 PLAIN_WEIGHT: Final = 0.5
 """Weight of the plain look, against the others', that is tried."""
+
+_KEPT: Final = "kept."
+
+_TRUE_HEAD: Final = 1e-3
+"""How far a fitted last layer may be from what the new network answers, as a probability."""
 
 _ALIKE: Final = 0.1
 _ALIKE_SHARE: Final = 0.9
@@ -220,11 +225,13 @@ def fit_adaptation(
         fitted = refit(bundle, (state.spec, state.bias), labelled, seed=seed, threads=threads,
                        progress=progress)  # fmt: skip
         report["labels"] = fitted.report
-        if not fitted.unlabelled:  # the labels say that the steps above did harm
+        if not fitted.unlabelled:  # the labels say that the steps above did harm, if any was kept
             state.spec, state.bias = spec, np.zeros(len(CLASSES))
-            for step in steps:
+            report["after"] = first.to_dict()
+            for step in (one for one in steps if one["kept"]):
+                told = step["told"].removeprefix(f"{_KEPT} ")
                 step["kept"] = False
-                step["told"] += " Given up: the labelled cells are answered better without it."
+                step["told"] = f"given up: labelled cells are answered better without it. {told}"
         steps.append(fitted.step)
     report["changed"] = any(step["kept"] for step in steps)
     report = _rounded(report)
@@ -285,7 +292,7 @@ def _usable(
 
 def _step(name: str, verdict: Verdict, told: str, **facts: Any) -> dict[str, Any]:
     """One candidate for the report."""
-    word = "kept." if verdict.kept else "not kept."
+    word = _KEPT if verdict.kept else "not kept."
     sentence = f"{told} {verdict.reason}".strip()
     return {"step": name, "kept": verdict.kept, "told": f"{word} {sentence}", **facts}
 
@@ -384,14 +391,15 @@ def _made(
 ) -> ModelBundle:
     """The bundle with everything that was kept, goldens asked again."""
     onnx, calibration, temperature = bundle.onnx, bundle.calibration, Trust.of(bundle).temperature
+    head: Head | None = None
     if fitted is not None and fitted.head is not None:
-        onnx = replace_head(onnx, fitted.head.weights, fitted.head.bias)
+        head = fitted.head
         temperature, calibration = fitted.temperature, fitted.calibration(calibration)
     elif state.bias.any():
         exposed = expose(onnx, features=False, maps=False)
-        onnx = replace_head(
-            onnx, np.asarray(exposed.weights), np.asarray(exposed.bias) + state.bias
-        )
+        head = Head(np.asarray(exposed.weights, np.float64), np.asarray(exposed.bias) + state.bias)
+    if head is not None:
+        onnx = replace_head(onnx, head.weights, head.bias)
     plain = replace(
         bundle,
         onnx=onnx,
@@ -403,6 +411,13 @@ def _made(
     )
     pictures = plain.goldens.pictures
     outputs = OnnxClassifier(plain, threads=1, features=True).ask(list(pictures))
+    if head is not None:
+        off = float(np.abs(softmax(head.logits(outputs[1])) - outputs[0]).max())
+        if not off <= _TRUE_HEAD:
+            raise AdaptError(
+                f"{bundle.name} cannot be fitted: its last layer is not the linear one that it "
+                f"seems to be (a probability of its golden pictures is off by {off:.2g})."
+            )
     answers = Trust(temperature).calibrate(outputs[0]).astype(np.float32)
     space = bundle.space
     if space is not None:

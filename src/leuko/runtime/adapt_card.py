@@ -32,7 +32,8 @@ def adapted_card(card: str, report: dict[str, Any]) -> str:
         "",
         f"Fitted to {report['images']:,} images of one laboratory (digest "
         f"`{report['images_digest'][:16]}`), from the bundle `{report['adapted_from'][:12]}`. The "
-        "figures under Validation are those of that bundle, on another laboratory.",
+        "figures and settings outside this section are those of that bundle, and say nothing of "
+        "this one.",
         "",
         *(f"- {step['step']}: {step['told']}" for step in report["steps"]),
         f"- Without labels: {before['unsteady_share']:.2%} of the doubt came from how a picture "

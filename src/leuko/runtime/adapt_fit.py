@@ -164,8 +164,8 @@ def fit_head(
     The new logits are ``a l + V' z + c``: ``l`` those of the present layer, ``z`` centred features
     along the whitened axes of the training's feature space (along the cells' own principal
     directions where there is none). ``V`` has a ridge, whose strength is chosen by stratified
-    cross-validation; ``c`` and ``a - 1`` have weak ones. A class without a label takes no part, and
-    keeps the logit that it has.
+    cross-validation; ``c`` and ``a - 1`` have weak ones. A class without a label takes no part; its
+    logit is only multiplied by ``a``.
 
     Parameters
     ----------

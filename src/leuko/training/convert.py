@@ -190,8 +190,9 @@ def export_model(
         sample, left = draw_sample(source, bundle.preprocess, rng, threads, tell)
         labelled, rest = (left, None) if others is None else (labelled, left)
     converted = _convert(bundle, form, weights, sample, threads)
-    original = over_looks(_graph_runner(bundle.onnx, threads))
-    pair = Pair(bundle.name, form, weights, bundle.preprocess, original, over_looks(converted.run))
+    several = partial(over_looks, weights=bundle.preprocess.weights)
+    original = several(_graph_runner(bundle.onnx, threads))
+    pair = Pair(bundle.name, form, weights, bundle.preprocess, original, several(converted.run))
     variant: dict[str, Any] = {
         "format": form,
         "weights": weights,
@@ -418,7 +419,8 @@ def _write_folder(
             "name": "probabilities",
             "shape": [1 if variant["format"] == "litert" else None, len(CLASSES)],
             "type": "float32",
-            "holds": "one probability for each of classes, in their order",
+            "holds": "one probability for each of classes, in their order; those of a picture's "
+            "styles are one answer as their geometric mean, by weight, scaled to sum 1",
         },
         "calibration": bundle.calibration,
         "thresholds": bundle.thresholds,
