@@ -209,7 +209,7 @@ def entropy(probabilities: Doubles) -> Doubles:
 
     Examples
     --------
-    >>> entropy(np.array([0.5, 0.5, 0, 0, 0])).round(4)
+    >>> float(entropy(np.array([0.5, 0.5, 0, 0, 0])).round(4))
     0.6931
     """
     values = probabilities * np.log(np.maximum(probabilities, _LEAST))
