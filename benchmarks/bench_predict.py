@@ -301,7 +301,7 @@ The limit is 1 / (1/decode + 1/crop + 1/inference), each part alone on all cores
   the first {counts["rivals"]:,}. All lie in the page cache; nothing is kept between timings.
 - Leuko: from the folder to the rows of a CSV, with a SHA-256 of every file.
 - Published way: `keras.utils.image_dataset_from_directory` and `model.predict`, batch 32, whole
-  pictures resized bilinearly.
+  pictures resized bilinearly. Both rivals ask the network once, and do not look for the cell.
 - tf.data: Keras with `tf.data`; the crop alone is decoded, in parallel and ahead of the network,
   which is one compiled function; batch 32.
 - ONNX Runtime: called on arrays, the faster of one batch on all cores and a batch on each core;
