@@ -23,7 +23,7 @@ from leuko.experiment.evaluating import evaluate
 from leuko.recipe import load_recipe
 from leuko.runtime.classifier import OnnxClassifier, make_goldens
 from leuko.runtime.trust_bundle import fit_trust, trust_card, without_trust
-from leuko.training.run import model_card
+from leuko.training.run import model_card, validation_summary
 
 
 def main() -> None:
@@ -53,14 +53,7 @@ def main() -> None:
     provenance["recipe"] = {**provenance["recipe"], "preprocess": spec.to_dict()}
     provenance["recipe_digest"] = digest_json(provenance["recipe"])
     provenance["looks_added_to"] = before.digest
-    summary = {
-        "split": before.validation["split"],
-        "n": document["n"],
-        "n_slides": document["n_slides"],
-        "metrics": {name: document["metrics"][name] for name in before.validation["metrics"]},
-        "confusion": document["confusion"],
-        "trust": fitted.validation["trust"],
-    }
+    summary = validation_summary(fitted, document, split=before.validation["split"])
     fitted = replace(fitted, provenance=provenance, validation=summary)
     fitted = replace(fitted, card=model_card(fitted, recipe))
     fitted = replace(fitted, card=trust_card(fitted))

@@ -30,7 +30,7 @@ from leuko.recipe import load_recipe
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.trust_bundle import fit_trust, trust_card
 from leuko.training.convert import export_model
-from leuko.training.run import train
+from leuko.training.run import train, validation_summary
 
 MEMBERS = {"default": "flagship", "small": "small", "cnn": "cnn"}
 """Names in the zoo and the recipes that make them."""
@@ -112,15 +112,7 @@ def what_ships(name: str, run: Path) -> ModelBundle:
     validation = rows.subset(held)
     half = fit_trust(ModelBundle.load(target), validation, seed=int(whole.provenance["seed"]))
     document = evaluate(OnnxClassifier(half), validation).report.to_dict()
-    names = whole.validation["metrics"]
-    summary = {
-        "split": whole.validation["split"],
-        "n": document["n"],
-        "n_slides": document["n_slides"],
-        "metrics": {name: document["metrics"][name] for name in names},
-        "confusion": document["confusion"],
-        "trust": half.validation["trust"],
-    }
+    summary = validation_summary(half, document, split=whole.validation["split"])
     half = replace(half, validation=summary, card=whole.card)
     return replace(half, card=trust_card(half))
 

@@ -60,7 +60,7 @@ from leuko.training.pipeline import (
     training_order,
 )
 
-__all__ = ["TrainedRun", "default_cache", "model_card", "train"]
+__all__ = ["TrainedRun", "default_cache", "model_card", "train", "validation_summary"]
 
 _BALANCED: Final = "Balanced_Train"
 _PARITY: Final = 1e-4
@@ -557,16 +557,8 @@ def _finish(
         "versions": versions(),
         **({"teacher": teacher} if teacher else {}),
     }
-    names = ("accuracy", "balanced_accuracy", "macro_f1")
-    summary = {
-        "split": recipe.data.split,
-        "n": validation["n"],
-        "n_slides": validation["n_slides"],
-        "metrics": {name: validation["metrics"][name] for name in names},
-        "confusion": validation["confusion"],
-        **bundle.validation,
-    }
-    bundle = replace(bundle, provenance=_plain(provenance), validation=_plain(summary))
+    summary = validation_summary(bundle, validation, split=recipe.data.split)
+    bundle = replace(bundle, provenance=_plain(provenance), validation=summary)
     bundle = replace(bundle, card=model_card(bundle, recipe))
     if "trust" in bundle.validation:
         bundle = replace(bundle, card=trust_card(bundle))
@@ -577,6 +569,38 @@ def _finish(
         _write_h5(run / "model.h5", model)
     bundle.save(run / "bundle")
     return bundle, validation
+
+
+def validation_summary(
+    bundle: ModelBundle, document: dict[str, Any], *, split: str
+) -> dict[str, Any]:
+    """Sum up a bundle's evaluation on its validation rows, for the bundle itself.
+
+    Parameters
+    ----------
+    bundle : ModelBundle
+        From `leuko.runtime.trust_bundle.fit_trust`, whose figures are kept.
+    document : dict
+        Of `leuko.evaluation.report.EvaluationReport`.
+    split : str
+        How the rows were set aside; see `leuko.recipe.DataSettings`.
+
+    Returns
+    -------
+    dict
+        Plain values.
+    """
+    names = ("accuracy", "balanced_accuracy", "macro_f1")
+    summary = {
+        "split": split,
+        "n": document["n"],
+        "n_slides": document["n_slides"],
+        "metrics": {name: document["metrics"][name] for name in names},
+        "confusion": document["confusion"],
+    }
+    trust = bundle.validation.get("trust")
+    plain: dict[str, Any] = _plain(summary if trust is None else {**summary, "trust": trust})
+    return plain
 
 
 def model_card(bundle: ModelBundle, recipe: Recipe) -> str:
