@@ -30,6 +30,7 @@ from leuko.imaging import (
     encode_png,
     read_image,
     refuse_bombs,
+    warp_image,
 )
 from tiny import unprivileged
 
@@ -683,3 +684,38 @@ def test_preprocessing_round_trip() -> None:
 def test_wrong_preprocessing_is_refused(document: dict[str, Any]) -> None:
     with pytest.raises(BundleError, match="Preprocessing"):
         PreprocessSpec.from_dict(document)
+
+
+TURN = np.array([[0.8, -0.5, 12.3], [0.5, 0.8, -4.6]])
+
+
+@pytest.mark.parametrize("inverse", [False, True])
+@pytest.mark.parametrize("fill", [None, (3, 200, 90), (0, 0, 0)])
+def test_a_picture_is_warped_to_the_values_of_three_channels(
+    inverse: bool, fill: tuple[int, ...] | None
+) -> None:
+    """Four channels are only a quicker way to what OpenCV makes of each channel by itself."""
+    pixels = RNG.integers(0, 256, (90, 70, 3)).astype(np.uint8)
+    before = pixels.copy()
+    output = warp_image(pixels, TURN, (60, 110), inverse=inverse, fill=fill)
+    flags = cv2.INTER_LINEAR | (cv2.WARP_INVERSE_MAP if inverse else 0)
+    for channel in range(3):
+        alone = cv2.warpAffine(
+            pixels[..., channel],
+            TURN,
+            (110, 60),
+            flags=flags,
+            borderMode=cv2.BORDER_REPLICATE if fill is None else cv2.BORDER_CONSTANT,
+            borderValue=0 if fill is None else fill[channel],
+        )
+        assert np.array_equal(output[..., channel], alone)
+    assert np.array_equal(pixels, before)
+
+
+def test_a_picture_is_warped_into_an_array_of_the_caller() -> None:
+    pixels, out = (
+        RNG.integers(0, 256, (40, 40, 3)).astype(np.uint8),
+        np.empty((40, 40, 3), np.uint8),
+    )
+    assert warp_image(pixels, TURN, (40, 40), out=out) is out
+    assert np.array_equal(out, warp_image(pixels, TURN, (40, 40)))

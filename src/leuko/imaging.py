@@ -36,6 +36,7 @@ __all__ = [
     "encode_png",
     "read_bytes",
     "read_image",
+    "warp_image",
 ]
 
 Pixels = npt.NDArray[np.uint8]
@@ -658,6 +659,51 @@ class PreprocessSpec:
             weights=tuple(float(weight) for weight in weights),
             **lengths,
         )
+
+
+def warp_image(
+    pixels: Pixels,
+    matrix: npt.NDArray[np.float64],
+    size: tuple[int, int],
+    *,
+    inverse: bool = False,
+    fill: tuple[int, ...] | None = None,
+    out: Pixels | None = None,
+) -> Pixels:
+    """Move a picture by an affine matrix, bilinearly.
+
+    OpenCV warps four channels about twice as fast as three, to the same values, and adding and
+    dropping a fourth costs next to nothing.
+
+    Parameters
+    ----------
+    pixels : (H, W, 3) uint8
+        A picture; it is not changed.
+    matrix : (2, 3) float64
+        From the picture's (column, row) to the result's, or back if `inverse`.
+    size : (int, int)
+        Rows and columns of the result.
+    inverse : bool
+        Whether `matrix` leads from the result to the picture.
+    fill : tuple of int, optional
+        Colour beyond the picture; without it, the picture's last pixels go on.
+    out : (h, w, 3) uint8, optional
+        An array of that size to write into, other than `pixels`; saves an allocation.
+
+    Returns
+    -------
+    (h, w, 3) uint8
+        The result, `out` where it was given.
+    """
+    warped = cv2.warpAffine(
+        cv2.cvtColor(pixels, cv2.COLOR_RGB2RGBA),
+        matrix,
+        (size[1], size[0]),
+        flags=cv2.INTER_LINEAR | (cv2.WARP_INVERSE_MAP if inverse else 0),
+        borderMode=cv2.BORDER_REPLICATE if fill is None else cv2.BORDER_CONSTANT,
+        borderValue=fill or (),
+    )
+    return np.asarray(cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB, dst=out), np.uint8)
 
 
 def refuse_bombs() -> None:

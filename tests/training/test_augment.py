@@ -128,9 +128,22 @@ def test_without_stain_colours_stay() -> None:
         assert np.abs(changed[0, 0].astype(int) - pixels[0, 0]).max() >= 3
 
 
-def test_the_warp_leaves_the_geometry_to_the_stain() -> None:
-    """Both draw the same turn: stain comes last and takes nothing from the generator before."""
-    pixels, spec = noise(90, 90), PreprocessSpec((64, 64))
+def test_the_stain_is_the_same_on_either_side_of_the_warp() -> None:
+    """A picture smaller than the input is stained before it is enlarged."""
+    pixels = np.empty((80, 80, 3), np.uint8)
+    pixels[:] = (181, 94, 203)
+    small, large = (
+        augmented(pixels, PreprocessSpec((side, side)), AugmentSettings(), np.random.default_rng(4))
+        for side in (64, 96)
+    )
+    assert np.array_equal(small[0, 0], large[0, 0])
+    assert len(np.unique(large.reshape(-1, 3), axis=0)) == 1
+
+
+@pytest.mark.parametrize("side", [64, 96])
+def test_the_warp_leaves_the_geometry_to_the_stain(side: int) -> None:
+    """Both draw the same turn: stain takes nothing from the generator before."""
+    pixels, spec = noise(90, 90), PreprocessSpec((side, side))
     plain = augmented(pixels, spec, AugmentSettings(stain=0.0), np.random.default_rng(3))
     faint = augmented(pixels, spec, AugmentSettings(stain=1e-9), np.random.default_rng(3))
     assert np.abs(plain.astype(int) - faint).max() <= 1

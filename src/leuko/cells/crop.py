@@ -12,6 +12,7 @@ import numpy.typing as npt
 from leuko.cells.arrays import Mask, Pixels, cv
 from leuko.cells.finding import CellFinding
 from leuko.errors import BundleError
+from leuko.imaging import warp_image
 
 __all__ = ["CanonicalCrop", "CropSpec", "canonical_crop"]
 
@@ -192,16 +193,10 @@ def canonical_crop(
         matrix = compose(np.asarray(warp, np.float64), matrix)
     source, to_source = _shrunk(pixels, matrix, spec.size)
     shape = (spec.size, spec.size)
+    fill = None
     if spec.border == "background":
         fill = tuple(round(level) for level in finding.background)
-        crop = cv.warpAffine(
-            source, to_source, shape, flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_CONSTANT, borderValue=fill,
-        )  # fmt: skip
-    else:
-        crop = cv.warpAffine(
-            source, to_source, shape, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-        )
+    crop = warp_image(source, to_source, shape, fill=fill)
     rows, columns = finding.nucleus.shape
     enlarge = _rescaling(columns / finding.size[1], rows / finding.size[0])
     from_mask = compose(matrix, _inverse(enlarge))

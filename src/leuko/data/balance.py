@@ -20,7 +20,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -35,7 +34,7 @@ from leuko.artifacts import (
     schema,
 )
 from leuko.errors import DataError, ImageError, OutputError, UsageError
-from leuko.imaging import decode_image, encode_jpeg, read_bytes
+from leuko.imaging import decode_image, encode_jpeg, read_bytes, warp_image
 from leuko.manifest import Manifest, Sample, original_of
 from leuko.parallel import Progress, bounded_map, worker_count
 from leuko.taxonomy import CLASSES
@@ -114,7 +113,7 @@ class Augmentation:
         -------
         (2, 3) float64
             Maps an output's (column, row, 1) to the input's (column, row), as
-            ``cv2.warpAffine`` with ``WARP_INVERSE_MAP`` takes it.
+            an ``inverse`` `leuko.imaging.warp_image` takes it.
         """
         angle = math.radians(self.rotation)
         cosine, sine = math.cos(angle), math.sin(angle)
@@ -189,16 +188,8 @@ def augment_pixels(
     (H, W, 3) uint8
         The drawn picture, `out` where it was given.
     """
-    rows, columns = pixels.shape[:2]
-    warped = cv2.warpAffine(
-        pixels,
-        parameters.matrix(pixels.shape),
-        (columns, rows),
-        dst=out,
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    return np.asarray(warped, dtype=np.uint8)
+    size = pixels.shape[0], pixels.shape[1]
+    return warp_image(pixels, parameters.matrix(pixels.shape), size, inverse=True, out=out)
 
 
 def sample_key(sample: Sample) -> str:

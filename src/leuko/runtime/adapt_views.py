@@ -19,7 +19,7 @@ from leuko.bundle import ModelBundle
 from leuko.cells import CellFinding, find_cell
 from leuko.cells.style import looks
 from leuko.errors import ImageError
-from leuko.imaging import PreprocessSpec, decode_image
+from leuko.imaging import PreprocessSpec, decode_image, warp_image
 from leuko.parallel import Progress, bounded_map, worker_count
 from leuko.runtime.classifier import _open_session, run_outputs
 from leuko.runtime.looks import FLOOR
@@ -221,10 +221,7 @@ def _magnified(pixels: Pixels, scale: float) -> Pixels:
     rows, columns = pixels.shape[:2]
     matrix = np.array([[scale, 0, (1 - scale) * (columns - 1) / 2],
                        [0, scale, (1 - scale) * (rows - 1) / 2]])  # fmt: skip
-    larger = cv2.warpAffine(
-        pixels, matrix, (columns, rows), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    )
-    return np.asarray(larger, np.uint8)
+    return warp_image(pixels, matrix, (rows, columns))
 
 
 def _stained(pixels: Pixels, gains: Doubles) -> Pixels:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from leuko.imaging import PreprocessSpec
+from leuko.imaging import PreprocessSpec, warp_image
 from leuko.recipe import AugmentSettings
 
 __all__ = ["DENSITY", "augmented"]
@@ -62,10 +62,13 @@ def augmented(
         zoom = np.exp(rng.normal(0.0, settings.scale)) * np.array([stretch, 1 / stretch])
         shift = rng.uniform(-settings.shift, settings.shift, 2)
     mirror = 1.0 if rng.random() < 0.5 else -1.0
+    restains = settings.kind != "published" and settings.stain > 0
+    # Stain is varied pixel by pixel, so on whichever side of the warp has fewer pixels.
+    first = restains and pixels.shape[0] * pixels.shape[1] < spec.size[0] * spec.size[1]
+    if first:
+        pixels = _restain(pixels, settings.stain, rng)
     output = _warp(pixels, spec, angle, zoom, shift, mirror)
-    if settings.kind != "published" and settings.stain > 0:
-        output = _restain(output, settings.stain, rng)
-    return output
+    return _restain(output, settings.stain, rng) if restains and not first else output
 
 
 def _warp(
@@ -93,14 +96,7 @@ def _warp(
     middle_in = (np.array([pixels.shape[1], pixels.shape[0]]) - 1) / 2 + shift * side
     middle_out = (np.array([width, height]) - 1) / 2
     matrix = np.column_stack([linear, middle_in - linear @ middle_out])
-    warped = cv2.warpAffine(
-        pixels,
-        matrix,
-        (width, height),
-        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    return np.asarray(warped, np.uint8)
+    return warp_image(pixels, matrix, (height, width), inverse=True)
 
 
 def _restain(pixels: Pixels, deviation: float, rng: np.random.Generator) -> Pixels:

@@ -51,6 +51,7 @@ from leuko.training.checkpoint import History, ensure_room
 from leuko.training.export import check_parity, export_onnx
 from leuko.training.features import backbone_features, head_of
 from leuko.training.fit import ArrayBatches, best_epoch, fit_model
+from leuko.training.memory import keep_freed_memory
 from leuko.training.pipeline import (
     Batches,
     PixelSource,
@@ -189,6 +190,7 @@ def train(
         return finished
     source_digest = manifest.digest
     threads = worker_count(workers)
+    keep_freed_memory()
     with clock("data"):
         manifest, same_cell = _look(manifest, threads, progress, tell)
     if recipe.data.split == "random-file":
