@@ -92,8 +92,7 @@ def measure_quality(inputs: Pixels, resolution: float = 1.0) -> Quality:
 
 def _energy(grey: Pixels) -> float:
     """Sum of the squared differences between neighbours."""
-    down = cv2.subtract(grey[1:], grey[:-1], dtype=cv2.CV_16S)
-    across = cv2.subtract(grey[:, 1:], grey[:, :-1], dtype=cv2.CV_16S)
+    down, across = cv2.absdiff(grey[1:], grey[:-1]), cv2.absdiff(grey[:, 1:], grey[:, :-1])
     return float(cv2.norm(down, cv2.NORM_L2SQR) + cv2.norm(across, cv2.NORM_L2SQR))
 
 
