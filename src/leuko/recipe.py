@@ -414,7 +414,7 @@ def load_recipe(name: str | os.PathLike[str]) -> Recipe:
     Examples
     --------
     >>> load_recipe("cnn").preprocess.size
-    (350, 350)
+    (324, 324)
     """
     text = os.fspath(name)
     if os.sep in text or "/" in text or text.endswith(".toml"):
