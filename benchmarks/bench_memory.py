@@ -45,10 +45,10 @@ def measure(folder: Path, steps: int, keep: bool) -> dict[str, float]:
     import cv2
     import numpy as np
 
+    from leuko.memory import keep_freed_memory
     from leuko.recipe import load_recipe
     from leuko.training.architectures import build_model, compile_model
     from leuko.training.fused import fused_normalisation
-    from leuko.training.memory import keep_freed_memory
     from leuko.training.pipeline import Batches, PixelSource, one_hot, training_order
 
     cv2.setNumThreads(1)  # as the commands do

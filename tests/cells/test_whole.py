@@ -11,6 +11,7 @@ import pytest
 
 from drawn_cells import Bools, dice, drawn, middle_of
 from leuko.cells import CellFinding, find_cell
+from leuko.cells.whole import nucleus_confidence
 from leuko.data.synth import DrawnCell, draw_field, draw_slide_style
 from leuko.imaging import decode_image, encode_jpeg, read_image
 from leuko.taxonomy import CLASSES
@@ -54,6 +55,16 @@ def test_scale_is_near_the_truth(pairs: list[tuple[DrawnCell, CellFinding]]):
     scales = np.log([finding.micrometre / 10.0 for _, finding in pairs])
     assert abs(np.median(scales)) < 0.15
     assert np.std(scales) < 0.15
+
+
+def test_confidence_alone_is_that_of_the_whole_search(
+    pairs: list[tuple[DrawnCell, CellFinding]],
+):
+    red_cells = draw_field(0, np.random.default_rng(0), draw_slide_style(np.random.default_rng(0)))
+    blank = np.full((80, 80, 3), 230, np.uint8)
+    for pixels in [cell.pixels for cell, _ in pairs] + [red_cells.pixels, blank]:
+        assert nucleus_confidence(pixels) == find_cell(pixels).confidence
+    assert max(finding.confidence for _, finding in pairs) > 0.5
 
 
 def test_nothing_is_changed_and_every_run_agrees():

@@ -51,6 +51,41 @@ def test_exposure_by_hand() -> None:
     assert (blank.contrast, blank.sharpness, blank.resolution) == (0.0, 0.0, 0.5)
 
 
+def test_every_white_and_every_black_pixel_counts() -> None:
+    rng = np.random.default_rng(0)
+    pixels = rng.choice(np.array([0, 2, 3, 252, 253, 255], np.uint8), (90, 90, 3))
+    found = measure_quality(pixels)
+    assert found.overexposed == round(float((pixels >= 253).all(axis=2).mean()), 6) > 0
+    assert found.underexposed == round(float((pixels <= 2).all(axis=2).mean()), 6) > 0
+
+
+def test_sharpness_from_its_formula() -> None:
+    rng = np.random.default_rng(1)
+    pixels = np.repeat(rng.integers(0, 256, (40, 30, 1), np.uint8), 3, axis=2)
+    grey = pixels[:, :, 0]
+    energies = [
+        sum(float(np.square(np.diff(plane.astype(float), axis=axis)).sum()) for axis in (0, 1))
+        for plane in (grey, cv2.blur(grey, (5, 5)))
+    ]
+    expected = np.log10(energies[0] / energies[1])
+    assert measure_quality(pixels).sharpness == pytest.approx(expected, abs=1e-6)
+
+
+def test_figures_with_their_names() -> None:
+    items = measure_quality(np.full((20, 20, 3), 255, np.uint8), 0.5).items()
+    assert dict(items)["overexposed"] == 1.0
+    assert [name for name, _ in items] == [
+        "sharpness", "contrast", "overexposed", "underexposed", "resolution",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("side", [324, 512])
+def test_a_large_input_is_searched_at_a_smaller_size(cells: list[np.ndarray], side: int) -> None:
+    for pixels in cells:
+        large = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_CUBIC)
+        assert nucleus_evidence(large) == pytest.approx(nucleus_evidence(pixels), abs=0.15)
+
+
 def test_a_nucleus_is_seen_where_one_is(cells: list[np.ndarray]) -> None:
     assert min(nucleus_evidence(pixels) for pixels in cells) > 0.5
     for number in range(10):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import dataclass, field
 from typing import Final
 
 import cv2
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from leuko.cells.arrays import Field, Mask, Pixels, centroid, cv, diameter_of, disc, touches_border
 from leuko.cells.colour import (
     CHROMATIN,
+    Planes,
     background_colour,
     chromatin_mark,
     make_planes,
@@ -22,7 +24,7 @@ from leuko.cells.finding import CellFinding, empty_finding
 from leuko.cells.nucleus import central_nucleus
 from leuko.cells.ruler import fuse_scale, measure_red_cells
 
-__all__ = ["find_cell"]
+__all__ = ["find_cell", "nucleus_confidence"]
 
 ANGLES: Final = 48
 RADII: Final = 40
@@ -96,28 +98,17 @@ def find_cell(pixels: Pixels) -> CellFinding:
     >>> find_cell(np.full((64, 64, 3), 230, np.uint8)).reason
     'blank'
     """
-    small, step = reduce_picture(pixels)
-    size = (pixels.shape[0], pixels.shape[1])
-    shape = (small.shape[0], small.shape[1])
-    background = background_colour(small)
-    planes = make_planes(small, background)
-    nucleus = central_nucleus(planes.purple)
-    if nucleus is None:
-        return empty_finding("blank", size, step, shape, background)
-    share = cv2.countNonZero(nucleus) / nucleus.size
-    colour = np.array(cv.mean(planes.density, nucleus)[:3], np.float32)
-    chromatin = chromatin_mark(float(colour[1]), float(colour[2]))
-    if chromatin < CHROMATIN:
-        return empty_finding("no-nucleus", size, step, shape, background)
-    if not SMALLEST <= share <= LARGEST:
-        reason = "too-small" if share < SMALLEST else "too-large"
-        return empty_finding(reason, size, step, shape, background)
-    row, column = centroid(nucleus)
-    cell = _grow(planes.density, nucleus, (row, column), colour)
+    seen = _see_nucleus(pixels)
+    small, step, background = seen.small, seen.step, seen.background
+    size, shape = (pixels.shape[0], pixels.shape[1]), (small.shape[0], small.shape[1])
+    if seen.reason:
+        return empty_finding(seen.reason, size, step, shape, background)
+    density, nucleus, (row, column) = seen.planes.density, seen.nucleus, seen.centre
+    cell = _grow(density, nucleus, (row, column), seen.colour)
     nucleus_diameter = diameter_of(nucleus) * step
     cell_diameter = diameter_of(cell) * step
     rough, _, _ = fuse_scale(nucleus_diameter, cell_diameter, max(size))
-    reds = [step * red for red in measure_red_cells(planes.density, cell, rough / step)]
+    reds = [step * red for red in measure_red_cells(density, cell, rough / step)]
     micrometre, error, used = fuse_scale(nucleus_diameter, cell_diameter, max(size), reds)
     per_row, per_column = size[0] / shape[0], size[1] / shape[1]
     cell_row, cell_column = centroid(cell)
@@ -133,13 +124,72 @@ def find_cell(pixels: Pixels) -> CellFinding:
         cell_centre=(cell_row * per_row, cell_column * per_column),
         nucleus_diameter=nucleus_diameter,
         cell_diameter=cell_diameter,
-        contrast=float(colour[1] - colour[2]),
-        confidence=_confidence(chromatin, (row, column), nucleus),
+        contrast=float(seen.colour[1] - seen.colour[2]),
+        confidence=seen.confidence,
         red_diameter=statistics.median(reds) if used else 0.0,
         red_cells=used,
         micrometre=micrometre,
         micrometre_error=error,
     )
+
+
+def nucleus_confidence(pixels: Pixels) -> float:
+    """Say how surely a picture shows a nucleus in its middle, in half the time of `find_cell`.
+
+    Parameters
+    ----------
+    pixels : (H, W, 3) uint8, RGB
+        A picture of one cell, usually in the middle, at any magnification.
+
+    Returns
+    -------
+    float
+        The ``confidence`` of `find_cell`, 0 to 1; 0 where it finds no cell.
+
+    Examples
+    --------
+    >>> nucleus_confidence(np.full((64, 64, 3), 230, np.uint8))
+    0.0
+    """
+    return _see_nucleus(pixels).confidence
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A reduced picture and the nucleus in its middle, or in ``reason`` why there is none."""
+
+    small: Pixels
+    step: float
+    background: tuple[float, float, float]
+    planes: Planes
+    reason: str
+    nucleus: Mask
+    centre: tuple[float, float] = (0.0, 0.0)
+    colour: Field = field(default_factory=lambda: np.zeros(3, np.float32))
+    confidence: float = 0.0
+
+
+def _see_nucleus(pixels: Pixels) -> _Seen:
+    """Find the nucleus alone."""
+    small, step = reduce_picture(pixels)
+    background = background_colour(small)
+    planes = make_planes(small, background)
+    nucleus = central_nucleus(planes.purple)
+    if nucleus is None:
+        return _Seen(small, step, background, planes, "blank", np.zeros(small.shape[:2], np.uint8))
+    share = cv2.countNonZero(nucleus) / nucleus.size
+    colour = np.array(cv.mean(planes.density, nucleus)[:3], np.float32)
+    chromatin = chromatin_mark(float(colour[1]), float(colour[2]))
+    reason = ""
+    if chromatin < CHROMATIN:
+        reason = "no-nucleus"
+    elif not SMALLEST <= share <= LARGEST:
+        reason = "too-small" if share < SMALLEST else "too-large"
+    if reason:
+        return _Seen(small, step, background, planes, reason, nucleus)
+    centre = centroid(nucleus)
+    sure = _confidence(chromatin, centre, nucleus)
+    return _Seen(small, step, background, planes, "", nucleus, centre, colour, sure)
 
 
 def _confidence(chromatin: float, centre: tuple[float, float], nucleus: Mask) -> float:

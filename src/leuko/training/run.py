@@ -41,6 +41,7 @@ from leuko.evaluation.report import evaluate_predictions
 from leuko.host import machine, versions
 from leuko.imaging import read_image
 from leuko.manifest import Manifest, find_splits, read_folder, read_split
+from leuko.memory import keep_freed_memory
 from leuko.parallel import Progress, bounded_map, worker_count
 from leuko.recipe import Recipe
 from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
@@ -51,7 +52,6 @@ from leuko.training.checkpoint import History, ensure_room
 from leuko.training.export import check_parity, export_onnx
 from leuko.training.features import backbone_features, head_of
 from leuko.training.fit import ArrayBatches, best_epoch, fit_model
-from leuko.training.memory import keep_freed_memory
 from leuko.training.pipeline import (
     Batches,
     PixelSource,

@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("keras", reason="needs the extra 'train'")
-
-from leuko.training.memory import keep_freed_memory
+from leuko.memory import keep_freed_memory
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 
@@ -23,7 +21,7 @@ import numpy as np
 trim_threshold = -1
 ctypes.CDLL(None).mallopt(trim_threshold, 128 * 1024)
 if sys.argv[1] == "kept":
-    from leuko.training.memory import keep_freed_memory
+    from leuko.memory import keep_freed_memory
     assert keep_freed_memory()
     ctypes.CDLL(None).mallopt(trim_threshold, 128 * 1024)
 
