@@ -132,7 +132,14 @@ class Prediction:
 
     @classmethod
     def answered(
-        cls, path: str, probabilities: npt.NDArray[np.float64], sha256: str, model: str
+        cls,
+        path: str,
+        probabilities: npt.NDArray[np.float64],
+        sha256: str,
+        model: str,
+        *,
+        decision: str = "class",
+        **more: Any,
     ) -> Prediction:
         """Build the row of an image that was classified.
 
@@ -144,6 +151,10 @@ class Prediction:
             Already rounded to `DECIMALS`.
         sha256, model : str
             Digests.
+        decision : str
+            What is made of it.
+        **more
+            Other attributes.
 
         Returns
         -------
@@ -151,16 +162,17 @@ class Prediction:
             With the most probable class; of equal ones, the first in class order.
         """
         best = int(np.argmax(probabilities))
-        values = tuple(float(value) for value in probabilities)
+        values = tuple(probabilities.tolist())
         return cls(
             path=path,
             status="ok",
             label=CLASSES[best],
             confidence=values[best],
             probabilities=values,
-            decision="class",
+            decision=decision,
             sha256=sha256,
             model=model,
+            **more,
         )
 
     def to_dict(self) -> dict[str, Any]:

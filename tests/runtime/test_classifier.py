@@ -26,8 +26,8 @@ from leuko.runtime.sources import Source, expand
 from leuko.taxonomy import CLASSES
 from tiny import COLOURS, SIDE, paint, write_picture
 
-AHEAD = 2 + 4 + 8 + 5 * 16
-"""What two threads may have read before the first answer is taken: four parts each."""
+AHEAD = 2 + 4 + 8 + 16 + 32
+"""What two threads may have read before the first answer is taken: four parts each, small at first."""
 
 
 @pytest.fixture(scope="module")
@@ -252,9 +252,9 @@ def test_few_sources_are_alive_at_a_time(tiny_classifier: OnnxClassifier) -> Non
             nonlocal alive
             alive -= 1
 
-    answers = tiny_classifier.stream(Source(str(n), Watched()) for n in range(400))
-    assert sum(row.label == "Eosinophil" for row in answers) == 400
-    assert most <= 8 * 16 + 2 * 16  # eight parts, one being dealt out and one being read
+    answers = tiny_classifier.stream(Source(str(n), Watched()) for n in range(800))
+    assert sum(row.label == "Eosinophil" for row in answers) == 800
+    assert most <= 4 * 64 + 2 * 64  # four parts, one being dealt out and one being read
     assert alive == 0
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib import resources
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,13 @@ from leuko.parallel import bounded_map, worker_count
 from leuko.prediction import DECIMALS, Prediction, PredictionTable
 from leuko.runtime.graph import check_tensors, expose
 from leuko.runtime.looks import average_looks, mean_looks
-from leuko.runtime.quality import Quality, measure_quality, nucleus_evidence, resolution_of
+from leuko.runtime.quality import (
+    Quality,
+    judged,
+    measure_quality,
+    nucleus_evidence,
+    resolution_of,
+)
 from leuko.runtime.sources import Source, file_source
 from leuko.runtime.trust import Judgement, Trust, feature_distances
 from leuko.taxonomy import CLASSES
@@ -52,6 +58,8 @@ Many, as code and weights then stay in a core's cache for longer; decision 14 ha
 _GOLDEN_TOLERANCE: Final = 1e-3
 _DISTANCE_TOLERANCE: Final = 0.01
 _LEAST_DISTANCE: Final = 1e-3
+
+_Answer = TypeVar("_Answer")
 
 _Prepared = tuple[str, "Pixels | ImageError", str, str, float]
 """Name, (K, h, w, 3) looks or error, digest, what was done beyond decoding, resolution."""
@@ -259,9 +267,7 @@ class OnnxClassifier:
         Prediction
             In input order.
         """
-        parts = _parts(sources, self._batch, max(_PART, self._batch))
-        for rows in bounded_map(self._classify, parts, workers=self._threads):
-            yield from rows
+        yield from self._in_parts(self._classify, sources)
 
     def observe(self, sources: Iterable[Source]) -> Iterator[Observation | ImageError]:
         """Look at sources without deciding anything, for whoever fits what decides.
@@ -276,9 +282,16 @@ class OnnxClassifier:
         Observation or ImageError
             In input order; an error for what cannot be used.
         """
+        yield from self._in_parts(self._observe, sources)
+
+    def _in_parts(
+        self, work: Callable[[list[Source]], list[_Answer]], sources: Iterable[Source]
+    ) -> Iterator[_Answer]:
+        """Deal sources out to threads, two parts to each under way, and give answers in order."""
         parts = _parts(sources, self._batch, max(_PART, self._batch))
-        for found in bounded_map(self._observe, parts, workers=self._threads):
-            yield from found
+        ahead = 2 * self._threads
+        for answers in bounded_map(work, parts, workers=self._threads, ahead=ahead):
+            yield from answers
 
     def _observe(self, sources: list[Source]) -> list[Observation | ImageError]:
         """Look at a few sources on one thread."""
@@ -292,9 +305,10 @@ class OnnxClassifier:
                 found.append(content)
                 continue
             row = next(rows)
-            quality = measure_quality(content[0], resolution)
+            view = judged(content[0])
+            quality = measure_quality(view, resolution)
             features = row[1].astype(np.float32) if len(row) > 1 else None
-            found.append(Observation(row[0], features, quality, nucleus_evidence(content[0])))
+            found.append(Observation(row[0], features, quality, nucleus_evidence(view)))
         return found
 
     def ask(self, pictures: Sequence[Pixels]) -> list[npt.NDArray[np.float64]]:
@@ -345,9 +359,11 @@ class OnnxClassifier:
             else:
                 found = next(values)
                 judgement, quality = self._judge(content[0], resolution, found, next(far))
-                row = Prediction.answered(name, found, digest, self._model)
-                row = replace(
-                    row,
+                row = Prediction.answered(
+                    name,
+                    found,
+                    digest,
+                    self._model,
                     reason=judgement.reason,
                     decision=judgement.decision,
                     detail=remark,
@@ -369,9 +385,10 @@ class OnnxClassifier:
         """Decide on one answer, where the bundle says how: (judgement, figures of quality)."""
         if not self.trust.active:
             return Judgement(distance=distance), ()
-        quality = measure_quality(inputs, resolution)
+        view = judged(inputs)
+        quality = measure_quality(view, resolution)
         judgement = self.trust.judge(
-            probabilities, distance, quality, partial(nucleus_evidence, inputs)
+            probabilities, distance, quality, partial(nucleus_evidence, view)
         )
         return judgement, quality.items()
 

@@ -1,7 +1,8 @@
 """How good a picture is, as the network saw it: sharp, exposed, large enough, with a nucleus.
 
-Everything is measured on the network's input, so that two pictures are compared at one size. What
-is good enough is not known here; the limits are learned from validation pictures.
+Everything is measured on the network's input, made smaller where it is large (`judged`), so that
+two pictures are compared at one size. What is good enough is not known here; the limits are learned
+from validation pictures.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ import numpy.typing as npt
 from leuko.cells.whole import nucleus_confidence
 from leuko.imaging import PreprocessSpec
 
-__all__ = ["BLANK", "Quality", "measure_quality", "nucleus_evidence", "resolution_of"]
+__all__ = ["BLANK", "Quality", "judged", "measure_quality", "nucleus_evidence", "resolution_of"]
 
 Pixels = npt.NDArray[np.uint8]
 
 BLANK: Final = 2.0
 """A picture whose grey levels have less than this standard deviation shows nothing."""
 
-_SEARCHED: Final = 128
-"""A nucleus is searched in no fewer pixels along a side, where there are more."""
+_JUDGED: Final = 128
+"""Pixels along the shorter side that are enough to judge a picture."""
 
 _BRIGHT: Final = 253
 _DARK: Final = 2
@@ -64,13 +65,40 @@ class Quality:
 _FIGURES: Final = tuple(entry.name for entry in fields(Quality))
 
 
+def judged(inputs: Pixels) -> Pixels:
+    """Make a network's input as small as judging it allows.
+
+    Parameters
+    ----------
+    inputs : (h, w, 3) uint8, RGB
+        The network's input.
+
+    Returns
+    -------
+    (h', w', 3) uint8, RGB
+        Smaller by the largest whole factor that leaves 128 pixels along a side, each the mean of
+        those it stands for; the input itself below twice that.
+
+    Examples
+    --------
+    >>> judged(np.zeros((324, 324, 3), np.uint8)).shape
+    (162, 162, 3)
+    """
+    rows, columns = inputs.shape[:2]
+    factor = min(rows, columns) // _JUDGED
+    if factor < 2:
+        return inputs
+    shape = (columns // factor, rows // factor)
+    return np.asarray(cv2.resize(inputs, shape, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def measure_quality(inputs: Pixels, resolution: float = 1.0) -> Quality:
     """Measure one picture.
 
     Parameters
     ----------
     inputs : (h, w, 3) uint8, RGB
-        The network's input.
+        From `judged`.
     resolution : float
         See `Quality`.
 
@@ -119,20 +147,13 @@ def nucleus_evidence(inputs: Pixels) -> float:
     Parameters
     ----------
     inputs : (h, w, 3) uint8, RGB
-        The network's input.
+        From `judged`.
 
     Returns
     -------
     float
-        0 to 1, six decimals: the confidence of `leuko.cells.find_cell`; 0 where it finds none. An
-        input that is at least twice as large as the search needs is made smaller first, which
-        takes less time than leaving that to the search.
+        0 to 1, six decimals: the confidence of `leuko.cells.find_cell`; 0 where it finds none.
     """
-    rows, columns = inputs.shape[:2]
-    factor = min(rows, columns) // _SEARCHED
-    if factor > 1:
-        shape = (columns // factor, rows // factor)
-        inputs = np.asarray(cv2.resize(inputs, shape, interpolation=cv2.INTER_AREA), np.uint8)
     return round(nucleus_confidence(inputs), 6)
 
 
