@@ -264,6 +264,22 @@ def test_exif_far_into_a_jpeg_counts_too() -> None:
     assert decode_image(data[:2] + comment * 2 + data[2:]).pixels.shape == (64, 48, 3)
 
 
+def test_exif_behind_what_looks_like_a_scan_counts_too() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = saved(Image.fromarray(SMOOTH), "JPEG", exif=exif)
+    comment = b"\xff\xfe" + struct.pack(">H", 12) + b"\xff\xda\x00\x0c\x03" + bytes(5)
+    assert decode_image(data[:2] + comment + data[2:]).pixels.shape == (64, 48, 3)
+
+
+def test_a_jpeg_of_thousands_of_segments_is_read_all_the_same() -> None:
+    data = encode_jpeg(SMOOTH)
+    many = b"\xff\xfe\x00\x02" * 5_000
+    image = decode_image(data[:2] + many + data[2:])
+    np.testing.assert_array_equal(image.pixels, decode_image(data).pixels)
+    assert decode_image(data[:2] + b"\xff" + data[2:]).pixels.shape == image.pixels.shape
+
+
 def test_nonsense_orientation_is_no_turn() -> None:
     exif = Image.Exif()
     exif[0x0112] = 9
@@ -414,9 +430,13 @@ def test_the_limit_of_megapixels(rows: int, columns: int) -> None:
     assert reason_of(bytes(jpeg)) == "too-large"
 
 
-def test_a_jpeg_of_endless_scans_is_refused() -> None:
-    data = saved(Image.fromarray(SMOOTH), "JPEG", progressive=True)
+@pytest.mark.parametrize("kind", ["progressive", "one component a scan"])
+def test_a_jpeg_of_endless_scans_is_refused(kind: str) -> None:
+    data = saved(Image.fromarray(SMOOTH), "JPEG", progressive=kind == "progressive")
     scan = data[data.rindex(b"\xff\xda") : -2]
+    if kind != "progressive":
+        scan = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" + bytes(4)
+        data = data[: data.index(b"\xff\xda")] + scan + data[-2:]
     started = time.perf_counter()
     assert reason_of(data[:-2] + scan * (MAX_SCANS + 1) + data[-2:]) == "corrupt"
     assert time.perf_counter() - started < 0.5

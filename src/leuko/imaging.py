@@ -76,6 +76,15 @@ _FORMATS: Final = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 # Regular expressions find these in half the time that bytes.count and `in` take.
 _SCAN: Final = re.compile(rb"\xff\xda")
 _EXIF: Final = re.compile(rb"Exif\x00\x00")
+
+_SEGMENTS: Final = 100
+"""More of them before a JPEG's first scan are not read one by one."""
+
+_SEQUENTIAL: Final = (0xC0, 0xC1)
+_HUFFMAN: Final = 0xC4
+_START_OF_SCAN: Final = 0xDA
+"""Markers of JPEG: what frames, tables and scans begin with (ITU-T T.81, table B.1)."""
+
 _REDUCTIONS: Final = (8, 4, 2)
 
 VIEWS: Final = ("centre", "cell", "cell-alone")
@@ -202,19 +211,47 @@ def decode_image(data: bytes, *, spec: PreprocessSpec | None = None) -> DecodedI
         With one of `REJECT_REASONS`.
     """
     kind = _sniff(data)
-    if kind == "JPEG":
-        scans = [match.start() for match in islice(_SCAN.finditer(data), MAX_SCANS + 1)]
-        if len(scans) > MAX_SCANS:
-            raise ImageError("corrupt", f"The JPEG file has more than {MAX_SCANS} scans.")
-        # Metadata stand before the first scan, whichever of these that is.
-        if _EXIF.search(data, 0, scans[-1] if scans else len(data)) is None:
-            decoded = _decode_jpeg_fast(data, spec)
-            if isinstance(decoded, DecodedImage):
-                return decoded
-            image = _decode_pillow(data, kind)
-            damage = (f"decoded in spite of damage: {decoded}",) if decoded else ()
-            return replace(image, notes=(*image.notes, *damage))
+    if kind == "JPEG" and not _may_have_exif(data):
+        decoded = _decode_jpeg_fast(data, spec)
+        if isinstance(decoded, DecodedImage):
+            return decoded
+        image = _decode_pillow(data, kind)
+        damage = (f"decoded in spite of damage: {decoded}",) if decoded else ()
+        return replace(image, notes=(*image.notes, *damage))
     return _decode_pillow(data, kind)
+
+
+def _may_have_exif(data: bytes) -> bool:
+    """Whether a JPEG says how to turn it, perhaps; refuses one of endless scans."""
+    if _is_plain_jpeg(data):
+        return False
+    scans = [match.start() for match in islice(_SCAN.finditer(data), MAX_SCANS + 1)]
+    if len(scans) > MAX_SCANS:
+        raise ImageError("corrupt", f"The JPEG file has more than {MAX_SCANS} scans.")
+    # Metadata stand before the first scan, whichever of these that is.
+    return _EXIF.search(data, 0, scans[-1] if scans else len(data)) is not None
+
+
+def _is_plain_jpeg(data: bytes) -> bool:
+    """Whether a JPEG has one scan and no EXIF; false where there is any doubt.
+
+    Segments are read as far as the first scan. If that holds all components of a sequential JPEG,
+    decoders read no further.
+    """
+    place, components = 2, 0
+    for _ in range(_SEGMENTS):
+        head = data[place : place + 10]
+        if len(head) < 10 or head[0] != 0xFF:
+            return False
+        marker = head[1]
+        if marker == _START_OF_SCAN:
+            return head[4] == components
+        if marker in _SEQUENTIAL:
+            components = head[9]
+        elif (marker != _HUFFMAN and not _START_OF_SCAN < marker < 0xFF) or head[4:] == b"Exif\0\0":
+            return False
+        place += 2 + int.from_bytes(head[2:4], "big")
+    return False
 
 
 def _sniff(data: bytes) -> str:

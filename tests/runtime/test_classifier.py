@@ -27,7 +27,7 @@ from leuko.taxonomy import CLASSES
 from tiny import COLOURS, SIDE, paint, write_picture
 
 AHEAD = 2 + 4 + 8 + 16 + 32
-"""What two threads may have read before the first answer is taken: four parts each, small at first."""
+"""What two threads may have read before the first answer is taken: few, as parts are small at first."""
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from leuko.batch.rows import Row, open_rows
 from leuko.bundle import ModelBundle
 from leuko.errors import BatchError, DataError
 from leuko.prediction import Prediction, PredictionTable
-from leuko.runtime.classifier import OnnxClassifier
+from leuko.runtime.classifier import PART, OnnxClassifier
 
 __all__ = [
     "DIED",
@@ -42,10 +42,8 @@ PARTITION_ROWS: Final = 1024
 DIED: Final = "worker-died"
 """Reason of a row whose worker ended each time it was tried, alone."""
 
-STALL_S: Final = 300.0
-"""Seconds for a few rows after which a worker ends itself; no known picture takes over ten."""
-
-_AT_ONCE: Final = 16
+STALL_S: Final = 900.0
+"""Seconds for `PART` rows after which a worker ends itself; no known picture takes over ten."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +185,7 @@ def answer_piece(piece: Piece, classifier: OnnxClassifier, *, stall_s: float = S
     classifier : OnnxClassifier
         Opened once for the worker.
     stall_s : float
-        Seconds for every 16 rows.
+        Seconds for every `PART` rows.
 
     Returns
     -------
@@ -205,9 +203,9 @@ def answer_piece(piece: Piece, classifier: OnnxClassifier, *, stall_s: float = S
     whole = False
     while not whole:
         with ended_after(stall_s):
-            batch = list(islice(answers, _AT_ONCE))
+            batch = list(islice(answers, PART))
         rows += batch
-        whole = len(batch) < _AT_ONCE
+        whole = len(batch) < PART
     return Answer((piece.partition, piece.start), len(rows), encode_answers(rows))
 
 

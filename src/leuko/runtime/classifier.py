@@ -49,7 +49,7 @@ in a core's cache; see docs/decisions/0014-each-thread-does-everything.md.
 _DEVICES: Final = {"cpu": BATCH, "cuda": 32}
 """Rows of every run, by device."""
 
-_PART: Final = 64
+PART: Final = 64
 """A thread takes so many sources at a time, fewer at first; a run of a device always fits.
 
 Many, as code and weights then stay in a core's cache for longer; decision 14 has the figures.
@@ -187,7 +187,7 @@ class OnnxClassifier:
             stacks = part if part.ndim == 5 else part[:, None]
             return self.trust.calibrate(self._run(stacks)[0])
 
-        step = max(_PART, self._batch)
+        step = max(PART, self._batch)
         if len(inputs) <= step:
             return run(inputs)
         parts = (inputs[start : start + step] for start in range(0, len(inputs), step))
@@ -288,7 +288,7 @@ class OnnxClassifier:
         self, work: Callable[[list[Source]], list[_Answer]], sources: Iterable[Source]
     ) -> Iterator[_Answer]:
         """Deal sources out to threads, two parts to each under way, and give answers in order."""
-        parts = _parts(sources, self._batch, max(_PART, self._batch))
+        parts = _parts(sources, self._batch, max(PART, self._batch))
         ahead = 2 * self._threads
         for answers in bounded_map(work, parts, workers=self._threads, ahead=ahead):
             yield from answers
