@@ -2,7 +2,7 @@
 
     python benchmarks/bench_memory.py [--steps 60] [--rounds 3]
 
-Prints milliseconds and page faults a step of the custom CNN (350 px, batches of 32 drawn cells of
+Prints milliseconds and page faults a step of the custom CNN (324 px, batches of 32 drawn cells of
 288 pixels, varied as its recipe says); every timing in a process of its own, in turn; medians and
 their ratio.
 """

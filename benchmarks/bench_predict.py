@@ -42,6 +42,7 @@ from leuko.cells.style import looks
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.host import machine, versions
 from leuko.imaging import PreprocessSpec, encode_jpeg
+from leuko.memory import keep_freed_memory
 from leuko.parallel import worker_count
 from leuko.prediction import CSV_COLUMNS, csv_cells, csv_line
 from leuko.recipe import load_recipe
@@ -330,7 +331,8 @@ def main() -> None:
     if arguments.quick:
         counts = {"all": 64, "rivals": 64, "rounds": 1, "memory": 100, "parts": 60,
                   "inference": 32, "starts": 1}  # fmt: skip
-    cv2.setNumThreads(1)  # as the command line does
+    cv2.setNumThreads(1)  # as the command line does, and the following
+    keep_freed_memory()
 
     def say(sentence: str) -> None:
         print(sentence, file=sys.stderr, flush=True)

@@ -211,7 +211,7 @@ def decode_image(data: bytes, *, spec: PreprocessSpec | None = None) -> DecodedI
         With one of `REJECT_REASONS`.
     """
     kind = _sniff(data)
-    if kind == "JPEG" and not _may_have_exif(data):
+    if kind == "JPEG" and (_is_plain_jpeg(data) or not _has_exif(data, _find_scans(data))):
         decoded = _decode_jpeg_fast(data, spec)
         if isinstance(decoded, DecodedImage):
             return decoded
@@ -221,14 +221,16 @@ def decode_image(data: bytes, *, spec: PreprocessSpec | None = None) -> DecodedI
     return _decode_pillow(data, kind)
 
 
-def _may_have_exif(data: bytes) -> bool:
-    """Whether a JPEG says how to turn it, perhaps; refuses one of endless scans."""
-    if _is_plain_jpeg(data):
-        return False
+def _find_scans(data: bytes) -> list[int]:
+    """Where a JPEG's scans may begin; refuses one of endless scans."""
     scans = [match.start() for match in islice(_SCAN.finditer(data), MAX_SCANS + 1)]
     if len(scans) > MAX_SCANS:
         raise ImageError("corrupt", f"The JPEG file has more than {MAX_SCANS} scans.")
-    # Metadata stand before the first scan, whichever of these that is.
+    return scans
+
+
+def _has_exif(data: bytes, scans: list[int]) -> bool:
+    """Whether there is EXIF before the first scan, whichever of these that is."""
     return _EXIF.search(data, 0, scans[-1] if scans else len(data)) is not None
 
 
@@ -236,7 +238,7 @@ def _is_plain_jpeg(data: bytes) -> bool:
     """Whether a JPEG has one scan and no EXIF; false where there is any doubt.
 
     Segments are read as far as the first scan. If that holds all components of a sequential JPEG,
-    decoders read no further.
+    a second one is an error to decoders.
     """
     place, components = 2, 0
     for _ in range(_SEGMENTS):
@@ -245,7 +247,7 @@ def _is_plain_jpeg(data: bytes) -> bool:
             return False
         marker = head[1]
         if marker == _START_OF_SCAN:
-            return head[4] == components
+            return 0 < components == head[4]
         if marker in _SEQUENTIAL:
             components = head[9]
         elif (marker != _HUFFMAN and not _START_OF_SCAN < marker < 0xFF) or head[4:] == b"Exif\0\0":
@@ -579,7 +581,7 @@ class PreprocessSpec:
             half = cv2.resize(whole, (side, side), interpolation=cv2.INTER_AREA)
             square = np.asarray(half, np.uint8)
         if (side, side) == (height, width):
-            return np.ascontiguousarray(square)
+            return square.copy()  # a view would keep the whole picture
         shrinking = side > max(height, width) and not self.scaled
         method = cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
         return np.asarray(cv2.resize(square, (width, height), interpolation=method), np.uint8)

@@ -139,7 +139,12 @@ class Prediction:
         model: str,
         *,
         decision: str = "class",
-        **more: Any,
+        reason: str = "",
+        detail: str = "",
+        preprocessing: str = "",
+        prediction_set: tuple[str, ...] = (),
+        distance: float | None = None,
+        quality: tuple[tuple[str, float], ...] = (),
     ) -> Prediction:
         """Build the row of an image that was classified.
 
@@ -151,10 +156,8 @@ class Prediction:
             Already rounded to `DECIMALS`.
         sha256, model : str
             Digests.
-        decision : str
-            What is made of it.
-        **more
-            Other attributes.
+        decision, reason, detail, preprocessing, prediction_set, distance, quality
+            See the attributes.
 
         Returns
         -------
@@ -170,9 +173,14 @@ class Prediction:
             confidence=values[best],
             probabilities=values,
             decision=decision,
+            reason=reason,
             sha256=sha256,
             model=model,
-            **more,
+            detail=detail,
+            preprocessing=preprocessing,
+            prediction_set=prediction_set,
+            distance=distance,
+            quality=quality,
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,13 +23,21 @@ from leuko.bundle import ModelBundle
 from leuko.errors import BundleError, DataError, DeviceError, ImageError, UsageError
 from leuko.imaging import PreprocessSpec, decode_image, encode_jpeg, encode_png
 from leuko.prediction import PredictionTable
-from leuko.runtime.classifier import BATCH, Classifier, OnnxClassifier, load, make_goldens
+from leuko.runtime.classifier import (
+    BATCH,
+    PART,
+    Classifier,
+    OnnxClassifier,
+    load,
+    make_goldens,
+    part_of,
+)
 from leuko.runtime.sources import Source, expand
 from leuko.taxonomy import CLASSES
 from tiny import COLOURS, SIDE, paint, write_picture
 
-AHEAD = 2 + 4 + 8 + 16 + 32
-"""What two threads may have read before the first answer is taken: few, as parts are small at first."""
+AHEAD = 2 + 2 + 4 + 4 + 8
+"""What two threads may have read before the third answer is taken; parts are small at first."""
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +243,33 @@ def test_a_stream_is_read_as_it_is_needed(tiny_classifier: OnnxClassifier) -> No
     assert threading.active_count() == threads
 
 
+def test_small_jobs_are_shared_out(tiny_bundle: ModelBundle) -> None:
+    data = encode_png(paint("Eosinophil"))
+    classifier = OnnxClassifier(tiny_bundle, threads=8)
+    shares: dict[int, int] = {}
+    prepare = classifier._prepare
+
+    def watched(source: Source) -> Any:
+        me = threading.get_ident()
+        shares[me] = shares.get(me, 0) + 1
+        time.sleep(0.01)
+        return prepare(source)
+
+    classifier._prepare = watched  # type: ignore[method-assign]
+    rows = list(classifier.stream(Source(str(n), lambda: data) for n in range(200)))
+    assert [row.path for row in rows] == [str(n) for n in range(200)]
+    assert len(shares) == 8
+    assert max(shares.values()) <= 40  # 25 each would be even
+
+
+def test_a_part_of_large_inputs_is_small(tiny_bundle: ModelBundle) -> None:
+    assert OnnxClassifier(tiny_bundle)._part == PART
+    assert OnnxClassifier(tiny_bundle, part=16)._part == 16
+    assert part_of(tiny_bundle.preprocess) == PART
+    assert part_of(PreprocessSpec((1024, 1024))) == 10
+    assert part_of(PreprocessSpec((2048, 2048))) == 2
+
+
 def test_few_sources_are_alive_at_a_time(tiny_classifier: OnnxClassifier) -> None:
     data = encode_png(paint("Eosinophil"))
     alive, most = 0, 0
@@ -268,7 +305,7 @@ def test_a_slow_file_among_good_and_bad_ones(tiny_bundle: ModelBundle) -> None:
 
     def read(number: int) -> bytes:
         late.append(number)
-        if number == 29:
+        if number == 11:
             go.set()  # others were read while the first one waited
         if number % 7 == 3:
             raise ImageError("unreadable", f"{number} is on a tape.")
@@ -300,7 +337,7 @@ def test_a_fault_that_is_nobodys_file_ends_the_stream_and_its_threads(
 
 
 def test_many_inputs_at_once_are_answered_as_one_by_one(tiny_classifier: OnnxClassifier) -> None:
-    inputs = np.random.default_rng(5).integers(0, 256, (23, SIDE, SIDE, 3)).astype(np.uint8)
+    inputs = np.random.default_rng(5).integers(0, 256, (150, SIDE, SIDE, 3)).astype(np.uint8)
     alone = np.concatenate([tiny_classifier.predict_pixels(row[None]) for row in inputs])
     np.testing.assert_array_equal(tiny_classifier.predict_pixels(inputs), alone)
 

@@ -8,7 +8,7 @@ import pytest
 
 from leuko.data.synth import draw_cell, draw_field, draw_slide_style
 from leuko.imaging import PreprocessSpec
-from leuko.runtime.quality import judged, measure_quality, nucleus_evidence, resolution_of
+from leuko.runtime.quality import measure_quality, nucleus_evidence, resolution_of
 from leuko.taxonomy import CLASSES
 
 
@@ -82,12 +82,13 @@ def test_figures_with_their_names() -> None:
 @pytest.mark.parametrize("side", [324, 512])
 def test_a_large_input_is_judged_at_a_smaller_size(cells: list[np.ndarray], side: int) -> None:
     for pixels in cells:
-        assert judged(pixels) is pixels
         large = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_CUBIC)
-        view = judged(large)
-        assert 128 <= view.shape[0] < 256
-        assert view.mean() == pytest.approx(large.mean(), abs=0.2)  # halves round up
-        assert nucleus_evidence(view) == pytest.approx(nucleus_evidence(pixels), abs=0.15)
+        found, wanted = measure_quality(large), measure_quality(pixels)
+        assert found.contrast == pytest.approx(wanted.contrast, rel=0.1)
+        assert found.overexposed == pytest.approx(wanted.overexposed, abs=0.02)
+        assert nucleus_evidence(large) == pytest.approx(nucleus_evidence(pixels), abs=0.15)
+        blurred = measure_quality(cv2.GaussianBlur(large, (0, 0), side / 80)).sharpness
+        assert blurred < min(0.1, 0.5 * found.sharpness)
 
 
 def test_a_nucleus_is_seen_where_one_is(cells: list[np.ndarray]) -> None:

@@ -28,7 +28,7 @@ from types import TracebackType
 from typing import Any, Final
 
 from leuko import __version__
-from leuko.batch.partition import STALL_S, Answer, Loss, Piece, ended_after
+from leuko.batch.partition import AT_ONCE, STALL_S, Answer, Loss, Piece, ended_after
 from leuko.batch.processes import attempt, prepare_process
 from leuko.bundle import ModelBundle
 from leuko.errors import BatchError, LeukoError, MissingExtraError, UsageError
@@ -432,7 +432,7 @@ class Answerer:
                 )
             opened = bundle if isinstance(bundle, ModelBundle) else ray.get(bundle)
             with ended_after(stall_s + _START_S):
-                self._classifier = OnnxClassifier(opened, threads=threads)
+                self._classifier = OnnxClassifier(opened, threads=threads, part=AT_ONCE)
         except LeukoError as error:
             # Raised here, Ray would start the worker again and again.
             self._fault = error

@@ -19,9 +19,10 @@ from leuko.batch.rows import Row, open_rows
 from leuko.bundle import ModelBundle
 from leuko.errors import BatchError, DataError
 from leuko.prediction import Prediction, PredictionTable
-from leuko.runtime.classifier import PART, OnnxClassifier
+from leuko.runtime.classifier import OnnxClassifier
 
 __all__ = [
+    "AT_ONCE",
     "DIED",
     "PARTITION_ROWS",
     "Answer",
@@ -42,8 +43,11 @@ PARTITION_ROWS: Final = 1024
 DIED: Final = "worker-died"
 """Reason of a row whose worker ended each time it was tried, alone."""
 
-STALL_S: Final = 900.0
-"""Seconds for `PART` rows after which a worker ends itself; no known picture takes over ten."""
+STALL_S: Final = 300.0
+"""Seconds for a few rows after which a worker ends itself; no known picture takes over ten."""
+
+AT_ONCE: Final = 16
+"""Images that a worker's thread takes at a time: few, so that one that hangs is soon known."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +189,7 @@ def answer_piece(piece: Piece, classifier: OnnxClassifier, *, stall_s: float = S
     classifier : OnnxClassifier
         Opened once for the worker.
     stall_s : float
-        Seconds for every `PART` rows.
+        Seconds for every 16 rows.
 
     Returns
     -------
@@ -203,9 +207,9 @@ def answer_piece(piece: Piece, classifier: OnnxClassifier, *, stall_s: float = S
     whole = False
     while not whole:
         with ended_after(stall_s):
-            batch = list(islice(answers, PART))
+            batch = list(islice(answers, AT_ONCE))
         rows += batch
-        whole = len(batch) < PART
+        whole = len(batch) < AT_ONCE
     return Answer((piece.partition, piece.start), len(rows), encode_answers(rows))
 
 

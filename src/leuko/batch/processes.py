@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 from types import TracebackType
 from typing import Any, Final
 
-from leuko.batch.partition import STALL_S, Answer, Loss, Piece, answer_piece, ended_after
+from leuko.batch.partition import AT_ONCE, STALL_S, Answer, Loss, Piece, answer_piece, ended_after
 from leuko.bundle import ModelBundle
 from leuko.errors import BatchError, LeukoError
 from leuko.parallel import worker_count
@@ -75,9 +75,11 @@ def prepare_process() -> None:
     import cv2
 
     from leuko.imaging import refuse_bombs
+    from leuko.memory import keep_freed_memory
 
     cv2.setNumThreads(1)
     refuse_bombs()
+    keep_freed_memory()
 
 
 def serve(connection: Connection, settings: WorkerSettings) -> None:
@@ -96,7 +98,7 @@ def serve(connection: Connection, settings: WorkerSettings) -> None:
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             with ended_after(settings.stall_s + _OPENING_S):
-                classifier = OnnxClassifier(settings.bundle, threads=settings.threads)
+                classifier = OnnxClassifier(settings.bundle, threads=settings.threads, part=AT_ONCE)
         except LeukoError as error:
             connection.send(error)
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import cv2
@@ -14,7 +14,6 @@ import numpy.typing as npt
 from leuko.cells.arrays import Field, Mask, Pixels, centroid, cv, diameter_of, disc, touches_border
 from leuko.cells.colour import (
     CHROMATIN,
-    Planes,
     background_colour,
     chromatin_mark,
     make_planes,
@@ -103,7 +102,7 @@ def find_cell(pixels: Pixels) -> CellFinding:
     size, shape = (pixels.shape[0], pixels.shape[1]), (small.shape[0], small.shape[1])
     if seen.reason:
         return empty_finding(seen.reason, size, step, shape, background)
-    density, nucleus, (row, column) = seen.planes.density, seen.nucleus, seen.centre
+    density, nucleus, (row, column) = seen.density, seen.nucleus, seen.centre
     cell = _grow(density, nucleus, (row, column), seen.colour)
     nucleus_diameter = diameter_of(nucleus) * step
     cell_diameter = diameter_of(cell) * step
@@ -161,12 +160,12 @@ class _Seen:
     small: Pixels
     step: float
     background: tuple[float, float, float]
-    planes: Planes
+    density: Field
     reason: str
     nucleus: Mask
-    centre: tuple[float, float] = (0.0, 0.0)
-    colour: Field = field(default_factory=lambda: np.zeros(3, np.float32))
-    confidence: float = 0.0
+    colour: Field
+    centre: tuple[float, float]
+    confidence: float
 
 
 def _see_nucleus(pixels: Pixels) -> _Seen:
@@ -174,22 +173,24 @@ def _see_nucleus(pixels: Pixels) -> _Seen:
     small, step = reduce_picture(pixels)
     background = background_colour(small)
     planes = make_planes(small, background)
-    nucleus = central_nucleus(planes.purple)
-    if nucleus is None:
-        return _Seen(small, step, background, planes, "blank", np.zeros(small.shape[:2], np.uint8))
+    found = central_nucleus(planes.purple)
+    nucleus = np.zeros_like(planes.purple) if found is None else found
     share = cv2.countNonZero(nucleus) / nucleus.size
     colour = np.array(cv.mean(planes.density, nucleus)[:3], np.float32)
     chromatin = chromatin_mark(float(colour[1]), float(colour[2]))
-    reason = ""
-    if chromatin < CHROMATIN:
+    if found is None:
+        reason = "blank"
+    elif chromatin < CHROMATIN:
         reason = "no-nucleus"
     elif not SMALLEST <= share <= LARGEST:
         reason = "too-small" if share < SMALLEST else "too-large"
-    if reason:
-        return _Seen(small, step, background, planes, reason, nucleus)
-    centre = centroid(nucleus)
-    sure = _confidence(chromatin, centre, nucleus)
-    return _Seen(small, step, background, planes, "", nucleus, centre, colour, sure)
+    else:
+        reason = ""
+    centre = (0.0, 0.0) if reason else centroid(nucleus)
+    sure = 0.0 if reason else _confidence(chromatin, centre, nucleus)
+    return _Seen(
+        small, step, background, planes.density, reason, nucleus, colour, centre, sure
+    )  # fmt: skip
 
 
 def _confidence(chromatin: float, centre: tuple[float, float], nucleus: Mask) -> float:

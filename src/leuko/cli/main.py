@@ -108,12 +108,13 @@ def _spread(arguments: list[str]) -> list[str]:
 
 
 def _own_process() -> None:
-    """Set what only a process of our own may set: streams, OpenCV's threads, Pillow's warnings."""
+    """Set what only a process of our own may set: streams, threads, memory, Pillow's warnings."""
     import io
 
     import cv2
 
     from leuko.imaging import refuse_bombs
+    from leuko.memory import keep_freed_memory
 
     # A file name is bytes, and not every terminal can show every letter: neither stops a run.
     if isinstance(sys.stdin, io.TextIOWrapper):
@@ -123,6 +124,7 @@ def _own_process() -> None:
             stream.reconfigure(errors="backslashreplace")
     cv2.setNumThreads(1)
     refuse_bombs()
+    keep_freed_memory()
 
 
 if __name__ == "__main__":

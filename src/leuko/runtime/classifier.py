@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
@@ -19,18 +19,11 @@ from leuko.bundle import Goldens, ModelBundle, golden_pictures
 from leuko.cells.style import looks
 from leuko.errors import BundleError, DeviceError, ImageError, UsageError
 from leuko.imaging import PreprocessSpec, check_size, decode_image
-from leuko.memory import keep_freed_memory
 from leuko.parallel import bounded_map, worker_count
 from leuko.prediction import DECIMALS, Prediction, PredictionTable
 from leuko.runtime.graph import check_tensors, expose
 from leuko.runtime.looks import average_looks, mean_looks
-from leuko.runtime.quality import (
-    Quality,
-    judged,
-    measure_quality,
-    nucleus_evidence,
-    resolution_of,
-)
+from leuko.runtime.quality import Quality, measure_quality, nucleus_evidence, resolution_of
 from leuko.runtime.sources import Source, file_source
 from leuko.runtime.trust import Judgement, Trust, feature_distances
 from leuko.taxonomy import CLASSES
@@ -50,10 +43,13 @@ _DEVICES: Final = {"cpu": BATCH, "cuda": 32}
 """Rows of every run, by device."""
 
 PART: Final = 64
-"""A thread takes so many sources at a time, fewer at first; a run of a device always fits.
+"""A thread takes so many sources at a time, if nothing else is said.
 
 Many, as code and weights then stay in a core's cache for longer; decision 14 has the figures.
 """
+
+_PART_BYTES: Final = 32 * 2**20
+"""What the inputs of a part may take, unless a single run of the device takes more."""
 
 _GOLDEN_TOLERANCE: Final = 1e-3
 _DISTANCE_TOLERANCE: Final = 0.01
@@ -108,8 +104,6 @@ class Classifier(Protocol):
 class OnnxClassifier:
     """A bundle ready to answer.
 
-    Opening one asks the C library to keep freed memory in this process; see `leuko.memory`.
-
     Parameters
     ----------
     bundle : ModelBundle
@@ -122,6 +116,9 @@ class OnnxClassifier:
     features : bool
         Let the network give what enters its last layer also where the bundle has no use for it,
         for `observe`.
+    part : int
+        How many images a thread takes at a time, at most; fewer where inputs are large, and at
+        first. Small parts answer sooner, large ones are faster.
 
     Attributes
     ----------
@@ -147,14 +144,15 @@ class OnnxClassifier:
         threads: int | None = None,
         device: str = "cpu",
         features: bool = False,
+        part: int = PART,
     ) -> None:
-        keep_freed_memory()
         self.bundle = bundle
         self.trust = Trust.of(bundle)
         self._threads = worker_count(threads)
         wanted = features or self.trust.space is not None
         self._session = _open_session(bundle.onnx, bundle.preprocess, device, features=wanted)
         self._batch = _DEVICES[device]
+        self._part = max(self._batch, min(part, part_of(bundle.preprocess)))
         self._model = bundle.digest[:12]
         self._preprocessing = digest_json(bundle.preprocess.to_dict())[:12]
         self._check_goldens()
@@ -187,7 +185,7 @@ class OnnxClassifier:
             stacks = part if part.ndim == 5 else part[:, None]
             return self.trust.calibrate(self._run(stacks)[0])
 
-        step = max(PART, self._batch)
+        step = self._part
         if len(inputs) <= step:
             return run(inputs)
         parts = (inputs[start : start + step] for start in range(0, len(inputs), step))
@@ -288,7 +286,7 @@ class OnnxClassifier:
         self, work: Callable[[list[Source]], list[_Answer]], sources: Iterable[Source]
     ) -> Iterator[_Answer]:
         """Deal sources out to threads, two parts to each under way, and give answers in order."""
-        parts = _parts(sources, self._batch, max(PART, self._batch))
+        parts = _parts(sources, self._batch, self._part, each=self._threads)
         ahead = 2 * self._threads
         for answers in bounded_map(work, parts, workers=self._threads, ahead=ahead):
             yield from answers
@@ -305,10 +303,9 @@ class OnnxClassifier:
                 found.append(content)
                 continue
             row = next(rows)
-            view = judged(content[0])
-            quality = measure_quality(view, resolution)
+            quality = measure_quality(content[0], resolution)
             features = row[1].astype(np.float32) if len(row) > 1 else None
-            found.append(Observation(row[0], features, quality, nucleus_evidence(view)))
+            found.append(Observation(row[0], features, quality, nucleus_evidence(content[0])))
         return found
 
     def ask(self, pictures: Sequence[Pixels]) -> list[npt.NDArray[np.float64]]:
@@ -385,10 +382,9 @@ class OnnxClassifier:
         """Decide on one answer, where the bundle says how: (judgement, figures of quality)."""
         if not self.trust.active:
             return Judgement(distance=distance), ()
-        view = judged(inputs)
-        quality = measure_quality(view, resolution)
+        quality = measure_quality(inputs, resolution)
         judgement = self.trust.judge(
-            probabilities, distance, quality, partial(nucleus_evidence, view)
+            probabilities, distance, quality, partial(nucleus_evidence, inputs)
         )
         return judgement, quality.items()
 
@@ -436,13 +432,33 @@ class OnnxClassifier:
             )
 
 
-def _parts(sources: Iterable[Source], first: int, most: int) -> Iterator[list[Source]]:
-    """Deal sources out: a few at first, for an early answer, then more at a time."""
+def part_of(spec: PreprocessSpec) -> int:
+    """How many images a thread may take at a time, for the memory that their inputs take.
+
+    Parameters
+    ----------
+    spec : PreprocessSpec
+        Of the model.
+
+    Returns
+    -------
+    int
+        1 to `PART`.
+    """
+    inputs = 3 * spec.size[0] * spec.size[1] * len(spec.styles)
+    return max(1, min(PART, _PART_BYTES // inputs))
+
+
+def _parts(
+    sources: Iterable[Source], first: int, most: int, *, each: int
+) -> Iterator[list[Source]]:
+    """Deal sources out: a few to each thread at first, for an early answer, then more at a time."""
     left = iter(sources)
-    size = first
-    while part := list(islice(left, size)):
+    for number in count():
+        part = list(islice(left, min(most, first << min(number // each, 16))))
+        if not part:
+            return
         yield part
-        size = min(most, 2 * size)
 
 
 def run_padded(
@@ -492,18 +508,18 @@ def run_outputs(
     BundleError
         When an answer is not a finite number.
     """
+    if not len(inputs):
+        return [np.zeros((0, len(CLASSES)))] + [np.zeros((0, 0))] * (len(session.get_outputs()) - 1)
     name = session.get_inputs()[0].name
     outputs = []
     # One buffer for all runs: fresh pages for each would cost more than filling them.
-    padded = np.empty((batch, *inputs[0].shape) if len(inputs) else 0, np.float32)
+    padded = np.empty((batch, *inputs[0].shape), np.float32)
     for start in range(0, len(inputs), batch):
         part = inputs[start : start + batch]
         for row, pixels in enumerate(part):
             padded[row] = pixels
         padded[len(part) :] = 0
         outputs.append([output[: len(part)] for output in session.run(None, {name: padded})])
-    if not outputs:
-        return [np.zeros((0, len(CLASSES)))] + [np.zeros((0, 0))] * (len(session.get_outputs()) - 1)
     values = [np.concatenate(parts).astype(np.float64) for parts in zip(*outputs, strict=True)]
     if not np.isfinite(values[0]).all():
         raise BundleError(

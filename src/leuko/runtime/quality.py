@@ -1,8 +1,9 @@
 """How good a picture is, as the network saw it: sharp, exposed, large enough, with a nucleus.
 
-Everything is measured on the network's input, made smaller where it is large (`judged`), so that
-two pictures are compared at one size. What is good enough is not known here; the limits are learned
-from validation pictures.
+Everything is measured on the network's input, so that two pictures are compared at one size. Of a
+large one, sharpness is that of the middle, and the rest is measured at a smaller size: cells are in
+the middle, and the model `cnn` spent as long on this as on its answer. What is good enough is not
+known here; the limits are learned from validation pictures.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ import numpy.typing as npt
 from leuko.cells.whole import nucleus_confidence
 from leuko.imaging import PreprocessSpec
 
-__all__ = ["BLANK", "Quality", "judged", "measure_quality", "nucleus_evidence", "resolution_of"]
+__all__ = ["BLANK", "Quality", "measure_quality", "nucleus_evidence", "resolution_of"]
 
 Pixels = npt.NDArray[np.uint8]
 
 BLANK: Final = 2.0
 """A picture whose grey levels have less than this standard deviation shows nothing."""
 
-_JUDGED: Final = 128
+_ENOUGH: Final = 128
 """Pixels along the shorter side that are enough to judge a picture."""
 
 _BRIGHT: Final = 253
@@ -41,8 +42,9 @@ class Quality:
     ----------
     sharpness : float
         Decimal logarithm of how many times more energy the gradient of the brightness has than
-        after a mean over 5 x 5 pixels. Blur brings it towards 0: what is blurred already loses
-        little by more of it. Contrast does not change it; noise seems sharp.
+        after a mean over 5 x 5 pixels; of a large input, in its middle. Blur brings it towards 0:
+        what is blurred already loses little by more of it. Contrast does not change it; noise
+        seems sharp.
     contrast : float
         Standard deviation of the brightness, in grey levels.
     overexposed, underexposed : float
@@ -65,40 +67,13 @@ class Quality:
 _FIGURES: Final = tuple(entry.name for entry in fields(Quality))
 
 
-def judged(inputs: Pixels) -> Pixels:
-    """Make a network's input as small as judging it allows.
-
-    Parameters
-    ----------
-    inputs : (h, w, 3) uint8, RGB
-        The network's input.
-
-    Returns
-    -------
-    (h', w', 3) uint8, RGB
-        Smaller by the largest whole factor that leaves 128 pixels along a side, each the mean of
-        those it stands for; the input itself below twice that.
-
-    Examples
-    --------
-    >>> judged(np.zeros((324, 324, 3), np.uint8)).shape
-    (162, 162, 3)
-    """
-    rows, columns = inputs.shape[:2]
-    factor = min(rows, columns) // _JUDGED
-    if factor < 2:
-        return inputs
-    shape = (columns // factor, rows // factor)
-    return np.asarray(cv2.resize(inputs, shape, interpolation=cv2.INTER_AREA), np.uint8)
-
-
 def measure_quality(inputs: Pixels, resolution: float = 1.0) -> Quality:
     """Measure one picture.
 
     Parameters
     ----------
     inputs : (h, w, 3) uint8, RGB
-        From `judged`.
+        The network's input.
     resolution : float
         See `Quality`.
 
@@ -118,20 +93,51 @@ def measure_quality(inputs: Pixels, resolution: float = 1.0) -> Quality:
     >>> measure_quality(np.full((32, 32, 3), 255, np.uint8)).overexposed
     1.0
     """
-    grey = np.asarray(cv2.cvtColor(inputs, cv2.COLOR_RGB2GRAY), np.uint8)
+    small = _reduced(inputs)
+    grey = _grey(small)
     deviation = float(cv2.meanStdDev(grey)[1][0, 0])
-    sharp, soft = _energy(grey), _energy(np.asarray(cv2.blur(grey, (_WINDOW, _WINDOW)), np.uint8))
+    # Of a part, the mean is taken over what surrounds it too, and not over its mirror image.
+    edge = 0 if small is inputs else _WINDOW // 2
+    part = grey if small is inputs else _grey(_middle(inputs, small.shape, edge))
+    mean = np.asarray(cv2.blur(part, (_WINDOW, _WINDOW)), np.uint8)
+    inside = (slice(edge, part.shape[0] - edge), slice(edge, part.shape[1] - edge))
+    sharp, soft = _energy(part[inside]), _energy(mean[inside])
     sharpness = math.log10(sharp / soft) if soft > 0 else 0.0
     darkest, brightest, _, _ = cv2.minMaxLoc(grey)
     # Where all three channels are white, or black, so is their weighted mean: most pictures have
     # no such grey, and the slower count is not needed.
     bright = dark = 0
     if brightest >= _BRIGHT:
-        bright = cv2.countNonZero(cv2.inRange(inputs, (_BRIGHT,) * 3, (255, 255, 255)))
+        bright = cv2.countNonZero(cv2.inRange(small, (_BRIGHT,) * 3, (255, 255, 255)))
     if darkest <= _DARK:
-        dark = cv2.countNonZero(cv2.inRange(inputs, (0, 0, 0), (_DARK,) * 3))
+        dark = cv2.countNonZero(cv2.inRange(small, (0, 0, 0), (_DARK,) * 3))
     figures = (sharpness, deviation, bright / grey.size, dark / grey.size, resolution)
     return Quality(*(round(figure, 6) for figure in figures))
+
+
+def _reduced(inputs: Pixels) -> Pixels:
+    """Shrink a large input by the largest whole factor that leaves enough of it."""
+    rows, columns = inputs.shape[:2]
+    factor = min(rows, columns) // _ENOUGH
+    if factor < 2:
+        return inputs
+    shape = (columns // factor, rows // factor)
+    return np.asarray(cv2.resize(inputs, shape, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _middle(inputs: Pixels, shape: tuple[int, ...], edge: int) -> Pixels:
+    """Cut so many rows and columns out of the middle, and an edge around them."""
+    top, left = (inputs.shape[0] - shape[0]) // 2, (inputs.shape[1] - shape[1]) // 2
+    rows, columns = (
+        slice(top - edge, top + shape[0] + edge),
+        slice(left - edge, left + shape[1] + edge),
+    )
+    return inputs[rows, columns]
+
+
+def _grey(pixels: Pixels) -> Pixels:
+    """Brightness of each pixel."""
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 def _energy(grey: Pixels) -> float:
@@ -147,14 +153,14 @@ def nucleus_evidence(inputs: Pixels) -> float:
     Parameters
     ----------
     inputs : (h, w, 3) uint8, RGB
-        From `judged`.
+        The network's input.
 
     Returns
     -------
     float
         0 to 1, six decimals: the confidence of `leuko.cells.find_cell`; 0 where it finds none.
     """
-    return round(nucleus_confidence(inputs), 6)
+    return round(nucleus_confidence(_reduced(inputs)), 6)
 
 
 def resolution_of(spec: PreprocessSpec, shape: tuple[int, ...]) -> float:
