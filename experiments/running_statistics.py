@@ -7,7 +7,8 @@ Batch normalisation sees the batch while it trains, and afterwards a running mea
 few hundred batches showed. This takes the weights as they stood after the last epoch, not the
 best, and asks them with the running statistics, and with statistics that are measured again over
 training pictures as they are. Prints the accuracy of both, on other pictures of the balanced
-training folder and on Test-A; docs/decisions/0021 has what came of it. Nothing is chosen here.
+training folder and on Test-A, and how far the two are apart in each layer; docs/decisions/0021 has
+what came of it. Nothing is chosen here.
 """
 
 from __future__ import annotations
@@ -56,8 +57,10 @@ def main() -> None:
     print(f"After epoch {state['epoch']}.\n")
     print("| statistics | " + " | ".join(sets) + " |\n|---|" + "---|" * len(sets))
     print(line("running", model, sets), flush=True)
-    measure_again(model, measured)
+    apart = measure_again(model, measured)
     print(line("measured again", model, sets))
+    print("\n| layer | running mean off by, deviations | running variance, times |\n|---|---|---|")
+    print("\n".join(apart))
 
 
 def pictures(
@@ -73,10 +76,11 @@ def pictures(
     return np.stack([*bounded_map(cut, chosen, workers=worker_count(None))]), labels[chosen]
 
 
-def measure_again(model: Any, inputs: Pixels) -> None:
-    """Put means over batches in the place of running statistics, all layers at once."""
+def measure_again(model: Any, inputs: Pixels) -> list[str]:
+    """Put means over batches in the place of running statistics; tell how far these were off."""
     layers = [layer for layer in model.layers if hasattr(layer, "moving_variance")]
     momenta = [layer.momentum for layer in layers]
+    before = [(np.asarray(layer.moving_mean) + 0, np.asarray(layer.moving_variance) + 0) for layer in layers]
     sums: list[Any] = [(0.0, 0.0) for _ in layers]
     count = len(inputs) // BATCH
     for layer in layers:
@@ -91,6 +95,14 @@ def measure_again(model: Any, inputs: Pixels) -> None:
         layer.moving_mean.assign(mean / count)
         layer.moving_variance.assign(variance / count)
         layer.momentum = momentum
+    apart = []
+    for layer, old in zip(layers, before, strict=True):
+        # As the layer sees them: with what it adds to every variance.
+        now = np.asarray(layer.moving_variance) + layer.epsilon
+        off = np.abs(old[0] - np.asarray(layer.moving_mean)) / np.sqrt(now)
+        times = (old[1] + layer.epsilon) / now
+        apart.append(f"| {layer.name} | {off.max():.2f} | {times.min():.2f} to {times.max():.2f} |")
+    return apart
 
 
 def line(name: str, model: Any, sets: dict[str, tuple[Pixels, npt.NDArray[np.int64]]]) -> str:
