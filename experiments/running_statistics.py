@@ -80,7 +80,10 @@ def measure_again(model: Any, inputs: Pixels) -> list[str]:
     """Put means over batches in the place of running statistics; tell how far these were off."""
     layers = [layer for layer in model.layers if hasattr(layer, "moving_variance")]
     momenta = [layer.momentum for layer in layers]
-    before = [(np.asarray(layer.moving_mean) + 0, np.asarray(layer.moving_variance) + 0) for layer in layers]
+    before = [
+        (np.asarray(layer.moving_mean) + 0, np.asarray(layer.moving_variance) + 0)
+        for layer in layers
+    ]
     sums: list[Any] = [(0.0, 0.0) for _ in layers]
     count = len(inputs) // BATCH
     for layer in layers:
