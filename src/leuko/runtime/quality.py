@@ -27,7 +27,10 @@ BLANK: Final = 2.0
 """A picture whose grey levels have less than this standard deviation shows nothing."""
 
 _ENOUGH: Final = 128
-"""Pixels along the shorter side that are enough to judge a picture."""
+"""Pixels along the shorter side that are enough to judge a picture..."""
+
+_SEARCHED: Final = 80
+"""...and to find its nucleus, where the input was large."""
 
 _BRIGHT: Final = 253
 _DARK: Final = 2
@@ -93,7 +96,7 @@ def measure_quality(inputs: Pixels, resolution: float = 1.0) -> Quality:
     >>> measure_quality(np.full((32, 32, 3), 255, np.uint8)).overexposed
     1.0
     """
-    small = _reduced(inputs)
+    small = _halved(inputs, _ENOUGH)
     grey = _grey(small)
     deviation = float(cv2.meanStdDev(grey)[1][0, 0])
     # Of a part, the mean is taken over what surrounds it too, and not over its mirror image.
@@ -115,14 +118,12 @@ def measure_quality(inputs: Pixels, resolution: float = 1.0) -> Quality:
     return Quality(*(round(figure, 6) for figure in figures))
 
 
-def _reduced(inputs: Pixels) -> Pixels:
-    """Shrink a large input by the largest whole factor that leaves enough of it."""
-    rows, columns = inputs.shape[:2]
-    factor = min(rows, columns) // _ENOUGH
-    if factor < 2:
-        return inputs
-    shape = (columns // factor, rows // factor)
-    return np.asarray(cv2.resize(inputs, shape, interpolation=cv2.INTER_AREA), np.uint8)
+def _halved(inputs: Pixels, least: int) -> Pixels:
+    """Halve a picture as often as that leaves so many pixels along a side."""
+    while min(inputs.shape[:2]) >= 2 * least:
+        shape = (inputs.shape[1] // 2, inputs.shape[0] // 2)
+        inputs = np.asarray(cv2.resize(inputs, shape, interpolation=cv2.INTER_AREA), np.uint8)
+    return inputs
 
 
 def _middle(inputs: Pixels, shape: tuple[int, ...], edge: int) -> Pixels:
@@ -160,7 +161,10 @@ def nucleus_evidence(inputs: Pixels) -> float:
     float
         0 to 1, six decimals: the confidence of `leuko.cells.find_cell`; 0 where it finds none.
     """
-    return round(nucleus_confidence(_reduced(inputs)), 6)
+    small = _halved(inputs, _ENOUGH)
+    if small is not inputs:
+        small = _halved(small, _SEARCHED)
+    return round(nucleus_confidence(small), 6)
 
 
 def resolution_of(spec: PreprocessSpec, shape: tuple[int, ...]) -> float:

@@ -51,6 +51,8 @@ def class_limit(name: str) -> str:
     return f"set_{name.lower()}"
 
 
+_CLASS_LIMITS: Final = tuple(class_limit(name) for name in CLASSES)
+
 LIMITS: Final = (
     "confidence",
     "distance",
@@ -60,7 +62,7 @@ LIMITS: Final = (
     "overexposed",
     "underexposed",
     "resolution",
-    *(class_limit(name) for name in CLASSES),
+    *_CLASS_LIMITS,
 )
 """Every limit that a bundle's thresholds may hold; see ``docs/reference/files.md``."""
 
@@ -341,12 +343,12 @@ def prediction_set(probabilities: Doubles, limits: Mapping[str, float]) -> tuple
     Vovk, "Conditional validity of inductive conformal predictors", ACML 2012. Sadinle, Lei and
     Wasserman, "Least ambiguous set-valued classifiers with bounded error levels", JASA 114, 2019.
     """
-    least = [limits.get(class_limit(name)) for name in CLASSES]
+    least = [limits.get(name) for name in _CLASS_LIMITS]
     if all(limit is None for limit in least):
         return ()
     members = tuple(
         name
-        for name, value, limit in zip(CLASSES, probabilities, least, strict=True)
+        for name, value, limit in zip(CLASSES, probabilities.tolist(), least, strict=True)
         if limit is None or value >= limit
     )
     return members or (CLASSES[int(np.argmax(probabilities))],)
