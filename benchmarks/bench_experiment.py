@@ -186,11 +186,10 @@ def main() -> None:
     if arguments.published:
         recipes = [f"published-{name}" for name in recipes]
     with tempfile.TemporaryDirectory(prefix="leuko-bench-") as name:
+        out = arguments.out or Path(name) / "out"
         rivals = [rival(arguments.dataset, arguments.weights)]
-        seconds = ours(
-            arguments.dataset, arguments.weights, arguments.out or Path(name) / "out", recipes
-        )
-        equal = seconds + more_seconds(arguments.out or Path(name) / "out")
+        seconds = ours(arguments.dataset, arguments.weights, out, recipes)
+        equal = seconds + more_seconds(out)
         rivals.append(rival(arguments.dataset, arguments.weights))
     parts = {part: round(statistics.median(r[part] for r in rivals)) for part in rivals[0]}
     document = {

@@ -133,7 +133,7 @@ def find_cell(pixels: Pixels) -> CellFinding:
 
 
 def nucleus_confidence(pixels: Pixels) -> float:
-    """Say how surely a picture shows a nucleus in its middle, in half the time of `find_cell`.
+    """Say how surely a picture shows a nucleus in its middle; half the work of `find_cell`.
 
     Parameters
     ----------

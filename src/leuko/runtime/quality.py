@@ -99,13 +99,11 @@ def measure_quality(inputs: Pixels, resolution: float = 1.0) -> Quality:
     small = _halved(inputs, _ENOUGH)
     grey = _grey(small)
     deviation = float(cv2.meanStdDev(grey)[1][0, 0])
-    # Of a part, the mean is taken over what surrounds it too, and not over its mirror image.
-    edge = 0 if small is inputs else _WINDOW // 2
-    part = grey if small is inputs else _grey(_middle(inputs, small.shape, edge))
-    mean = np.asarray(cv2.blur(part, (_WINDOW, _WINDOW)), np.uint8)
-    inside = (slice(edge, part.shape[0] - edge), slice(edge, part.shape[1] - edge))
-    sharp, soft = _energy(part[inside]), _energy(mean[inside])
-    sharpness = math.log10(sharp / soft) if soft > 0 else 0.0
+    if small is inputs:
+        sharpness = _sharpness(grey)
+    else:
+        edge = _WINDOW // 2
+        sharpness = _sharpness(_grey(_middle(inputs, small.shape, edge)), edge)
     darkest, brightest, _, _ = cv2.minMaxLoc(grey)
     # Where all three channels are white, or black, so is their weighted mean: most pictures have
     # no such grey, and the slower count is not needed.
@@ -139,6 +137,14 @@ def _middle(inputs: Pixels, shape: tuple[int, ...], edge: int) -> Pixels:
 def _grey(pixels: Pixels) -> Pixels:
     """Brightness of each pixel."""
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def _sharpness(grey: Pixels, edge: int = 0) -> float:
+    """See `Quality`; an edge takes part in the means alone, which mirror the picture otherwise."""
+    mean = np.asarray(cv2.blur(grey, (_WINDOW, _WINDOW)), np.uint8)
+    inside = (slice(edge, grey.shape[0] - edge), slice(edge, grey.shape[1] - edge))
+    sharp, soft = _energy(grey[inside]), _energy(mean[inside])
+    return math.log10(sharp / soft) if soft > 0 else 0.0
 
 
 def _energy(grey: Pixels) -> float:
