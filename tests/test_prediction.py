@@ -167,3 +167,10 @@ def test_parquet_and_pandas_hold_the_same_columns_and_rows(tmp_path: Path) -> No
     assert read[0]["p_lymphocyte"] == frame["p_lymphocyte"][0] == 0.3
     assert read[1]["confidence"] is None
     assert frame["confidence"].isna().tolist() == [False, True]
+
+
+@given(st.lists(st.text('ab ,"\r\n;é\x00', max_size=4), min_size=1, max_size=4))
+def test_a_line_is_written_as_the_csv_module_writes_it(cells: list[str]) -> None:
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\r\n").writerow(cells)
+    assert csv_line(cells) == file.getvalue()[:-2] + "\n"

@@ -7,6 +7,7 @@ import csv
 import importlib
 import io
 import os
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,7 @@ _NUMBERS: Final = frozenset(
 )
 
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
+_QUOTED: Final = re.compile('["\\r\\n]')
 _STATUSES: Final = ("ok", "rejected")
 
 
@@ -496,9 +498,13 @@ def csv_line(cells: Iterable[str]) -> str:
     str
         The line.
     """
+    texts = list(cells)
+    line = ",".join(texts)
+    if line.count(",") == len(texts) - 1 > 0 and _QUOTED.search(line) is None:
+        return line + "\n"
     # Ended by both, a lone carriage return in a file name is quoted too, as readers need it.
     file = io.StringIO()
-    csv.writer(file, lineterminator="\r\n").writerow(cells)
+    csv.writer(file, lineterminator="\r\n").writerow(texts)
     return file.getvalue().removesuffix("\r\n") + "\n"
 
 

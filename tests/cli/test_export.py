@@ -226,6 +226,6 @@ def test_an_unknown_model(command: str, leuko: Leuko) -> None:
     done = leuko("models", command, "resnet50")
     assert done.code == 1
     sentence = one_sentence(done)
-    assert "There is no bundled model 'resnet50' (there is: cnn, default" in sentence
+    assert "There is no bundled model 'resnet50' (there is: cnn, default, small" in sentence
     assert leuko("models", command).code == 2
     assert leuko("models", "describe", "default").code == 2

@@ -34,6 +34,7 @@ _SEARCHED: Final = 80
 
 _BRIGHT: Final = 253
 _DARK: Final = 2
+_ROUNDING: Final = 3
 _WINDOW: Final = 5
 
 
@@ -96,21 +97,21 @@ def measure_quality(inputs: Pixels, resolution: float = 1.0) -> Quality:
     >>> measure_quality(np.full((32, 32, 3), 255, np.uint8)).overexposed
     1.0
     """
-    small = _halved(inputs, _ENOUGH)
-    grey = _grey(small)
+    whole = _grey(inputs)
+    grey = _halved(whole, _ENOUGH)
     deviation = float(cv2.meanStdDev(grey)[1][0, 0])
-    if small is inputs:
+    if grey is whole:
         sharpness = _sharpness(grey)
     else:
         edge = _WINDOW // 2
-        sharpness = _sharpness(_grey(_middle(inputs, small.shape, edge)), edge)
+        sharpness = _sharpness(_middle(whole, grey.shape, edge), edge)
     darkest, brightest, _, _ = cv2.minMaxLoc(grey)
-    # Where all three channels are white, or black, so is their weighted mean: most pictures have
-    # no such grey, and the slower count is not needed.
+    # Where all three channels are white, or black, so is their weighted mean, but for rounding:
+    # most pictures have no such grey, and colours need not be halved and counted.
     bright = dark = 0
-    if brightest >= _BRIGHT:
+    if brightest >= _BRIGHT - _ROUNDING or darkest <= _DARK + _ROUNDING:
+        small = _halved(inputs, _ENOUGH)
         bright = cv2.countNonZero(cv2.inRange(small, (_BRIGHT,) * 3, (255, 255, 255)))
-    if darkest <= _DARK:
         dark = cv2.countNonZero(cv2.inRange(small, (0, 0, 0), (_DARK,) * 3))
     figures = (sharpness, deviation, bright / grey.size, dark / grey.size, resolution)
     return Quality(*(round(figure, 6) for figure in figures))
@@ -124,14 +125,14 @@ def _halved(inputs: Pixels, least: int) -> Pixels:
     return inputs
 
 
-def _middle(inputs: Pixels, shape: tuple[int, ...], edge: int) -> Pixels:
+def _middle(grey: Pixels, shape: tuple[int, ...], edge: int) -> Pixels:
     """Cut so many rows and columns out of the middle, and an edge around them."""
-    top, left = (inputs.shape[0] - shape[0]) // 2, (inputs.shape[1] - shape[1]) // 2
+    top, left = (grey.shape[0] - shape[0]) // 2, (grey.shape[1] - shape[1]) // 2
     rows, columns = (
         slice(top - edge, top + shape[0] + edge),
         slice(left - edge, left + shape[1] + edge),
     )
-    return inputs[rows, columns]
+    return grey[rows, columns]
 
 
 def _grey(pixels: Pixels) -> Pixels:

@@ -308,18 +308,22 @@ def feature_distances(space: FeatureSpace, features: npt.NDArray[Any]) -> Double
     "Mahalanobis++", ICML 2025, for the division by length.
     """
     mean, axes, whitening, centres, spread = _doubles(space)
-    squares = np.empty(len(features))
-    # Row by row: one product for all of them would sum in an order that depends on how many.
-    for row, values in enumerate(features):
-        given = np.asarray(values, dtype=np.float64)
-        length = float(np.sqrt(given @ given))
-        offset = given / max(length, _LEAST) - mean
-        along = offset @ axes
-        across = max(float(offset @ offset - along @ along), 0.0)
-        white = along @ whitening - centres
-        nearest = float(np.square(white).sum(axis=1).min())
-        squares[row] = (nearest + across / spread) / len(mean)
+    given = np.asarray(features, dtype=np.float64).reshape(len(features), len(mean))
+    # A stack of products, each of one row: a single one for all rows would sum in an order that
+    # depends on how many there are.
+    lengths = np.sqrt(_squares(given))
+    offsets = given / np.maximum(lengths, _LEAST)[:, None] - mean
+    along = np.matmul(offsets[:, None, :], axes)[:, 0]
+    across = np.maximum(_squares(offsets) - _squares(along), 0.0)
+    white = np.matmul(along[:, None, :], whitening) - centres
+    nearest = np.square(white).sum(axis=2).min(axis=1)
+    squares = (nearest + across / spread) / len(mean)
     return np.asarray(np.round(np.sqrt(squares), _DISTANCE_DECIMALS), dtype=np.float64)
+
+
+def _squares(rows: Doubles) -> Doubles:
+    """Sum of the squares of each row: (N,)."""
+    return np.asarray(np.matmul(rows[:, None, :], rows[:, :, None])[:, 0, 0], np.float64)
 
 
 def prediction_set(probabilities: Doubles, limits: Mapping[str, float]) -> tuple[str, ...]:

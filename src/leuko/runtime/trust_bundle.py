@@ -20,6 +20,7 @@ from leuko.runtime.quality import Quality
 from leuko.runtime.sources import file_source
 from leuko.runtime.trust import Trust, calibrate, feature_distances
 from leuko.runtime.trust_fit import (
+    AXES,
     MINIMUM,
     cross_fitted_distances,
     fit_space,
@@ -45,8 +46,8 @@ ALWAYS_NAMES: Final = (
 NOT_CALIBRATED: Final = "Probabilities are not calibrated."
 """Sentences of a model card that stop being true; see `fit_trust`."""
 
-_LOOK: Final = 0.8
-"""Share of ordinary pictures that are near enough not to be searched for their nucleus."""
+SEARCHED: Final = 0.2
+"""Share of ordinary pictures, the furthest from training, that are searched for their nucleus."""
 
 _RARE: Final = 0.002
 _NUCLEUS_MARGIN: Final = 0.8
@@ -122,6 +123,8 @@ def fit_trust(
     *,
     seed: int = 0,
     targets: TrustTargets | None = None,
+    axes: int = AXES,
+    searched: float = SEARCHED,
     threads: int | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
@@ -139,6 +142,11 @@ def fit_trust(
         Of the dealing of slides to folds.
     targets : TrustTargets, optional
         What is promised; the defaults when None.
+    axes : int
+        See `leuko.runtime.trust_fit.fit_space`; fewer make a smaller bundle.
+    searched : float
+        Share of ordinary pictures to search for their nucleus. Fewer take less time, and the
+        features alone must tell more of what is no cell.
     threads : int, optional
         See `OnnxClassifier`.
     progress : callable, optional
@@ -182,7 +190,7 @@ def fit_trust(
     _fit_selection(calibrated, seen.labels, promised, limits, report, notes)
     _fit_sets(calibrated, seen.labels, promised, limits, report, notes)
     _fit_quality(seen.observations, limits, notes)
-    space = _fit_distance(seen, groups, seed, promised, limits, report, notes)
+    space = _fit_distance(seen, groups, seed, axes, searched, promised, limits, report, notes)
     trust = Trust(temperature, limits, space)
     outputs = classifier.ask(list(plain.goldens.pictures))
     if space is not None:
@@ -330,6 +338,8 @@ def _fit_distance(
     seen: _Seen,
     groups: list[str],
     seed: int,
+    axes: int,
+    searched: float,
     targets: TrustTargets,
     limits: dict[str, float],
     report: dict[str, Any],
@@ -349,14 +359,14 @@ def _fit_distance(
             f"{len(seen.labels)} of {len(set(groups))}."
         )
         return None
-    distances = cross_fitted_distances(features, seen.labels, groups, seed=seed)
+    distances = cross_fitted_distances(features, seen.labels, groups, axes=axes, seed=seed)
     limit = outlier_limit(distances, alarms=targets.alarms)
-    space = fit_space(features, seen.labels)
+    space = fit_space(features, seen.labels, axes=axes)
     if space is None or not math.isfinite(limit):
         notes.add("The features of these pictures do not say what is unlike training.")
         return None
     limits["distance"] = limit
-    limits["look"] = _quantile(distances.tolist(), _LOOK)
+    limits["look"] = _quantile(distances.tolist(), 1.0 - searched)
     report["axes"] = int(space.axes.shape[1])
     report["distances"] = distances
     return space

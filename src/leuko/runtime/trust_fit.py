@@ -21,6 +21,7 @@ from leuko.runtime.trust import class_limit, feature_distances
 from leuko.taxonomy import CLASSES
 
 __all__ = [
+    "AXES",
     "Selection",
     "cross_fitted_distances",
     "deal_slides",

@@ -16,11 +16,13 @@ from typing import Any, Final
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from leuko.artifacts import atomic_write
 from leuko.errors import TrainingError
 from leuko.recipe import Recipe
 from leuko.taxonomy import CLASSES
+from leuko.training.narrow import narrow_backbone
 
 __all__ = [
     "BACKBONE",
@@ -34,6 +36,8 @@ __all__ = [
 BACKBONE: Final = "backbone"
 """Name of the layer that holds a pretrained network, where there is one."""
 
+Examples = Callable[[], npt.NDArray[np.uint8]]
+
 _SCALES: Final[dict[str, tuple[float, float]]] = {
     "zero-one": (1 / 255, 0.0),
     "minus-one-one": (1 / 127.5, -1.0),
@@ -44,13 +48,16 @@ _KERNELS: Final = (("kernel_initializer", "kernel"), ("depthwise_initializer", "
 """Where layers keep what they draw: the initialiser's name and the variable's."""
 
 
-def build_model(recipe: Recipe) -> keras.Model:
+def build_model(recipe: Recipe, *, examples: Examples | None = None) -> keras.Model:
     """Build a network with its initial weights.
 
     Parameters
     ----------
     recipe : Recipe
-        Its ``model``, ``preprocess`` and ``seed`` decide everything.
+        Its ``model``, ``preprocess`` and ``seed`` decide everything, but for the next.
+    examples : callable, optional
+        Gives (n, h, w, 3) uint8 inputs such as training will show. They are asked for where Leuko's
+        backbone is wider than the recipe's; see `leuko.training.narrow`.
 
     Returns
     -------
@@ -60,7 +67,8 @@ def build_model(recipe: Recipe) -> keras.Model:
     Raises
     ------
     TrainingError
-        When pretrained weights cannot be had; the message names the alternatives.
+        When pretrained weights cannot be had; the message names the alternatives. When examples
+        are needed and not given.
     """
     # Keras numbers unnamed tensors, and a saved model's bytes hold the numbers.
     keras.backend.clear_session()
@@ -71,7 +79,9 @@ def build_model(recipe: Recipe) -> keras.Model:
         outputs = _ARCHITECTURES[recipe.model.architecture](x, recipe)
         model = keras.Model(pixels, outputs, name=recipe.model.architecture)
         seed_weights(model, recipe.seed)
-        if recipe.model.weights != "none":
+        if recipe.model.weights == "leuko" and recipe.model.width != 1:
+            _load_narrowed(model.get_layer(BACKBONE), recipe, examples)
+        elif recipe.model.weights != "none":
             _load_backbone(model.get_layer(BACKBONE), recipe.model.weights, recipe.model.width)
     return model
 
@@ -130,13 +140,7 @@ def _cnn(x: Any, recipe: Recipe) -> Any:
 def _mobilenetv2(x: Any, recipe: Recipe) -> Any:
     """MobileNetV2 without its top, then global average pooling."""
     frozen = recipe.model.train == "head"
-    backbone = keras.applications.MobileNetV2(
-        include_top=False,
-        weights=None,
-        input_shape=(*recipe.preprocess.size, 3),
-        alpha=recipe.model.width,
-        name=BACKBONE,
-    )
+    backbone = _backbone(recipe.preprocess.size, recipe.model.width)
     backbone.trainable = not frozen
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -144,6 +148,13 @@ def _mobilenetv2(x: Any, recipe: Recipe) -> Any:
     # A frozen backbone keeps the statistics that its weights were trained with.
     x = backbone(x, training=False) if frozen else backbone(x)
     return _head(keras.layers.GlobalAveragePooling2D(name="pool")(x), recipe)
+
+
+def _backbone(size: tuple[int, int], width: float) -> keras.Model:
+    """MobileNetV2 without its top, with random weights."""
+    return keras.applications.MobileNetV2(
+        include_top=False, weights=None, input_shape=(*size, 3), alpha=width, name=BACKBONE
+    )
 
 
 def _head(x: Any, recipe: Recipe) -> Any:
@@ -230,6 +241,19 @@ def _load_backbone(backbone: keras.Model, weights: str, width: float) -> None:
     for variable in backbone.variables:
         if not np.isfinite(np.asarray(variable)).all():
             raise TrainingError(f"The weights in {weights} hold values that are not finite.")
+
+
+def _load_narrowed(backbone: keras.Model, recipe: Recipe, examples: Examples | None) -> None:
+    """Fill a backbone with Leuko's own, narrowed to its width."""
+    if examples is None:
+        raise TrainingError(
+            "Leuko's backbone is narrowed to a recipe's width by means of training images; none "
+            "were given."
+        )
+    wide = _backbone(recipe.preprocess.size, 1.0)
+    _load_npz(wide, leuko_weights_path())
+    scale, offset = _SCALES[recipe.model.pixels]
+    narrow_backbone(wide, backbone, examples().astype(np.float32) * scale + offset)
 
 
 def _load_imagenet(backbone: keras.Model, width: float) -> None:

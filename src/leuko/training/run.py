@@ -65,6 +65,10 @@ __all__ = ["TrainedRun", "default_cache", "model_card", "train", "validation_sum
 
 _BALANCED: Final = "Balanced_Train"
 _PARITY: Final = 1e-4
+
+_EXAMPLES: Final = 512
+"""So many training inputs show how a backbone is to be narrowed."""
+
 _KNOWN_WEIGHTS: Final = ("none", "imagenet", "leuko")
 
 
@@ -206,8 +210,13 @@ def train(
     atomic_write_text(run / "recipe.toml", recipe.to_toml())
 
     _deterministic()
-    model = build_model(recipe)
     source, held = pixel_source(train_rows, recipe), pixel_source(validation_rows, recipe)
+    order = training_order(recipe, train_rows.labels, train_rows.slides)
+
+    def examples() -> npt.NDArray[np.uint8]:
+        return np.stack([source(int(image), int(draw)) for image, draw in order(0)[:_EXAMPLES]])
+
+    model = build_model(recipe, examples=examples)
     if recipe.model.train == "head":
         history = _fit_head(
             model, recipe, train_rows, validation_rows, source, held, run, identity, clock,
@@ -216,7 +225,6 @@ def train(
         )  # fmt: skip
     else:
         labels, held_labels = train_rows.labels, validation_rows.labels
-        order = training_order(recipe, labels, train_rows.slides)
         batch = recipe.train.batch
         targets = one_hot(labels)
         if teacher is not None:
@@ -708,6 +716,8 @@ def _teacher_lines(recipe: Recipe, digest: str | None) -> list[str]:
 def _weights_name(recipe: Recipe) -> str:
     """Initial weights for people, without anybody's folders."""
     weights = recipe.model.weights
+    if weights == "leuko" and recipe.model.width != 1:
+        return "those of `--weights leuko`, narrowed by least squares"
     if weights in _KNOWN_WEIGHTS:
         return {"none": "random, from the seed"}.get(weights, weights)
     return f"the file {Path(weights).name}"
