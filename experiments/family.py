@@ -66,7 +66,10 @@ def main() -> None:
         if arguments.ship:
             by_validation = sorted(trained, key=lambda one: one.validation)
             median = by_validation[(len(trained) - 1) // 2]
-            ship(median.bundle, median.run, median.evaluations, name)
+            command = (
+                f"python experiments/family.py Dataset runs --only {name} --seeds {len(trained)}"
+            )
+            ship(median.bundle, median.run, median.evaluations, name, command=command)
             size = (ZOO / f"{name}.zip").stat().st_size / 1e6
             print(f"{name}: seed {median.seed} ships, {size:.2f} MB")
 

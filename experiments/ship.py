@@ -47,7 +47,13 @@ def main() -> None:
 
 
 def ship(
-    bundle: ModelBundle, run: Path, evaluations: list[Path], name: str, *, made: str | None = None
+    bundle: ModelBundle,
+    run: Path,
+    evaluations: list[Path],
+    name: str,
+    *,
+    made: str | None = None,
+    command: str | None = None,
 ) -> ModelBundle:
     """Write a bundle into the zoo, with what was measured of it in its card.
 
@@ -63,6 +69,8 @@ def ship(
         Its name in the zoo.
     made : str, optional
         What its card says of how it was made; told from the run folder when None.
+    command : str, optional
+        What made it, where that was more than ``leuko train``.
 
     Returns
     -------
@@ -83,7 +91,7 @@ def ship(
         "",
         "## Made with",
         "",
-        made or _made(bundle, run),
+        made or _made(bundle, run, command),
         "",
     ]
     card = "\n".join(lines)
@@ -92,20 +100,24 @@ def ship(
     return shipped
 
 
-def _made(bundle: ModelBundle, run: Path) -> str:
+def _made(bundle: ModelBundle, run: Path, command: str | None = None) -> str:
     """How a run was made, in a few lines."""
     environment = json.loads((run / "environment.json").read_text())
     machine = environment["machine"]
     recipe = bundle.provenance["recipe"]
     weights = recipe["model"]["weights"]
-    start = "drawn from the seed" if weights == "none" else "MobileNetV2, ImageNet (Apache-2.0)"
+    known = {
+        "none": "drawn from the seed",
+        "leuko": "Leuko's own backbone, which began as MobileNetV2, ImageNet (Apache-2.0)",
+    }
+    start = known.get(weights, "MobileNetV2, ImageNet (Apache-2.0)")
+    trained = f"leuko train Dataset --recipe {recipe['name']} --seed {bundle.provenance['seed']}"
     return "\n".join(
         [
             "- Data: Raabin-WBC Train, shrunk to 288 pixels (Kouzehkanan et al., Scientific "
             "Reports 12:1123, 2022), free for research and commercial use.",
             f"- Initial weights: {start}.",
-            f"- Command: `leuko train Dataset --recipe {recipe['name']} --seed "
-            f"{bundle.provenance['seed']}`",
+            f"- Command: `{command or trained}`",
             f"- {environment['total_seconds'] / 60:.0f} minutes on {machine['processor']}, "
             f"{machine['cores']} cores, while the machine did other work.",
             "- Licence of the weights: Apache-2.0.",

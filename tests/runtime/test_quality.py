@@ -91,6 +91,17 @@ def test_a_large_input_is_judged_at_a_smaller_size(cells: list[np.ndarray], side
         assert blurred < min(0.1, 0.5 * found.sharpness)
 
 
+@pytest.mark.parametrize("side", [300, 600])
+def test_white_and_black_of_a_large_input_are_counted_in_colour(side: int) -> None:
+    pixels = np.full((side, side, 3), 128, np.uint8)
+    half = side // 2
+    pixels[:half, :half] = 255
+    pixels[half:, half:] = 0
+    pixels[:half, half:] = (255, 255, 230)  # bright, and no white
+    quality = measure_quality(pixels)
+    assert (quality.overexposed, quality.underexposed) == (0.25, 0.25)
+
+
 def test_a_nucleus_is_seen_where_one_is(cells: list[np.ndarray]) -> None:
     assert min(nucleus_evidence(pixels) for pixels in cells) > 0.5
     for number in range(10):

@@ -89,6 +89,31 @@ def test_ordinary_pictures_stand(doubting: OnnxClassifier, rows: Manifest) -> No
         assert (row.reason == "") == (row.decision == "class")
 
 
+@pytest.mark.parametrize(("axes", "searched"), [(2, 0.5), (1, 0.0), (3, 1.0)])
+def test_axes_and_the_share_searched_can_be_chosen_and_are_remembered(
+    tiny_bundle: ModelBundle, rows: Manifest, axes: int, searched: float
+) -> None:
+    bundle = fit_trust(tiny_bundle, rows, seed=1, axes=axes, searched=searched, threads=2)
+    space = bundle.space
+    assert space is not None
+    assert space.axes.shape[1] == axes
+    report = bundle.validation["trust"]
+    assert (report["axes"], report["searched"]) == (axes, searched)
+    distances = [row.distance for row in OnnxClassifier(bundle).predict(rows.files()).rows]
+    beyond = np.mean([d is not None and d > bundle.thresholds["look"] for d in distances])
+    assert beyond == pytest.approx(searched, abs=0.15)  # distances without a slide are larger
+    again = fit_trust(bundle, rows, seed=1, threads=2)
+    assert again.validation["trust"]["searched"] == searched
+
+
+@pytest.mark.parametrize("searched", [-0.2, 1.5, float("nan")])
+def test_a_share_that_is_none_is_refused(
+    tiny_bundle: ModelBundle, rows: Manifest, searched: float
+) -> None:
+    with pytest.raises(UsageError, match="share to be searched"):
+        fit_trust(tiny_bundle, rows, searched=searched)
+
+
 def test_a_far_away_picture_is_unlike_training(doubting: OnnxClassifier) -> None:
     for pixels in (GREEN, np.array([[[255, 0, 0]]], np.uint8).repeat(SIDE, 0).repeat(SIDE, 1)):
         noisy = np.clip(pixels.astype(int) + np.indices(pixels.shape).sum(0) % 30, 0, 255)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import keras
 import numpy as np
@@ -16,6 +17,7 @@ from leuko.training.narrow import narrow_backbone
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 SIDE = 64
+RNG = partial(np.random.default_rng, 0)
 
 
 def backbone(width: float) -> keras.Model:
@@ -58,14 +60,14 @@ def test_a_network_of_the_same_width_answers_as_before(
 ) -> None:
     monkeypatch.setattr("leuko.training.narrow._RIDGE", 1e-9)
     same = backbone(1.0)
-    assert narrow_backbone(wide, same, pictures(128, seed=2)) > 0.99
+    assert narrow_backbone(wide, same, pictures(128, seed=2), RNG()) > 0.99
 
 
 def test_a_narrow_network_keeps_most_of_an_answer_to_pictures_it_has_not_met(
     wide: keras.Model,
 ) -> None:
     thin, untouched = backbone(0.35), backbone(0.35)
-    said = narrow_backbone(wide, thin, pictures(128, seed=2))
+    said = narrow_backbone(wide, thin, pictures(128, seed=2), RNG())
     new = pictures(32, seed=3)
     wanted = np.asarray(wide(new))
     reached = kept(np.asarray(thin(new)), wanted)
@@ -73,26 +75,39 @@ def test_a_narrow_network_keeps_most_of_an_answer_to_pictures_it_has_not_met(
     assert kept(np.asarray(untouched(new)), wanted) < 0
 
 
+@pytest.mark.parametrize("width", [0.15, 0.25])
+def test_every_width_that_keras_rounds_in_its_own_way_is_filled(
+    wide: keras.Model, width: float
+) -> None:
+    """At 0.25 and below the first blocks have as many channels as they are given, and add."""
+    thin, shown = backbone(width), pictures(40, seed=4)
+    before = [np.asarray(weight) for weight in thin.weights]
+    share = narrow_backbone(wide, thin, shown, RNG())
+    assert 0.2 < share < 1
+    changed = [not np.array_equal(a, b) for a, b in zip(before, thin.weights, strict=True)]
+    assert all(changed)
+
+
 def test_what_it_gives_depends_on_nothing_but_its_inputs(wide: keras.Model) -> None:
     shown = pictures(16, seed=2)
     answers = []
     for _ in range(2):
         thin = backbone(0.35)
-        narrow_backbone(wide, thin, shown)
+        narrow_backbone(wide, thin, shown, RNG())
         answers.append(np.asarray(thin(shown)))
     np.testing.assert_array_equal(*answers)
 
 
 def test_a_network_is_not_made_wider() -> None:
     with pytest.raises(TrainingError, match="only to fewer channels"):
-        narrow_backbone(backbone(0.35), backbone(1.0), pictures(2, seed=0))
+        narrow_backbone(backbone(0.35), backbone(1.0), pictures(2, seed=0), RNG())
 
 
 def test_something_else_is_not_narrowed() -> None:
     inputs = keras.Input((SIDE, SIDE, 3))
     other = keras.Model(inputs, keras.layers.Conv2D(4, 1)(inputs))
     with pytest.raises(TrainingError, match="Only a MobileNetV2"):
-        narrow_backbone(other, backbone(0.35), pictures(2, seed=0))
+        narrow_backbone(other, backbone(0.35), pictures(2, seed=0), RNG())
 
 
 def test_a_narrow_recipe_starts_from_the_bundled_backbone_and_needs_examples() -> None:
@@ -107,3 +122,16 @@ def test_a_narrow_recipe_starts_from_the_bundled_backbone_and_needs_examples() -
     assert kept(np.asarray(one(scaled)), wanted) > 0.3
     with pytest.raises(TrainingError, match="training images"):
         build_model(recipe)
+
+
+@pytest.mark.parametrize("change", [{"width": 1.4}, {"train": "head"}])
+def test_what_cannot_be_narrowed_is_said_before_any_image_is_asked_for(
+    change: dict[str, object],
+) -> None:
+    recipe = load_recipe("small")
+
+    def never() -> np.ndarray:
+        raise AssertionError("asked for images")
+
+    with pytest.raises(TrainingError, match="only be made narrower"):
+        build_model(replace(recipe, model=replace(recipe.model, **change)), examples=never)

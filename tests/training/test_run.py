@@ -134,7 +134,7 @@ def test_the_files_say_what_happened(runs: Runs, tiny: Recipe) -> None:
     assert validation["n"] == sum(s.split == "validation" for s in rows.samples)
     times = json.loads((run / "environment.json").read_text())
     assert times["command"] == "leuko train"
-    assert set(times["seconds"]) == {"data", "fit", "export"}
+    assert set(times["seconds"]) == {"data", "build", "fit", "export"}
     bundle = ModelBundle.load(run)
     assert bundle.provenance["epochs"] == 4
     best = min(range(4), key=lambda i: float(history[1:][i].split(",")[4]))
@@ -219,7 +219,7 @@ def test_a_finished_run_is_opened(runs: Runs, digests: Digests) -> None:
     assert said == [f"{runs.base / 'tiny'} is finished."]
     assert len(again.history) == 4
     assert again.validation["n"] > 0
-    assert set(again.seconds) == {"data", "fit", "export"}
+    assert set(again.seconds) == {"data", "build", "fit", "export"}
     assert digests(runs.base / "tiny") == before
 
 
@@ -347,7 +347,7 @@ def test_the_published_way_balances_files_and_splits_them_at_random(
     assert names(tmp_path / "a") - FILES == {
         "Balanced_Train/balance.json", *(f"Balanced_Train/{s.path}" for s in rows.samples),
     }  # fmt: skip
-    assert set(first.seconds) == {"data", "balance", "fit", "export"}
+    assert set(first.seconds) == {"data", "balance", "build", "fit", "export"}
     assert "read too high" in first.bundle.card
 
 
@@ -392,6 +392,30 @@ def test_a_teacher_is_learned_from_and_named(runs: Runs, tiny: Recipe, tmp_path:
     assert pupil.bundle.provenance["recipe"]["train"]["teacher"] == master.name
     assert f"Taught by {master.name}, digest `{model.digest[:16]}`" in pupil.bundle.card
     assert str(master) not in pupil.bundle.card
+
+
+def test_a_narrow_network_is_shown_draws_of_its_own_training(
+    runs: Runs, tiny: Recipe, tmp_path: Path
+) -> None:
+    shown: list[np.ndarray] = []
+
+    def narrowed(wide: Any, thin: Any, pixels: np.ndarray, rng: Any) -> float:
+        shown.append(pixels)
+        return 0.734
+
+    model = replace(tiny.model, architecture="mobilenetv2", weights="leuko", width=0.5)
+    settings = replace(tiny.train, epochs=1, monitor="none", patience=0)
+    recipe = replace(tiny, name="narrow", model=model, train=settings)
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(architectures, "narrow_backbone", narrowed)
+        made = train(runs.dataset, recipe, tmp_path / "narrow", say=said.append)
+    draws = recipe.train.steps * recipe.train.batch
+    assert shown[0].shape == (draws, 64, 64, 3)
+    assert 0 <= shown[0].min() < shown[0].max() <= 1
+    assert any("73% of the variance" in line for line in said)
+    assert made.seconds["build"] > 0
+    assert "narrowed by least squares" in made.bundle.card
 
 
 def test_a_run_is_not_continued_with_another_teacher(

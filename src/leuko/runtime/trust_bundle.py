@@ -34,6 +34,7 @@ from leuko.taxonomy import CLASSES
 __all__ = [
     "ALWAYS_NAMES",
     "NOT_CALIBRATED",
+    "SEARCHED",
     "TrustTargets",
     "fit_trust",
     "trust_card",
@@ -124,7 +125,7 @@ def fit_trust(
     seed: int = 0,
     targets: TrustTargets | None = None,
     axes: int = AXES,
-    searched: float = SEARCHED,
+    searched: float | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
@@ -144,9 +145,10 @@ def fit_trust(
         What is promised; the defaults when None.
     axes : int
         See `leuko.runtime.trust_fit.fit_space`; fewer make a smaller bundle.
-    searched : float
-        Share of ordinary pictures to search for their nucleus. Fewer take less time, and the
-        features alone must tell more of what is no cell.
+    searched : float, optional
+        Share of ordinary pictures to search for their nucleus, 0 to 1. Fewer take less time, and
+        the features alone must tell more of what is no cell. When None, what the bundle was
+        fitted with before, or `SEARCHED`.
     threads : int, optional
         See `OnnxClassifier`.
     progress : callable, optional
@@ -163,8 +165,14 @@ def fit_trust(
     ------
     DataError
         When no picture could be read.
+    UsageError
+        When a share is none.
     """
     tell = say or (lambda _: None)
+    if searched is None:
+        searched = float(bundle.validation.get("trust", {}).get("searched", SEARCHED))
+    if not 0.0 <= searched <= 1.0:
+        raise UsageError(f"The share to be searched must lie in [0, 1], received {searched}.")
     promised = targets or TrustTargets()
     plain = without_trust(bundle)
     classifier = OnnxClassifier(plain, threads=threads, features=True)
@@ -190,7 +198,9 @@ def fit_trust(
     _fit_selection(calibrated, seen.labels, promised, limits, report, notes)
     _fit_sets(calibrated, seen.labels, promised, limits, report, notes)
     _fit_quality(seen.observations, limits, notes)
-    space = _fit_distance(seen, groups, seed, axes, searched, promised, limits, report, notes)
+    space = _fit_distance(
+        seen, groups, promised, limits, report, notes, seed=seed, axes=axes, searched=searched
+    )
     trust = Trust(temperature, limits, space)
     outputs = classifier.ask(list(plain.goldens.pictures))
     if space is not None:
@@ -337,13 +347,14 @@ def _fit_quality(observations: list[Observation], limits: dict[str, float], note
 def _fit_distance(
     seen: _Seen,
     groups: list[str],
-    seed: int,
-    axes: int,
-    searched: float,
     targets: TrustTargets,
     limits: dict[str, float],
     report: dict[str, Any],
     notes: _Notes,
+    *,
+    seed: int,
+    axes: int,
+    searched: float,
 ) -> FeatureSpace | None:
     """Learn the feature space, and set how far from it is too far."""
     features = seen.features
@@ -368,6 +379,7 @@ def _fit_distance(
     limits["distance"] = limit
     limits["look"] = _quantile(distances.tolist(), 1.0 - searched)
     report["axes"] = int(space.axes.shape[1])
+    report["searched"] = searched
     report["distances"] = distances
     return space
 

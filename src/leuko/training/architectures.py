@@ -37,6 +37,7 @@ BACKBONE: Final = "backbone"
 """Name of the layer that holds a pretrained network, where there is one."""
 
 Examples = Callable[[], npt.NDArray[np.uint8]]
+"""Gives (n, h, w, 3) inputs such as training will show."""
 
 _SCALES: Final[dict[str, tuple[float, float]]] = {
     "zero-one": (1 / 255, 0.0),
@@ -48,7 +49,12 @@ _KERNELS: Final = (("kernel_initializer", "kernel"), ("depthwise_initializer", "
 """Where layers keep what they draw: the initialiser's name and the variable's."""
 
 
-def build_model(recipe: Recipe, *, examples: Examples | None = None) -> keras.Model:
+def build_model(
+    recipe: Recipe,
+    *,
+    examples: Examples | None = None,
+    say: Callable[[str], None] | None = None,
+) -> keras.Model:
     """Build a network with its initial weights.
 
     Parameters
@@ -58,6 +64,8 @@ def build_model(recipe: Recipe, *, examples: Examples | None = None) -> keras.Mo
     examples : callable, optional
         Gives (n, h, w, 3) uint8 inputs such as training will show. They are asked for where Leuko's
         backbone is wider than the recipe's; see `leuko.training.narrow`.
+    say : callable, optional
+        Called with a sentence on how well the backbone was narrowed.
 
     Returns
     -------
@@ -67,8 +75,8 @@ def build_model(recipe: Recipe, *, examples: Examples | None = None) -> keras.Mo
     Raises
     ------
     TrainingError
-        When pretrained weights cannot be had; the message names the alternatives. When examples
-        are needed and not given.
+        When pretrained weights cannot be had, or not in this width; the message names the
+        alternatives. When examples are needed and not given.
     """
     # Keras numbers unnamed tensors, and a saved model's bytes hold the numbers.
     keras.backend.clear_session()
@@ -80,7 +88,12 @@ def build_model(recipe: Recipe, *, examples: Examples | None = None) -> keras.Mo
         model = keras.Model(pixels, outputs, name=recipe.model.architecture)
         seed_weights(model, recipe.seed)
         if recipe.model.weights == "leuko" and recipe.model.width != 1:
-            _load_narrowed(model.get_layer(BACKBONE), recipe, examples)
+            share = _load_narrowed(model.get_layer(BACKBONE), recipe, examples)
+            if say is not None:
+                say(
+                    "The backbone starts from Leuko's own, narrowed: it gives "
+                    f"{share:.0%} of the variance of the wide one's output on training images."
+                )
         elif recipe.model.weights != "none":
             _load_backbone(model.get_layer(BACKBONE), recipe.model.weights, recipe.model.width)
     return model
@@ -243,8 +256,13 @@ def _load_backbone(backbone: keras.Model, weights: str, width: float) -> None:
             raise TrainingError(f"The weights in {weights} hold values that are not finite.")
 
 
-def _load_narrowed(backbone: keras.Model, recipe: Recipe, examples: Examples | None) -> None:
-    """Fill a backbone with Leuko's own, narrowed to its width."""
+def _load_narrowed(backbone: keras.Model, recipe: Recipe, examples: Examples | None) -> float:
+    """Fill a backbone with Leuko's own, narrowed to its width; see `narrow_backbone`."""
+    if recipe.model.width > 1 or recipe.model.train == "head":
+        raise TrainingError(
+            "Leuko's backbone can only be made narrower, and then all of it must learn: choose "
+            'model.width 1 or less and model.train "all", or --weights imagenet, none or PATH.'
+        )
     if examples is None:
         raise TrainingError(
             "Leuko's backbone is narrowed to a recipe's width by means of training images; none "
@@ -253,7 +271,8 @@ def _load_narrowed(backbone: keras.Model, recipe: Recipe, examples: Examples | N
     wide = _backbone(recipe.preprocess.size, 1.0)
     _load_npz(wide, leuko_weights_path())
     scale, offset = _SCALES[recipe.model.pixels]
-    narrow_backbone(wide, backbone, examples().astype(np.float32) * scale + offset)
+    shown = examples().astype(np.float32) * np.float32(scale) + np.float32(offset)
+    return narrow_backbone(wide, backbone, shown, np.random.default_rng(recipe.seed))
 
 
 def _load_imagenet(backbone: keras.Model, width: float) -> None:

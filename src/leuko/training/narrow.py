@@ -41,6 +41,9 @@ _RIDGE: Final = 1e-2
 
 _LEAST: Final = 1e-12
 
+_STEM: Final = 3
+"""Layers of the first block that lie before what it may add to: they read pixels."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Block:
@@ -63,7 +66,9 @@ class _Block:
     added: bool
 
 
-def narrow_backbone(wide: keras.Model, thin: keras.Model, pixels: Maps) -> float:
+def narrow_backbone(
+    wide: keras.Model, thin: keras.Model, pixels: Maps, rng: np.random.Generator
+) -> float:
     """Fill a narrow MobileNetV2 with what a wide one computes.
 
     Parameters
@@ -74,6 +79,8 @@ def narrow_backbone(wide: keras.Model, thin: keras.Model, pixels: Maps) -> float
         The same with fewer channels, or as many. Its weights are replaced.
     pixels : (n, h, w, 3) float32
         Inputs of both, such as training will show. A few hundred are enough.
+    rng : numpy.random.Generator
+        Chooses places of maps where there are more than are needed.
 
     Returns
     -------
@@ -87,10 +94,10 @@ def narrow_backbone(wide: keras.Model, thin: keras.Model, pixels: Maps) -> float
     """
     (wide_blocks, wide_last), (thin_blocks, thin_last) = _blocks(wide), _blocks(thin)
     _check(wide_blocks, thin_blocks, wide_last, thin_last)
-    rng = np.random.default_rng(0)
     bases = _bases(wide_blocks, thin_blocks, pixels, rng)
     maps, narrow = pixels, pixels
-    for block, small, basis in zip(wide_blocks, thin_blocks, bases, strict=True):
+    blocks = zip(wide_blocks, thin_blocks, bases, strict=True)
+    for number, (block, small, basis) in enumerate(blocks):
         hidden = _run(block.inner, maps)
         answer = _run([block.project, block.norm], hidden)
         rows, answers = _sample(rng, hidden, answer @ basis)
@@ -98,10 +105,11 @@ def narrow_backbone(wide: keras.Model, thin: keras.Model, pixels: Maps) -> float
         _fill_inner(block, small, chosen, maps, narrow, rng)
         maps = maps + answer if block.added else answer
         wanted = maps @ basis
-        if block.added:
-            wanted = wanted - narrow
+        if small.added:
+            given = narrow if number else _run(small.inner[:_STEM], narrow)
+            wanted = wanted - given
         answered = _solve(small.project, small.norm, _run(small.inner, narrow), wanted, rng)
-        narrow = narrow + answered if small.added else answered
+        narrow = given + answered if small.added else answered
     conv, norm, _ = thin_last
     _solve(conv, norm, narrow, _run(wide_last[:2], maps), rng)
     return _share(_run(thin_last, narrow), _run(wide_last, maps))
@@ -130,13 +138,15 @@ def _check(
 ) -> None:
     """Refuse networks that cannot stand for each other."""
 
-    def channels(blocks: list[_Block]) -> list[int]:
-        return [size for block in blocks for size in block.project.kernel.shape[2:]]
+    def channels(blocks: list[_Block], last: list[Any]) -> list[int]:
+        inside = [size for block in blocks for size in block.project.kernel.shape[2:]]
+        return [*inside, *last[0].kernel.shape[3:]] if blocks and last else []
 
-    narrower = all(few <= many for few, many in zip(channels(thin), channels(wide), strict=False))
-    alike = [block.added for block in wide] == [block.added for block in thin]
-    last = [layers[0].filters for layers in (wide_last, thin_last)]
-    if not wide or not alike or not narrower or last[0] != last[1]:
+    few, many = channels(thin, thin_last), channels(wide, wide_last)
+    # A narrow block that rounding leaves as many channels as it is given adds: that is no harm.
+    adds = all(small.added for block, small in zip(wide, thin, strict=False) if block.added)
+    alike = len(few) == len(many) > 0 and few[-1] == many[-1] and adds
+    if not alike or any(one > other for one, other in zip(few, many, strict=True)):
         raise TrainingError("Only a MobileNetV2 can be narrowed, and only to fewer channels.")
 
 
@@ -156,13 +166,13 @@ def _bases(
             stages.append([])
         stages[-1].append(*_sample(rng, maps))
     bases: list[Maps] = []
-    for block in thin:
+    for block, small in zip(wide, thin, strict=True):
         if block.added:
             bases.append(bases[-1])
             continue
         rows = np.concatenate(stages.pop(0))
         _, vectors = np.linalg.eigh(np.cov(rows, rowvar=False))
-        bases.append(vectors[:, ::-1][:, : block.project.filters].astype(np.float32))
+        bases.append(vectors[:, ::-1][:, : small.project.filters].astype(np.float32))
     return bases
 
 
@@ -197,7 +207,7 @@ def _fill_inner(
     """Give the inside of a narrow block the chosen channels."""
     (conv, norm, *rest), (small_conv, small_norm, *small_rest) = block.inner, small.inner
     if conv.kernel.shape[:2] == (1, 1):
-        wanted = _run([conv, norm], maps)[..., chosen]
+        wanted = _run([conv, norm], maps, chosen)
         _solve(small_conv, small_norm, narrow, wanted, rng)
     else:  # the first of all, which reads pixels
         small_conv.set_weights([np.asarray(conv.kernel)[..., chosen]])
@@ -219,7 +229,7 @@ def _solve(conv: Any, norm: Any, given: Maps, wanted: Maps, rng: np.random.Gener
     within = centred.T @ centred / len(rows)
     across = centred.T @ (answers - answer_mean) / len(rows)
     kernel = np.linalg.solve(within + _ridge(within) * np.eye(len(within)), across)
-    # The normalisation takes off what the convolution's answers have, and adds what they should.
+    # The normalisation gives the answers' own moments back, but for the mean, which is as wanted.
     variance = np.einsum("io,ij,jo->o", kernel, within, kernel)
     moments = (np.sqrt(variance + norm.epsilon), answer_mean, mean @ kernel, variance)
     conv.set_weights([kernel[None, None].astype(np.float32)])
@@ -232,15 +242,23 @@ def _ridge(within: Rows) -> float:
     return _RIDGE * float(within.diagonal().mean()) + _LEAST
 
 
-def _run(layers: list[Any], maps: Maps) -> Maps:
-    """Apply layers one after the other, as in prediction, a few pictures at a time."""
-    parts = []
-    for start in range(0, len(maps), _BATCH):
-        part: Any = maps[start : start + _BATCH]
+def _run(
+    layers: list[Any], maps: Maps, chosen: npt.NDArray[np.int64] | slice = slice(None)
+) -> Maps:
+    """Apply layers one after the other, as in prediction, and keep the channels that are chosen."""
+
+    def answer(part: Any) -> Maps:
         for layer in layers:
             part = layer(part)
-        parts.append(np.asarray(part))
-    return np.concatenate(parts)
+        kept: Maps = np.asarray(part)[..., chosen]
+        return kept
+
+    first = answer(maps[:_BATCH])
+    answers = np.empty((len(maps), *first.shape[1:]), np.float32)
+    answers[:_BATCH] = first
+    for start in range(_BATCH, len(maps), _BATCH):
+        answers[start : start + _BATCH] = answer(maps[start : start + _BATCH])
+    return answers
 
 
 def _sample(rng: np.random.Generator, *maps: Maps) -> list[Rows]:

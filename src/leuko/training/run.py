@@ -67,7 +67,10 @@ _BALANCED: Final = "Balanced_Train"
 _PARITY: Final = 1e-4
 
 _EXAMPLES: Final = 512
-"""So many training inputs show how a backbone is to be narrowed."""
+"""So many training inputs show how a backbone is to be narrowed..."""
+
+_EXAMPLE_BYTES: Final = 64 * 2**20
+"""...unless they are large: then their maps have more places, and would fill the memory."""
 
 _KNOWN_WEIGHTS: Final = ("none", "imagenet", "leuko")
 
@@ -214,9 +217,13 @@ def train(
     order = training_order(recipe, train_rows.labels, train_rows.slides)
 
     def examples() -> npt.NDArray[np.uint8]:
-        return np.stack([source(int(image), int(draw)) for image, draw in order(0)[:_EXAMPLES]])
+        height, width = recipe.preprocess.size
+        rows = order(0)[: max(1, min(_EXAMPLES, _EXAMPLE_BYTES // (height * width * 12)))]
+        draws = bounded_map(lambda row: source(int(row[0]), int(row[1])), rows, workers=threads)
+        return np.stack([*draws])
 
-    model = build_model(recipe, examples=examples)
+    with clock("build"):
+        model = build_model(recipe, examples=examples, say=tell)
     if recipe.model.train == "head":
         history = _fit_head(
             model, recipe, train_rows, validation_rows, source, held, run, identity, clock,
