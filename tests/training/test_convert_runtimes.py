@@ -15,7 +15,7 @@ import pytest
 
 import leuko as package
 from leuko.artifacts import digest_file
-from leuko.errors import BundleError, OutputError, TrainingError
+from leuko.errors import BundleError, OutputError, TrainingError, UsageError
 from leuko.taxonomy import CLASSES
 
 onnx = pytest.importorskip("onnx", reason="needs the extra 'export'")
@@ -279,6 +279,28 @@ def test_the_folder_tells_a_deployer_everything(
     (tmp_path / "out" / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"such as notes\.txt"):
         export_model(tmp_path / "m.zip", tmp_path / "out", form=form)
+
+
+@pytest.mark.parametrize("form", ["onnx", "litert", "openvino"])
+def test_a_model_of_16_bits_goes_into_every_format(
+    form: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if form != "onnx":
+        request.getfixturevalue("tensorflow" if form == "litert" else "openvino")
+    make_convnet_bundle(width=70).save(tmp_path / "m.zip")
+    export_model(tmp_path / "m.zip", tmp_path / "half.zip", weights="float16")
+    labelled = write_dataset(tmp_path / "Test", each=9)
+    done = export_model(tmp_path / "half.zip", tmp_path / "out", form=form, check=labelled)
+    check = done.variant["check"]
+    assert check["balanced_accuracy"] == {"original": 1.0, "variant": 1.0}
+    for weights in ("float16", "int8"):
+        with pytest.raises(UsageError, match="rounding twice"):
+            export_model(
+                tmp_path / "half.zip", tmp_path / "b", form=form, weights=weights, check=labelled
+            )
+    export_model(tmp_path / "m.zip", tmp_path / "int8.zip", weights="int8", check=labelled)
+    with pytest.raises(UsageError, match="is int8 already"):
+        export_model(tmp_path / "int8.zip", tmp_path / "b", form=form)
 
 
 def test_a_variant_that_got_worse_is_not_written_for_others_either(

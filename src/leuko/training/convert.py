@@ -180,7 +180,7 @@ def export_model(
     threads = worker_count(workers)
     classifier = load(model, threads=threads)
     bundle = classifier.bundle
-    _check_source(bundle)
+    _check_source(bundle, weights)
     target = _target(bundle, model, out, form, weights)
     labelled = None if check is None else labelled_pictures(check, ignore, tell)
     others = None if calibrate is None else any_pictures(calibrate, ignore, tell)
@@ -233,14 +233,14 @@ def _check_request(form: str, weights: str, check: object, calibrate: object) ->
         raise UsageError("--calibrate is for --int8; other networks have no ranges to measure.")
 
 
-def _check_source(bundle: ModelBundle) -> None:
-    """Refuse to round what is rounded already."""
+def _check_source(bundle: ModelBundle, weights: str) -> None:
+    """Refuse to round what is rounded already; 16 bits may go on in another format."""
     before = bundle.provenance.get("variant", {}).get("weights", "float32")
-    if before != "float32":
+    if before == "int8" or (before != "float32" and weights != "float32"):
         source = bundle.provenance["variant"]["source"]["name"]
         raise UsageError(
             f"{bundle.name} is {before} already, and rounding twice loses twice. Export from the "
-            f"original, {source}."
+            f"{source} that it was made of, which is a run of its recipe or another bundle."
         )
 
 
