@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,17 @@ def tiny_model(tiny_bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactor
     path = tmp_path_factory.mktemp("model") / "tiny.zip"
     tiny_bundle.save(path)
     return path
+
+
+@pytest.fixture
+def heard_ctrl_c() -> Iterator[None]:
+    """Let programs started here hear SIGINT: a shell's job in the background ignores it.
+
+    So does every program that it starts, and a test that presses Ctrl-C would wait for ever.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @dataclass(frozen=True)

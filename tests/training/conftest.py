@@ -35,13 +35,13 @@ def tiny() -> Recipe:
     return Recipe(
         name="tiny",
         title="A tiny CNN",
-        seed=5,  # whose validation loss falls twice, with a wait between
+        seed=7,  # whose validation loss rises once and falls twice, by 0.5 or more on any processor
         preprocess=PreprocessSpec((64, 64), crop=0.8),
         data=DataSettings(validation=0.25, balance="sampled", evenness=0.5),
         augment=AugmentSettings("microscope"),
         model=ModelSettings("cnn", dropout=0.1, norm_momentum=0.5),
         train=TrainSettings(
-            epochs=4, steps=4, batch=8, rate=3e-3, monitor="val_loss", patience=2, plateau=1
+            epochs=4, steps=4, batch=8, rate=1e-2, monitor="val_loss", patience=2, plateau=1
         ),
     )
 

@@ -31,7 +31,7 @@ keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 
 from leuko.training import architectures, features  # noqa: E402
 from leuko.training import run as run_module  # noqa: E402
-from leuko.training.run import train  # noqa: E402
+from leuko.training.run import _Clock, train  # noqa: E402
 from training.killed import use_small_networks  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -185,6 +185,7 @@ def test_killed_and_resumed_is_identical_to_the_bit(
         assert cached[0].stat().st_mtime_ns == first
 
 
+@pytest.mark.usefixtures("heard_ctrl_c")
 def test_ctrl_c_ends_with_130_and_resume_finishes(runs: Runs, digests: Digests) -> None:
     out = runs.base / "interrupted"
     program = "import killed; killed.use_small_networks(); from leuko.cli.main import main; main()"
@@ -210,6 +211,18 @@ def test_ctrl_c_ends_with_130_and_resume_finishes(runs: Runs, digests: Digests) 
     assert digests(out) == digests(runs.base / "tiny")
 
 
+def test_a_clock_opened_again_says_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = iter([0.0, 0.0499996])
+    monkeypatch.setattr(time, "monotonic", lambda: next(reads))
+    clock = _Clock(tmp_path / "environment.json", resume=False)
+    with clock("fit"):
+        pass
+    assert clock.seconds == {"fit": 0.05}
+    assert _Clock(tmp_path / "environment.json", resume=True).seconds == clock.seconds
+
+
 def test_a_finished_run_is_opened(runs: Runs, digests: Digests) -> None:
     before = digests(runs.base / "tiny")
     said: list[str] = []
@@ -225,7 +238,7 @@ def test_a_finished_run_is_opened(runs: Runs, digests: Digests) -> None:
 
 def test_a_run_is_never_continued_as_another(runs: Runs, digests: Digests, tmp_path: Path) -> None:
     recipe, before = runs.recipes["tiny"], digests(runs.base / "tiny")
-    faster = replace(recipe, train=replace(recipe.train, rate=1e-2))
+    faster = replace(recipe, train=replace(recipe.train, rate=2e-2))
     with pytest.raises(TrainingError, match="already holds a run"):
         train(runs.dataset, recipe, runs.base / "tiny")
     for other in (faster, recipe.with_seed(9)):

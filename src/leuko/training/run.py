@@ -823,7 +823,10 @@ def _plain(value: Any) -> Any:
 
 
 class _Clock:
-    """Adds up the wall time of each stage over interruptions, and saves it with the host."""
+    """Adds up the wall time of each stage over interruptions, and saves it with the host.
+
+    Whole milliseconds are kept, so that a run opened again says the same as the one that trained.
+    """
 
     def __init__(self, path: Path, *, resume: bool) -> None:
         self._path = path
@@ -846,7 +849,7 @@ class _Clock:
             {
                 "schema": schema("environment"),
                 "command": command,
-                "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
+                "seconds": self.seconds,
                 "total_seconds": round(sum(self.seconds.values()), 3),
                 "machine": machine(),
                 "versions": versions(),
@@ -865,6 +868,7 @@ class _Stage:
 
     def __exit__(self, *_: object) -> None:
         seconds = self._clock.seconds
-        seconds[self._name] = seconds.get(self._name, 0.0) + time.monotonic() - self._start
+        lasted = time.monotonic() - self._start
+        seconds[self._name] = round(seconds.get(self._name, 0.0) + lasted, 3)
         if self._clock._path.parent.is_dir():
             self._clock.save()
