@@ -222,9 +222,9 @@ def test_what_stands_in_the_way(model: Path, labelled: Path, tmp_path: Path) -> 
         tmp_path / "d.zip",
         source=folder(tmp_path, model),
     )
-    export_model(model, tmp_path / "half.zip", weights="float16")
-    refused(UsageError, "is float16 already, and rounding twice", tmp_path / "a",
-            source=tmp_path / "half.zip", weights="int8", check=labelled)  # fmt: skip
+    export_model(model, tmp_path / "quarter.zip", weights="int8", check=labelled)
+    refused(UsageError, "is int8 already, and rounding twice", tmp_path / "a",
+            source=tmp_path / "quarter.zip", weights="float16")  # fmt: skip
     assert (tmp_path / "work" / "thesis.txt").read_text() == "years"
     assert (tmp_path / "data.zip").read_bytes() == b"something"
     assert not (tmp_path / "a").exists()

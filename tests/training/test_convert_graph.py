@@ -87,7 +87,7 @@ def test_float16_halves_large_layers_only() -> None:
     inputs = pictures()
     np.testing.assert_allclose(answers(half, inputs), answers(data, inputs), atol=5e-3)
     assert (answers(half, inputs) != answers(data, inputs)).any()
-    assert to_float16(data) == half
+    assert to_float16(data) == half == to_float16(half)
 
 
 def test_float16_is_refused_where_it_cannot_help() -> None:

@@ -45,7 +45,7 @@ from leuko.training.convert_check import (
     labelled_pictures,
     own_validation,
 )
-from leuko.training.convert_graph import open_session, to_float16
+from leuko.training.convert_graph import clean_graph, open_session, to_float16
 from leuko.training.convert_int8 import quantize
 from leuko.training.convert_litert import litert_runner, to_litert
 from leuko.training.convert_openvino import openvino_runner, to_openvino
@@ -180,7 +180,7 @@ def export_model(
     threads = worker_count(workers)
     classifier = load(model, threads=threads)
     bundle = classifier.bundle
-    _check_source(bundle, weights)
+    _check_source(bundle)
     target = _target(bundle, model, out, form, weights)
     labelled = None if check is None else labelled_pictures(check, ignore, tell)
     others = None if calibrate is None else any_pictures(calibrate, ignore, tell)
@@ -233,14 +233,14 @@ def _check_request(form: str, weights: str, check: object, calibrate: object) ->
         raise UsageError("--calibrate is for --int8; other networks have no ranges to measure.")
 
 
-def _check_source(bundle: ModelBundle, weights: str) -> None:
-    """Refuse to round what is rounded already; 16 bits may go on in another format."""
-    before = bundle.provenance.get("variant", {}).get("weights", "float32")
-    if before == "int8" or (before != "float32" and weights != "float32"):
-        source = bundle.provenance["variant"]["source"]["name"]
+def _check_source(bundle: ModelBundle) -> None:
+    """Refuse to round what has eight bits already; sixteen are wide enough to go on from."""
+    variant = bundle.provenance.get("variant", {})
+    if variant.get("weights") == "int8":
         raise UsageError(
-            f"{bundle.name} is {before} already, and rounding twice loses twice. Export from the "
-            f"{source} that it was made of, which is a run of its recipe or another bundle."
+            f"{bundle.name} is int8 already, and rounding twice loses twice. Export from the "
+            f"{variant['source']['name']} that it was made of, which is a run of its recipe or "
+            "another bundle."
         )
 
 
@@ -311,6 +311,8 @@ def _convert(
     elif pixels is not None:
         onnx = quantize(onnx, pixels)
     if form == "openvino":
+        if weights == "float32":
+            onnx = clean_graph(onnx).to_bytes()
         xml, numbers = to_openvino(onnx)
         run = openvino_runner(xml, numbers, threads=threads)
         return _Converted({"model.xml": xml, "model.bin": numbers}, run)

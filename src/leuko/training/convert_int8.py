@@ -77,7 +77,7 @@ class _Plan:
 
 
 def quantize(onnx: bytes, pixels: Pixels) -> bytes:
-    """Round a float32 classifier to eight bits.
+    """Round a classifier to eight bits.
 
     Parameters
     ----------
