@@ -99,7 +99,9 @@ def candidates(bundle: ModelBundle, manifest: Manifest, arguments: argparse.Name
         shown = show(bundle, spec, pictures, seed=arguments.seed, threads=arguments.threads)
         for more in (1.0, 2.0)[: len(plain)]:
             weights = (plain[0], *(more * one for one in plain[1:]))
-            mean = np.average(shown.features, axis=1, weights=weights)
+            mean = shown.features[:, 0]
+            if Trust.of(bundle).again is None:
+                mean = np.average(shown.features, axis=1, weights=weights)
             shift = mean_shift(bundle.space, mean, head, temperature=heat)
             answers = softmax(np.average(shown.logits[:, 0], axis=1, weights=weights) / heat)
             steps = {"nothing": 0 * shift, "half the shift": shift / 2, "the shift": shift,

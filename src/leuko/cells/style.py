@@ -8,6 +8,7 @@ several styles, with one network, and average what it says; see docs/decisions/0
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from leuko.cells.view import GROUND, CellView, look_at
 from leuko.imaging import PreprocessSpec
 
-__all__ = ["FLAT", "SOFT", "Style", "looks", "styled"]
+__all__ = ["FLAT", "SOFT", "Style", "first_look", "looks", "styled"]
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.uint8]
@@ -72,13 +73,34 @@ def looks(pixels: Pixels, spec: PreprocessSpec) -> Pixels:
     (K, h, w, 3) uint8
         RGB 0-255, in the order of ``spec.styles``.
     """
+    first, others = first_look(pixels, spec)
+    return np.stack([first, *others()])
+
+
+def first_look(pixels: Pixels, spec: PreprocessSpec) -> tuple[Pixels, Callable[[], list[Pixels]]]:
+    """Make the first of a network's inputs, and put off the others until they are asked for.
+
+    Parameters
+    ----------
+    pixels, spec
+        See `looks`.
+
+    Returns
+    -------
+    first : (h, w, 3) uint8
+        RGB 0-255.
+    others : callable
+        Gives those of the other styles, in order.
+    """
     if spec.view == "centre":
-        return spec.apply(pixels)[None]
+        return spec.apply(pixels), list
     view, plain = look_at(pixels, spec)
     scale = spec.size[0] / spec.width
-    return np.stack(
-        [plain if name == "plain" else styled(view, _STYLES[name], scale) for name in spec.styles]
-    )
+
+    def others() -> list[Pixels]:
+        return [styled(view, _STYLES[name], scale) for name in spec.styles[1:]]
+
+    return plain, others
 
 
 def styled(view: CellView, style: Style, scale: float) -> Pixels:

@@ -51,6 +51,9 @@ _KEPT: Final = "kept."
 _TRUE_HEAD: Final = 1e-3
 """How far a fitted last layer may be from what the new network answers, as a probability."""
 
+_ALWAYS: Final = -1.0
+"""No distance is that small, so every picture of this microscope is looked at in every style."""
+
 _ALIKE: Final = 0.1
 _ALIKE_SHARE: Final = 0.9
 """Pictures are of one size where nine in ten are within a tenth of the median side."""
@@ -370,7 +373,9 @@ def _try_statistics(state: _State, trust: Trust, seed: int) -> dict[str, Any]:
     if why or space is None or features is None or exposed.weights is None:
         return _step("statistics", Verdict(False, why), "")
     weights = state.spec.weights or None
-    mean = np.average(features, axis=1, weights=weights)
+    # A feature space is either that of the first look, or of the mean of all.
+    first = trust.again is not None
+    mean = features[:, 0] if first else np.average(features, axis=1, weights=weights)
     head = Head(exposed.weights.astype(np.float64), np.asarray(exposed.bias, np.float64))
     bias = mean_shift(space, mean, head, temperature=trust.temperature)
     after = check(state.shown.logits, state.spec.weights, bias=bias, temperature=trust.temperature)
@@ -410,7 +415,8 @@ def _made(
         space=None,
     )
     pictures = plain.goldens.pictures
-    outputs = OnnxClassifier(plain, threads=1, features=True).ask(list(pictures))
+    classifier = OnnxClassifier(plain, threads=1, features=True)
+    outputs = classifier.ask(list(pictures))
     if head is not None:
         off = float(np.abs(softmax(head.logits(outputs[1])) - outputs[0]).max())
         if not off <= _TRUE_HEAD:
@@ -419,9 +425,12 @@ def _made(
                 f"seems to be (a probability of its golden pictures is off by {off:.2g})."
             )
     answers = Trust(temperature).calibrate(outputs[0]).astype(np.float32)
-    space = bundle.space
+    space, thresholds = bundle.space, dict(bundle.thresholds)
+    if "again" in thresholds:
+        thresholds["again"] = _ALWAYS
     if space is not None:
-        space = replace(space, goldens=feature_distances(space, outputs[1]).astype(np.float32))
+        _, *seen = classifier.ask(list(pictures), Trust(temperature, thresholds, space))
+        space = replace(space, goldens=feature_distances(space, seen[0]).astype(np.float32))
     source = {"name": bundle.name, "digest": bundle.digest, "validation": bundle.validation}
     validation = {} if fitted is None else fitted.validation
     if "trust" in bundle.validation:
@@ -430,7 +439,7 @@ def _made(
         plain,
         goldens=Goldens(pictures, answers),
         calibration=calibration,
-        thresholds=bundle.thresholds,
+        thresholds=thresholds,
         space=space,
         validation=validation,
         provenance={

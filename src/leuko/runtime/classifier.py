@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from leuko.artifacts import digest_bytes, digest_json
 from leuko.bundle import Goldens, ModelBundle, golden_pictures
-from leuko.cells.style import looks
+from leuko.cells.style import first_look
 from leuko.errors import BundleError, DeviceError, ImageError, UsageError
 from leuko.imaging import PreprocessSpec, check_size, decode_image
 from leuko.parallel import bounded_map, worker_count
@@ -25,7 +25,7 @@ from leuko.runtime.graph import check_tensors, expose
 from leuko.runtime.looks import average_looks, mean_looks
 from leuko.runtime.quality import Quality, measure_quality, nucleus_evidence, resolution_of
 from leuko.runtime.sources import Source, file_source
-from leuko.runtime.trust import Judgement, Trust, feature_distances
+from leuko.runtime.trust import Judgement, LookAgain, Trust, feature_distances
 from leuko.taxonomy import CLASSES
 
 __all__ = ["Classifier", "Observation", "OnnxClassifier", "load", "make_goldens", "zoo_models"]
@@ -57,8 +57,11 @@ _LEAST_DISTANCE: Final = 1e-3
 
 _Answer = TypeVar("_Answer")
 
-_Prepared = tuple[str, "Pixels | ImageError", str, str, float]
-"""Name, (K, h, w, 3) looks or error, digest, what was done beyond decoding, resolution."""
+_Seen = tuple[Pixels, Callable[[], Sequence[Pixels]]]
+"""The first look at a picture, (h, w, 3), and what makes the others when they are wanted."""
+
+_Prepared = tuple[str, "_Seen | ImageError", str, str, float]
+"""Name, looks or error, digest, what was done beyond decoding, resolution."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +74,8 @@ class Observation:
         As the network gives them: neither calibrated nor rounded.
     features : (d,) float32 or None
         What enters the network's last layer; None where the graph does not show it.
+    first_probabilities, first_features
+        The same of the first look alone; where there is one, they are the same.
     quality : Quality
         Of the network's input.
     nucleus : float
@@ -79,6 +84,8 @@ class Observation:
 
     probabilities: npt.NDArray[np.float64]
     features: npt.NDArray[np.float32] | None
+    first_probabilities: npt.NDArray[np.float64]
+    first_features: npt.NDArray[np.float32] | None
     quality: Quality
     nucleus: float
 
@@ -183,7 +190,7 @@ class OnnxClassifier:
 
         def run(part: Pixels) -> npt.NDArray[np.float64]:
             stacks = part if part.ndim == 5 else part[:, None]
-            return self.trust.calibrate(self._run(stacks)[0])
+            return self.trust.calibrate(self._run([_stacked(stack) for stack in stacks])[0])
 
         step = self._part
         if len(inputs) <= step:
@@ -217,9 +224,9 @@ class OnnxClassifier:
                 )
             check_size(*image.shape[:2])
             digest = digest_bytes(np.ascontiguousarray(image).data)
-            inputs = looks(image, self.bundle.preprocess)
+            seen = first_look(image, self.bundle.preprocess)
             resolution = resolution_of(self.bundle.preprocess, image.shape)
-            return self._answers([("", inputs, digest, "", resolution)])[0]
+            return self._answers([("", seen, digest, "", resolution)])[0]
         row = next(self.stream([file_source(image)]))
         if row.status != "ok":
             raise ImageError(row.reason, row.detail)
@@ -292,11 +299,13 @@ class OnnxClassifier:
             yield from answers
 
     def _observe(self, sources: list[Source]) -> list[Observation | ImageError]:
-        """Look at a few sources on one thread."""
+        """Look at a few sources on one thread, in every style."""
         prepared = [self._prepare(source) for source in sources]
-        inputs = [item[1] for item in prepared if isinstance(item[1], np.ndarray)]
-        outputs = self._run(inputs)
-        rows = iter(zip(*outputs, strict=True))
+        seen = [item[1] for item in prepared if not isinstance(item[1], ImageError)]
+        every, first = run_looks(
+            self._session, seen, self.bundle.preprocess.weights, batch=self._batch
+        )
+        rows = iter(range(len(seen)))
         found: list[Observation | ImageError] = []
         for _, content, _, _, resolution in prepared:
             if isinstance(content, ImageError):
@@ -304,17 +313,27 @@ class OnnxClassifier:
                 continue
             row = next(rows)
             quality = measure_quality(content[0], resolution)
-            features = row[1].astype(np.float32) if len(row) > 1 else None
-            found.append(Observation(row[0], features, quality, nucleus_evidence(content[0])))
+            features, alone = (
+                outputs[1][row].astype(np.float32) if len(outputs) > 1 else None
+                for outputs in (every, first)
+            )
+            nucleus = nucleus_evidence(content[0])
+            found.append(
+                Observation(every[0][row], features, first[0][row], alone, quality, nucleus)
+            )
         return found
 
-    def ask(self, pictures: Sequence[Pixels]) -> list[npt.NDArray[np.float64]]:
+    def ask(
+        self, pictures: Sequence[Pixels], trust: Trust | None = None
+    ) -> list[npt.NDArray[np.float64]]:
         """Run the network on decoded pictures and give all that comes out.
 
         Parameters
         ----------
         pictures : N times (H, W, 3) uint8, RGB
             Before preprocessing.
+        trust : Trust, optional
+            Says which pictures are looked at again; the bundle's own when None.
 
         Returns
         -------
@@ -322,13 +341,14 @@ class OnnxClassifier:
             Probabilities, neither calibrated nor rounded; then features, where they were asked for
             and the graph shows them.
         """
-        inputs = [looks(picture, self.bundle.preprocess) for picture in pictures]
-        return self._run(inputs)
+        seen = [first_look(picture, self.bundle.preprocess) for picture in pictures]
+        return self._run(seen, trust)
 
-    def _run(self, stacks: Sequence[Pixels] | Pixels) -> list[npt.NDArray[np.float64]]:
+    def _run(self, seen: Sequence[_Seen], trust: Trust | None = None) -> list[npt.NDArray[Any]]:
         """See `run_looks`."""
+        again = (trust or self.trust).again
         weights = self.bundle.preprocess.weights
-        return run_looks(self._session, stacks, weights, batch=self._batch)
+        return run_looks(self._session, seen, weights, batch=self._batch, again=again)[0]
 
     def _classify(self, sources: list[Source]) -> list[Prediction]:
         """Classify a few sources on one thread."""
@@ -336,11 +356,11 @@ class OnnxClassifier:
 
     def _answers(self, prepared: list[_Prepared]) -> list[Prediction]:
         """Answer a few images that are cut, or say why they were not."""
-        inputs = [item[1] for item in prepared if isinstance(item[1], np.ndarray)]
-        outputs = self._run(inputs)
+        seen = [item[1] for item in prepared if not isinstance(item[1], ImageError)]
+        outputs = self._run(seen)
         values = iter(self.trust.calibrate(outputs[0]))
         distances = self.trust.distances(outputs[1] if len(outputs) > 1 else None)
-        far = iter(distances.tolist() if distances is not None else [None] * len(inputs))
+        far = iter(distances.tolist() if distances is not None else [None] * len(seen))
         rows = []
         for name, content, digest, remark, resolution in prepared:
             if isinstance(content, ImageError):
@@ -395,16 +415,18 @@ class OnnxClassifier:
             data = source.read()
             digest = digest_bytes(data)
             image = decode_image(data, spec=self.bundle.preprocess)
-            inputs = looks(image.pixels, self.bundle.preprocess)
+            seen = first_look(image.pixels, self.bundle.preprocess)
             resolution = resolution_of(self.bundle.preprocess, image.pixels.shape)
-            return source.name, inputs, digest, "; ".join(image.notes), resolution
+            return source.name, seen, digest, "; ".join(image.notes), resolution
         except ImageError as error:
             return source.name, error, digest, "", 0.0
 
     def _check_goldens(self) -> None:
         """Ask the golden pictures and compare with what the bundle promises."""
         goldens, space = self.bundle.goldens, self.trust.space
-        outputs = _answer(self._session, self.bundle.preprocess, goldens.pictures, self._batch)
+        outputs = _answer(
+            self._session, self.bundle.preprocess, goldens.pictures, self._batch, self.trust.again
+        )
         if outputs[0].shape != goldens.probabilities.shape:
             raise BundleError(f"{self.name} has goldens of another shape than its answers.")
         received = self.trust.calibrate(outputs[0])
@@ -531,41 +553,67 @@ def run_outputs(
 
 def run_looks(
     session: Any,
-    stacks: Sequence[Pixels] | Pixels,
+    seen: Sequence[_Seen],
     weights: Sequence[float] = (),
     *,
     batch: int = BATCH,
-) -> list[npt.NDArray[np.float64]]:
-    """Run a session on every look at every picture, and average what it says of each picture.
+    again: LookAgain | None = None,
+) -> tuple[list[npt.NDArray[np.float64]], list[npt.NDArray[np.float64]]]:
+    """Run a session on the looks at every picture, and average what it says of each picture.
 
     Parameters
     ----------
     session : onnxruntime.InferenceSession
         One input.
-    stacks : N times (K, h, w, 3) uint8
-        The looks at each picture.
+    seen : N times ((h, w, 3) uint8, callable)
+        The first look at each picture, and what gives the others.
     weights : sequence of float
         What each look counts for; empty where all count the same.
     batch : int
         Rows of every run.
+    again : callable, optional
+        Says by the features of the first look which pictures are looked at again, (N,) bool; the
+        others are answered by it alone. All of them are when None.
 
     Returns
     -------
-    list of (N, M) float64
+    every : list of (N, M) float64
         Each output, not rounded: probabilities by `leuko.runtime.looks.average_looks`, features by
-        their mean.
+        their mean; with `again`, features of the first look, by which it chooses.
+    first : list of (N, M) float64
+        The same of the first look alone.
 
     Raises
     ------
     BundleError
         When an answer is not a finite number.
     """
-    count = len(stacks[0]) if len(stacks) else 1
-    answers, *others = run_outputs(session, [one for stack in stacks for one in stack], batch=batch)
-    return [
-        average_looks(answers, count, weights),
-        *(mean_looks(other, count, weights) for other in others),
-    ]
+    first = run_outputs(session, [one for one, _ in seen], batch=batch)
+    known = again is not None and len(first) > 1
+    far = again(first[1]) if again is not None and known else np.ones(len(seen), bool)
+    rows = np.flatnonzero(far).tolist()
+    others = [seen[row][1]() for row in rows]
+    count = 1 + (len(others[0]) if others else 0)
+    if count == 1:
+        return first, first
+    more = run_outputs(session, [look for looks in others for look in looks], batch=batch)
+
+    def stacked(output: int) -> npt.NDArray[np.float64]:
+        rest = more[output].reshape(len(rows), count - 1, -1)
+        whole = np.concatenate([first[output][rows][:, None], rest], axis=1)
+        return whole.reshape(len(rows) * count, -1)
+
+    probabilities = first[0].copy()
+    probabilities[rows] = average_looks(stacked(0), count, weights)
+    features = first[1:]
+    if not known:
+        features = [mean_looks(stacked(output), count, weights) for output in range(1, len(first))]
+    return [probabilities, *features], first
+
+
+def _stacked(looks: Pixels) -> _Seen:
+    """Looks that are made already, (K, h, w, 3)."""
+    return np.asarray(looks[0]), lambda: [*looks[1:]]
 
 
 def make_goldens(onnx: bytes, spec: PreprocessSpec) -> Goldens:
@@ -714,12 +762,16 @@ def _providers(device: str) -> list[Any]:
 
 
 def _answer(
-    session: Any, spec: PreprocessSpec, pictures: Pixels, batch: int = BATCH
+    session: Any,
+    spec: PreprocessSpec,
+    pictures: Pixels,
+    batch: int = BATCH,
+    again: LookAgain | None = None,
 ) -> list[npt.NDArray[np.float64]]:
     """Outputs for raw pictures, the first that a graph is ever asked for."""
     try:
-        stacks = [looks(picture, spec) for picture in pictures]
-        outputs = run_looks(session, stacks, spec.weights, batch=batch)
+        seen = [first_look(picture, spec) for picture in pictures]
+        outputs, _ = run_looks(session, seen, spec.weights, batch=batch, again=again)
     except BundleError:
         raise
     except Exception as error:  # ONNX Runtime raises its own kinds for every fault

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.cells.crop import crop_matrix
-from leuko.cells.style import looks
+from leuko.cells.style import first_look
 from leuko.cells.view import frame_of, prepare
 from leuko.cells.whole import find_cell
 from leuko.errors import BundleError, ImageError, UsageError
@@ -182,6 +182,7 @@ class Explainer:
             raise UsageError(f"The method must be {' or '.join(METHODS)}, received {method!r}.")
         bundle = classifier.bundle
         self.preprocess = bundle.preprocess
+        self._again = classifier.trust.again
         self._threads = worker_count(threads)
         self._graph = expose(bundle.onnx, features=True, maps=True)
         self._session = _open(self._graph.onnx)
@@ -229,7 +230,7 @@ class Explainer:
                 f"Expected (H, W, 3) uint8 RGB, received {pixels.shape} {pixels.dtype}.",
             )
         check_size(*pixels.shape[:2])
-        inputs = looks(pixels, self.preprocess)
+        inputs = self._looks(pixels)
         probabilities, logits, maps = self._run(inputs[None])
         rounded = np.round(probabilities[0], DECIMALS)
         index = int(np.argmax(rounded)) if label is None else CLASSES.index(label)
@@ -248,6 +249,16 @@ class Explainer:
             window=placement(self.preprocess, pixels),
             shape=(pixels.shape[0], pixels.shape[1]),
         )
+
+    def _looks(self, pixels: Pixels) -> Pixels:
+        """The looks that answer for a picture, (K, h, w, 3): the first alone, or all of them."""
+        first, others = first_look(pixels, self.preprocess)
+        again, features = self._again, self._graph.features
+        if again is not None and features is not None:
+            given = {self._input: first[None].astype(np.float32)}
+            if not again(self._session.run([features], given)[0].astype(np.float64))[0]:
+                return first[None]
+        return np.stack([first, *others()])
 
     def _run(self, inputs: npt.NDArray[Any]) -> tuple[Doubles, Doubles, Floats]:
         """Run the network on (N, K, h, w, 3): probabilities (N, 5), logits (N, 5), maps (N, ...).

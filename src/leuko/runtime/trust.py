@@ -25,6 +25,7 @@ __all__ = [
     "LIMITS",
     "REASONS",
     "Judgement",
+    "LookAgain",
     "Trust",
     "calibrate",
     "class_limit",
@@ -33,6 +34,9 @@ __all__ = [
 ]
 
 Doubles = npt.NDArray[np.float64]
+
+LookAgain = Callable[[npt.NDArray[Any]], npt.NDArray[np.bool_]]
+"""From features (N, d) of first looks to (N,), true where one look is not enough."""
 
 
 def class_limit(name: str) -> str:
@@ -57,6 +61,7 @@ LIMITS: Final = (
     "confidence",
     "distance",
     "look",
+    "again",
     "nucleus",
     "sharpness",
     "overexposed",
@@ -160,7 +165,7 @@ class Trust:
                     f"{bundle.name} is damaged: its threshold {name} must be a number, received "
                     f"{value!r}."
                 )
-        if bundle.space is None and {"distance", "look"} & {*limits}:
+        if bundle.space is None and {"distance", "look", "again"} & {*limits}:
             raise BundleError(
                 f"{bundle.name} is damaged: it has a threshold for distances and no feature space."
             )
@@ -170,6 +175,23 @@ class Trust:
     def active(self) -> bool:
         """Whether any picture could be judged otherwise than ``class``."""
         return bool(self.limits)
+
+    @property
+    def again(self) -> LookAgain | None:
+        """Says by the features of first looks which pictures are looked at again.
+
+        None where every picture is looked at in every style, and distances are those of the mean
+        features.
+        """
+        limit, space = self.limits.get("again"), self.space
+        if limit is None or space is None:
+            return None
+
+        def far(features: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+            # Written so that a distance that is not a number counts as far.
+            return ~(feature_distances(space, features) <= limit)
+
+        return far
 
     def calibrate(self, probabilities: npt.NDArray[Any]) -> Doubles:
         """Apply the temperature; see `calibrate`."""

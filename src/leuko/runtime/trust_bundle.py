@@ -47,6 +47,10 @@ ALWAYS_NAMES: Final = (
 NOT_CALIBRATED: Final = "Probabilities are not calibrated."
 """Sentences of a model card that stop being true; see `fit_trust`."""
 
+AGAIN: Final = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Shares of ordinary pictures, the furthest from training, that may be looked at in every style:
+the least of them that loses no right answer is taken."""
+
 SEARCHED: Final = 0.2
 """Share of ordinary pictures, the furthest from training, that are searched for their nucleus."""
 
@@ -178,13 +182,14 @@ def fit_trust(
     classifier = OnnxClassifier(plain, threads=threads, features=True)
     seen = _observe(classifier, manifest, progress, tell)
     groups = [slide or f"image {row}" for row, slide in enumerate(seen.slides)]
-    temperature = fit_temperature(seen.probabilities, seen.labels)
-    calibrated = calibrate(seen.probabilities, temperature)
     notes = _Notes(tell)
     known = sum(bool(slide) for slide in seen.slides)
     if known < len(groups) / 2:
         notes.add("Most pictures tell no slide, so limits were set as if each were its own.")
     limits: dict[str, float] = {}
+    seen, looked_again = _fit_again(seen, groups, limits, seed=seed, axes=axes)
+    temperature = fit_temperature(seen.probabilities, seen.labels)
+    calibrated = calibrate(seen.probabilities, temperature)
     report: dict[str, Any] = {
         "n": len(seen.labels),
         "n_slides": len({slide for slide in seen.slides if slide}),
@@ -195,6 +200,8 @@ def fit_trust(
         "log_loss": [_log_loss(p, seen.labels) for p in (seen.probabilities, calibrated)],
         "ece": [_ece(p, seen.labels) for p in (seen.probabilities, calibrated)],
     }
+    if looked_again is not None:
+        report["again"] = looked_again
     _fit_selection(calibrated, seen.labels, promised, limits, report, notes)
     _fit_sets(calibrated, seen.labels, promised, limits, report, notes)
     _fit_quality(seen.observations, limits, notes)
@@ -202,7 +209,7 @@ def fit_trust(
         seen, groups, promised, limits, report, notes, seed=seed, axes=axes, searched=searched
     )
     trust = Trust(temperature, limits, space)
-    outputs = classifier.ask(list(plain.goldens.pictures))
+    outputs = classifier.ask(list(plain.goldens.pictures), trust)
     if space is not None:
         space = replace(space, goldens=feature_distances(space, outputs[1]).astype(np.float32))
     report["decisions"] = _decisions(trust, seen, calibrated, report.pop("distances", None))
@@ -225,15 +232,9 @@ class _Seen:
 
     observations: list[Observation]
     probabilities: Doubles
+    features: npt.NDArray[np.float32] | None
     labels: Labels
     slides: list[str]
-
-    @property
-    def features(self) -> npt.NDArray[np.float32] | None:
-        """(N, d) float32, or None where the graph does not show them."""
-        found = [one.features for one in self.observations]
-        kept = [one for one in found if one is not None]
-        return np.stack(kept) if len(kept) == len(found) else None
 
 
 class _Notes:
@@ -272,9 +273,44 @@ def _observe(
     return _Seen(
         observations=found,
         probabilities=np.stack([one.probabilities for one in found]),
+        features=_together([one.features for one in found]),
         labels=np.asarray(manifest.labels, dtype=np.int64)[kept],
         slides=[manifest.samples[index].slide for index in kept],
     )
+
+
+def _together(features: list[npt.NDArray[np.float32] | None]) -> npt.NDArray[np.float32] | None:
+    """Stack features, (N, d) float32; None where the graph does not show them."""
+    kept = [one for one in features if one is not None]
+    return np.stack(kept) if len(kept) == len(features) else None
+
+
+def _fit_again(
+    seen: _Seen, groups: list[str], limits: dict[str, float], *, seed: int, axes: int
+) -> tuple[_Seen, float | None]:
+    """Set from which distance on pictures are looked at again: (as seen then, share of them).
+
+    Distances are those of the first look then. Nothing changes where there is one look, or where
+    every share of `AGAIN` loses an answer.
+    """
+    alone = np.stack([one.first_probabilities for one in seen.observations])
+    features = _together([one.first_features for one in seen.observations])
+    if (alone == seen.probabilities).all() or features is None:
+        return seen, None
+    if len(seen.labels) < MINIMUM or len(set(groups)) < 2:
+        return seen, None
+    distances = cross_fitted_distances(features, seen.labels, groups, axes=axes, seed=seed)
+    if not np.isfinite(distances).all() or fit_space(features, seen.labels, axes=axes) is None:
+        return seen, None
+    right = int((seen.probabilities.argmax(axis=1) == seen.labels).sum())
+    for share in AGAIN:
+        limit = _quantile(distances.tolist(), 1.0 - share)
+        far = distances > limit
+        answers = np.where(far[:, None], seen.probabilities, alone)
+        if int((answers.argmax(axis=1) == seen.labels).sum()) >= right:
+            limits["again"] = limit
+            return replace(seen, probabilities=answers, features=features), float(far.mean())
+    return seen, None
 
 
 def _fit_selection(
@@ -441,6 +477,12 @@ def trust_card(bundle: ModelBundle) -> str:
         lines.append(
             f"- Prediction sets hold the true class with a coverage of {targets['coverage']:.0%} "
             f"for each class; they have {sets['mean_size']:.2f} classes on average."
+        )
+    if "again" in bundle.thresholds:
+        lines.append(
+            f"- Pictures further than {bundle.thresholds['again']:.3f} from training are looked at "
+            f"in every style, as {_percent(report['again'])} of these were; the first look answers "
+            "for the others."
         )
     if "distance" in bundle.thresholds:
         lines.append(

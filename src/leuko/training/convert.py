@@ -374,7 +374,7 @@ def _with_network(bundle: ModelBundle, onnx: bytes) -> ModelBundle:
     )
     trust = Trust.of(bundle)
     pictures = bare.goldens.pictures
-    outputs = OnnxClassifier(bare, features=trust.space is not None).ask(list(pictures))
+    outputs = OnnxClassifier(bare, features=trust.space is not None).ask(list(pictures), trust)
     space = trust.space
     if space is not None:
         space = replace(space, goldens=feature_distances(space, outputs[1]).astype(np.float32))
