@@ -13,6 +13,9 @@ from leuko.cells.style import looks
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import BundleError
 from leuko.imaging import encode_png
+from leuko.runtime.adapt import _made, _State
+from leuko.runtime.adapt_check import check
+from leuko.runtime.adapt_views import VIEWS, Shown
 from leuko.runtime.classifier import OnnxClassifier, load
 from leuko.runtime.explain import Explainer
 from leuko.runtime.trust import Trust, feature_distances
@@ -161,3 +164,25 @@ def test_one_look_is_no_choice() -> None:
     limits: dict[str, float] = {}
     assert _fit_again(same, ["a", "b"] * 60, limits, seed=0, axes=4) == (same, None)
     assert limits == {}
+
+
+def test_what_is_fitted_to_a_microscope_always_looks_again(
+    halved: OnnxClassifier, cells: list[np.ndarray]
+) -> None:
+    bundle = halved.bundle
+    steady = check(np.zeros((4, VIEWS, 3, 5)), bundle.preprocess.weights)
+    nothing = Shown(np.zeros((4, VIEWS, 3, 5)), None)
+    state = _State(bundle, bundle.preprocess, nothing, steady)
+    state.bias = np.array([0.0, 0.0, 0.5, 0.0, 0.0])
+    report = {
+        "images": 4, "images_digest": "a" * 64, "adapted_from": bundle.digest, "steps": [],
+        "before": steady.to_dict(), "after": steady.to_dict(), "labels": None,
+    }  # fmt: skip
+    made = OnnxClassifier(_made(bundle, state, None, report), threads=1)
+    assert made.trust.limits == {**halved.trust.limits, "again": -1.0}
+    always = Trust(1.0, {"again": -1.0}, halved.trust.space)
+    for cell in cells[:3]:
+        before, after = (np.log(one.ask([cell], always)[0][0]) for one in (halved, made))
+        gained = after - before
+        np.testing.assert_allclose(gained - gained[0], state.bias, atol=2e-3)
+        assert made.predict_one(cell).distance == halved.predict_one(cell).distance
