@@ -30,7 +30,7 @@ from leuko.bundle import ModelBundle
 from leuko.cells import shared_micrometre
 from leuko.errors import AdaptError
 from leuko.manifest import Manifest, read_folder
-from leuko.runtime.adapt import Adaptation, fit_adaptation
+from leuko.runtime.adapt import Adaptation, features_in_space, fit_adaptation
 from leuko.runtime.adapt_check import check, softmax
 from leuko.runtime.adapt_fit import Head, mean_shift
 from leuko.runtime.adapt_views import Picture, show, survey
@@ -99,9 +99,7 @@ def candidates(bundle: ModelBundle, manifest: Manifest, arguments: argparse.Name
         shown = show(bundle, spec, pictures, seed=arguments.seed, threads=arguments.threads)
         for more in (1.0, 2.0)[: len(plain)]:
             weights = (plain[0], *(more * one for one in plain[1:]))
-            mean = shown.features[:, 0]
-            if Trust.of(bundle).again is None:
-                mean = np.average(shown.features, axis=1, weights=weights)
+            mean = features_in_space(shown.features, weights, Trust.of(bundle))
             shift = mean_shift(bundle.space, mean, head, temperature=heat)
             answers = softmax(np.average(shown.logits[:, 0], axis=1, weights=weights) / heat)
             steps = {"nothing": 0 * shift, "half the shift": shift / 2, "the shift": shift,

@@ -13,7 +13,7 @@ from leuko.cells.style import looks
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import BundleError
 from leuko.imaging import encode_png
-from leuko.runtime.adapt import _made, _State
+from leuko.runtime.adapt import _made, _State, features_in_space
 from leuko.runtime.adapt_check import check
 from leuko.runtime.adapt_views import VIEWS, Shown
 from leuko.runtime.classifier import OnnxClassifier, load
@@ -186,3 +186,13 @@ def test_what_is_fitted_to_a_microscope_always_looks_again(
         gained = after - before
         np.testing.assert_allclose(gained - gained[0], state.bias, atol=2e-3)
         assert made.predict_one(cell).distance == halved.predict_one(cell).distance
+
+
+def test_a_feature_space_is_of_the_first_look_where_one_may_be_enough() -> None:
+    features = np.arange(24.0).reshape(2, 3, 4)
+    weights = (2.0, 1.0, 1.0)
+    space = load("default", threads=1).trust.space
+    whole = features_in_space(features, weights, Trust(1.0, {"distance": 2.0}, space))
+    np.testing.assert_array_equal(whole, np.average(features, axis=1, weights=weights))
+    first = features_in_space(features, weights, Trust(1.0, {"again": 1.0}, space))
+    np.testing.assert_array_equal(first, features[:, 0])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from leuko.artifacts import digest_json, schema
 from leuko.bundle import Goldens, ModelBundle
@@ -35,7 +36,14 @@ from leuko.runtime.sources import Source, expand, file_source
 from leuko.runtime.trust import Trust, feature_distances
 from leuko.taxonomy import CLASSES
 
-__all__ = ["MIN_PICTURES", "MOST_PICTURES", "Adaptation", "adapt", "fit_adaptation"]
+__all__ = [
+    "MIN_PICTURES",
+    "MOST_PICTURES",
+    "Adaptation",
+    "adapt",
+    "features_in_space",
+    "fit_adaptation",
+]
 
 MIN_PICTURES: Final = 20
 """Fewer pictures do not show what a laboratory's are like."""
@@ -373,9 +381,7 @@ def _try_statistics(state: _State, trust: Trust, seed: int) -> dict[str, Any]:
     if why or space is None or features is None or exposed.weights is None:
         return _step("statistics", Verdict(False, why), "")
     weights = state.spec.weights or None
-    # A feature space is either that of the first look, or of the mean of all.
-    first = trust.again is not None
-    mean = features[:, 0] if first else np.average(features, axis=1, weights=weights)
+    mean = features_in_space(features, weights, trust)
     head = Head(exposed.weights.astype(np.float64), np.asarray(exposed.bias, np.float64))
     bias = mean_shift(space, mean, head, temperature=trust.temperature)
     after = check(state.shown.logits, state.spec.weights, bias=bias, temperature=trust.temperature)
@@ -389,6 +395,30 @@ def _try_statistics(state: _State, trust: Trust, seed: int) -> dict[str, Any]:
         "statistics", verdict, f"The mean features lie {far:.2f} from those of training. {shifts}.",
         shift=dict(zip(CLASSES, bias.tolist(), strict=True)), distance=far, check=after.to_dict(),
     )  # fmt: skip
+
+
+def features_in_space(
+    features: npt.NDArray[Any], weights: Sequence[float] | None, trust: Trust
+) -> npt.NDArray[Any]:
+    """Give the features that a bundle's feature space is of: the first look's, or the mean.
+
+    Parameters
+    ----------
+    features : (N, K, d) float
+        Of every look.
+    weights : sequence of float or None
+        What each look counts for.
+    trust : Trust
+        The bundle's; see `Trust.again`.
+
+    Returns
+    -------
+    (N, d) float
+        One row a picture.
+    """
+    if trust.again is not None:
+        return features[:, 0]
+    return np.asarray(np.average(features, axis=1, weights=weights))
 
 
 def _made(
