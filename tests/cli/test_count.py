@@ -38,7 +38,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def validated(tiny_bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model with a validation of its own."""
     confusion = (90 * np.eye(5) + 2).astype(int).tolist()
-    bundle = replace(tiny_bundle, validation={"n": 500, "confusion": confusion})
+    bundle = replace(tiny_bundle, validation={"split": "slide", "n": 500, "confusion": confusion})
     path = tmp_path_factory.mktemp("model") / "validated.zip"
     bundle.save(path)
     return path
@@ -69,7 +69,9 @@ def test_the_table_on_a_terminal(cells: Path, validated: Path, manual: Path, leu
 
 
 def test_the_json_document(cells: Path, validated: Path, manual: Path, leuko: Leuko) -> None:
-    arguments = ("count", cells, "-m", validated, "--manual", manual, "--manual", manual, "--json")
+    other = manual.with_name("other.csv")
+    other.write_text("".join(MANUAL.splitlines(True)[:1] + MANUAL.splitlines(True)[:0:-1]))
+    arguments = ("count", cells, "-m", validated, "--manual", manual, "--manual", other, "--json")
     done = leuko(*arguments)
     document = json.loads(done.out)
     assert document["schema"] == "leuko.count/1"
@@ -93,6 +95,57 @@ def test_predictions_are_counted_as_the_images_are(
     )
     assert then["classes"] == first["classes"]
     assert then["rejected"] == first["rejected"]
+
+
+def test_what_is_given_twice_is_counted_once(
+    cells: Path, validated: Path, manual: Path, tmp_path: Path, leuko: Leuko
+) -> None:
+    once = json.loads(leuko("count", cells, "-m", validated, "--json").out)
+    twice = json.loads(leuko("count", cells, cells, "-m", validated, "--json").out)
+    assert twice["classes"] == once["classes"]
+    assert (twice["found"], twice["sorted"], twice["repeated"]) == (42, 20, 20)
+    assert "20 repeated" in twice["sentences"][0]
+    table = tmp_path / "p.csv"
+    leuko("predict", cells, "-m", validated, "--csv", table)
+    header, *lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join([header, *lines, *lines]))
+    again = json.loads(leuko("count", "--predictions", table, "-m", validated, "--json").out)
+    assert again["classes"] == once["classes"]
+    assert again["repeated"] == 20
+
+    copy = tmp_path / "copy.csv"
+    copy.write_text(MANUAL)
+    for second in (manual, copy):
+        done = leuko("count", cells, "-m", validated, "--manual", manual, "--manual", second)
+        assert (done.code, done.out) == (1, "")
+        assert "has the same content as" in done.err
+        assert "observer once" in done.err
+
+
+def test_predictions_may_be_parquet(
+    cells: Path, validated: Path, tmp_path: Path, leuko: Leuko
+) -> None:
+    """The content tells, not the name."""
+    pytest.importorskip("pyarrow", reason="needs the extra 'parquet'")
+    table = tmp_path / "p.csv"
+    leuko("predict", cells, "-m", validated, "--csv", table)
+    PredictionTable.from_csv(table).to_parquet(tmp_path / "p.dat")
+    first = json.loads(leuko("count", "--predictions", table, "-m", validated, "--json").out)
+    done = leuko("count", "--predictions", tmp_path / "p.dat", "-m", validated, "--json")
+    then = json.loads(done.out)
+    assert then["classes"] == first["classes"]
+    assert then["rejected"] == first["rejected"]
+
+
+def test_a_decision_that_is_none_is_refused(
+    cells: Path, validated: Path, tmp_path: Path, leuko: Leuko
+) -> None:
+    table = tmp_path / "p.csv"
+    leuko("predict", cells, "-m", validated, "--csv", table)
+    table.write_text(table.read_text().replace(",class,", ",sure,", 1))
+    done = leuko("count", "--predictions", table, "-m", validated)
+    assert (done.code, done.out) == (1, "")
+    assert "'sure'" in done.err
 
 
 def test_the_csv(cells: Path, validated: Path, tmp_path: Path, leuko: Leuko) -> None:
@@ -123,6 +176,20 @@ def test_a_model_without_confusion_gives_raw_limits(
     done = leuko("count", cells, "-m", tiny_model, "--method", "corrected")
     assert done.code == 1
     assert "--method raw" in done.err
+
+
+def test_em_is_refused_before_any_image_is_read(
+    cells: Path, tiny_bundle: ModelBundle, tmp_path: Path, leuko: Leuko
+) -> None:
+    """The shares of labelled cells are not those of training."""
+    confusion = (100 * np.eye(5)).astype(int).tolist()
+    validation = {"split": "cross-validated", "n": 500, "confusion": confusion}
+    replace(tiny_bundle, validation=validation).save(tmp_path / "adapted.zip")
+    done = leuko("count", cells, "-m", tmp_path / "adapted.zip", "--method", "em")
+    assert (done.code, done.out) == (1, "")
+    assert "which were labelled for leuko adapt, do not tell them" in done.err
+    assert "Rejected" not in done.err
+    assert leuko("count", cells, "-m", tmp_path / "adapted.zip").code == 0
 
 
 def test_answers_of_another_model_are_not_corrected(
@@ -164,7 +231,7 @@ def test_strict_and_quiet(cells: Path, validated: Path, leuko: Leuko) -> None:
         (["count", "{cells}", "-m", "{model}", "--manual", "{bad}"], 1, "no line for Monocyte"),
         (["count", "--predictions", "{bad}", "-m", "{model}"], 1, "lacks the columns"),
         (["count", "{cells}/broken.png", "-m", "{model}"], 1, "Not one of 1 images was sorted"),
-        (["count", "{cells}", "-m", "{model}", "--csv", "{cells}"], 1, "folder stands"),
+        (["count", "{cells}", "-m", "{model}", "--csv", "{cells}"], 2, "is an input of this command"),
     ],
 )
 @pytest.mark.parametrize("json_too", [False, True])

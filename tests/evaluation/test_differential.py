@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from dataclasses import replace
 
@@ -19,7 +20,7 @@ from leuko.evaluation.differential import (
 )
 from leuko.evaluation.differential_adjust import adjust_shares, adjusted_draws
 from leuko.evaluation.differential_limits import cells_for_half_width, exact_interval, share_limits
-from leuko.evaluation.intervals import OVER_SLIDES, wilson_interval
+from leuko.evaluation.intervals import OVER_SLIDES, WILSON, wilson_interval
 from leuko.prediction import Prediction, PredictionTable
 from leuko.taxonomy import CLASSES
 
@@ -30,15 +31,16 @@ CONFUSION = [
     [0, 0, 6, 162, 0],
     [0, 25, 3, 2, 1254],
 ]
-VALIDATION = {"n": 2225, "n_slides": 14, "confusion": CONFUSION}
+VALIDATION = {"split": "slide", "n": 2225, "n_slides": 14, "confusion": CONFUSION}
 COUNTS = (1, 8, 60, 15, 116)
+NUMBERS = itertools.count()
 
 
 def answer(name, decision="class", *, certainty=0.96):
     """One row that takes an image for a class."""
     values = np.full(5, (1 - certainty) / 4)
     values[CLASSES.index(name)] = certainty
-    row = Prediction.answered("a.png", values.round(6), "0" * 64, "abc123abc123")
+    row = Prediction.answered("a.png", values.round(6), f"{next(NUMBERS):064x}", "abc123abc123")
     return replace(row, decision=decision)
 
 
@@ -55,7 +57,9 @@ REJECTED = Prediction("b.png", "rejected", reason="truncated", model="abc123abc1
 
 
 def test_only_rows_decided_class_are_sorted_and_the_others_are_told():
-    others = [answer("Monocyte", "unsure")] * 3 + [answer("Basophil", "unlike-training")]
+    others = [answer("Monocyte", "unsure") for _ in range(3)] + [
+        answer("Basophil", "unlike-training")
+    ]
     result = differential(table(COUNTS, *others, answer("Basophil", "not-a-cell"), REJECTED))
     assert [row.count for row in result.rows] == list(COUNTS)
     assert result.total == 200
@@ -67,6 +71,23 @@ def test_only_rows_decided_class_are_sorted_and_the_others_are_told():
         "3 unsure, 1 rejected (truncated)."
     )
     assert result.sorted_sentence() in " ".join(result.summary().split())
+
+
+def test_an_image_is_counted_once_however_often_it_is_given():
+    """The same cells twice would narrow the limits."""
+    once = table(COUNTS, answer("Monocyte", "unsure"), REJECTED)
+    twice = PredictionTable((*once.rows, *once.rows))
+    plain, result = differential(once), differential(twice)
+    assert [row.to_dict() for row in result.rows] == [row.to_dict() for row in plain.rows]
+    assert result.unsorted == plain.unsorted
+    assert (result.found, result.repeated) == (2 * plain.found, 201)
+    assert result.rejected == {"truncated": 2}  # what could not be read has no digest
+    assert result.sorted_sentence().endswith("201 repeated (the same image as an earlier one).")
+    assert result.to_dict()["repeated"] == 201
+    assert (plain.repeated, "repeated" in plain.sorted_sentence()) == (0, False)
+    for name in ("cell 7", ""):  # somebody's own table may name images otherwise, or not at all
+        rows = [replace(answer("Monocyte"), sha256=name)] * 3
+        assert Tally.of(rows).total == (1 if name else 3)
 
 
 def test_unsure_rows_are_counted_when_asked():
@@ -151,6 +172,55 @@ def test_em_uses_the_probabilities():
         differential(Tally.of(table()), validation=VALIDATION, method="em")
 
 
+@pytest.mark.parametrize(
+    ("split", "whose"),
+    [
+        ("check", ", which were given to leuko export --check,"),
+        ("cross-validated", ", which were labelled for leuko adapt,"),
+        (None, " do not tell"),
+    ],
+)
+def test_em_is_refused_where_training_shares_are_not_known(split, whose):
+    validation = {**VALIDATION, "split": split}
+    with pytest.raises(DataError, match="EM needs the class shares") as error:
+        differential(table(), validation=validation, method="em")
+    assert whose in str(error.value)
+    assert "--method corrected" in str(error.value)
+    assert differential(table(), validation=validation).method == "corrected"
+    # Another precision of a network has the shares of the network.
+    provenance = {"variant": {"source": {"validation": VALIDATION}}}
+    if split == "check":
+        one = differential(table(), validation=validation, provenance=provenance, method="em")
+        other = differential(table(), validation=VALIDATION, method="em")
+        assert [row.estimate for row in one.rows] == [row.estimate for row in other.rows]
+
+
+def test_a_model_that_tells_no_slides_is_told_of():
+    known = differential(table(), validation=VALIDATION)
+    assert "does not tell which slides" not in " ".join(known.notes)
+    for slides in (None, 1, 2225):
+        result = differential(table(), validation={**VALIDATION, "n_slides": slides})
+        assert result.effect == 1
+        assert "does not tell which slides" in " ".join(result.notes)
+    stated = differential(table(), validation={**VALIDATION, "n_slides": None, "effect": 3.0})
+    assert stated.effect == 3
+    assert "does not tell which slides" not in " ".join(stated.notes)
+    assert "count as 1/3.0" in " ".join(stated.notes)
+
+
+def test_the_best_model_has_not_the_surest_limits():
+    """No mistake on 14 slides: its limits are no narrower than of one with fifty mistakes."""
+    right = np.diag(np.sum(CONFUSION, axis=1)).tolist()
+    accuracy = {"value": 1.0, "low": 0.998, "high": 1.0, "method": WILSON}
+    faultless = {**VALIDATION, "confusion": right, "metrics": {"accuracy": accuracy}}
+    result = differential(table(), validation=faultless)
+    assert result.effect == pytest.approx(1 + (2225 / 14 - 1) * 0.2)
+    assert "count as 1/32.6" in " ".join(result.notes)
+    usual = differential(table(), validation=VALIDATION)
+    for one, other in zip(result.rows, usual.rows):
+        assert one.estimate_high - one.estimate_low > other.estimate_high - other.estimate_low
+
+
 def test_without_a_confusion_matrix_the_count_is_raw_and_says_so():
     result = differential(table(), validation={})
     assert result.method == "raw"
@@ -165,7 +235,7 @@ def test_without_a_confusion_matrix_the_count_is_raw_and_says_so():
 
 
 def test_what_the_correction_assumes_of_unsure_cells_is_told():
-    rows = table(COUNTS, *[answer("Monocyte", "unsure")] * 30)
+    rows = table(COUNTS, *[answer("Monocyte", "unsure") for _ in range(30)])
     left_out = differential(rows, validation=VALIDATION)
     assert "measured with no cell left unsure, 30 were here" in " ".join(left_out.notes)
     counted = differential(Tally.of(rows, count_unsure=True), validation=VALIDATION)

@@ -6,7 +6,7 @@ import pytest
 from leuko.errors import DataError
 from leuko.evaluation import differential_adjust as adjust
 from leuko.evaluation.differential_limits import exact_interval
-from leuko.evaluation.intervals import OVER_IMAGES, OVER_SLIDES
+from leuko.evaluation.intervals import OVER_IMAGES, OVER_SLIDES, WILSON, WILSON_BY_SLIDE
 
 CONFUSION = np.array(
     [
@@ -195,6 +195,71 @@ def test_design_effect_by_hand():
     assert adjust.design_effect({}) == 1
 
 
+def perfect(cells, slides, mistakes=0, *, method=WILSON_BY_SLIDE):
+    """What a bundle says of so many right answers; the mistakes are neutrophils."""
+    confusion = np.diag([cells // 10] * 4 + [cells - 4 * (cells // 10)])
+    confusion[4, [1, 4]] += mistakes, -mistakes
+    accuracy = {"value": 1 - mistakes / cells, "low": 0.99, "high": 1.0, "method": method}
+    return {"n": cells, "n_slides": slides, "metrics": {"accuracy": accuracy},
+            "confusion": confusion.tolist()}  # fmt: skip
+
+
+def test_no_mistake_on_few_slides_is_not_so_many_independent_cells():
+    # 2,000 / 14 cells a slide, of which a fifth of the others tell nothing.
+    wanted = 1 + (2000 / 14 - 1) * 0.2
+    assert adjust.design_effect(perfect(2000, 14)) == pytest.approx(wanted)
+    assert adjust.design_effect(perfect(2000, 14, method=WILSON)) == pytest.approx(wanted)
+    assert adjust.design_effect(perfect(2000, 14, 10)) == pytest.approx(1 + (wanted - 1) / 2)
+    assert adjust.design_effect(perfect(2000, 14, 20)) == 1
+    # Three slides show no spread, whatever the mistakes.
+    assert adjust.design_effect(perfect(300, 3, 60)) == pytest.approx(1 + 99 * 0.2)
+    # What shows more than that stays.
+    spread = perfect(2000, 14, 40, method=OVER_SLIDES)
+    spread["metrics"]["accuracy"] |= {"low": 0.96}
+    assert adjust.design_effect(spread) > 2
+    # Where slides are not told nothing is assumed; `leuko count` says so.
+    for slides in (1, 2000):
+        assert adjust.design_effect(perfect(2000, slides, method=WILSON)) == 1
+        assert not adjust.slides_are_told(perfect(2000, slides))
+    assert adjust.slides_are_told(perfect(2000, 14))
+    assert not adjust.slides_are_told({"n": 2000})
+
+
+def test_an_effect_that_a_bundle_states_is_taken():
+    assert adjust.design_effect(perfect(50, 7) | {"effect": 3.5}) == 3.5
+    assert adjust.design_effect(perfect(50, 7) | {"effect": 0.2}) == 1
+    for nonsense in (None, "3", True, float("nan")):
+        told = perfect(50, 7)
+        assert adjust.design_effect(told | {"effect": nonsense}) == adjust.design_effect(told)
+
+
+@pytest.mark.parametrize(("rate", "alike"), [(0.002, 0.05), (0.005, 0.1), (0.01, 0.2)])
+def test_limits_cover_where_validation_saw_few_mistakes_or_none(rate, alike):
+    """14 slides of 143 neutrophils, taken for eosinophils at a rate that differs by slide."""
+    rng = np.random.default_rng(21)
+    slides, each, repeats, shares = 14, 143, 300, np.array([0, 0.03, 0, 0, 0.97])
+    held, alone, few = 0, 0, 0
+    for _ in range(repeats):
+        odds = np.array([rate, 1 - rate]) * (1 - alike) / alike
+        wrong = int(rng.binomial(each, rng.beta(*odds, size=slides)).sum())
+        told = perfect(slides * each, slides, wrong, method=WILSON_BY_SLIDE)
+        confusion = np.eye(5) * 150
+        confusion[4, [1, 4]] = wrong, slides * each - wrong
+        counts = rng.multinomial(1000, [0, 0.03 + 0.97 * rate, 0, 0, 0.97 * (1 - rate)])
+        if wrong >= 20:
+            continue
+        few += 1
+        for effect in (adjust.design_effect(told), 1.0):
+            low, high = adjust.adjusted_draws(
+                counts, confusion, seed=rng, draws=199, effect=effect
+            ).limits()
+            inside = low[1] <= shares[1] <= high[1]
+            held, alone = (held + inside, alone) if effect > 1 else (held, alone + inside)
+    assert few > repeats / 3
+    assert held / few >= 0.95
+    assert held > alone
+
+
 def test_dividing_by_the_design_effect_restores_coverage():
     # 14 slides whose rates of taking a neutrophil for an eosinophil vary: beta, mean 6%.
     rng = np.random.default_rng(7)
@@ -224,7 +289,7 @@ def provenance(**data):
 
 
 def test_training_shares_follow_the_recipe():
-    told = {"confusion": CONFUSION.tolist()}
+    told = {"split": "slide", "confusion": CONFUSION.tolist()}
     natural = CONFUSION.sum(axis=1) / CONFUSION.sum()
     find = adjust.training_shares
     np.testing.assert_allclose(find(told, provenance(balance="none")), natural)
@@ -235,6 +300,26 @@ def test_training_shares_follow_the_recipe():
     np.testing.assert_allclose(half, root / root.sum())
     np.testing.assert_allclose(find(told, provenance(balance="sampled")), [0.2] * 5)
     assert find({}, {}) is None
+
+
+def test_rows_that_were_not_drawn_like_training_tell_no_training_shares():
+    """Cells that somebody checked an export with, or labelled, have shares of their own."""
+    even = {"n": 500, "confusion": (100 * np.eye(5)).tolist()}
+    trained = {"split": "slide", "confusion": CONFUSION.tolist()}
+    natural = CONFUSION.sum(axis=1) / CONFUSION.sum()
+    find = adjust.training_shares
+    none = provenance(balance="none")
+    for split in ({}, {"split": "check"}, {"split": "cross-validated"}, {"split": "other"}):
+        assert find(even | split, none) is None
+    np.testing.assert_allclose(find(even | {"split": "random-file"}, none), [0.2] * 5)
+    # Another precision of the same network: its original's shares, where they are known.
+    source = {"variant": {"source": {"validation": trained}}}
+    np.testing.assert_allclose(find(even | {"split": "check"}, none | source), natural)
+    assert find(even | {"split": "cross-validated"}, none | source) is None
+    for inner in ({}, {"split": "cross-validated"}, {"split": "check"}, None):
+        source = {"variant": {"source": {"validation": inner}}}
+        assert find(even | {"split": "check"}, none | source) is None
+    assert find(even | {"split": "check"}, {"variant": "x"}) is None
 
 
 def test_em_by_hand():
@@ -272,6 +357,16 @@ def test_em_finds_a_composition_that_counting_does_not():
     np.testing.assert_allclose(found, shares, atol=0.02)
     counted = np.bincount(told.argmax(axis=1), minlength=5) / len(told)
     assert np.abs(counted - shares).max() > 0.05
+
+
+def test_em_with_the_shares_of_a_check_set_would_miscount():
+    """Why such shares are refused: a class of 1% comes out at a few tenths of that, or none."""
+    shares = np.array([0.01, 0.03, 0.3, 0.07, 0.59])
+    rng = np.random.default_rng(12)
+    told = classify(rng.choice(5, size=20_000, p=shares), rng)
+    right, wrong = (adjust.reestimate_shares(told, prior)[0] for prior in (PRIOR, [0.2] * 5))
+    assert right == pytest.approx(0.01, abs=0.004)
+    assert wrong < 0.003
 
 
 def test_em_limits_cover_the_true_composition():

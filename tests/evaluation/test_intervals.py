@@ -155,3 +155,17 @@ def test_bootstrap_over_slides_covers_where_images_taken_alone_do_not():
         over_images += low <= 0.9 <= high
     assert 0.88 <= over_slides / trials <= 0.98
     assert over_images / trials < 0.80
+
+
+def test_a_proportion_whose_resamples_are_equal_has_wilsons_interval():
+    over = intervals.OVER_SLIDES
+    drawn = np.linspace(0.4, 0.6, 101)
+    assert intervals.proportion_interval(20, 40, 10, drawn, over) == (
+        intervals.percentile_interval(drawn), over
+    )  # fmt: skip
+    flat = intervals.proportion_interval(20, 40, 10, np.full(50, 0.5), over)
+    assert flat == (intervals.wilson_interval(20, 40), intervals.WILSON_BY_SLIDE)
+    # Without a mistake, 40 images of ten slides count as 40 / 1.6.
+    right = intervals.proportion_interval(40, 40, 10, np.ones(50), over)
+    assert right == (intervals.wilson_interval(25, 25), intervals.WILSON_BY_SLIDE)
+    assert intervals.proportion_interval(0, 0, 0, np.full(5, np.nan), over) == (None, over)

@@ -241,9 +241,58 @@ def test_no_mistake_at_all_does_not_claim_certainty():
         labels, np.eye(5)[labels], [f"s{row % 10}" for row in range(100)], resamples=50
     )
     assert report.estimates["accuracy"].value == 1
-    assert report.estimates["accuracy"].low == pytest.approx(0.963, abs=1e-3)
-    assert any("no mistake" in sentence for sentence in report.warnings)
+    # Ten images a slide, of which a fifth of the others tell nothing: 100 count as 100 / 2.8.
+    one = report.estimates["accuracy"]
+    assert (one.low, one.high) == intervals.wilson_interval(100 / 2.8, 100 / 2.8)
+    assert one.low == pytest.approx(0.903, abs=1e-3)
+    assert one.method == intervals.WILSON_BY_SLIDE
+    assert any("no mistake" in sentence and "alike" in sentence for sentence in report.warnings)
     assert report.worst == ()
+
+
+def test_no_mistake_without_slides_has_wilsons_interval_over_images():
+    labels = np.tile(np.arange(5), 20)
+    report = evaluate_predictions(labels, np.eye(5)[labels], [""] * 100, resamples=50)
+    one = report.estimates["accuracy"]
+    assert (one.low, one.high) == intervals.wilson_interval(100, 100)
+    assert one.method == intervals.WILSON
+    assert any("no mistake" in s and "alike" not in s for s in report.warnings)
+
+
+def test_a_class_without_a_mistake_or_with_nothing_else_has_an_interval():
+    """Ten slides, four images of each class on each; monocytes are all taken for neutrophils."""
+    labels = np.tile(np.repeat(np.arange(5), 4), 10)
+    slides = [f"s{row // 20}" for row in range(200)]
+    answers = np.where(labels == 3, 4, labels)
+    answers[:3] = 1  # three basophils of the first slide
+    report = evaluate_predictions(labels, np.eye(5)[answers], slides, resamples=200)
+    basophil, eosinophil, lymphocyte, monocyte, neutrophil = report.per_class
+    # Forty images, four a slide, of which a fifth of the others tell nothing: 40 / 1.6.
+    least, most = intervals.wilson_interval(25, 25), intervals.wilson_interval(0, 25)
+    for one in (eosinophil, lymphocyte, neutrophil):
+        assert one.sensitivity == 1
+        assert one.sensitivity_interval == least
+        assert least[0] < 0.9
+    assert monocyte.sensitivity_interval == most
+    assert most[1] > 0.1
+    # The 160 others, sixteen a slide: 160 / 4.
+    assert lymphocyte.specificity_interval == intervals.wilson_interval(40, 40)
+    assert basophil.assumed == ("specificity",)
+    assert monocyte.assumed == ("sensitivity", "specificity", "f1")
+    assert basophil.sensitivity_interval[0] < basophil.sensitivity_interval[1]
+    # F1 of 1 is one in the Jaccard index, and F1 = 2 J / (1 + J).
+    assert lymphocyte.f1_interval == pytest.approx((2 * least[0] / (1 + least[0]), 1.0))
+    assert monocyte.f1_interval == pytest.approx((0.0, 2 * most[1] / (1 + most[1])))
+    # Every slide has the same share, too: 80 answers of neutrophil, half of them right.
+    assert "f1" in neutrophil.assumed
+    low, high = neutrophil.f1_interval
+    assert low < neutrophil.f1 < high
+    told = next(s for s in report.warnings if "No resample differs" in s)
+    assert "sensitivity of Eosinophil, Lymphocyte, Monocyte and Neutrophil" in told
+    assert "Basophil" not in told.partition("specificity")[0]
+    document = report.to_dict()["per_class"]["Lymphocyte"]
+    assert document["sensitivity_interval"] == {"low": least[0], "high": 1.0}
+    assert "1.0000 [1.0000" not in report.summary()
 
 
 def test_single_image():

@@ -15,6 +15,7 @@ from leuko.bundle import ModelBundle
 from leuko.cells import CellFinding
 from leuko.cells.finding import empty_finding
 from leuko.errors import AdaptError, DataError
+from leuko.evaluation.differential_adjust import design_effect
 from leuko.imaging import PreprocessSpec, decode_image, encode_png
 from leuko.manifest import read_folder
 from leuko.runtime.adapt import Adaptation, _State, _try_looks, _try_scale, adapt, fit_adaptation
@@ -162,6 +163,87 @@ def test_below_fifty_labels_the_temperature_stays(trusting: ModelBundle, laborat
     assert made.report["labels"]["n"] == 34
     assert made.bundle.calibration == trusting.calibration
     assert accuracy(made.bundle, laboratory) > 0.9
+
+
+@pytest.fixture(scope="module")
+def of_slides(laboratory: Path, few: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same labels, of six slides with two cells of each class."""
+    table = tmp_path_factory.mktemp("table") / "slides.csv"
+    rows = list(csv.DictReader(few.read_text().splitlines()))
+    with table.open("w", newline="") as file:
+        out = csv.DictWriter(file, ["path", "label", "slide"])
+        out.writeheader()
+        for number, row in enumerate(rows):
+            out.writerow({**row, "slide": f"S{number % 6}"})
+    return table
+
+
+def test_whole_slides_are_held_out_where_they_are_known(
+    trusting: ModelBundle, laboratory: Path, of_slides: Path, fitted: Adaptation
+) -> None:
+    made = adapt(trusting, [str(laboratory)], labels=of_slides, seed=1, threads=2)
+    labels = made.report["labels"]
+    assert (labels["dealt"], labels["slides"], labels["folds"]) == ("slides", 6, 5)
+    assert labels["unseen"] == 0
+    validation = made.bundle.validation
+    assert (validation["n"], validation["n_slides"]) == (60, 6)
+    # Ten cells a slide, of which a fifth of the others tell nothing where no mistake was made.
+    accuracy = validation["metrics"]["accuracy"]
+    assert accuracy["value"] > 0.9
+    assert 1 < validation["effect"] <= 2.8
+    assert design_effect(validation) == validation["effect"]
+    assert accuracy["low"] < accuracy["value"] <= accuracy["high"] <= 1
+    assert "5 folds of whole slides, 6 slides known" in made.bundle.card
+    assert "5 folds of whole slides" in " ".join(made.sentences())
+    # Without slides cells are dealt, which is told, and no slides are said to be known.
+    labels, validation = fitted.report["labels"], fitted.bundle.validation
+    assert (labels["dealt"], labels["slides"], labels["folds"]) == ("cells", 0, 5)
+    assert not {"n_slides", "effect"} & {*validation}
+    assert "single cells, as fewer than two slides are known" in fitted.bundle.card
+    assert validation["metrics"]["accuracy"]["method"] == "Wilson score interval over images"
+
+
+def test_labels_that_only_tell_slides_are_refused(trusting: ModelBundle, tmp_path: Path) -> None:
+    """All cells of a slide have one colour and one label; the next slide's have others."""
+    rng = np.random.default_rng(0)
+    colours, names = rng.uniform(40, 220, (10, 3)), np.repeat(CLASSES, 2)
+    with (tmp_path / "few.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "label", "slide"])
+        for number in range(80):
+            pixels = colours[number % 10] + rng.normal(0, 5, (SIDE, SIDE, 3))
+            data = encode_png(np.clip(np.round(pixels), 0, 255).astype(np.uint8))
+            (tmp_path / f"{number}.png").write_bytes(data)
+            rows.writerow([f"{number}.png", names[number % 10], f"S{number % 10}"])
+    flat = replace(trusting, calibration={"method": "temperature", "temperature": 100.0})
+    flat = replace(flat, goldens=_goldens(flat))
+    with pytest.raises(AdaptError, match=r"Nothing fitted to these 80 labelled cells is better"):
+        adapt(flat, [str(tmp_path)], labels=tmp_path / "few.csv", threads=2)
+    sources = [file_source(tmp_path / f"{number}.png") for number in range(80)]
+    named = [(one, CLASSES.index(names[row % 10])) for row, one in enumerate(sources)]
+    remembered = fit_adaptation(flat, sources, labels=named, threads=2)
+    labels = remembered.report["labels"]
+    assert (labels["dealt"], labels["accuracy"]["after"]) == ("cells", 1.0)  # of slides
+    with pytest.raises(ValueError, match="shorter"):
+        fit_adaptation(flat, sources, labels=named, slides=["S0"], threads=2)
+
+
+def test_a_class_of_one_slide_is_told(
+    trusting: ModelBundle, laboratory: Path, of_slides: Path, tmp_path: Path
+) -> None:
+    table = laboratory / "one.csv"
+    rows = list(csv.DictReader(of_slides.read_text().splitlines()))
+    with table.open("w", newline="") as file:
+        out = csv.DictWriter(file, ["path", "label", "slide"])
+        out.writeheader()
+        for row in rows:
+            out.writerow({**row, "slide": "S0"} if row["label"] == "basophils" else row)
+    made = adapt(trusting, [str(laboratory)], labels=table, threads=2)
+    table.unlink()
+    assert made.report["labels"]["unseen"] == 12
+    assert "12 of these cells were answered by fits that had seen none of their class" in (
+        made.bundle.card
+    )
 
 
 # Without labels

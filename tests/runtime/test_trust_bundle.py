@@ -13,13 +13,16 @@ import pytest
 
 from leuko.bundle import FeatureSpace, Goldens, ModelBundle
 from leuko.errors import BundleError, DataError, UsageError
+from leuko.evaluation.report import evaluate_predictions
 from leuko.imaging import encode_png
 from leuko.manifest import Manifest, read_folder
 from leuko.prediction import DECISIONS, PredictionTable
-from leuko.runtime.classifier import OnnxClassifier
+from leuko.runtime import trust_bundle
+from leuko.runtime.classifier import OnnxClassifier, load
 from leuko.runtime.sources import Source
 from leuko.runtime.trust import LIMITS, calibrate
 from leuko.runtime.trust_bundle import TrustTargets, fit_trust, without_trust
+from leuko.runtime.trust_fit import limit_at
 from leuko.taxonomy import CLASSES
 from tiny import COLOURS, SIDE, paint, write_dataset, write_picture
 
@@ -212,6 +215,20 @@ def test_the_figures_are_told(fitted: ModelBundle) -> None:
     assert f"Temperature {fitted.calibration['temperature']:.4g}" in fitted.card
 
 
+def test_the_figures_are_those_of_an_evaluation(
+    tiny_bundle: ModelBundle, fitted: ModelBundle, rows: Manifest
+) -> None:
+    """One definition of log-loss and calibration error, whoever asks."""
+    answers = OnnxClassifier(without_trust(tiny_bundle), threads=2).predict(rows.files())
+    raw = answers.probabilities
+    temperature = fitted.calibration["temperature"]
+    told = fitted.validation["trust"]
+    for number, table in enumerate((raw, calibrate(raw, temperature))):
+        report = evaluate_predictions(rows.labels, table, rows.slides, resamples=5)
+        assert told["ece"][number] == pytest.approx(report.ece, abs=2e-4)
+        assert told["log_loss"][number] == pytest.approx(report.log_loss, abs=2e-4)
+
+
 def test_too_few_pictures_are_no_reason_to_pretend(
     tiny_bundle: ModelBundle, tmp_path: Path
 ) -> None:
@@ -222,7 +239,10 @@ def test_too_few_pictures_are_no_reason_to_pretend(
     assert bundle.space is None
     assert bundle.calibration["method"] == "temperature"
     assert len(said) == 4
+    assert "so no label is doubted for its confidence" in said[0]
+    assert said[0] in bundle.card
     assert bundle.validation["trust"]["notes"] == said
+    assert "kept" not in bundle.validation["trust"]
     row = OnnxClassifier(bundle, threads=1).predict_one(GREEN)
     assert (row.decision, row.prediction_set, row.quality) == ("class", (), ())
     for name in CLASSES:
@@ -230,6 +250,122 @@ def test_too_few_pictures_are_no_reason_to_pretend(
             write_picture(tmp_path / "loose" / name / f"IMG_{number}.png", name, seed=number)
     fit_trust(tiny_bundle, read_folder(tmp_path / "loose"), threads=1, say=said.append)
     assert "Most pictures tell no slide" in said[4]
+
+
+def test_what_few_pictures_cannot_tell_is_kept(fitted: ModelBundle, tmp_path: Path) -> None:
+    """Twenty pictures once took every safeguard out of a bundle, and it named a blank picture."""
+    said: list[str] = []
+    few = read_folder(write_dataset(tmp_path / "few", each=4))
+    bundle = fit_trust(fitted, few, threads=1, strict=True, say=said.append)
+    assert set(bundle.thresholds) == set(fitted.thresholds)
+    for name in ("sharpness", "overexposed", "underexposed", "resolution", "nucleus", "distance",
+                 "look"):  # fmt: skip
+        assert bundle.thresholds[name] == fitted.thresholds[name]
+    assert bundle.space is not None
+    assert fitted.space is not None
+    np.testing.assert_array_equal(bundle.space.axes, fitted.space.axes)
+    ratio = fitted.calibration["temperature"] / bundle.calibration["temperature"]
+    assert ratio != 1
+    report = bundle.validation["trust"]
+    for name, value in fitted.thresholds.items():
+        if name.startswith("set_"):
+            assert bundle.thresholds[name] == limit_at(value, ratio, stricter=False)
+    least = limit_at(fitted.thresholds["confidence"], ratio, stricter=True)
+    assert bundle.thresholds["confidence"] >= least
+    assert set(report["kept"]) == set(fitted.thresholds)
+    assert report["searched"] == fitted.validation["trust"]["searched"]
+    assert report["selection"] is report["sets"] is None
+    assert report["notes"] == said
+    text = " ".join(said)
+    for words in (
+        "An accuracy of 99.0% cannot be promised from these 20 pictures. Labels are unsure below",
+        "The bundle's own are kept: sharpness, overexposed, underexposed, resolution and nucleus.",
+        "The bundle's own limits are kept, with their space: distance and look.",
+        "The bundle's own limits are kept, so that no set gets smaller",
+    ):
+        assert words in text
+        assert words in bundle.card
+    assert "when their slide is left out" not in bundle.card
+    bundle.save(tmp_path / "b.zip")
+    opened = OnnxClassifier(ModelBundle.load(tmp_path / "b.zip"), threads=1)
+    assert opened.predict_one(GREEN).decision == "not-a-cell"
+
+
+def test_an_accuracy_out_of_reach_lets_nothing_stand_that_did_not(
+    fitted: ModelBundle, rows: Manifest
+) -> None:
+    said: list[str] = []
+    wanted = replace(WIDE, accuracy=0.9999)
+    bundle = fit_trust(fitted, rows, seed=1, targets=wanted, threads=2, say=said.append)
+    report = bundle.validation["trust"]
+    assert report["kept"] == ["confidence"]
+    ratio = fitted.calibration["temperature"] / bundle.calibration["temperature"]
+    assert bundle.thresholds["confidence"] >= limit_at(
+        fitted.thresholds["confidence"], ratio, stricter=True
+    )
+    assert report["reached"]["confidence"] == pytest.approx(bundle.thresholds["confidence"])
+    assert report["reached"]["accuracy_low"] < 0.9999
+    shares = [f"{report['reached'][key]:.1%}" for key in ("coverage", "accuracy", "accuracy_low")]
+    assert all(share in said[0] for share in shares)
+    files = rows.files()
+    before, after = (OnnxClassifier(one, threads=2).predict(files) for one in (fitted, bundle))
+    for old, new in zip(before.rows, after.rows, strict=True):
+        assert old.reason != "low-confidence" or new.decision != "class"
+
+
+def test_a_nucleus_that_is_not_found_is_no_limit(
+    fitted: ModelBundle, rows: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit of 0 refuses nothing."""
+    observe = trust_bundle._observe
+
+    def one_without(*arguments: Any) -> Any:
+        seen = observe(*arguments)
+        first = replace(seen.observations[0], nucleus=0.0)
+        return replace(seen, observations=[first, *seen.observations[1:]])
+
+    own = {**fitted.thresholds, "nucleus": 0.25}
+    monkeypatch.setattr(trust_bundle, "_observe", one_without)
+    before = replace(fitted, thresholds=own)
+    bundle = fit_trust(before, rows, seed=1, targets=WIDE, threads=2)
+    assert bundle.thresholds["nucleus"] == 0.25
+    assert bundle.validation["trust"]["kept"] == ["nucleus"]
+    assert "of 200 no nucleus is found" in bundle.validation["trust"]["notes"][0]
+
+
+def test_a_bundle_that_looks_again_keeps_when_it_does(tmp_path: Path) -> None:
+    """Its space is of first looks, so distance and the second look go together."""
+    shipped = load("default", threads=1).bundle
+    few = read_folder(write_dataset(tmp_path / "few", each=4))
+    bundle = fit_trust(shipped, few, threads=1)
+    assert set(bundle.thresholds) == set(shipped.thresholds)
+    for name in ("again", "distance", "look"):
+        assert bundle.thresholds[name] == shipped.thresholds[name]
+    assert 0 <= bundle.validation["trust"]["again"] <= 1
+    bundle.save(tmp_path / "b.zip")
+    opened = OnnxClassifier(ModelBundle.load(tmp_path / "b.zip"), threads=1)
+    answers = opened.predict(few.files())
+    told = OnnxClassifier(shipped, threads=1).predict(few.files())
+    assert [row.distance for row in answers.rows] == [row.distance for row in told.rows]
+    assert answers.counts == told.counts
+
+
+def test_what_cannot_be_fitted_at_all_is_refused(tiny_bundle: ModelBundle, tmp_path: Path) -> None:
+    few = read_folder(write_dataset(tmp_path / "few", each=3))
+    with pytest.raises(DataError, match=r"20 labelled pictures of two classes.*received 15 of 5"):
+        fit_trust(tiny_bundle, few, threads=1, strict=True)
+    more = read_folder(write_dataset(tmp_path / "more", each=25))
+    one_class = more.subset(np.flatnonzero(np.asarray(more.labels) == 2).tolist())
+    with pytest.raises(DataError, match="received 25 of 1"):
+        fit_trust(tiny_bundle, one_class, threads=1, strict=True)
+    for name, other in zip(CLASSES, (*CLASSES[1:], CLASSES[0]), strict=True):
+        for number in range(8):
+            write_picture(tmp_path / "wrong" / name / f"{number}.png", other, seed=number)
+    wrong, said = read_folder(tmp_path / "wrong"), list[str]()
+    with pytest.raises(DataError, match="do not belong together"):
+        fit_trust(tiny_bundle, wrong, threads=1, strict=True)
+    fit_trust(tiny_bundle, wrong, threads=1, say=said.append)  # as a training run does
+    assert "lies at an end of its range (20)" in " ".join(said)
 
 
 def test_pictures_that_cannot_be_read(tiny_bundle: ModelBundle, tmp_path: Path) -> None:

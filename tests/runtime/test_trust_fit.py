@@ -11,15 +11,17 @@ from leuko.errors import UsageError
 from leuko.runtime.trust import calibrate, class_limit, feature_distances, prediction_set
 from leuko.runtime.trust_fit import (
     FOLDS,
+    best_selection,
     cross_fitted_distances,
     deal_slides,
-    error_bound,
     fit_space,
     fit_temperature,
+    limit_at,
     outlier_limit,
     select_confidence,
     set_limits,
 )
+from leuko.statistics import error_bound
 from leuko.taxonomy import CLASSES
 
 
@@ -75,15 +77,6 @@ def test_answers_that_are_all_right_are_not_made_certain() -> None:
 # Selective accuracy
 
 
-@pytest.mark.parametrize(("errors", "n"), [(0, 1), (0, 59), (3, 100), (40, 2000), (99, 100)])
-def test_the_error_bound_is_that_of_clopper_and_pearson(errors: int, n: int) -> None:
-    stats = pytest.importorskip("scipy.stats")
-    for delta in (0.2, 0.05, 0.001):
-        wanted = stats.beta.ppf(1 - delta, errors + 1, n - errors)
-        assert error_bound(errors, n, delta) == pytest.approx(wanted, rel=1e-6)
-    assert error_bound(n, n, 0.05) == 1.0
-
-
 def test_the_stated_accuracy_is_reached_on_fresh_pictures() -> None:
     """Right with probability ``confidence ** 0.25``, confidence even between 0 and 1.
 
@@ -121,6 +114,44 @@ def test_an_accuracy_that_nothing_reaches() -> None:
     assert select_confidence(rng.random(500), rng.random(500) < 0.5, accuracy=0.9) is None
     assert select_confidence(np.ones(20), np.ones(20, bool), accuracy=0.99) is None  # too few
     assert select_confidence(np.zeros(0), np.zeros(0, bool), accuracy=0.5) is None
+
+
+def test_the_best_bound_is_taken_where_nothing_reaches_what_is_wanted() -> None:
+    """Of 200 answers the surest 100 are right, the others by half."""
+    confidence = np.round(np.linspace(1.0, 0.3, 200), 6)
+    right = np.arange(200) % 2 == 0
+    right[:100] = True
+    best = best_selection(confidence, right)
+    assert best is not None
+    assert (best.coverage, best.accuracy) == (0.5, 1.0)
+    assert best.confidence == confidence[99]
+    assert best.accuracy_low == pytest.approx(1 - error_bound(0, 100, 0.05 / 20), abs=2e-3)
+    stricter = best_selection(confidence, right, least=float(confidence[49]))
+    assert stricter is not None
+    assert (stricter.confidence, stricter.coverage) == (confidence[49], 0.25)
+    wrong = best_selection(confidence, np.zeros(200, bool))
+    assert wrong is not None
+    assert (wrong.coverage, wrong.accuracy_low) == (1.0, 0.0)  # of equally bad ones, the lowest
+    assert best_selection(confidence, right, least=1.1) is None
+    assert best_selection(np.zeros(0), np.zeros(0, bool)) is None
+
+
+@pytest.mark.parametrize("old", [0.3, 0.6275, 1.0, 4.0])
+@pytest.mark.parametrize("new", [0.4, 1.0, 1.17, 6.0])
+def test_a_limit_at_another_temperature_errs_to_one_side(old: float, new: float) -> None:
+    rng = np.random.default_rng(5)
+    raw = np.concatenate([rng.dirichlet(np.full(5, scale), 2000) for scale in (0.05, 0.4, 3.0)])
+    before, after = calibrate(raw, old), calibrate(raw, new)
+    for limit in (0.004563, 0.3, 0.5, 0.9, 0.980982):
+        strict = limit_at(limit, old / new, stricter=True)
+        lax = limit_at(limit, old / new, stricter=False)
+        assert lax <= strict
+        # A hair is left for the rounding of the probabilities.
+        if 0 < strict < 1:
+            assert (after[before < limit - 1e-4] < strict).all()
+        assert (after[before >= limit + 1e-4] >= lax).all()
+    assert limit_at(0.0, old / new, stricter=False) == 0
+    assert limit_at(1.0, old / new, stricter=True) == 1
 
 
 # Prediction sets

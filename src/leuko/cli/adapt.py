@@ -15,6 +15,7 @@ from leuko.cli.common import (
     VerboseOption,
     WorkersOption,
     emit_json,
+    keep_apart,
     session,
 )
 
@@ -40,7 +41,8 @@ def adapt(
     ],
     out: Annotated[Path, typer.Option(help="The bundle to write: a folder, or a .zip.")],
     labels: Annotated[
-        Path | None, typer.Option(help="CSV path,label of 10 or more cells of it.")
+        Path | None,
+        typer.Option(help="CSV path,label,slide of 10 or more cells of it; slide optional."),
     ] = None,
     seed: SeedOption = 0,
     json: JsonOption = False,
@@ -53,6 +55,7 @@ def adapt(
     from leuko.bundle import ModelBundle
     from leuko.runtime.adapt import adapt as fit
 
+    keep_apart({"--out": out, "--log-file": log_file}, [*images, labels])
     ModelBundle.check_place(out)
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         adapted = fit(model, images, labels=labels, seed=seed, threads=workers,

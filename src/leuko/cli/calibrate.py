@@ -16,6 +16,7 @@ from leuko.cli.common import (
     VerboseOption,
     WorkersOption,
     emit_json,
+    keep_apart,
     session,
 )
 
@@ -42,11 +43,15 @@ def calibrate(
     log_file: LogOption = None,
 ) -> None:
     """Fit temperature, thresholds and distances on labelled images that training has not seen."""
+    from leuko.artifacts import schema
+    from leuko.bundle import ModelBundle
     from leuko.errors import DataError
     from leuko.experiment.evaluating import open_labelled
     from leuko.runtime.classifier import load
     from leuko.runtime.trust_bundle import TrustTargets, fit_trust
 
+    keep_apart({"--out": out, "--log-file": log_file}, [folder])
+    ModelBundle.check_place(out)
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         bundle = load(model, threads=workers).bundle
         manifest = open_labelled(folder, ignore=tuple(ignore or ()))
@@ -61,6 +66,7 @@ def calibrate(
             manifest,
             seed=seed,
             targets=targets,
+            strict=True,
             threads=workers,
             progress=talk.progress,
             say=talk.say,
@@ -68,7 +74,14 @@ def calibrate(
         fitted.save(out)
     report: dict[str, Any] = fitted.validation["trust"]
     if json:
-        emit_json({"digest": fitted.digest, "thresholds": fitted.thresholds, "trust": report})
+        emit_json(
+            {
+                "schema": schema("calibration"),
+                "digest": fitted.digest,
+                "thresholds": fitted.thresholds,
+                "trust": report,
+            }
+        )
         return
     print(fitted.card[fitted.card.index("## Trust") :].rstrip())
     print(f"{out}: digest {fitted.digest[:12]}")

@@ -18,7 +18,9 @@ from leuko.cli.common import (
     WorkersOption,
     command_line,
     emit_json,
+    keep_apart,
     session,
+    try_outputs,
 )
 from leuko.cli.predict import ModelOption
 
@@ -49,7 +51,7 @@ def count(
     model: ModelOption = "default",
     predictions: Annotated[
         Path | None,
-        typer.Option(help="Count what leuko predict --csv wrote, in place of images."),
+        typer.Option(help="Count what leuko predict wrote, CSV or Parquet, in place of images."),
     ] = None,
     manual: Annotated[
         list[Path] | None,
@@ -88,9 +90,9 @@ def count(
     """Count the five classes: percentages with limits, corrected for the model's own errors."""
     from leuko.artifacts import atomic_write_text
     from leuko.errors import UsageError
-    from leuko.evaluation.differential import METHODS, Tally, differential
+    from leuko.evaluation.differential import METHODS, Tally, choose_method, differential
     from leuko.evaluation.differential_limits import LIMITS
-    from leuko.evaluation.differential_manual import read_manual_count
+    from leuko.evaluation.differential_manual import read_manual_counts
     from leuko.prediction import PredictionTable
     from leuko.runtime.classifier import load
     from leuko.runtime.sources import expand
@@ -100,17 +102,21 @@ def count(
             names = ", ".join(name for name in known if name)
             raise UsageError(f"Received {value!r}, expected one of {names}.")
     if bool(images) == (predictions is not None):
-        raise UsageError("Give images, or --predictions with the CSV of an earlier run.")
+        raise UsageError("Give images, or --predictions with the table of an earlier run.")
+    inputs = [*(images or ()), predictions, *(manual or ())]
+    keep_apart({"--csv": csv, "--log-file": log_file}, inputs)
+    try_outputs(csv)
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
-        by_people = [read_manual_count(path) for path in manual or ()]
+        by_people = read_manual_counts(manual or ())
         tally = Tally(count_unsure=count_unsure, keep_probabilities=method == "em")
         classifier = load(model, threads=workers)
-        talk.detail(f"Model {classifier.name}, digest {classifier.digest[:12]}.")
-        if predictions is None:
-            _add(classifier.stream(expand(images or ())), tally, talk)
-        else:
-            _add(PredictionTable.from_csv(predictions).rows, tally, talk)
         bundle = classifier.bundle
+        talk.detail(f"Model {classifier.name}, digest {classifier.digest[:12]}.")
+        choose_method(method, bundle.validation, bundle.provenance)  # refused before any image
+        if predictions is None:
+            _add(classifier.stream(expand(images or (), say=talk.say)), tally, talk)
+        else:
+            _add(PredictionTable.from_file(predictions).rows, tally, talk)
         method = _allowed(method, tally, bundle, talk)
         result = differential(
             tally,

@@ -24,6 +24,7 @@ from leuko.taxonomy import CLASSES
 __all__ = [
     "ALPHA",
     "Decision",
+    "collect_warnings",
     "compare_predictions",
     "decide",
     "holm",
@@ -42,6 +43,12 @@ EXACT_BELOW: Final = 25
 MEAN_OF_ENDS: Final = "mean of the seeds' own intervals"
 
 _NOT_UNSEEN: Final = ("train", "validation", "test")
+
+_CLAIM: Final = (
+    'The conclusion "transfer learning is not always superior" of the published experiment (a '
+    "custom CNN and a frozen MobileNetV2 on Raabin-WBC, accuracy 0.932 and 0.891 on Test-A)"
+)
+"""What a verdict on the published experiment is about."""
 
 
 def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> dict[str, Any]:
@@ -302,6 +309,68 @@ def mean_over_seeds(
     return result
 
 
+def collect_warnings(
+    models: Sequence[Mapping[str, Any]], *, known: Sequence[str] = ()
+) -> list[str]:
+    """What the evaluations of a comparison warn of, each warning once.
+
+    Parameters
+    ----------
+    models : sequence of dict
+        The ``models`` of ``comparison.json``.
+    known : sequence of str
+        Warnings to leave out, because they are told elsewhere.
+
+    Returns
+    -------
+    list of str
+        With the set in front, and with the seeds or models where not all evaluations on that set
+        warn of it.
+
+    Examples
+    --------
+    >>> model = {"recipe": "cnn", "runs": [
+    ...     {"seed": 0, "evaluations": {"validation": {"warnings": []}}},
+    ...     {"seed": 1, "evaluations": {"validation": {"warnings": ["There are only 3 slides."]}}},
+    ... ]}
+    >>> collect_warnings([model])
+    ['Validation (seed 1): There are only 3 slides.']
+    """
+    runs: dict[str, list[tuple[str, int]]] = {}
+    warned: dict[str, dict[str, list[tuple[str, int]]]] = {}
+    for model in models:
+        for run in model.get("runs", ()):
+            mark = (model["recipe"], run["seed"])
+            for name, report in run["evaluations"].items():
+                runs.setdefault(name, []).append(mark)
+                for sentence in dict.fromkeys(report.get("warnings") or ()):
+                    if sentence not in known:
+                        warned.setdefault(name, {}).setdefault(sentence, []).append(mark)
+    titles = _titles(models)
+    return [
+        f"{name.capitalize() if name in _NOT_UNSEEN else name}"
+        f"{_which_runs(marks, runs[name], titles)}: {sentence}"
+        for name in runs
+        for sentence, marks in warned.get(name, {}).items()
+    ]
+
+
+def _which_runs(
+    some: Sequence[tuple[str, int]], every: Sequence[tuple[str, int]], titles: Mapping[str, str]
+) -> str:
+    """Say of which runs something is true, in brackets; empty when of all."""
+    if len(some) == len(every):
+        return ""
+    seeds = sorted({seed for _, seed in some})
+    if set(some) == {mark for mark in every if mark[1] in seeds}:
+        numbers = _listed([str(seed) for seed in seeds])
+        return f" ({'seed' if len(seeds) == 1 else 'seeds'} {numbers})"
+    recipes = dict.fromkeys(recipe for recipe, _ in some)
+    if set(some) == {mark for mark in every if mark[0] in recipes}:
+        return f" ({_listed([titles[recipe] for recipe in recipes])})"
+    return f" ({'; '.join(f'{titles[recipe]}, seed {seed}' for recipe, seed in some)})"
+
+
 def _resample_reports(
     reports: Sequence[Mapping[str, Any]], *, seed: int, resamples: int
 ) -> npt.NDArray[np.float64] | None:
@@ -433,8 +502,9 @@ def verdict(
     Parameters
     ----------
     models : sequence of dict
-        The ``models`` of ``comparison.json``. A model may say ``"transfer": true`` or ``false``;
-        otherwise its recipe's name tells (``mobilenetv2`` or ``cnn``).
+        The ``models`` of ``comparison.json``. A model may say ``"experiment": true``, that it is
+        of the published experiment or of its corrected versions, and ``"transfer"``, whether it
+        starts from weights of another task.
     paired : sequence of dict
         Its ``paired`` list.
     set_name : str
@@ -448,8 +518,9 @@ def verdict(
     -------
     str
         A paragraph: the results with their intervals and the majority baseline, whether there is
-        a winner, how long training took, unseen folders, and what becomes of the published
-        conclusion that transfer learning is not always superior.
+        a winner, how long training took, unseen folders, and, where models of the published
+        experiment were compared, what becomes of its conclusion that transfer learning is not
+        always superior.
 
     Raises
     ------
@@ -644,8 +715,12 @@ def _published_sentence(
     titles: Mapping[str, str],
     set_name: str,
 ) -> list[str]:
-    """What becomes of "transfer learning is not always superior", if both kinds were compared."""
-    transfer = {model["recipe"]: _is_transfer(model) for model in models}
+    """What becomes of the published experiment's conclusion, if both of its kinds were compared."""
+    transfer = {
+        model["recipe"]: bool(model["transfer"])
+        for model in models
+        if model.get("experiment") and model.get("transfer") is not None
+    }
     scratch_won: list[tuple[str, str]] = []
     transfer_won: list[tuple[str, str]] = []
     pairs = 0
@@ -658,36 +733,25 @@ def _published_sentence(
             (transfer_won if transfer[one.winner] else scratch_won).append((one.winner, loser))
     if not pairs:
         return []
-    claim = 'The published conclusion that "transfer learning is not always superior"'
     if scratch_won and transfer_won:
         wins = _listed([f"{titles[w]} beats {titles[x]}" for w, x in (*scratch_won, *transfer_won)])
-        return [f"{claim} holds on {set_name}, but it depends on which transfer: {wins}."]
+        return [f"{_CLAIM} holds on {set_name}, but it depends on which transfer: {wins}."]
     if scratch_won:
         wins = _listed(
             [f"{titles[w]}, trained from scratch, beats {titles[x]}" for w, x in scratch_won]
         )
-        return [f"{claim} holds on {set_name}: {wins}."]
+        return [f"{_CLAIM} holds on {set_name}: {wins}."]
     if transfer_won:
         wins = _listed([f"{titles[w]} beats {titles[x]}" for w, x in transfer_won])
         some = "" if len(transfer_won) == pairs else ", and the other pairs are not separated"
         return [
-            f"{claim} finds no support on {set_name}: {wins}{some}. One set cannot refute a "
+            f"{_CLAIM} finds no support on {set_name}: {wins}{some}; one set cannot refute a "
             '"not always".'
         ]
     return [
-        f"{claim} can be neither claimed nor denied from {set_name}: no network trained from "
+        f"{_CLAIM} can be neither claimed nor denied from {set_name}: no network trained from "
         "scratch is separated from a transferred one."
     ]
-
-
-def _is_transfer(model: Mapping[str, Any]) -> bool | None:
-    """Whether a model starts from another task's weights; None when that is not known."""
-    if model.get("transfer") is not None:
-        return bool(model["transfer"])
-    recipe = str(model["recipe"]).lower()
-    if "mobilenet" in recipe:
-        return True
-    return False if "cnn" in recipe.split("-") else None
 
 
 def _percent(share: float) -> str:

@@ -27,6 +27,7 @@ from leuko.evaluation.differential_adjust import (
     left_open,
     reestimate_shares,
     reestimated_draws,
+    slides_are_told,
     training_shares,
     validation_confusion,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "ClassCount",
     "Differential",
     "Tally",
+    "choose_method",
     "differential",
     "flag_of",
 ]
@@ -82,7 +84,9 @@ _UNSURE: Final = "unsure"
 
 
 class Tally:
-    """Answers added up as they come; memory does not grow with them unless EM wants every row.
+    """Answers added up as they come, each image once.
+
+    Memory grows by a digest, 32 bytes and its place in a set, for each image; rows are not kept.
 
     Parameters
     ----------
@@ -95,8 +99,10 @@ class Tally:
     ----------
     found : int
         Rows added.
+    repeated : int
+        Rows that have an answer and the digest of an earlier one: the same image, left out.
     decisions : Counter of str
-        Rows that have an answer, by decision.
+        The other rows that have an answer, by decision.
     rejected : Counter of str
         Rows that have none, by reason.
     models : set of str
@@ -106,10 +112,12 @@ class Tally:
     def __init__(self, *, count_unsure: bool = False, keep_probabilities: bool = False) -> None:
         self.count_unsure = count_unsure
         self.found = 0
+        self.repeated = 0
         self.decisions: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
         self.models: set[str] = set()
         self._counts = dict.fromkeys(CLASSES, 0)
+        self._images: set[bytes] = set()
         self._probabilities = array("f") if keep_probabilities else None
 
     @classmethod
@@ -146,11 +154,24 @@ class Tally:
         if row.status != "ok":
             self.rejected[row.reason] += 1
             return
+        if row.sha256 and self._known(row.sha256):
+            self.repeated += 1
+            return
         self.decisions[row.decision] += 1
         if row.decision == _SORTED or (self.count_unsure and row.decision == _UNSURE):
             self._counts[row.label] += 1
             if self._probabilities is not None:
                 self._probabilities.extend(row.probabilities)
+
+    def _known(self, sha256: str) -> bool:
+        """Whether an image came before; it is known from now on."""
+        try:
+            digest = bytes.fromhex(sha256)
+        except ValueError:  # somebody's own name for an image serves as well
+            digest = sha256.encode("utf-8", "surrogateescape")
+        before = len(self._images)
+        self._images.add(digest)
+        return len(self._images) == before
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -267,6 +288,8 @@ class Differential:
         Sentences on what was assumed.
     manual : ManualComparison or None
         The count beside a manual one.
+    repeated : int
+        Images that were left out because they had come before.
     context : dict
         Plain values for the document: model, command, seed.
     """
@@ -283,6 +306,7 @@ class Differential:
     effect: float = 1.0
     notes: tuple[str, ...] = ()
     manual: ManualComparison | None = None
+    repeated: int = 0
     context: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -305,6 +329,8 @@ class Differential:
         """
         others = [f"{count:,} {name}" for name, count in self.unsorted.items()]
         others += [f"{count:,} rejected ({name})" for name, count in self.rejected.items()]
+        if self.repeated:
+            others.append(f"{self.repeated:,} repeated (the same image as an earlier one)")
         told = f"Sorted into classes: {self.total:,} of {self.found:,} images"
         return f"{told}; not sorted: {', '.join(others)}." if others else f"{told}."
 
@@ -352,6 +378,7 @@ class Differential:
             "sorted": self.total,
             "unsorted": self.unsorted,
             "rejected": self.rejected,
+            "repeated": self.repeated,
             "classes": {row.name: row.to_dict() for row in self.rows},
             "reference_ranges": RANGES_SOURCE,
             "validation_effect": self.effect,
@@ -497,7 +524,7 @@ def differential(
             f"{f' ({told})' if told else ''}; there is nothing to count."
         )
     validation, provenance = validation or {}, provenance or {}
-    method, notes = _chosen(method, validation)
+    method, notes = choose_method(method, validation, provenance)
     each = each_level(level, len(CLASSES)) if simultaneous else level
     raw = share_limits(tally.counts, kind=limits, level=each)
     shares = np.array(tally.counts) / tally.total
@@ -525,7 +552,8 @@ def differential(
     )
     result = Differential(
         rows, method, limits, level, simultaneous, width, tally.found, tally.unsorted,
-        dict(sorted(tally.rejected.items())), effect, tuple(notes), None, dict(context or {}),
+        dict(sorted(tally.rejected.items())), effect, tuple(notes), None, tally.repeated,
+        dict(context or {}),
     )  # fmt: skip
     if not manual:
         return result
@@ -534,6 +562,55 @@ def differential(
         seed=seed,
     )  # fmt: skip
     return replace(result, manual=beside)
+
+
+def choose_method(
+    method: str | None, validation: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> tuple[str, list[str]]:
+    """Find how a model's answers are counted, before there are any.
+
+    Parameters
+    ----------
+    method : {"corrected", "em", "raw"}, optional
+        What is asked for.
+    validation, provenance : mapping
+        Of the `leuko.bundle.ModelBundle` that answers.
+
+    Returns
+    -------
+    method : str
+        One of `METHODS`.
+    notes : list of str
+        Why it is not the one that might be expected.
+
+    Raises
+    ------
+    DataError
+        When the model does not allow what is asked for.
+    """
+    if method not in (None, *METHODS):
+        raise DataError(f"Received method {method!r}, expected one of {', '.join(METHODS)}.")
+    _, reason = validation_confusion(validation)
+    if method == "em" and not reason and training_shares(validation, provenance) is None:
+        raise DataError(
+            "EM needs the class shares that the model was trained towards, and this model's "
+            f"validation cells{_whose(validation)} do not tell them. Count with --method "
+            "corrected, or with another model."
+        )
+    if not reason or method == "raw":
+        return method or "corrected", []
+    if method is not None:
+        raise DataError(f"{reason} Count with --method raw, or with another model.")
+    return "raw", [f"{reason} The count is not corrected: limits are those of sampling alone."]
+
+
+def _whose(validation: Mapping[str, Any]) -> str:
+    """Where validation cells are from that are no part of the training data."""
+    known = {
+        "check": ", which were given to leuko export --check,",
+        "cross-validated": ", which were labelled for leuko adapt,",
+    }
+    return known.get(str(validation.get("split")), "")
 
 
 def flag_of(name: str, low: float, high: float) -> str:
@@ -574,18 +651,6 @@ class _Found:
     high: Floats
     open: Floats = field(default_factory=lambda: np.zeros(len(CLASSES)))
     draws: Draws | None = None
-
-
-def _chosen(method: str | None, validation: Mapping[str, Any]) -> tuple[str, list[str]]:
-    """The method to use, and why it is not the one that might be expected."""
-    if method not in (None, *METHODS):
-        raise DataError(f"Received method {method!r}, expected one of {', '.join(METHODS)}.")
-    _, reason = validation_confusion(validation)
-    if not reason or method == "raw":
-        return method or "corrected", []
-    if method is not None:
-        raise DataError(f"{reason} Count with --method raw, or with another model.")
-    return "raw", [f"{reason} The count is not corrected: limits are those of sampling alone."]
 
 
 def _corrected(
@@ -642,6 +707,11 @@ def _assumptions(tally: Tally, validation: Mapping[str, Any], effect: float) -> 
         notes.append(
             f"The validation cells{several} are alike within a slide: they count as 1/{effect:.1f} "
             "of their number, which widens the limits."
+        )
+    if effect == 1 and not slides_are_told(validation):
+        notes.append(
+            "The model does not tell which slides its validation cells are from, so they count as "
+            "independent; where cells of a slide are alike, these limits are too narrow."
         )
     unsure = tally.decisions[_UNSURE]
     if unsure and not tally.count_unsure:

@@ -32,6 +32,7 @@ import numpy.typing as npt
 
 from leuko.errors import DataError
 from leuko.evaluation.intervals import LEVEL, OVER_SLIDES
+from leuko.statistics import least_effect
 from leuko.taxonomy import CLASSES
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "reestimate_shares",
     "reestimated_draws",
     "sampled_draws",
+    "slides_are_told",
     "training_shares",
     "validation_confusion",
 ]
@@ -57,6 +59,9 @@ PSEUDO_CELLS: Final = 1.0
 
 It keeps a confusion that validation never saw from being taken for impossible.
 """
+
+TRAINING_SPLITS: Final = ("slide", "random-file")
+"""How validation rows are set aside from the training data; see `leuko.recipe.DataSettings`."""
 
 _K: Final = len(CLASSES)
 _JITTER: Final = 1e-12
@@ -134,7 +139,9 @@ def design_effect(validation: Mapping[str, Any]) -> float:
     Cells of a slide are confused alike, so a table of 2,000 cells from 14 slides knows less of the
     next slide than 2,000 independent cells would. The effect is the variance of the validation
     accuracy in the bootstrap over slides, over what independent cells would give. Dividing the
-    table by it lets ordinary limits hold (Rao and Scott).
+    table by it lets ordinary limits hold (Rao and Scott). Few mistakes, or none, do not show
+    whether they keep together; then a part of the effect is assumed, see
+    `leuko.statistics.least_effect`.
 
     Parameters
     ----------
@@ -144,7 +151,8 @@ def design_effect(validation: Mapping[str, Any]) -> float:
     Returns
     -------
     float, at least 1
-        1 where the bundle tells no interval over slides.
+        What the bundle states, where it does. 1 where it does not tell its slides, see
+        `slides_are_told`.
 
     References
     ----------
@@ -156,7 +164,36 @@ def design_effect(validation: Mapping[str, Any]) -> float:
     >>> accuracy = {"value": 0.98, "low": 0.97, "high": 0.99, "method": OVER_SLIDES}
     >>> round(design_effect({"n": 2000, "metrics": {"accuracy": accuracy}}), 2)
     2.54
+    >>> perfect = {"n": 2000, "n_slides": 14, "confusion": (400 * np.eye(5)).tolist()}
+    >>> round(design_effect(perfect), 1)
+    29.4
     """
+    stated = _number(validation.get("effect"))
+    if stated is not None:
+        return max(1.0, stated)
+    return max(_spread_effect(validation), _assumed_effect(validation))
+
+
+def slides_are_told(validation: Mapping[str, Any]) -> bool:
+    """Whether a bundle says how its validation cells are spread over several slides.
+
+    Parameters
+    ----------
+    validation : mapping
+        `leuko.bundle.ModelBundle.validation`.
+
+    Returns
+    -------
+    bool
+        False also where all are of one slide, or each of its own: file names that tell no slide
+        look like either.
+    """
+    cells, slides = _number(validation.get("n")), _number(validation.get("n_slides"))
+    return cells is not None and slides is not None and 1 < slides < cells
+
+
+def _spread_effect(validation: Mapping[str, Any]) -> float:
+    """Design effect that the interval of the accuracy shows."""
     try:
         cells = float(validation["n"])
         accuracy = validation["metrics"]["accuracy"]
@@ -169,6 +206,22 @@ def design_effect(validation: Mapping[str, Any]) -> float:
     spread = (high - low) / (2 * NormalDist().inv_cdf((1 + LEVEL) / 2))
     steady = (value * cells + 2) / (cells + 4)  # an accuracy of 1 has a variance, too
     return max(1.0, spread**2 / (steady * (1 - steady) / cells))
+
+
+def _assumed_effect(validation: Mapping[str, Any]) -> float:
+    """Design effect that few mistakes, or few slides, leave to be assumed."""
+    confusion, _ = validation_confusion(validation)
+    slides = _number(validation.get("n_slides"))
+    if confusion is None or slides is None:
+        return 1.0
+    cells, right = float(confusion.sum()), float(np.trace(confusion))
+    return least_effect(cells, int(slides), min(right, cells - right))
+
+
+def _number(value: object) -> float | None:
+    """A finite number out of JSON, or None."""
+    fits = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
+    return float(value) if fits and isinstance(value, int | float) else None
 
 
 def adjust_shares(counts: npt.ArrayLike, confusion: npt.ArrayLike) -> Floats:
@@ -365,15 +418,18 @@ def training_shares(validation: Mapping[str, Any], provenance: Mapping[str, Any]
     Parameters
     ----------
     validation, provenance : mapping
-        Of a `leuko.bundle.ModelBundle`. Validation rows stand for the natural shares, the
-        recipe's ``data`` says how training evened them out.
+        Of a `leuko.bundle.ModelBundle`. Validation rows that were set aside from the training data
+        stand for the natural shares; those of another precision of the same network are its
+        original's. The recipe's ``data`` says how training evened them out.
 
     Returns
     -------
     (5,) float64 or None
-        Of sum 1; None without a confusion matrix.
+        Of sum 1. None where no such rows are known: cells that somebody checked an export with, or
+        labelled for ``leuko adapt``, have shares of their own.
     """
-    confusion, _ = validation_confusion(validation)
+    rows = _training_rows(validation, provenance)
+    confusion, _ = validation_confusion(rows)
     if confusion is None:
         return None
     recipe = provenance.get("recipe")
@@ -384,6 +440,18 @@ def training_shares(validation: Mapping[str, Any], provenance: Mapping[str, Any]
     if settings.get("balance") == "sampled" and isinstance(drawn, int | float):
         evenness = float(drawn)
     return _shares(np.power(confusion.sum(axis=1), 1 - evenness))
+
+
+def _training_rows(
+    validation: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The validation whose rows were drawn like the training rows; empty where there is none."""
+    if validation.get("split") == "check":
+        inner: Any = provenance
+        for key in ("variant", "source", "validation"):
+            inner = inner.get(key) if isinstance(inner, Mapping) else None
+        validation = inner if isinstance(inner, Mapping) else {}
+    return validation if validation.get("split") in TRAINING_SPLITS else {}
 
 
 def reestimate_shares(

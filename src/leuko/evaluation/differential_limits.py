@@ -1,9 +1,4 @@
-"""Limits of a share that was counted: exact and Wilson, how many cells they need, two counts.
-
-Clopper and Pearson's limits are quantiles of beta distributions. The base install has no SciPy, so
-the incomplete beta function is summed here as a continued fraction, and inverted by Newton's
-method held between bounds.
-"""
+"""Limits of a share that was counted: exact and Wilson, how many cells they need, two counts."""
 
 from __future__ import annotations
 
@@ -12,7 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from leuko.errors import DataError
-from leuko.evaluation.intervals import LEVEL, wilson_interval
+from leuko.statistics import LEVEL, beta_cdf, beta_quantile, exact_interval, wilson_interval
 
 __all__ = [
     "LIMITS",
@@ -30,147 +25,6 @@ LIMITS: Final = ("exact", "wilson")
 MOST_CELLS: Final = 10_000_000
 """A wanted width that would take more cells than this is out of reach."""
 
-_TINY: Final = 1e-300
-_TERMS: Final = 100_000
-
-
-def beta_cdf(x: float, a: float, b: float) -> float:
-    """Regularised incomplete beta function, the distribution function of a beta variable.
-
-    Parameters
-    ----------
-    x : float, 0 to 1
-        Where.
-    a, b : float, above 0
-        Shapes.
-
-    Returns
-    -------
-    float, 0 to 1
-
-    References
-    ----------
-    NIST Digital Library of Mathematical Functions, 8.17.22 (the continued fraction) and 8.17.4
-    (the symmetry that makes it converge); summed by the modified method of W. J. Lentz, Applied
-    Optics 15:668-671, 1976.
-
-    Examples
-    --------
-    >>> round(beta_cdf(0.25, 1, 2), 4)
-    0.4375
-    """
-    if x <= 0 or x >= 1:
-        return 0.0 if x <= 0 else 1.0
-    if x > (a + 1) / (a + b + 2):
-        return 1 - beta_cdf(1 - x, b, a)
-    front = a * math.log(x) + b * math.log1p(-x) - math.log(a)
-    front += math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
-    return min(1.0, math.exp(front) * _fraction(x, a, b))
-
-
-def _fraction(x: float, a: float, b: float) -> float:
-    """The continued fraction of the incomplete beta function, below its mean."""
-    value = upper = 1.0
-    lower = 0.0
-    for term in range(1, _TERMS):
-        m, odd = divmod(term, 2)
-        if odd:
-            step = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        else:
-            step = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        lower = 1 / (1 + step * lower or _TINY)
-        upper = 1 + step / upper or _TINY
-        value *= upper * lower
-        if abs(upper * lower - 1) < 1e-15:
-            break
-    return 1 / value
-
-
-def beta_quantile(probability: float, a: float, b: float) -> float:
-    """Where the distribution function of a beta variable reaches a probability.
-
-    Parameters
-    ----------
-    probability : float, 0 to 1
-        The distribution function's value.
-    a, b : float, above 0
-        Shapes.
-
-    Returns
-    -------
-    float, 0 to 1
-        To about nine digits where the shapes are in the thousands, to more where they are small.
-
-    Examples
-    --------
-    >>> round(beta_quantile(0.975, 1, 100), 4)
-    0.0362
-    """
-    low, high, here = 0.0, 1.0, a / (a + b)
-    while high - low > max(1e-15, 1e-12 * low):
-        miss = beta_cdf(here, a, b) - probability
-        low, high = (low, here) if miss > 0 else (here, high)
-        step = miss / max(_TINY, _beta_density(here, a, b))
-        if abs(step) <= 1e-13 * here:
-            break
-        # Newton's step where it stays between the ends, else halfway.
-        here = here - step if low < here - step < high else (low + high) / 2
-    return here
-
-
-def _beta_density(x: float, a: float, b: float) -> float:
-    """Density of a beta variable, strictly between 0 and 1."""
-    log = (a - 1) * math.log(x) + (b - 1) * math.log1p(-x)
-    return math.exp(log + math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b))
-
-
-def exact_interval(k: float, n: float, *, level: float = LEVEL) -> tuple[float, float]:
-    """Clopper and Pearson's limits of a share: they never cover less than they say.
-
-    These are the limits that Rümke tabulated for the differential count.
-
-    Parameters
-    ----------
-    k : float
-        Cells of the class, 0 to n. Not a whole number where a width is being planned.
-    n : float
-        All cells, above 0.
-    level : float, between 0 and 1
-        Confidence level.
-
-    Returns
-    -------
-    low, high : float, 0 to 1
-
-    Raises
-    ------
-    DataError
-        When the counts or the level are out of range.
-
-    References
-    ----------
-    C. J. Clopper, E. S. Pearson, The use of confidence or fiducial limits illustrated in the case
-    of the binomial, Biometrika 26:404-413, 1934.
-
-    C. L. Rümke, The statistically expected variability in differential leukocyte counting, in
-    J. A. Koepke (ed.), Differential Leukocyte Counting, College of American Pathologists, 39-45,
-    1978.
-
-    Examples
-    --------
-    >>> [round(100 * end, 1) for end in exact_interval(5, 100)]
-    [1.6, 11.3]
-    """
-    if not n > 0 or not 0 <= k <= n or not 0 < level < 1:
-        raise DataError(
-            f"Received {k} of {n} at level {level}, expected 0 to n of at least 1 at a level "
-            "between 0 and 1."
-        )
-    tail = (1 - level) / 2
-    low = 0.0 if k == 0 else beta_quantile(tail, k, n - k + 1)
-    high = 1.0 if k == n else beta_quantile(1 - tail, k + 1, n - k)
-    return low, high
-
 
 def share_limits(
     counts: Sequence[int],
@@ -186,7 +40,7 @@ def share_limits(
     counts : sequence of int
         Cells of each class; at least one in all.
     kind : {"exact", "wilson"}
-        See `exact_interval` and `leuko.evaluation.intervals.wilson_interval`.
+        See `leuko.statistics.exact_interval` and `leuko.statistics.wilson_interval`.
     level : float, between 0 and 1
         Confidence level.
     simultaneous : bool

@@ -20,7 +20,13 @@ from leuko.evaluation.differential_limits import fisher_p_value, share_limits
 from leuko.evaluation.intervals import LEVEL
 from leuko.taxonomy import CLASSES, class_named, describe_aliases
 
-__all__ = ["REFERENCE_CELLS", "ManualComparison", "compare_with_manual", "read_manual_count"]
+__all__ = [
+    "REFERENCE_CELLS",
+    "ManualComparison",
+    "compare_with_manual",
+    "read_manual_count",
+    "read_manual_counts",
+]
 
 REFERENCE_CELLS: Final = 400
 """Cells of the reference method: two observers, 200 each (CLSI H20-A2)."""
@@ -160,8 +166,45 @@ def read_manual_count(path: str | os.PathLike[str]) -> tuple[int, ...]:
         With one sentence, when the file cannot be read, a column or a class is missing, a class
         is unknown or comes twice, a count is no whole number from 0 up, or nothing was counted.
     """
+    return _counted(path, _content(path))
+
+
+def read_manual_counts(paths: Sequence[str | os.PathLike[str]]) -> list[tuple[int, ...]]:
+    """Read the counts of several observers.
+
+    Parameters
+    ----------
+    paths : sequence of path-like
+        One file for each observer; see `read_manual_count`.
+
+    Returns
+    -------
+    list of tuples of 5 int
+
+    Raises
+    ------
+    DataError
+        As `read_manual_count` does, and when two files have the same content: one observer given
+        twice would narrow the limits.
+    """
+    contents: dict[bytes, str | os.PathLike[str]] = {}
+    counts = []
+    for path in paths:
+        content = _content(path)
+        if content in contents:
+            raise DataError(
+                f"{path} has the same content as {contents[content]}; give the count of each "
+                "observer once."
+            )
+        contents[content] = path
+        counts.append(_counted(path, content))
+    return counts
+
+
+def _counted(path: str | os.PathLike[str], content: bytes) -> tuple[int, ...]:
+    """Read a manual count's content; see `read_manual_count`."""
     counts: dict[str, int] = {}
-    for line, cells in _lines(Path(os.path.expanduser(path))):
+    for line, cells in _lines(path, content):
         where = f"{path}, line {line}"
         if len(cells) != len(_COLUMNS):
             raise DataError(
@@ -192,17 +235,23 @@ def read_manual_count(path: str | os.PathLike[str]) -> tuple[int, ...]:
     return tuple(counts[name] for name in CLASSES)
 
 
-def _lines(path: Path) -> list[tuple[int, list[str]]]:
-    """The filled lines below the header, with their numbers."""
+def _content(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file; it may be a pipe, and is read once."""
     try:
-        with path.open("rb") as file:
-            data = file.read(_MOST_BYTES + 1)
-        if len(data) > _MOST_BYTES:
-            raise DataError(f"{path} is too large for a manual count: five lines are expected.")
-        text = data.decode("utf-8-sig")
-        rows = list(csv.reader(text.splitlines(), strict=True))
+        with Path(os.path.expanduser(path)).open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    if len(content) > _MOST_BYTES:
+        raise DataError(f"{path} is too large for a manual count: five lines are expected.")
+    return content
+
+
+def _lines(path: str | os.PathLike[str], content: bytes) -> list[tuple[int, list[str]]]:
+    """The filled lines below the header, with their numbers."""
+    try:
+        text = content.decode("utf-8-sig")
+        rows = list(csv.reader(text.splitlines(), strict=True))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a CSV: {error}.") from error
     filled = [

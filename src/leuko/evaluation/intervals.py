@@ -1,4 +1,4 @@
-"""Intervals: a percentile bootstrap over slides, and Wilson's for one proportion.
+"""Intervals: a percentile bootstrap over slides, and Wilson's where that cannot serve.
 
 Cells of one slide share its stain, its light and its patient, so they are resampled together.
 A resample is a sum of per-slide counts: nothing in the loop knows how many images there are, and
@@ -7,10 +7,8 @@ slides with equal counts are drawn together.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Final
 
 import numpy as np
@@ -18,6 +16,14 @@ import numpy.typing as npt
 
 from leuko.errors import DataError
 from leuko.evaluation.metrics import confusion_by_slide
+from leuko.statistics import (
+    LEVEL,
+    MINIMUM_SLIDES,
+    WILSON,
+    WILSON_BY_SLIDE,
+    least_effect,
+    wilson_interval,
+)
 from leuko.taxonomy import CLASSES
 
 __all__ = [
@@ -26,24 +32,20 @@ __all__ = [
     "OVER_IMAGES",
     "OVER_SLIDES",
     "WILSON",
+    "WILSON_BY_SLIDE",
     "ResampledConfusions",
     "Resamples",
+    "accuracy_interval",
     "percentile_interval",
+    "proportion_interval",
     "resample_confusions",
     "resample_slides",
     "slides_are_known",
     "wilson_interval",
 ]
 
-LEVEL: Final = 0.95
-"""Confidence level of every interval that is not told otherwise."""
-
-MINIMUM_SLIDES: Final = 5
-"""A class on fewer slides gets no interval of its own: it would be far too narrow."""
-
 OVER_SLIDES: Final = "percentile bootstrap over slides"
 OVER_IMAGES: Final = "percentile bootstrap over images"
-WILSON: Final = "Wilson score interval over images"
 
 _DRAWS_FOR_EACH: Final = 100
 _NUMBERS_AT_ONCE: Final = 4_000_000
@@ -256,47 +258,66 @@ def percentile_interval(
     return float(low), float(high)
 
 
-def wilson_interval(k: int, n: int, *, level: float = LEVEL) -> tuple[float, float]:
-    """Wilson's score interval of a proportion of independent trials.
+def accuracy_interval(
+    right: int, n: int, slides: int, values: npt.ArrayLike, method: str
+) -> tuple[tuple[float, float] | None, str]:
+    """Interval of the accuracy, which is one proportion.
+
+    Where slides are not known it is Wilson's, otherwise see `proportion_interval`.
 
     Parameters
     ----------
-    k : int
-        Successes, 0 to n.
-    n : int
-        Trials, at least 1.
-    level : float, between 0 and 1
-        Confidence level.
+    right, n : int
+        Right answers, and all; at least one.
+    slides : int
+        Slides that they are from.
+    values : (R,) float
+        The accuracy in each resample.
+    method : str
+        What was resampled, `OVER_SLIDES` or `OVER_IMAGES`.
 
     Returns
     -------
-    low, high : float, 0 to 1
-
-    Raises
-    ------
-    DataError
-        When the counts or the level are out of range.
-
-    References
-    ----------
-    E. B. Wilson, Probable inference, the law of succession, and statistical inference, Journal
-    of the American Statistical Association 22:209-212, 1927.
-
-    Examples
-    --------
-    >>> [round(end, 4) for end in wilson_interval(81, 263)]
-    [0.2553, 0.3662]
+    interval : (float, float) or None
+        None where there is no resample.
+    method : str
+        How it was found.
     """
-    if n < 1 or not 0 <= k <= n or not 0 < level < 1:
-        raise DataError(
-            f"Received {k} of {n} at level {level}, expected 0 to n of at least 1 at a level "
-            "between 0 and 1."
-        )
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    p = k / n
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return (
-        0.0 if k == 0 else max(0.0, middle - half),
-        1.0 if k == n else min(1.0, middle + half),
-    )
+    if method == OVER_IMAGES:
+        return wilson_interval(right, n), WILSON
+    return proportion_interval(right, n, slides, values, method)
+
+
+def proportion_interval(
+    k: int, n: int, slides: int, values: npt.ArrayLike, method: str
+) -> tuple[tuple[float, float] | None, str]:
+    """Interval of a proportion, also where no resample differs from another.
+
+    Where all of the images are right (or wrong) resampling cannot see that the next one may be
+    wrong (or right); Wilson's interval can, with the images divided by the design effect that is
+    assumed then, `leuko.statistics.least_effect`. So it is where every slide has the same share.
+
+    Parameters
+    ----------
+    k, n : int
+        Images that count, and all.
+    slides : int
+        Slides that they are from.
+    values : (R,) float
+        The proportion in each resample; not-a-number where it was not defined.
+    method : str
+        What was resampled, `OVER_SLIDES` or `OVER_IMAGES`.
+
+    Returns
+    -------
+    interval : (float, float) or None
+        None where there is no image, or no resample.
+    method : str
+        How it was found: `method`, or `WILSON_BY_SLIDE`.
+    """
+    drawn = np.asarray(values, dtype=np.float64)
+    drawn = drawn[np.isfinite(drawn)]
+    if n == 0 or (k not in (0, n) and (drawn.size == 0 or drawn.min() < drawn.max())):
+        return percentile_interval(drawn), method
+    effect = least_effect(n, slides, min(k, n - k))
+    return wilson_interval(k / effect, n / effect), WILSON_BY_SLIDE

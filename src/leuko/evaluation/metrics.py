@@ -3,19 +3,25 @@
 Whatever can be read off a confusion matrix takes one of shape (..., 5, 5), rows true and columns
 predicted, so that the same function serves one data set and thousands of bootstrap resamples.
 Means over classes are means over the classes present, which are those with at least one true
-image; a class that is absent has no sensitivity and no F1 (not-a-number).
+image; a class that is absent has no sensitivity and no F1 (not-a-number). Log-loss and calibration
+are in `leuko.statistics`, which fitting uses too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from leuko.errors import DataError
+from leuko.statistics import (
+    CalibrationBin,
+    calibration_bins,
+    check_rows,
+    expected_calibration_error,
+    log_loss,
+)
 from leuko.taxonomy import CLASSES
 
 __all__ = [
@@ -46,81 +52,6 @@ __all__ = [
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
-
-PROBABILITY_FLOOR: Final = 5e-7
-"""Half of the last decimal that a prediction row keeps; a smaller one is read as this."""
-
-CALIBRATION_BINS: Final = 15
-"""Bins of the calibration curve, as in Guo et al. 2017."""
-
-_SUM_TOLERANCE: Final = 1e-3
-
-
-def check_rows(
-    y_true: npt.ArrayLike, probabilities: npt.ArrayLike
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Check labels and probabilities that belong together.
-
-    Parameters
-    ----------
-    y_true : (N,) int, 0 to 4
-        True class of each image, as a position in `leuko.taxonomy.CLASSES`.
-    probabilities : (N, 5) float, 0 to 1
-        Probability of each class; every row sums to 1.
-
-    Returns
-    -------
-    y_true : (N,) int64
-    probabilities : (N, 5) float64
-
-    Raises
-    ------
-    DataError
-        When there is no row, the lengths differ, a label is out of range, or a row is no
-        distribution.
-
-    Examples
-    --------
-    >>> labels, _ = check_rows([4], [[0, 0, 0, 0, 1]])
-    >>> labels.dtype.name
-    'int64'
-    """
-    labels = np.asarray(y_true)
-    table = np.asarray(probabilities, dtype=np.float64)
-    classes = len(CLASSES)
-    if labels.size == 0:
-        raise DataError(
-            "There is no image to evaluate: received 0 labels, expected at least 1. "
-            "Point to a folder that holds readable images in class folders."
-        )
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise DataError(
-            f"Received labels of shape {labels.shape} and type {labels.dtype}, expected one "
-            "whole number for each image. Pass positions in leuko.taxonomy.CLASSES."
-        )
-    if labels.min() < 0 or labels.max() >= classes:
-        raise DataError(
-            f"Received labels from {labels.min()} to {labels.max()}, expected 0 to "
-            f"{classes - 1}. Pass positions in leuko.taxonomy.CLASSES."
-        )
-    if table.shape != (labels.size, classes):
-        raise DataError(
-            f"Received probabilities of shape {table.shape}, expected {(labels.size, classes)}: "
-            f"one row for each of {labels.size} labels. Leave rejected images out of both."
-        )
-    if not np.isfinite(table).all() or table.min() < -1e-6 or table.max() > 1 + 1e-6:
-        raise DataError(
-            "Received probabilities outside 0 to 1 or not finite, expected the output of a "
-            "softmax. Check that the model ends in one."
-        )
-    sums = table.sum(axis=1)
-    if np.abs(sums - 1).max() > _SUM_TOLERANCE:
-        worst = int(np.abs(sums - 1).argmax())
-        raise DataError(
-            f"Received probabilities that sum to {sums[worst]:.4f} in row {worst}, expected 1. "
-            "Check that the model ends in a softmax over the five classes."
-        )
-    return labels.astype(np.int64), table
 
 
 def confusion_matrix(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> Integers:
@@ -499,30 +430,6 @@ def thin_curve(across: Floats, up: Floats, *, limit: int = 200) -> tuple[Floats,
     return across, up
 
 
-def log_loss(
-    y_true: npt.ArrayLike, probabilities: npt.ArrayLike, *, floor: float = PROBABILITY_FLOOR
-) -> float:
-    """Mean negative natural logarithm of the true class's probability.
-
-    Parameters
-    ----------
-    y_true : (N,) int, 0 to 4
-        True classes.
-    probabilities : (N, 5) float, 0 to 1
-        Predicted probabilities.
-    floor : float
-        Smaller probabilities count as this one, so that a rounded zero is not infinite.
-
-    Returns
-    -------
-    float
-        0 (perfect) or more; always answering 1/5 gives 1.609.
-    """
-    labels, table = check_rows(y_true, probabilities)
-    chosen = table[np.arange(len(labels)), labels]
-    return float(-np.log(np.clip(chosen, floor, 1.0)).mean())
-
-
 def brier_score(y_true: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
     """Mean over images of the squared differences from the truth, summed over the classes.
 
@@ -545,98 +452,6 @@ def brier_score(y_true: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
     """
     labels, table = check_rows(y_true, probabilities)
     return float(((table - np.eye(len(CLASSES))[labels]) ** 2).sum(axis=1).mean())
-
-
-@dataclass(frozen=True)
-class CalibrationBin:
-    """Images whose confidence lies in one bin.
-
-    Attributes
-    ----------
-    low, high : float, 0 to 1
-        Ends of the bin; `low` is outside of it, `high` inside.
-    n : int
-        Images in it.
-    confidence, accuracy : float or None
-        Mean confidence and share of right answers, both None in an empty bin.
-    """
-
-    low: float
-    high: float
-    n: int
-    confidence: float | None
-    accuracy: float | None
-
-
-def calibration_bins(
-    y_true: npt.ArrayLike, probabilities: npt.ArrayLike, *, bins: int = CALIBRATION_BINS
-) -> tuple[CalibrationBin, ...]:
-    """Confidence against accuracy in bins of equal width.
-
-    The confidence of an image is the probability of the class it was given.
-
-    Parameters
-    ----------
-    y_true : (N,) int, 0 to 4
-        True classes.
-    probabilities : (N, 5) float, 0 to 1
-        Predicted probabilities.
-    bins : int
-        Number of bins between 0 and 1.
-
-    Returns
-    -------
-    tuple of `bins` CalibrationBin
-
-    References
-    ----------
-    C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, On calibration of modern neural networks, ICML
-    2017.
-    """
-    labels, table = check_rows(y_true, probabilities)
-    confidence = table.max(axis=1)
-    right = table.argmax(axis=1) == labels
-    edges = np.arange(bins + 1) / bins
-    place = np.searchsorted(edges[1:-1], confidence, side="left")
-    n = np.bincount(place, minlength=bins)
-    total = np.bincount(place, weights=confidence, minlength=bins)
-    hits = np.bincount(place, weights=right, minlength=bins)
-    return tuple(
-        CalibrationBin(
-            low=float(edges[i]),
-            high=float(edges[i + 1]),
-            n=int(n[i]),
-            confidence=float(total[i] / n[i]) if n[i] else None,
-            accuracy=float(hits[i] / n[i]) if n[i] else None,
-        )
-        for i in range(bins)
-    )
-
-
-def expected_calibration_error(bins: Sequence[CalibrationBin]) -> float:
-    """Mean distance between confidence and accuracy, weighted by the images in each bin.
-
-    Parameters
-    ----------
-    bins : sequence of CalibrationBin
-        From `calibration_bins`.
-
-    Returns
-    -------
-    float, 0 to 1
-
-    References
-    ----------
-    C. Guo, G. Pleiss, Y. Sun, K. Q. Weinberger, On calibration of modern neural networks, ICML
-    2017, equation 3.
-    """
-    total = sum(one.n for one in bins)
-    gaps = (
-        one.n * abs(one.accuracy - one.confidence)
-        for one in bins
-        if one.accuracy is not None and one.confidence is not None
-    )
-    return sum(gaps) / total
 
 
 def _diagonal(confusion: npt.NDArray[np.generic]) -> Floats:

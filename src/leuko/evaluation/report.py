@@ -72,6 +72,9 @@ class ClassResult:
         Images of the class, and slides that have any.
     sensitivity_interval, specificity_interval, f1_interval : (float, float) or None
         None under five slides.
+    assumed : tuple of str
+        Of ``sensitivity``, ``specificity`` and ``f1`` those in which no resample differs from
+        another; see `leuko.evaluation.intervals.proportion_interval` for the interval they have.
     note : str or None
         "too few slides", "absent" or None.
     auc, average_precision : float or None
@@ -91,6 +94,7 @@ class ClassResult:
     note: str | None
     auc: float | None
     average_precision: float | None
+    assumed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -449,22 +453,22 @@ def evaluate_predictions(
     )
     matrices = resampled.confusion[:, 0]
     counts = confusion.sum(axis=1)
-    class_slides = (by_slide.sum(axis=2) > 0).sum(axis=0)
     majority, share = metrics.majority_baseline(confusion)
     roc: dict[str, Curve] = {}
     pr: dict[str, Curve] = {}
     bins = metrics.calibration_bins(labels, table)
     slides_known = intervals.slides_are_known(slides)
+    per_class = _class_results(by_slide, matrices, labels, table, roc, pr)
     report = EvaluationReport(
         n=len(labels),
         n_slides=len(slide_names),
-        estimates=_estimates(confusion, matrices, resampled.method),
+        estimates=_estimates(confusion, matrices, resampled.method, len(slide_names)),
         method=resampled.method,
         resamples=len(matrices),
         redrawn=resampled.redrawn,
         seed=seed,
         majority=(CLASSES[majority], share),
-        per_class=_class_results(confusion, matrices, class_slides, labels, table, roc, pr),
+        per_class=per_class,
         confusion=confusion,
         roc=roc,
         pr=pr,
@@ -476,7 +480,7 @@ def evaluate_predictions(
         absent_classes=tuple(
             name for name, count in zip(CLASSES, counts, strict=True) if count == 0
         ),
-        warnings=(*_warnings(counts, class_slides, len(slide_names), confusion), *extra_warnings),
+        warnings=(*_warnings(per_class, len(slide_names), confusion), *extra_warnings),
         worst=_worst_mistakes(labels, table, names),
         selective=tuple(accuracy_at_coverage(labels, table)),
         decisions=None
@@ -494,34 +498,34 @@ def evaluate_predictions(
 
 
 def _estimates(
-    confusion: npt.NDArray[np.int64], matrices: npt.NDArray[np.float64], method: str
+    confusion: npt.NDArray[np.int64], matrices: npt.NDArray[np.float64], method: str, slides: int
 ) -> dict[str, Estimate]:
     """The metrics of the whole set with their intervals."""
     estimates = {}
     right, n = int(np.trace(confusion)), int(confusion.sum())
     for name, measure in HEADLINE_METRICS.items():
-        how = method
-        interval = intervals.percentile_interval(measure(matrices))
-        # Where slides are not known accuracy is one proportion, and where all answers are right
-        # (or wrong) resampling cannot see that the next one may be wrong (or right).
-        if name == "accuracy" and (method == intervals.OVER_IMAGES or right in (0, n)):
-            interval, how = intervals.wilson_interval(right, n), intervals.WILSON
+        drawn, how = measure(matrices), method
+        if name == "accuracy":
+            interval, how = intervals.accuracy_interval(right, n, slides, drawn, method)
+        else:
+            interval = intervals.percentile_interval(drawn)
         low, high = interval or (None, None)
         estimates[name] = Estimate(float(measure(confusion)), low, high, how)
     return estimates
 
 
 def _class_results(
-    confusion: npt.NDArray[np.int64],
+    by_slide: npt.NDArray[np.int64],
     matrices: npt.NDArray[np.float64],
-    class_slides: npt.NDArray[np.int64],
     labels: npt.NDArray[np.int64],
     table: npt.NDArray[np.float64],
     roc: dict[str, Curve],
     pr: dict[str, Curve],
 ) -> tuple[ClassResult, ...]:
     """One result for each class; fills the two dictionaries of curves."""
+    confusion = by_slide.sum(axis=0)
     counts = confusion.sum(axis=1)
+    class_slides = (by_slide.sum(axis=2) > 0).sum(axis=0)
     values = {
         "precision": metrics.precision(confusion),
         "sensitivity": metrics.sensitivity(confusion),
@@ -544,10 +548,12 @@ def _class_results(
             average = metrics.average_precision(positive, score)
             pr[name] = _thinned(*metrics.precision_recall_curve(positive, score))
         enough = class_slides[index] >= intervals.MINIMUM_SLIDES
-        spans = {
-            key: intervals.percentile_interval(column[:, index]) if enough else None
+        found = {
+            key: _class_interval(key, index, by_slide, column[:, index]) if enough else (None, "")
             for key, column in drawn.items()
         }
+        spans = {key: span for key, (span, _) in found.items()}
+        assumed = [key for key, (_, how) in found.items() if how == intervals.WILSON_BY_SLIDE]
         note = None
         if counts[index] == 0:
             note = "absent"
@@ -564,10 +570,34 @@ def _class_results(
                 note=note,
                 auc=auc,
                 average_precision=average,
+                assumed=tuple(assumed),
                 **{key: _defined(value[index]) for key, value in values.items()},
             )
         )
     return tuple(results)
+
+
+def _class_interval(
+    key: str, index: int, by_slide: npt.NDArray[np.int64], drawn: npt.NDArray[np.float64]
+) -> tuple[tuple[float, float] | None, str]:
+    """Interval of one figure of one class, and how it was found."""
+    right = by_slide[:, index, index]
+    mine, answered = by_slide[:, index].sum(axis=1), by_slide[:, :, index].sum(axis=1)
+    either = mine + answered - right
+    everything = by_slide.sum(axis=(1, 2))
+    k, n = {
+        "sensitivity": (right, mine),
+        "specificity": (everything - either, everything - mine),
+        # F1 is no proportion of images, but 2 J / (1 + J) of one: the right ones among those that
+        # are of the class or were given it.
+        "f1": (right, either),
+    }[key]
+    span, how = intervals.proportion_interval(
+        int(k.sum()), int(n.sum()), int((n > 0).sum()), drawn, intervals.OVER_SLIDES
+    )
+    if key == "f1" and span is not None and how == intervals.WILSON_BY_SLIDE:
+        span = (2 * span[0] / (1 + span[0]), 2 * span[1] / (1 + span[1]))
+    return span, how
 
 
 def _slide_results(
@@ -603,15 +633,12 @@ def _worst_mistakes(
 
 
 def _warnings(
-    counts: npt.NDArray[np.int64],
-    class_slides: npt.NDArray[np.int64],
-    n_slides: int,
-    confusion: npt.NDArray[np.int64],
+    per_class: Sequence[ClassResult], n_slides: int, confusion: npt.NDArray[np.int64]
 ) -> tuple[str, ...]:
     """What a reader must know before believing the numbers."""
     sentences = []
-    n = int(counts.sum())
-    absent = [name for name, count in zip(CLASSES, counts, strict=True) if count == 0]
+    n = int(confusion.sum())
+    absent = [one.name for one in per_class if one.n == 0]
     if absent:
         sentences.append(
             f"No image of {_listed(absent)} is in this set (n = 0); balanced accuracy and "
@@ -632,9 +659,9 @@ def _warnings(
             f"There are only {n_slides} slides; an interval over so few is rough and too narrow."
         )
     few = [
-        f"{name} ({_count(int(slides), 'slide')})"
-        for name, slides in zip(CLASSES, class_slides, strict=True)
-        if 0 < slides < intervals.MINIMUM_SLIDES
+        f"{one.name} ({_count(one.slides, 'slide')})"
+        for one in per_class
+        if 0 < one.slides < intervals.MINIMUM_SLIDES
     ]
     if few and n_slides >= intervals.MINIMUM_SLIDES:
         sentences.append(
@@ -642,9 +669,26 @@ def _warnings(
             "accuracy and macro-F1 know the spread between so few slides badly and are too narrow."
         )
     if np.trace(confusion) == n:
+        over = "images"
+        if 1 < n_slides < n:
+            over += ", fewer of them because those of a slide are taken to be alike"
         sentences.append(
             f"There is no mistake among {_count(n, 'image')}: accuracy has Wilson's interval over "
-            "images, and the bootstrap cannot give the others a lower end below 1."
+            f"{over}, and the bootstrap cannot give balanced accuracy and macro-F1 a lower end "
+            "below 1."
+        )
+    alike = [
+        f"{title} of {_listed(names)}"
+        for key, title in (
+            ("sensitivity", "sensitivity"), ("specificity", "specificity"), ("f1", "F1"),
+        )
+        if (names := [one.name for one in per_class if key in one.assumed])
+    ]  # fmt: skip
+    if alike:
+        sentences.append(
+            "No resample differs from another, as where a class has no mistake or nothing else, in "
+            f"the {_listed(alike)}: there the interval is Wilson's, over fewer images than there "
+            "are where those of a slide are taken to be alike."
         )
     return tuple(sentences)
 

@@ -107,14 +107,15 @@ def decided(
     answered = None
     if len(rows):
         labels, answers = y_true[rows], predicted[rows]
+        names = [slides[row] for row in rows.tolist()]
         resampled = intervals.resample_confusions(
-            labels, answers[np.newaxis], [slides[row] for row in rows.tolist()],
-            seed=seed, resamples=resamples,
-        )  # fmt: skip
+            labels, answers[np.newaxis], names, seed=seed, resamples=resamples
+        )
         right = int((labels == answers).sum())
-        span = intervals.percentile_interval(metrics.accuracy(resampled.confusion[:, 0]))
-        if resampled.method == intervals.OVER_IMAGES or right in (0, len(rows)):
-            span = intervals.wilson_interval(right, len(rows))
+        span, _ = intervals.accuracy_interval(
+            right, len(rows), len({*names}), metrics.accuracy(resampled.confusion[:, 0]),
+            resampled.method,
+        )  # fmt: skip
         low, high = span or (None, None)
         answered = {"n": len(rows), "accuracy": right / len(rows), "low": low, "high": high}
     return {"counts": {name: tally[name] for name in DECISIONS}, "answered": answered}

@@ -34,6 +34,7 @@ from leuko.runtime.graph import expose
 from leuko.runtime.graph_edit import replace_head
 from leuko.runtime.sources import Source, expand, file_source
 from leuko.runtime.trust import Trust, feature_distances
+from leuko.statistics import rounded
 from leuko.taxonomy import CLASSES
 
 __all__ = [
@@ -129,10 +130,11 @@ def adapt(
         Files, folders, globs, ``.zip`` archives or ``.txt`` lists; see
         `leuko.runtime.sources.expand`.
     labels : path-like, optional
-        CSV with the columns ``path`` and ``label``; paths are relative to its own folder, or else
-        to a folder of `images`.
+        CSV with the columns ``path`` and ``label``, and ``slide`` where names do not tell it; paths
+        are relative to its own folder, or else to a folder of `images`.
     seed : int
-        Decides which pictures are drawn, how they are altered, and how cells are dealt to folds.
+        Decides which pictures are drawn, how they are altered, and how slides, or cells where fewer
+        than two slides are known, are dealt to folds.
     threads, progress, say
         See `fit_adaptation`.
 
@@ -151,17 +153,19 @@ def adapt(
     """
     bundle = model if isinstance(model, ModelBundle) else load(model, threads=threads).bundle
     named: list[tuple[Source, int]] = []
+    slides: list[str] = []
     if labels is not None:
         manifest = read_csv(labels)
         folders = [Path(os.path.expanduser(one)) for one in images]
+        slides = manifest.slides
         named = [
             (file_source(place), sample.label)
             for place, sample in zip(
                 labelled_files(manifest, folders), manifest.samples, strict=True
             )
         ]
-    return fit_adaptation(bundle, list(expand(images)), labels=named, seed=seed, threads=threads,
-                          progress=progress, say=say)  # fmt: skip
+    return fit_adaptation(bundle, list(expand(images)), labels=named, slides=slides, seed=seed,
+                          threads=threads, progress=progress, say=say)  # fmt: skip
 
 
 def fit_adaptation(
@@ -169,6 +173,7 @@ def fit_adaptation(
     images: Sequence[Source],
     *,
     labels: Sequence[tuple[Source, int]] = (),
+    slides: Sequence[str] = (),
     seed: int = 0,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -184,6 +189,8 @@ def fit_adaptation(
         Of one laboratory.
     labels : sequence of (Source, int)
         Labelled pictures of the same laboratory, with positions in `CLASSES`.
+    slides : sequence of str, optional
+        Slide of each labelled picture, empty where it is not known; none is known when left out.
     seed : int
         See `adapt`.
     threads : int, optional
@@ -204,7 +211,8 @@ def fit_adaptation(
         See `adapt`.
     """
     tell = say or (lambda _: None)
-    pictures, labelled = _usable(bundle, images, labels, seed, threads, progress, tell)
+    rows = [(*row, slide) for row, slide in zip(labels, slides or [""] * len(labels), strict=True)]
+    pictures, labelled = _usable(bundle, images, rows, seed, threads, progress, tell)
     trust = Trust.of(bundle)
 
     def look(spec: PreprocessSpec, stage: str) -> Shown:
@@ -245,7 +253,7 @@ def fit_adaptation(
                 step["told"] = f"given up: labelled cells are answered better without it. {told}"
         steps.append(fitted.step)
     report["changed"] = any(step["kept"] for step in steps)
-    report = _rounded(report)
+    report = rounded(report)
     if not report["changed"]:
         return Adaptation(bundle, {**report, "digest": bundle.digest})
     made = _made(bundle, state, fitted, report)
@@ -255,7 +263,7 @@ def fit_adaptation(
 def _usable(
     bundle: ModelBundle,
     images: Sequence[Source],
-    labels: Sequence[tuple[Source, int]],
+    labels: Sequence[tuple[Source, int, str]],
     seed: int,
     threads: int | None,
     progress: Progress | None,
@@ -268,9 +276,10 @@ def _usable(
         kept = np.sort(rng.choice(len(drawn), MOST_PICTURES, replace=False))
         drawn = [drawn[index] for index in kept]
         tell(f"{MOST_PICTURES} of {len(images)} images are drawn.")
-    sources = [source for source, _ in labels] + drawn
+    sources = [source for source, _, _ in labels] + drawn
     pictures: dict[str, Picture] = {}
     named: dict[str, int] = {}
+    slides: dict[str, str] = {}
     for index, found in enumerate(survey(sources, threads=threads, progress=progress)):
         name = sources[index].name
         if isinstance(found, ImageError):
@@ -280,7 +289,8 @@ def _usable(
             tell(f"Left out {name} ({found.finding.reason}: no cell is found in it)")
             continue
         if index < len(labels):
-            label = labels[index][1]
+            _, label, slide = labels[index]
+            slides[found.sha256] = slides.get(found.sha256) or slide
             if named.setdefault(found.sha256, label) != label:
                 raise AdaptError(
                     f"{name} has the same bytes as another labelled image and another label."
@@ -298,7 +308,8 @@ def _usable(
             f"Fitting to labels needs {MIN_LABELS} different usable cells of two classes; received "
             f"{len(digests)} of {len({*classes.tolist()})}. Label more, or leave --labels out."
         )
-    return [*pictures.values()], Labelled([pictures[one] for one in digests], classes)
+    cells = Labelled([pictures[one] for one in digests], classes, [slides[one] for one in digests])
+    return [*pictures.values()], cells
 
 
 def _step(name: str, verdict: Verdict, told: str, **facts: Any) -> dict[str, Any]:
@@ -479,14 +490,3 @@ def _made(
         },
     )
     return replace(made, card=adapted_card(bundle.card, report))
-
-
-def _rounded(value: Any) -> Any:
-    """Six decimals are enough for a report."""
-    if isinstance(value, float):
-        return round(value, 6)
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
-    return value

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from leuko.runtime.adapt_labels import dealt_words
+
 __all__ = ["adapted_card"]
 
 _TITLE: Final = "## Adapted"
@@ -46,11 +48,17 @@ def adapted_card(card: str, report: dict[str, Any]) -> str:
         told = ", ".join(f"{count} {name}" for name, count in labels["classes"].items() if count)
         fitted = "fitted again" if labels["calibrated"] else "as it was"
         lines.append(
-            f"- Labelled cells: {labels['n']} ({told}), {labels['folds']} folds, "
+            f"- Labelled cells: {labels['n']} ({told}), {dealt_words(labels)}, "
             f"{labels['repeats']} times. Accuracy {right['before']:.3f} before, "
-            f"{right['after']:.3f} cross-validated; balanced {balanced['before']:.3f} and "
-            f"{balanced['after']:.3f}. Temperature {labels['temperature']:.4g}, {fitted}."
+            f"{right['after']:.3f} ({right['low']:.3f} to {right['high']:.3f}) cross-validated; "
+            f"balanced {balanced['before']:.3f} and {balanced['after']:.3f}. Temperature "
+            f"{labels['temperature']:.4g}, {fitted}."
         )
+        if labels["unseen"]:
+            lines.append(
+                f"- Held out, {labels['unseen']} of these cells were answered by fits that had "
+                "seen none of their class."
+            )
     lines += [
         "- The thresholds under Trust were fitted on another laboratory; `leuko models calibrate` "
         "fits them to labelled cells of this one.",

@@ -6,6 +6,7 @@ and divided by one number for all pictures, never by their own length.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,17 +15,18 @@ import numpy.typing as npt
 
 from leuko.bundle import FeatureSpace
 from leuko.runtime.adapt_check import softmax
+from leuko.statistics import log_loss
 from leuko.taxonomy import CLASSES
 
 __all__ = [
     "FOLDS",
     "Head",
     "HeadFit",
-    "cell_losses",
     "deal_cells",
+    "deal_groups",
     "fit_head",
-    "log_loss",
     "mean_shift",
+    "slide_groups",
 ]
 
 Doubles = npt.NDArray[np.float64]
@@ -33,6 +35,9 @@ Labels = npt.NDArray[np.int64]
 FOLDS: Final = 5
 REPEATS: Final = 4
 """Folds of the cross-validation, and how often the cells are dealt anew."""
+
+_SHUFFLED: Final = 0.35
+"""Spread of the logarithm of a slide's weight, so that no two dealings have the same order."""
 
 STRENGTHS: Final = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Ridges that are tried; beside them only a bias, and nothing at all."""
@@ -45,6 +50,7 @@ _SCALE_RIDGE: Final = 0.3
 _SHRUNK: Final = 50
 """Pictures that count for the training statistics against those of the laboratory."""
 
+_WHOLE: Final = 1 - 1e-9
 _MOST_SHIFT: Final = float(np.log(4))
 _ROUNDS: Final = 50
 _STEPS: Final = 40
@@ -90,6 +96,10 @@ class HeadFit:
         Cross-validated log-loss of that member.
     probabilities : (R, n, 5) float64
         Of each cell when it was held out, for each of the R dealings.
+    folds : int
+        Into which cells or slides were dealt.
+    unseen : (n,) bool
+        Cells that were held out together with all others of their class, in some dealing.
     """
 
     head: Head
@@ -97,6 +107,8 @@ class HeadFit:
     strength: float
     loss: float
     probabilities: Doubles
+    folds: int
+    unseen: npt.NDArray[np.bool_]
 
 
 def mean_shift(
@@ -157,6 +169,7 @@ def fit_head(
     *,
     temperature: float = 1.0,
     space: FeatureSpace | None = None,
+    groups: Sequence[str] | None = None,
     seed: int = 0,
 ) -> HeadFit:
     """Refit a last layer on a few labelled cells, as strongly as cross-validation allows.
@@ -165,7 +178,8 @@ def fit_head(
     along the whitened axes of the training's feature space (along the cells' own principal
     directions where there is none). ``V`` has a ridge, whose strength is chosen by stratified
     cross-validation; ``c`` and ``a - 1`` have weak ones. A class without a label takes no part; its
-    logit is only multiplied by ``a``.
+    logit is only multiplied by ``a``. So it is in the folds: cells of a class that one slide alone
+    shows are answered, when it is held out, by a fit that has learned nothing of that class.
 
     Parameters
     ----------
@@ -179,6 +193,9 @@ def fit_head(
         Its logits are divided by it; the result is for a temperature of 1.
     space : FeatureSpace, optional
         Of the bundle.
+    groups : sequence of n str, optional
+        Cells of one group lie on one side of every fold; see `slide_groups`. Cells are dealt one by
+        one when None.
     seed : int
         Of the dealing into folds.
 
@@ -195,22 +212,28 @@ def fit_head(
     members = [("nothing", 0.0), ("bias", 0.0), *(("ridge", one) for one in STRENGTHS)]
     held = np.empty((len(members), REPEATS, len(labels), _K))
     held[0] = softmax(logits)
+    unseen = np.zeros(len(labels), dtype=np.bool_)
     for repeat in range(REPEATS):
-        folds = deal_cells(labels, seed=seed + repeat)
-        for fold in range(FOLDS):
+        if groups is None:
+            folds = deal_cells(labels, seed=seed + repeat)
+        else:
+            folds = deal_groups(labels, groups, seed=seed + repeat)
+        for fold in np.unique(folds):
             inside, outside = folds != fold, folds == fold
+            unseen |= outside & ~np.isin(labels, labels[inside])
             for number, (kind, strength) in enumerate(members[1:], 1):
                 seen = values if kind == "ridge" else values[:, :0]
                 fitted = _fit(seen[inside], logits[inside], labels[inside], strength)
                 held[number, repeat, outside] = softmax(
                     _apply(fitted, seen[outside], logits[outside])
                 )
-    losses = [float(np.mean([log_loss(one, labels) for one in member])) for member in held]
+    count = FOLDS if groups is None else min(FOLDS, len({*groups}))
+    losses = [float(np.mean([log_loss(labels, one) for one in member])) for member in held]
     best = int(np.argmin(losses))
     kind, strength = members[best]
     if kind == "nothing":
         plain = Head(head.weights / temperature, head.bias / temperature)
-        return HeadFit(plain, kind, strength, losses[best], held[best])
+        return HeadFit(plain, kind, strength, losses[best], held[best], count, unseen)
     seen = values if kind == "ridge" else values[:, :0]
     scale, matrix, bias = _fit(seen, logits, labels, strength)
     weights = scale * head.weights / temperature
@@ -218,7 +241,8 @@ def fit_head(
     if kind == "ridge":
         turned = axes @ matrix / length
         weights, offset = weights + turned, offset - middle @ turned
-    return HeadFit(Head(weights, offset), kind, strength, losses[best], held[best])
+    head = Head(weights, offset)
+    return HeadFit(head, kind, strength, losses[best], held[best], count, unseen)
 
 
 def deal_cells(labels: Labels, *, seed: int = 0) -> npt.NDArray[np.int64]:
@@ -244,41 +268,65 @@ def deal_cells(labels: Labels, *, seed: int = 0) -> npt.NDArray[np.int64]:
     return folds
 
 
-def log_loss(probabilities: Doubles, labels: Labels) -> float:
-    """Mean negative logarithm of the true class's probability.
+def slide_groups(slides: Sequence[str]) -> list[str] | None:
+    """Say which cells are dealt together.
 
     Parameters
     ----------
-    probabilities : (n, 5) float64
-        Of sum 1.
-    labels : (n,) int
-        True classes.
+    slides : sequence of n str
+        Slide of each cell, empty where it is not known.
 
     Returns
     -------
-    float
-        0 or more.
+    list of n str, or None
+        A cell of an unknown slide is a group of its own. None where fewer than two slides are
+        known: then there is nothing to hold out whole.
     """
-    return float(cell_losses(probabilities, labels).mean())
+    if len({slide for slide in slides if slide}) < 2:
+        return None
+    return [slide or f"cell {row}" for row, slide in enumerate(slides)]
 
 
-def cell_losses(probabilities: Doubles, labels: Labels) -> Doubles:
-    """Negative logarithm of the true class's probability, cell by cell.
+def deal_groups(labels: Labels, groups: Sequence[str], *, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Deal whole groups to folds, each class and all cells as evenly as groups allow.
+
+    One after the other, those with the largest part of a class first, in an order that changes with
+    the seed; each to the fold that has least of what it brings. No fold gets all of a class that
+    several groups have, where that can be avoided.
 
     Parameters
     ----------
-    probabilities : (n, 5) float64
-        Of sum 1.
     labels : (n,) int
-        True classes.
+        Classes.
+    groups : sequence of n str
+        Two at least; the order of the cells changes nothing.
+    seed : int
+        Decides who comes where.
 
     Returns
     -------
-    (n,) float64
-        0 or more.
+    (n,) int64
+        0 to 4, or fewer where there are fewer groups; no fold is empty.
     """
-    own = probabilities[np.arange(len(labels)), labels]
-    return np.asarray(-np.log(np.maximum(own, _LEAST)), np.float64)
+    names, which = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
+    which = which.ravel()
+    counts = np.zeros((len(names), _K + 1))
+    np.add.at(counts, (which, labels), 1)
+    counts[:, _K] = counts[:, :_K].sum(axis=1)
+    shares = counts / np.maximum(counts.sum(axis=0), 1)
+    rng = np.random.default_rng([seed, 23])
+    weights = shares[:, :_K].max(axis=1) * np.exp(rng.normal(0, _SHUFFLED, len(names)))
+    held = np.zeros((min(FOLDS, len(names)), _K + 1))
+    fold_of = np.empty(len(names), np.int64)
+    for group in np.argsort(-weights, kind="stable"):
+        after = held + shares[group]
+        emptied = ((after > _WHOLE) & (held <= _WHOLE))[:, :_K].sum(axis=1)
+        # The sum of squares over all folds grows by this, and by what is the same for all of them.
+        more = (held @ shares[group]).round(12)
+        fold = int(np.lexsort((held[:, _K], more, emptied))[0])
+        fold_of[group] = fold
+        held[fold] += shares[group]
+    return fold_of[which]
 
 
 def _directions(centred: Doubles, space: FeatureSpace | None) -> Doubles:

@@ -16,14 +16,30 @@ from leuko.imaging import PreprocessSpec
 from leuko.manifest import Manifest
 from leuko.parallel import Progress
 from leuko.runtime.adapt_check import softmax
-from leuko.runtime.adapt_fit import FOLDS, REPEATS, Head, HeadFit, cell_losses, fit_head, log_loss
+from leuko.runtime.adapt_fit import REPEATS, Head, HeadFit, fit_head, slide_groups
 from leuko.runtime.adapt_views import Picture, show
 from leuko.runtime.graph import expose
 from leuko.runtime.trust import Trust
 from leuko.runtime.trust_fit import fit_temperature
+from leuko.statistics import (
+    WILSON,
+    WILSON_BY_SLIDE,
+    cell_losses,
+    log_loss,
+    slide_effect,
+    wilson_interval,
+)
 from leuko.taxonomy import CLASSES
 
-__all__ = ["MIN_CALIBRATED", "MIN_LABELS", "Labelled", "Refit", "labelled_files", "refit"]
+__all__ = [
+    "MIN_CALIBRATED",
+    "MIN_LABELS",
+    "Labelled",
+    "Refit",
+    "dealt_words",
+    "labelled_files",
+    "refit",
+]
 
 Doubles = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -48,10 +64,13 @@ class Labelled:
         All different.
     labels : (n,) int64
         Positions in `CLASSES`.
+    slides : list of str
+        Slide of each, empty where it is not known.
     """
 
     pictures: list[Picture]
     labels: Labels
+    slides: list[str]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,13 +112,34 @@ class Refit:
             f"Log-loss {loss['before']:.3f} as shipped, {loss['after']:.3f} cross-validated; "
             f"accuracy {right['before']:.3f} and {right['after']:.3f}."
         )
-        cells = f"{facts['n']} labelled cells."
+        cells = f"{facts['n']} labelled cells, {dealt_words(facts)}."
         if self.head is None:
             told = f"not kept. {cells} Nothing that was fitted to them is better. {figures}"
         else:
             what = {"bias": "A bias", "ridge": f"A ridge of {facts['strength']:g}"}[facts["kind"]]
             told = f"kept. {cells} {what} on the last layer. {figures}"
         return {"step": "labels", "kept": self.head is not None, "told": told}
+
+
+def dealt_words(facts: dict[str, Any]) -> str:
+    """How labelled cells were dealt to folds, for a person.
+
+    Parameters
+    ----------
+    facts : dict
+        `Refit.report`.
+
+    Returns
+    -------
+    str
+        Part of a sentence.
+    """
+    if facts["dealt"] == "slides":
+        return f"{facts['folds']} folds of whole slides, {facts['slides']} slides known"
+    return (
+        f"{facts['folds']} folds of single cells, as fewer than two slides are known, so the "
+        "figures may read too high"
+    )
 
 
 def labelled_files(manifest: Manifest, folders: Sequence[Path]) -> list[Path]:
@@ -181,6 +221,7 @@ def refit(
     temperature = Trust.of(bundle).temperature
     shipped: Base = (bundle.preprocess, np.zeros(len(CLASSES)))
     changed = adapted[0] != shipped[0] or bool(adapted[1].any())
+    groups = slide_groups(cells.slides)
     fits: list[tuple[HeadFit, Doubles]] = []
     for spec, bias in [adapted, shipped] if changed else [shipped]:
         shown = show(bundle, spec, cells.pictures, views=1, threads=threads, progress=progress,
@@ -191,30 +232,55 @@ def refit(
         head = Head(exposed.weights.astype(np.float64), exposed.bias.astype(np.float64) + bias)
         present = Trust(temperature).calibrate(softmax(head.logits(features)))
         fit = fit_head(features, cells.labels, head, temperature=temperature, space=bundle.space,
-                       seed=seed)  # fmt: skip
+                       groups=groups, seed=seed)  # fmt: skip
         fits.append((fit, present))
     before = fits[-1][1]
     best = min(range(len(fits)), key=lambda index: fits[index][0].loss)
     fit = fits[best][0]
-    gains = cell_losses(before, cells.labels) - np.mean(
-        [cell_losses(one, cells.labels) for one in fit.probabilities], axis=0
+    gains = cell_losses(cells.labels, before) - np.mean(
+        [cell_losses(cells.labels, one) for one in fit.probabilities], axis=0
     )
-    gain, error = float(gains.mean()), float(gains.std() / np.sqrt(len(gains)))
+    gain, error = float(gains.mean()), _error(gains, groups)
     if not gain > error:
-        loss = log_loss(before, cells.labels)
+        loss = log_loss(cells.labels, before)
+        alone = int(fit.unseen.sum())
+        told = (
+            f" {alone} of them were held out with all cells of their class, as one slide alone "
+            "shows it; cells of it from another slide would say more."
+            if alone and groups is not None
+            else ""
+        )
         raise AdaptError(
             f"Nothing fitted to these {len(cells.labels)} labelled cells is better than the model "
             f"as it is: log-loss {fit.loss:.4f} when cross-validated, {loss:.4f} before, and a "
             f"gain must be larger than its standard error, {error:.4f}. Nothing is written. Check "
-            "the labels, or label more cells."
+            f"the labels, or label more cells.{told}"
         )
-    return _finished(fit, before, cells.labels, temperature, unlabelled=changed and best == 0)
+    return _finished(fit, before, cells, groups, temperature, unlabelled=changed and best == 0)
+
+
+def _error(gains: Doubles, groups: list[str] | None) -> float:
+    """Standard error of a mean: over cells, or over groups of them where that is more."""
+    alone = float(gains.std() / np.sqrt(len(gains)))
+    if groups is None:
+        return alone
+    _, which = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
+    sums = np.bincount(which.ravel(), weights=gains - gains.mean())
+    together = np.sqrt(len(sums) / (len(sums) - 1) * np.square(sums).sum()) / len(gains)
+    return max(alone, float(together))
 
 
 def _finished(
-    fit: HeadFit, before: Doubles, labels: Labels, temperature: float, *, unlabelled: bool
+    fit: HeadFit,
+    before: Doubles,
+    cells: Labelled,
+    groups: list[str] | None,
+    temperature: float,
+    *,
+    unlabelled: bool,
 ) -> Refit:
     """Put the temperature right and sum up."""
+    labels = cells.labels
     n = len(labels)
     held = fit.probabilities.mean(axis=0)
     head: Head | None = None
@@ -228,28 +294,43 @@ def _finished(
     confusion = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
     np.add.at(confusion, (labels, held.argmax(axis=1)), 1)
     figures = _figures(held, labels)
-    report = {
+    known = len({slide for slide in cells.slides if slide})
+    report: dict[str, Any] = {
         "n": n,
         "classes": dict(zip(CLASSES, np.bincount(labels, minlength=5).tolist(), strict=True)),
-        "folds": FOLDS,
+        "dealt": "cells" if groups is None else "slides",
+        "slides": known,
+        "unseen": int(fit.unseen.sum()),
+        "folds": fit.folds,
         "repeats": REPEATS,
         "kind": fit.kind,
         "strength": fit.strength,
-        "log_loss": {"before": log_loss(before, labels), "after": fit.loss},
+        "log_loss": {"before": log_loss(labels, before), "after": fit.loss},
         "accuracy": {"before": _figures(before, labels)[0], "after": figures[0]},
         "balanced_accuracy": {"before": _figures(before, labels)[1], "after": figures[1]},
         "calibrated": calibrated,
         "temperature": temperature,
     }
-    validation = {
+    right = held.argmax(axis=1) == labels
+    effect = 1.0 if groups is None else slide_effect(right, groups)
+    low, high = wilson_interval(float(right.sum()) / effect, n / effect)
+    report["accuracy"] |= {"low": low, "high": high}
+    validation: dict[str, Any] = {
         "split": "cross-validated",
         "n": n,
         "metrics": {
-            "accuracy": {"value": figures[0]},
+            "accuracy": {
+                "value": figures[0],
+                "low": low,
+                "high": high,
+                "method": WILSON if groups is None else WILSON_BY_SLIDE,
+            },
             "balanced_accuracy": {"value": figures[1]},
         },
         "confusion": confusion.tolist(),
     }
+    if groups is not None:
+        validation |= {"n_slides": known, "effect": effect}
     return Refit(head, temperature, unlabelled, report, validation)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -18,17 +18,29 @@ from leuko.parallel import Progress
 from leuko.runtime.classifier import Observation, OnnxClassifier, make_goldens
 from leuko.runtime.quality import Quality
 from leuko.runtime.sources import file_source
-from leuko.runtime.trust import Trust, calibrate, feature_distances
+from leuko.runtime.trust import (
+    LookAgain,
+    Trust,
+    calibrate,
+    class_limit,
+    feature_distances,
+    prediction_set,
+)
 from leuko.runtime.trust_fit import (
     AXES,
+    FEWEST,
     MINIMUM,
+    at_a_bound,
+    best_selection,
     cross_fitted_distances,
     fit_space,
     fit_temperature,
+    limit_at,
     outlier_limit,
     select_confidence,
     set_limits,
 )
+from leuko.statistics import calibration_bins, expected_calibration_error, log_loss, rounded
 from leuko.taxonomy import CLASSES
 
 __all__ = [
@@ -62,7 +74,8 @@ _SHARPNESS_MARGIN: Final = 0.6
 _SHARE_MARGIN: Final = 0.02
 """What is a little worse than the worst validation picture may still be told; decision 0010."""
 
-_BINS: Final = 15
+_OF_QUALITY: Final = ("sharpness", "overexposed", "underexposed", "resolution", "nucleus")
+_OF_THE_SPACE: Final = ("again", "distance", "look")
 
 Doubles = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -130,16 +143,20 @@ def fit_trust(
     targets: TrustTargets | None = None,
     axes: int = AXES,
     searched: float | None = None,
+    strict: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> ModelBundle:
     """Fit temperature, limits and feature space on labelled pictures.
 
+    What these pictures cannot tell stays as the bundle has it, and is named: a limit is replaced
+    or kept, never lost. Where the bundle has none either, that is said, too.
+
     Parameters
     ----------
     bundle : ModelBundle
-        Its own calibration and thresholds are put aside.
+        Its own calibration is put aside, and of its limits those that can be fitted.
     manifest : Manifest
         Pictures that the model was not trained on, best of whole slides that training has not
         seen; the limits are only worth what these pictures are.
@@ -153,12 +170,15 @@ def fit_trust(
         Share of ordinary pictures to search for their nucleus, 0 to 1. Fewer take less time, and
         the features alone must tell more of what is no cell. When None, what the bundle was
         fitted with before, or `SEARCHED`.
+    strict : bool
+        Refuse pictures on which not even a temperature can be fitted: for whoever brings pictures
+        of their own. A training run takes what its validation rows give.
     threads : int, optional
         See `OnnxClassifier`.
     progress : callable, optional
         Called as ``progress(stage, done, total)``.
     say : callable, optional
-        Called with sentences for a person: what could not be fitted, and why.
+        Called with sentences for a person: what could not be fitted, and what was kept.
 
     Returns
     -------
@@ -168,7 +188,8 @@ def fit_trust(
     Raises
     ------
     DataError
-        When no picture could be read.
+        When no picture could be read; with `strict` also when fewer than `FEWEST` could, when they
+        show one class only, or when no temperature of the range fits best.
     UsageError
         When a share is none.
     """
@@ -178,18 +199,33 @@ def fit_trust(
     if not 0.0 <= searched <= 1.0:
         raise UsageError(f"The share to be searched must lie in [0, 1], received {searched}.")
     promised = targets or TrustTargets()
-    plain = without_trust(bundle)
+    before, plain = Trust.of(bundle), without_trust(bundle)
     classifier = OnnxClassifier(plain, threads=threads, features=True)
     seen = _observe(classifier, manifest, progress, tell)
+    if strict:
+        _refuse_too_few(seen.labels)
     groups = [slide or f"image {row}" for row, slide in enumerate(seen.slides)]
     notes = _Notes(tell)
     known = sum(bool(slide) for slide in seen.slides)
     if known < len(groups) / 2:
         notes.add("Most pictures tell no slide, so limits were set as if each were its own.")
-    limits: dict[str, float] = {}
-    seen, looked_again = _fit_again(seen, groups, limits, seed=seed, axes=axes)
+    ground = _learn(seen, groups, before, promised, seed=seed, axes=axes, searched=searched)
+    seen = ground.seen
+    limits = {name: value for name, value in ground.limits.items() if name == "again"}
     temperature = fit_temperature(seen.probabilities, seen.labels)
+    if at_a_bound(temperature):
+        told = (
+            f"The temperature that fits these {len(seen.labels)} pictures best lies at an end of "
+            f"its range ({temperature:g})"
+        )
+        if strict:
+            raise DataError(
+                f"{told}: their labels and the answers of {bundle.name} do not belong together. "
+                "Check the labels, or give more pictures."
+            )
+        notes.add(f"{told}; the probabilities mean little.")
     calibrated = calibrate(seen.probabilities, temperature)
+    own = _Own(before, before.temperature / temperature)
     report: dict[str, Any] = {
         "n": len(seen.labels),
         "n_slides": len({slide for slide in seen.slides if slide}),
@@ -197,24 +233,34 @@ def fit_trust(
         "seed": seed,
         "targets": asdict(promised),
         "temperature": temperature,
-        "log_loss": [_log_loss(p, seen.labels) for p in (seen.probabilities, calibrated)],
-        "ece": [_ece(p, seen.labels) for p in (seen.probabilities, calibrated)],
+        "log_loss": [log_loss(seen.labels, p) for p in (seen.probabilities, calibrated)],
+        "ece": [
+            expected_calibration_error(calibration_bins(seen.labels, p))
+            for p in (seen.probabilities, calibrated)
+        ],
     }
-    if looked_again is not None:
-        report["again"] = looked_again
-    _fit_selection(calibrated, seen.labels, promised, limits, report, notes)
-    _fit_sets(calibrated, seen.labels, promised, limits, report, notes)
-    _fit_quality(seen.observations, limits, notes)
-    space = _fit_distance(
-        seen, groups, promised, limits, report, notes, seed=seed, axes=axes, searched=searched
-    )
+    if ground.looked_again is not None:
+        report["again"] = ground.looked_again
+    _fit_selection(calibrated, seen.labels, promised, own, limits, report, notes)
+    _fit_sets(calibrated, seen.labels, promised, own, limits, report, notes)
+    _fit_quality(seen.observations, own, limits, notes)
+    limits.update(ground.limits)
+    if ground.note:
+        notes.add(ground.note)
+    space = ground.space
+    if space is not None:
+        report["axes"] = int(space.axes.shape[1])
+        report["searched"] = searched
+    own.kept.extend(ground.kept)
+    if own.kept:
+        report["kept"] = own.kept
     trust = Trust(temperature, limits, space)
     outputs = classifier.ask(list(plain.goldens.pictures), trust)
     if space is not None:
         space = replace(space, goldens=feature_distances(space, outputs[1]).astype(np.float32))
-    report["decisions"] = _decisions(trust, seen, calibrated, report.pop("distances", None))
+    report["decisions"] = _decisions(trust, seen, calibrated, ground.distances)
     report["notes"] = notes.lines
-    validation = {**plain.validation, "trust": _rounded(report)}
+    validation = {**plain.validation, "trust": rounded(report)}
     fitted = replace(
         plain,
         goldens=Goldens(plain.goldens.pictures, trust.calibrate(outputs[0]).astype(np.float32)),
@@ -235,6 +281,25 @@ class _Seen:
     features: npt.NDArray[np.float32] | None
     labels: Labels
     slides: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """What the bundle says already, for what these pictures cannot tell.
+
+    Attributes
+    ----------
+    trust : Trust
+        Of the bundle as it came.
+    ratio : float
+        Its temperature divided by the new one.
+    kept : list of str
+        Names of the limits that were not fitted anew.
+    """
+
+    trust: Trust
+    ratio: float
+    kept: list[str] = field(default_factory=list)
 
 
 class _Notes:
@@ -285,6 +350,88 @@ def _together(features: list[npt.NDArray[np.float32] | None]) -> npt.NDArray[np.
     return np.stack(kept) if len(kept) == len(features) else None
 
 
+def _refuse_too_few(labels: Labels) -> None:
+    """Refuse pictures that say nothing of how far the answers are to be trusted."""
+    classes = len(np.unique(labels))
+    if len(labels) < FEWEST or classes < 2:
+        raise DataError(
+            f"To calibrate takes {FEWEST} labelled pictures of two classes, better 100 or more of "
+            f"all five; received {len(labels)} of {classes}."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Ground:
+    """From what distances are measured, and what the pictures look like from there.
+
+    Attributes
+    ----------
+    seen : _Seen
+        With the answers and features of the looks that are taken.
+    space : FeatureSpace or None
+        Learned from the pictures, or the bundle's own; without golden distances.
+    distances : (N,) float64 or None
+        Of the pictures, each in a space that does not know its slide.
+    limits : dict of str to float
+        Of ``again``, ``distance`` and ``look``.
+    looked_again : float or None
+        Share of the pictures that are looked at in every style.
+    note : str
+        What could not be learned.
+    kept : list of str
+        Limits that are the bundle's own.
+    """
+
+    seen: _Seen
+    space: FeatureSpace | None = None
+    distances: Doubles | None = None
+    limits: dict[str, float] = field(default_factory=dict)
+    looked_again: float | None = None
+    note: str = ""
+    kept: list[str] = field(default_factory=list)
+
+
+def _learn(
+    seen: _Seen,
+    groups: list[str],
+    before: Trust,
+    targets: TrustTargets,
+    *,
+    seed: int,
+    axes: int,
+    searched: float,
+) -> _Ground:
+    """Learn the feature space and its limits, or keep the bundle's own: they go together."""
+    limits: dict[str, float] = {}
+    now, looked_again = _fit_again(seen, groups, limits, seed=seed, axes=axes)
+    found = _fit_distance(now, groups, targets, seed=seed, axes=axes)
+    if not isinstance(found, str):
+        space, distances, limits["distance"] = found
+        limits["look"] = _quantile(distances.tolist(), 1.0 - searched)
+        return _Ground(now, space, distances, limits, looked_again)
+    kept = {name: before.limits[name] for name in _OF_THE_SPACE if name in before.limits}
+    if before.space is None or not kept:
+        return _Ground(now, None, None, limits, looked_again, found)
+    note = f"{found} The bundle's own limits are kept, with their space: {_listed([*kept])}."
+    if before.again is None:
+        now, looked_again = seen, None
+    else:
+        now, looked_again = _look_again(seen, before.again)
+    measured = before.distances(now.features)
+    return _Ground(now, before.space, measured, kept, looked_again, note, [*kept])
+
+
+def _look_again(seen: _Seen, again: LookAgain) -> tuple[_Seen, float]:
+    """See pictures as a bundle does that looks again where it is told to."""
+    features = _together([one.first_features for one in seen.observations])
+    if features is None:
+        raise DataError("The network does not show the features that its space is of.")
+    far = again(features)
+    alone = np.stack([one.first_probabilities for one in seen.observations])
+    answers = np.where(far[:, None], seen.probabilities, alone)
+    return replace(seen, probabilities=answers, features=features), float(far.mean())
+
+
 def _fit_again(
     seen: _Seen, groups: list[str], limits: dict[str, float], *, seed: int, axes: int
 ) -> tuple[_Seen, float | None]:
@@ -317,6 +464,7 @@ def _fit_selection(
     calibrated: Doubles,
     labels: Labels,
     targets: TrustTargets,
+    own: _Own,
     limits: dict[str, float],
     report: dict[str, Any],
     notes: _Notes,
@@ -324,21 +472,50 @@ def _fit_selection(
     """Set the limit of confidence."""
     best, right = calibrated.max(axis=1), calibrated.argmax(axis=1) == labels
     chosen = select_confidence(best, right, accuracy=targets.accuracy, level=targets.level)
-    if chosen is None:
-        report["selection"] = None
-        notes.add(
-            f"An accuracy of {targets.accuracy:.1%} cannot be promised from these "
-            f"{len(labels)} pictures, so no answer is unsure for its confidence."
-        )
+    if chosen is not None:
+        limits["confidence"] = chosen.confidence
+        report["selection"] = asdict(chosen)
         return
-    limits["confidence"] = chosen.confidence
-    report["selection"] = asdict(chosen)
+    report["selection"] = None
+    told = (
+        f"An accuracy of {targets.accuracy:.1%} cannot be promised from these "
+        f"{_count(len(labels), 'picture')}"
+    )
+    before = own.trust.limits.get("confidence")
+    if before is None:
+        notes.add(f"{told}, so no label is doubted for its confidence, however low that is.")
+        return
+    least = limit_at(before, own.ratio, stricter=True)
+    reached = best_selection(best, right, least=least, level=targets.level)
+    limits["confidence"] = least if reached is None else reached.confidence
+    own.kept.append("confidence")
+    limit = f"Labels are unsure below a probability of {limits['confidence']:.6g}"
+    if limits["confidence"] > least:
+        limit += f", which is stricter than the bundle's own limit ({_moved(before, least)})"
+    else:
+        limit += f", the bundle's own limit ({_moved(before, least)})"
+    if reached is None:
+        gives = "not one of them reaches it"
+    else:
+        report["reached"] = asdict(reached)
+        gives = (
+            f"{_percent(reached.coverage)} of them reach it, {_percent(reached.accuracy)} of these "
+            f"rightly, with a lower limit of {_percent(reached.accuracy_low)}"
+        )
+    notes.add(f"{told}. {limit}: {gives}.")
+
+
+def _moved(before: float, now: float) -> str:
+    """A limit of probability as it was, and what it is at the new temperature."""
+    told = f"{before:.6g}"
+    return told if now == before else f"{told}, {now:.6g} at the new temperature"
 
 
 def _fit_sets(
     calibrated: Doubles,
     labels: Labels,
     targets: TrustTargets,
+    own: _Own,
     limits: dict[str, float],
     report: dict[str, Any],
     notes: _Notes,
@@ -349,9 +526,27 @@ def _fit_sets(
     if counts.min() < needed:
         few = CLASSES[int(counts.argmin())]
         report["sets"] = None
-        notes.add(
+        told = (
             f"Prediction sets with a coverage of {targets.coverage:.0%} need {needed} pictures of "
-            f"each class; there are {counts.min()} of {few.lower()}s. None are given."
+            f"each class; there are {counts.min()} of {few.lower()}s."
+        )
+        kept = {
+            name: limit_at(own.trust.limits[name], own.ratio, stricter=False)
+            for name in map(class_limit, CLASSES)
+            if name in own.trust.limits
+        }
+        if not kept:
+            notes.add(f"{told} None are given.")
+            return
+        limits.update(kept)
+        own.kept.extend(kept)
+        sets = [prediction_set(row, kept) for row in calibrated]
+        held = np.mean([CLASSES[label] in one for label, one in zip(labels, sets, strict=True)])
+        size = np.mean([len(one) for one in sets])
+        notes.add(
+            f"{told} The bundle's own limits are kept, so that no set gets smaller: of these "
+            f"pictures the sets hold the true class of {_percent(float(held))}, with {size:.2f} "
+            "classes on average."
         )
         return
     found = set_limits(calibrated, labels, coverage=targets.coverage)
@@ -360,13 +555,20 @@ def _fit_sets(
     report["sets"] = {"mean_size": float(np.maximum(inside.sum(axis=1), 1).mean())}
 
 
-def _fit_quality(observations: list[Observation], limits: dict[str, float], notes: _Notes) -> None:
+def _fit_quality(
+    observations: list[Observation], own: _Own, limits: dict[str, float], notes: _Notes
+) -> None:
     """Set the limits of sharpness, exposure, resolution and nucleus."""
+    before = own.trust.limits
     if len(observations) < MINIMUM:
-        notes.add(
-            f"Limits of image quality need {MINIMUM} pictures; there are {len(observations)}. None "
-            "are set."
-        )
+        kept = {name: before[name] for name in _OF_QUALITY if name in before}
+        told = f"Limits of image quality need {MINIMUM} pictures; there are {len(observations)}. "
+        if kept:
+            limits.update(kept)
+            own.kept.extend(kept)
+            notes.add(f"{told}The bundle's own are kept: {_listed([*kept])}.")
+        else:
+            notes.add(f"{told}None are set.")
         return
     figures: list[Quality] = [one.quality for one in observations]
     least_sharp = _quantile([one.sharpness for one in figures], _RARE)
@@ -378,46 +580,38 @@ def _fit_quality(observations: list[Observation], limits: dict[str, float], note
     limits["resolution"] = round(_RESOLUTION_MARGIN * coarsest, 6)
     nucleus = _NUCLEUS_MARGIN * _quantile([one.nucleus for one in observations], _RARE)
     limits["nucleus"] = round(min(nucleus, _NUCLEUS_MOST), 6)
+    if limits["nucleus"] <= 0 < before.get("nucleus", 0.0):
+        # Nothing is less than 0: no picture would be refused for want of a nucleus any more.
+        limits["nucleus"] = before["nucleus"]
+        own.kept.append("nucleus")
+        without = sum(one.nucleus <= 0 for one in observations)
+        notes.add(
+            f"In {_count(without, 'picture')} of {len(observations):,} no nucleus is found, which "
+            "gives no limit for it. The bundle's own is kept: nucleus."
+        )
 
 
 def _fit_distance(
-    seen: _Seen,
-    groups: list[str],
-    targets: TrustTargets,
-    limits: dict[str, float],
-    report: dict[str, Any],
-    notes: _Notes,
-    *,
-    seed: int,
-    axes: int,
-    searched: float,
-) -> FeatureSpace | None:
-    """Learn the feature space, and set how far from it is too far."""
+    seen: _Seen, groups: list[str], targets: TrustTargets, *, seed: int, axes: int
+) -> tuple[FeatureSpace, Doubles, float] | str:
+    """Learn the feature space, distances and the largest ordinary one; or say why not."""
     features = seen.features
     if features is None:
-        notes.add(
+        return (
             "The network does not show what enters its last layer, so nothing is called unlike "
             "training."
         )
-        return None
     if len(seen.labels) < MINIMUM or len(set(groups)) < 2:
-        notes.add(
+        return (
             f"To know what is unlike training takes {MINIMUM} pictures of two slides; there are "
             f"{len(seen.labels)} of {len(set(groups))}."
         )
-        return None
     distances = cross_fitted_distances(features, seen.labels, groups, axes=axes, seed=seed)
     limit = outlier_limit(distances, alarms=targets.alarms)
     space = fit_space(features, seen.labels, axes=axes)
     if space is None or not math.isfinite(limit):
-        notes.add("The features of these pictures do not say what is unlike training.")
-        return None
-    limits["distance"] = limit
-    limits["look"] = _quantile(distances.tolist(), 1.0 - searched)
-    report["axes"] = int(space.axes.shape[1])
-    report["searched"] = searched
-    report["distances"] = distances
-    return space
+        return "The features of these pictures do not say what is unlike training."
+    return space, distances, limit
 
 
 def _decisions(
@@ -484,7 +678,13 @@ def trust_card(bundle: ModelBundle) -> str:
             f"in every style, as {_percent(report['again'])} of these were; the first look answers "
             "for the others."
         )
-    if "distance" in bundle.thresholds:
+    kept = report.get("kept", ())
+    if "distance" in kept:
+        lines.append(
+            f"- `unlike-training` beyond a distance of {bundle.thresholds['distance']:.3f} in the "
+            "space that the bundle had: fitted on other images than these."
+        )
+    elif "distance" in bundle.thresholds:
         lines.append(
             f"- `unlike-training` beyond a distance of {bundle.thresholds['distance']:.3f}, which "
             f"{_percent(targets['alarms'])} of the images exceed when their slide is left out."
@@ -504,33 +704,17 @@ def _percent(share: float) -> str:
     return f"{share:.1%}"
 
 
+def _count(number: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def _listed(names: list[str]) -> str:
+    """Names with commas and an "and"."""
+    return names[0] if len(names) < 2 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 def _quantile(values: list[float], share: float) -> float:
     """A quantile that is one of the values."""
     method: Any = "lower" if share < 0.5 else "higher"
     return float(np.quantile(np.array(values), share, method=method))
-
-
-def _log_loss(probabilities: Doubles, labels: Labels) -> float:
-    """Mean negative logarithm of the true class's probability."""
-    own = probabilities[np.arange(len(labels)), labels]
-    return float(-np.log(np.maximum(own, 1e-12)).mean())
-
-
-def _ece(probabilities: Doubles, labels: Labels) -> float:
-    """Expected calibration error of the best class over 15 bins of equal width."""
-    best, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    bins = np.minimum((best * _BINS).astype(int), _BINS - 1)
-    gaps = np.zeros(_BINS)
-    np.add.at(gaps, bins, best - right)
-    return float(np.abs(gaps).sum() / len(labels))
-
-
-def _rounded(value: Any) -> Any:
-    """Six decimals are enough for a report."""
-    if isinstance(value, float):
-        return round(value, 6)
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return value

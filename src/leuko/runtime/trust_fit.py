@@ -8,7 +8,7 @@ has seen would be too tight for the next one.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,17 +17,23 @@ import numpy.typing as npt
 
 from leuko.bundle import MAX_AXES, FeatureSpace
 from leuko.errors import UsageError
+from leuko.prediction import DECIMALS
 from leuko.runtime.trust import class_limit, feature_distances
+from leuko.statistics import error_bound
 from leuko.taxonomy import CLASSES
 
 __all__ = [
     "AXES",
+    "FEWEST",
+    "MINIMUM",
     "Selection",
+    "at_a_bound",
+    "best_selection",
     "cross_fitted_distances",
     "deal_slides",
-    "error_bound",
     "fit_space",
     "fit_temperature",
+    "limit_at",
     "outlier_limit",
     "select_confidence",
     "set_limits",
@@ -42,6 +48,9 @@ AXES: Final = 32
 FOLDS: Final = 5
 MINIMUM: Final = 100
 """Fewer pictures say nothing of how far the one in a hundred lies."""
+
+FEWEST: Final = 20
+"""Fewer pictures are too few even for a temperature."""
 
 _COVERAGES: Final = (
     1.0, 0.99, 0.98, 0.97, 0.96, 0.95, 0.94, 0.92, 0.9, 0.87, 0.84, 0.8, 0.75, 0.7, 0.6, 0.5,
@@ -117,41 +126,59 @@ def fit_temperature(probabilities: npt.NDArray[Any], labels: Labels) -> float:
     return round(math.exp(-(low + high) / 2), 4)
 
 
-def error_bound(errors: int, n: int, delta: float) -> float:
-    """Largest error rate that is still plausible: the binomial tail turned round.
+def at_a_bound(temperature: float) -> bool:
+    """Whether a temperature is one that no picture asked for: an end of the range searched.
 
     Parameters
     ----------
-    errors, n : int
-        Wrong answers, and answers.
-    delta : float
-        Probability that the true rate is larger, in (0, 1).
+    temperature : float
+        From `fit_temperature`.
+
+    Returns
+    -------
+    bool
+        True where a still lower or a still higher one would have fitted better.
+    """
+    return not _SHARPEST < temperature < _FLATTEST
+
+
+def limit_at(limit: float, ratio: float, *, stricter: bool) -> float:
+    """Take a limit of probability over to another temperature.
+
+    At another temperature a probability becomes another one, and which depends on how the rest is
+    spread over the other classes. The limit given back errs to one side for every spread.
+
+    Parameters
+    ----------
+    limit : float
+        In [0, 1].
+    ratio : float
+        The old temperature divided by the new one, above 0.
+    stricter : bool
+        True: what was below the limit is below the new one. False: what reached the limit reaches
+        the new one.
 
     Returns
     -------
     float
-        The rate at which so few errors have the probability `delta`; 1 where all are wrong.
-
-    References
-    ----------
-    Clopper and Pearson, "The use of confidence or fiducial limits", Biometrika 26, 1934.
+        As many decimals as probabilities have.
 
     Examples
     --------
-    >>> round(error_bound(0, 100, 0.05), 4)  # the rule of three
-    0.0295
+    >>> limit_at(0.9, 2.0, stricter=True), limit_at(0.9, 2.0, stricter=False)
+    (0.996924, 0.987804)
+    >>> limit_at(0.9, 0.5, stricter=True), limit_at(0.9, 0.5, stricter=False)
+    (0.75, 0.6)
     """
-    if errors >= n:
-        return 1.0
-    ways = [math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-            for k in range(errors + 1)]  # fmt: skip
-    low, high = errors / n, 1.0
-    for _ in range(_STEPS):
-        rate = (low + high) / 2
-        yes, no = math.log(rate), math.log1p(-rate)
-        few = sum(math.exp(way + k * yes + (n - k) * no) for k, way in enumerate(ways))
-        low, high = (rate, high) if few > delta else (low, rate)
-    return high
+    if not 0 < limit < 1 or ratio == 1:
+        return limit
+    # The odds of p against q, ... become p ** r / (q ** r + ...). The sum below the line has its
+    # ends where one other class has all the rest, and where all others have alike.
+    alone = ratio * math.log(limit / (1 - limit))
+    spread = alone + (ratio - 1) * math.log(len(CLASSES) - 1)
+    odds = max(alone, spread) if stricter else min(alone, spread)
+    share, unit = (1 + math.tanh(odds / 2)) / 2, 10**DECIMALS
+    return (math.ceil(share * unit - 1e-6) if stricter else math.floor(share * unit + 1e-6)) / unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,23 +234,81 @@ def select_confidence(
     selection with guaranteed risk, by the same bound. They search by halves, which takes the risk
     to grow with the coverage; here a fixed list of coverages is tried.
     """
+    for one in _selections(confidence, right, level, most_errors=1 - accuracy):
+        # The complement is not taken twice: it would not give the same number back.
+        if one.bound <= 1 - accuracy:
+            return one.selection
+    return None
+
+
+def best_selection(
+    confidence: Doubles, right: npt.NDArray[np.bool_], *, least: float = 0.0, level: float = 0.95
+) -> Selection | None:
+    """Find the limit of confidence whose answers have the highest lower limit of accuracy.
+
+    Parameters
+    ----------
+    confidence, right
+        See `select_confidence`.
+    least : float
+        The limit is at least this.
+    level : float
+        Of the lower limits, over all that are tried, in (0, 1).
+
+    Returns
+    -------
+    Selection or None
+        Of equally good limits the one that answers most; `least` itself is one of them. None when
+        no answer reaches `least`.
+    """
+    found = [
+        one.selection
+        for one in _selections(confidence, right, level, least=least)
+        if one.selection.confidence >= least
+    ]
+    return max(found, key=lambda one: one.accuracy_low, default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """A limit of confidence, and the largest error that is plausible above it."""
+
+    selection: Selection
+    bound: float
+
+
+def _selections(
+    confidence: Doubles,
+    right: npt.NDArray[np.bool_],
+    level: float,
+    *,
+    most_errors: float = 1.0,
+    least: float | None = None,
+) -> Iterator[_Tried]:
+    """Try limits of confidence, the lowest first, leaving out those with a larger share of errors.
+
+    These are the limits of `_COVERAGES`, and `least` before them; each bound holds for all.
+    """
     order = np.argsort(-confidence, kind="stable")
     ranked, errors = confidence[order], np.cumsum(~right[order])
-    for coverage in _COVERAGES:
-        place = max(0, math.ceil(coverage * len(ranked)) - 1)
+    tried = len(_COVERAGES) + (least is not None)
+    places = [max(0, math.ceil(coverage * len(ranked)) - 1) for coverage in _COVERAGES]
+    values = [float(ranked[place]) for place in places if len(ranked)]
+    for value in values if least is None else [least, *values]:
         # Of equal confidences all are answered or none.
-        n = int(np.searchsorted(-ranked, -ranked[place], side="right")) if len(ranked) else 0
-        if n == 0 or int(errors[n - 1]) / n > 1 - accuracy:
+        n = int(np.searchsorted(-ranked, -value, side="right"))
+        if n == 0 or int(errors[n - 1]) / n > most_errors:
             continue
-        bound = error_bound(int(errors[n - 1]), n, (1 - level) / len(_COVERAGES))
-        if bound <= 1 - accuracy:
-            return Selection(
-                confidence=float(ranked[place]),
+        bound = error_bound(int(errors[n - 1]), n, (1 - level) / tried)
+        yield _Tried(
+            Selection(
+                confidence=value,
                 coverage=n / len(ranked),
                 accuracy=1 - int(errors[n - 1]) / n,
                 accuracy_low=1 - bound,
-            )
-    return None
+            ),
+            bound,
+        )
 
 
 def set_limits(probabilities: Doubles, labels: Labels, *, coverage: float) -> dict[str, float]:
