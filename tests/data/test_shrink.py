@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leuko.data.shrink import shrink_dataset
+from leuko.artifacts import TEMPORARY_PREFIX, digest_file
+from leuko.data.shrink import SOURCES, shrink_dataset
 from leuko.errors import DataError, OutputError
 from leuko.imaging import encode_jpeg, read_image
-from leuko.manifest import read_folder, read_split
+from leuko.manifest import Manifest, read_folder, read_split
 from tiny import write_dataset, write_picture
 
 
@@ -57,6 +58,86 @@ def test_other_settings_do_not_mix_with_an_older_copy(tmp_path: Path) -> None:
     shrink_dataset(tmp_path / "set", tmp_path / "small", size=20)
     with pytest.raises(OutputError, match="made with size 20, quality 85"):
         shrink_dataset(tmp_path / "set", tmp_path / "small", size=24)
+
+
+def test_another_data_set_does_not_mix_with_an_older_copy(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "s1", each=2)
+    shrink_dataset(tmp_path / "s1", tmp_path / "small", size=20)
+    before = read_folder(tmp_path / "small").digest
+    # Other names, though some are the same.
+    write_dataset(tmp_path / "s2", each=2)
+    gone = read_folder(tmp_path / "s2").files()[0]
+    gone.rename(gone.with_name("95-9-9-9_1_1.jpg"))
+    with pytest.raises(OutputError, match=rf"another data set: it has .*{gone.name}, and .*s2 "):
+        shrink_dataset(tmp_path / "s2", tmp_path / "small", size=20)
+    # The same names, and other pictures.
+    for number, file in enumerate(read_folder(tmp_path / "s1").files()):
+        place = tmp_path / "s3" / file.relative_to(tmp_path / "s1")
+        write_picture(place, file.parent.name, seed=1000 + number)
+    with pytest.raises(OutputError, match="another data set: not one image is that of"):
+        shrink_dataset(tmp_path / "s3", tmp_path / "small", size=20)
+    assert read_folder(tmp_path / "small").digest == before
+
+
+def test_what_has_changed_is_shrunk_again_and_what_is_new_is_added(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "set", each=2)
+    shrink_dataset(root, tmp_path / "small", size=20)
+    mended, new = read_folder(root).files()[4], root / "Monocyte" / "95-7-7-7_1_1.png"
+    write_picture(mended, "Basophil", seed=77)
+    write_picture(new, "Monocyte", seed=78)
+    counts = shrink_dataset(root, tmp_path / "small", size=20)
+    assert (counts["written"], counts["kept"]) == (2, 9)
+    shrink_dataset(root, tmp_path / "anew", size=20)
+    digests = {read_folder(tmp_path / name).digest for name in ("small", "anew")}
+    assert len(digests) == 1
+
+
+def test_a_changed_image_is_made_again_after_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before the copy is written down anew: the old file must not pass for the new one."""
+    root = write_dataset(tmp_path / "set", each=1)
+    shrink_dataset(root, tmp_path / "small", size=20)
+    write_picture(read_folder(root).files()[2], "Basophil", seed=77)
+
+    def killed(self: Manifest, path: Path) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Manifest, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            shrink_dataset(root, tmp_path / "small", size=20)
+    counts = shrink_dataset(root, tmp_path / "small", size=20)
+    assert (counts["written"], counts["kept"]) == (1, 4)
+
+
+def test_the_copy_says_what_it_is_made_of(tmp_path: Path) -> None:
+    for split in ("Train", "Test"):
+        write_dataset(tmp_path / "set" / split, each=1, suffix=".png")
+    shrink_dataset(tmp_path / "set", tmp_path / "small", size=20, quality=80)
+    assert not SOURCES.startswith(TEMPORARY_PREFIX)  # whatever bears that may be deleted
+    told = Manifest.load(tmp_path / "small" / SOURCES)
+    assert told.notes == ("size 20, quality 80",)
+    assert [*tmp_path.glob(f"small/{TEMPORARY_PREFIX}*")] == []
+    for sample in told.samples:
+        assert (tmp_path / "small" / sample.path).is_file()
+        source = tmp_path / "set" / Path(sample.path).with_suffix(".png")
+        assert sample.sha256 == digest_file(source)
+    (tmp_path / "small" / SOURCES).write_text("{}")
+    with pytest.raises(OutputError, match=r"not a manifest document.*delete"):
+        shrink_dataset(tmp_path / "set", tmp_path / "small", size=20, quality=80)
+
+
+def test_files_that_nothing_is_known_of_are_left_alone(tmp_path: Path) -> None:
+    root = write_dataset(tmp_path / "set", each=1)
+    shrink_dataset(root, tmp_path / "small", size=20)
+    (tmp_path / "small" / SOURCES).unlink()
+    with pytest.raises(OutputError, match=r"is there already, and .* does not say"):
+        shrink_dataset(root, tmp_path / "small", size=20)
+    (tmp_path / "small" / ".leuko-shrink").write_text("size 20, quality 85\n")
+    with pytest.raises(OutputError, match="made by an earlier Leuko"):
+        shrink_dataset(root, tmp_path / "small", size=20)
+    assert len(read_folder(tmp_path / "small")) == 5
 
 
 def test_two_files_of_one_stem_both_arrive(tmp_path: Path) -> None:

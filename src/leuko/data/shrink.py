@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import cv2
 import numpy as np
 
-from leuko.artifacts import atomic_write_bytes, atomic_write_text, prepare_folder
-from leuko.errors import ImageError, OutputError
+from leuko.artifacts import atomic_write_bytes, prepare_folder
+from leuko.errors import DataError, ImageError, OutputError
 from leuko.imaging import IMAGE_SUFFIXES, encode_jpeg, read_image
-from leuko.manifest import find_splits, read_folder
+from leuko.manifest import Manifest, Sample, find_splits, read_folder
 from leuko.parallel import Progress, bounded_map, worker_count
 
-__all__ = ["shrink_dataset"]
+__all__ = ["SOURCES", "shrink_dataset"]
+
+SOURCES: Final = ".sources.json"
+"""A manifest in the copy: each of its files with the digest of the image that it is made from.
+
+Its note says with which settings. It is no temporary file, so its name does not begin like one.
+"""
+
+_OLD_MARK: Final = ".leuko-shrink"
+"""What said the settings alone, before digests were kept."""
 
 
 def shrink_dataset(
@@ -30,8 +39,9 @@ def shrink_dataset(
 ) -> dict[str, Any]:
     """Write every image with its longer side at most `size`, as JPEG.
 
-    Shrinking averages over areas. Files that are there already are kept, so an interrupted call
-    is finished by the same call. File names keep their stem, and so their slide; of two that
+    Shrinking averages over areas. Files that are there already are kept where the image that they
+    were made from is the same, so an interrupted call is finished by the same call, and one after
+    a change does what has changed. File names keep their stem, and so their slide; of two that
     would become one, the later one keeps its old suffix too, as in ``cell.png.jpg``.
 
     Parameters
@@ -59,15 +69,16 @@ def shrink_dataset(
     Raises
     ------
     OutputError
-        When `out` lies inside `dataset`, holds a copy made with other settings, or something
-        cannot be written.
+        When `out` lies inside `dataset`, holds a copy of another data set or one made with other
+        settings, or something cannot be written.
     """
     source, target = Path(dataset).expanduser().resolve(), Path(out).expanduser().resolve()
     if target == source or source in target.parents:
         raise OutputError(f"{target} lies inside {source}; choose a folder outside it.")
     work: list[tuple[Path, Path]] = []
+    copies: list[Sample] = []
     taken: set[str] = set()
-    for folder in find_splits(source).values():
+    for split, folder in find_splits(source).items():
         manifest = read_folder(folder, ignore=ignore)
         for sample, file in zip(manifest.samples, manifest.files(), strict=True):
             place = target / folder.relative_to(source) / sample.path
@@ -80,14 +91,10 @@ def shrink_dataset(
             place = place.with_name(name)
             taken.add(str(place).casefold())
             work.append((file, place))
+            path = place.relative_to(target).as_posix()
+            copies.append(Sample(path, sample.label, sample.slide, sample.sha256, split))
     prepare_folder(target)
-    settings, made = f"size {size}, quality {quality}\n", target / ".leuko-shrink"
-    if made.is_file() and made.read_text(encoding="utf-8") != settings:
-        raise OutputError(
-            f"{target} holds a copy made with {made.read_text(encoding='utf-8').strip()}. Choose "
-            "another folder, or the same settings."
-        )
-    atomic_write_text(made, settings)
+    _begin(target, source, copies, f"size {size}, quality {quality}")
 
     def shrink(job: tuple[Path, Path]) -> tuple[str, ImageError | None]:
         file, place = job
@@ -119,3 +126,61 @@ def shrink_dataset(
         if progress is not None and (number % 50 == 0 or number == len(work)):
             progress("shrinking", number, len(work))
     return counts
+
+
+def _begin(target: Path, source: Path, copies: list[Sample], settings: str) -> None:
+    """Write down what the copy is made of, after taking away files whose image has changed."""
+    before = _before(target)
+    if before is None:
+        earlier: dict[str, str] = {}
+    else:
+        earlier = {sample.path: sample.sha256 for sample in before.samples}
+        if before.notes != (settings,):
+            raise OutputError(
+                f"{target} holds a copy made with {' '.join(before.notes)}. Choose another folder, "
+                "or the same settings."
+            )
+        now = {sample.path: sample.sha256 for sample in copies}
+        gone = sorted(earlier.keys() - now.keys())
+        same = any(digest and now.get(path) == digest for path, digest in earlier.items())
+        if gone or not same:
+            why = f"it has {gone[0]}, and {source} has no such image" if gone else ""
+            raise OutputError(
+                f"{target} holds a copy of another data set: "
+                f"{why or f'not one image is that of {source}'}. Choose another folder, or delete "
+                "this one and make it again."
+            )
+    # In this order a call that is killed here leaves files to be made again, never old ones that
+    # pass for new.
+    for sample in copies:
+        place = target / sample.path
+        if not place.exists() or (sample.sha256 and earlier.get(sample.path) == sample.sha256):
+            continue
+        if sample.path not in earlier:
+            raise OutputError(
+                f"{place} is there already, and {target} does not say what it was made from. "
+                "Choose another folder, or delete this one and make it again."
+            )
+        try:
+            place.unlink()
+        except OSError as error:
+            raise OutputError(f"{place} cannot be replaced: {error.strerror}.") from error
+    Manifest(Path(source.name), tuple(copies), (settings,)).save(target / SOURCES)
+
+
+def _before(target: Path) -> Manifest | None:
+    """What a copy that is there already was made of."""
+    mark = target / SOURCES
+    if mark.is_file():
+        try:
+            return Manifest.load(mark)
+        except DataError as error:
+            raise OutputError(
+                f"{error} Choose another folder, or delete {target} and make it again."
+            ) from error
+    if (target / _OLD_MARK).is_file():
+        raise OutputError(
+            f"{target} holds a copy made by an earlier Leuko, which did not note what images it "
+            "was made from. Choose another folder, or delete this one and make it again."
+        )
+    return None
