@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import cv2
@@ -21,7 +22,7 @@ from leuko.data.audit_duplicates import (
     near_duplicates,
     thumbnail,
 )
-from leuko.errors import DataError
+from leuko.errors import DataError, MissingExtraError
 from leuko.imaging import encode_jpeg, encode_png
 from leuko.manifest import Manifest, Sample, read_folder, slide_of
 from leuko.taxonomy import CLASSES, class_index
@@ -234,6 +235,25 @@ def test_background_test_says_why_it_is_skipped():
     assert "two classes" in one_class["skipped"]
     one_slide = background_test(features, np.repeat([0, 1], 10), ["s"] * 20, ["train"] * 20)
     assert "one slide" in one_slide["skipped"]
+
+
+def test_without_sklearn_the_rest_is_audited(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    told: list[str] = []
+    audit = audit_dataset(
+        dataset, workers=1, say=told.append, progress=lambda stage, *_: told.append(stage)
+    )
+    assert audit["classes"]["train"] == dict.fromkeys(CLASSES, 6)
+    why = audit["background_test"]["skipped"]
+    assert why.startswith("it needs the package 'scikit-learn', which is not installed.")
+    assert "[report]" in why
+    assert f"Background test skipped: {why}" in format_audit(audit)
+    assert told[0] == f"The background test is left out: {why}"
+    assert set(told[1:]) == {"looking", "comparing"}
+    with pytest.raises(MissingExtraError, match="The background test needs"):
+        background_test(np.zeros((4, 29), np.float32), np.arange(4), ["s"] * 4, ["train"] * 4)
 
 
 def test_balanced_folder_and_missing_class_are_said(dataset: Path):

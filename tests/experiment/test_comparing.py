@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,13 +19,26 @@ from leuko.evaluation.compare import compare_predictions
 from leuko.imaging import PreprocessSpec
 from leuko.manifest import read_split
 from leuko.prediction import PredictionTable
-from leuko.recipe import AugmentSettings, DataSettings, ModelSettings, Recipe, TrainSettings
+from leuko.recipe import (
+    AugmentSettings,
+    DataSettings,
+    ModelSettings,
+    Recipe,
+    TrainSettings,
+    list_recipes,
+    load_recipe,
+)
 from leuko.taxonomy import CLASSES
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 pytest.importorskip("matplotlib", reason="needs the extra 'report'")
 
-from leuko.experiment.comparing import _set_name, _unused, compare  # noqa: E402
+from leuko.experiment.comparing import (  # noqa: E402
+    _is_of_experiment,
+    _set_name,
+    _unused,
+    compare,
+)
 from training.killed import use_small_networks  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -107,6 +122,7 @@ def test_the_document_has_everything(compared: tuple[Path, dict[str, Any]]) -> N
     assert written["audit"]["schema"] == "leuko.audit/1"
     assert written["verdict"].endswith(".")
     assert any("no image of Basophil" in line for line in written["warnings"])
+    assert len(set(written["warnings"])) == len(written["warnings"])
     assert document["verdict"] == written["verdict"]
 
 
@@ -133,6 +149,70 @@ def test_every_model_has_every_set_and_seed(compared: tuple[Path, dict[str, Any]
     strange = first["runs"][0]["evaluations"]["Elsewhere"]
     assert strange["absent_classes"] == ["Basophil"]
     assert strange["data"]["rejected"] == 1
+
+
+def test_warnings_of_evaluations_are_collected(
+    compared: tuple[Path, dict[str, Any]], elsewhere: Path
+) -> None:
+    out, document = compared
+    told = document["warnings"]
+    few = "There are only 3 slides; an interval over so few is rough and too narrow."
+    assert told.count(f"Test: {few}") == 1
+    assert "Elsewhere: 1 of 27 images were rejected." in told
+    assert told[0] == "Elsewhere has no image of Basophil."
+    every = {
+        sentence
+        for model in document["models"]
+        for run in model["runs"]
+        for one in run["evaluations"].values()
+        for sentence in one["warnings"]
+    }
+    assert all(any(line.endswith(sentence) for line in told) for sentence in every)
+    for text in ((out / "comparison.md").read_text(), (out / "report.html").read_text()):
+        assert f"Test: {few}" in text
+        assert "rough: 3 slides" in text
+
+
+def test_only_recipes_of_the_published_experiment_are_of_it(
+    compared: tuple[Path, dict[str, Any]],
+) -> None:
+    assert [model["experiment"] for model in compared[1]["models"]] == [False, False]
+    assert "published experiment" not in compared[1]["verdict"]
+    for name in list_recipes():
+        known = load_recipe(name)
+        expected = name not in ("flagship", "small")
+        for one in (known, replace(known.with_seed(77), name="mine", title="My own")):
+            assert _is_of_experiment(one, one.model.weights) is expected
+            assert _is_of_experiment(one, "/weights/imagenet.h5") is expected
+        assert not _is_of_experiment(replace(known, train=TrainSettings(epochs=3)), "imagenet")
+    assert not _is_of_experiment(recipe("cnn"), "none")
+    for weights in ("none", "leuko"):
+        assert not _is_of_experiment(load_recipe("mobilenetv2"), weights)
+
+
+def test_the_terminal_gets_a_table_and_the_paths(
+    compared: tuple[Path, dict[str, Any]],
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    leuko: Callable[..., Any],
+) -> None:
+    document = json.loads(json.dumps(compared[1]))
+    document["models"][0]["title"] = "\x1b[31mred"
+    room = SimpleNamespace(compare=lambda *_, **__: document)
+    monkeypatch.setattr("leuko.cli.extras.comparing_room", lambda: room)
+    out = tmp_path / "out"
+    done = leuko("compare", dataset, "--recipes", "cnn", "mobilenetv2", "--out", out)
+    assert done.code == 0
+    assert done.out.startswith("The data do not separate ")
+    assert "\nTest: 30 images, 3 slides\n" in done.out
+    assert "\x1b" not in done.out
+    assert "\\x1b[31mred" in done.out
+    assert "\\[" not in done.out
+    assert done.out.splitlines()[-2:] == [
+        f"Tables: {out / 'comparison.md'}, {out / 'comparison.json'}",
+        f"Report: {out / 'report.html'}",
+    ]
 
 
 def test_balancing_is_counted_where_files_are_written(
@@ -210,6 +290,7 @@ def test_a_resumed_comparison_does_nothing_twice(
         if name != "models":
             assert again[name] == document[name]
     assert [m["mean"] for m in again["models"]] == [m["mean"] for m in document["models"]]
+    assert again["warnings"] == document["warnings"]
 
 
 def test_what_cannot_be_compared_is_refused(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import re
 import subprocess
@@ -96,6 +97,69 @@ def test_a_class_that_is_absent_is_left_out(evaluation):
     without = evaluation | {"roc": evaluation["roc"] | {"Basophil": empty}}
     shown = texts(plots.svg(plots.roc_plot(without, colours=PAGE), name="r", label="r"))
     assert not any(text and "Basophil" in text for text in shown)
+
+
+def marker_rooms(figure):
+    """Pixels from each marker's edge to the left and the right edge of the axes."""
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    frame = axes.get_window_extent()
+    rooms = []
+    for line in axes.lines:
+        if line.get_marker() not in (None, "None") and len(line.get_xdata()):
+            across = axes.transData.transform((float(line.get_xdata()[0]), 0))[0]
+            shape = line.get_marker()
+            half = line.get_markersize() * (0.5**0.5 if shape == "D" else 0.5)
+            half = (half + line.get_markeredgewidth() / 2) * figure.dpi / 72
+            rooms.append((across - half - frame.x0, frame.x1 - across - half))
+    return rooms
+
+
+def test_no_marker_is_cut_by_the_axis(evaluation):
+    sides = []
+    for share in (0.0, 1.0):
+        per_class = {
+            name: one | {"sensitivity": share, "sensitivity_interval": None}
+            for name, one in evaluation["per_class"].items()
+        }
+        sides.append(evaluation | {"per_class": per_class})
+    models = {"a": sides[0], "b": sides[1], "c": sides[0], "d": sides[1]}
+    rooms = marker_rooms(plots.sensitivity_plot(models))
+    assert len(rooms) == 20
+    assert min(min(room) for room in rooms) >= 0
+
+
+def test_the_plot_of_all_sets_has_room_for_nought_and_all(comparison):
+    changed = copy.deepcopy(comparison)
+    for model, share in zip(changed["models"], (0.0, 1.0), strict=True):
+        for one in model["mean"].values():
+            one["accuracy"].update(mean=share, low=None, high=None)
+    rooms = marker_rooms(plots.interval_plot(changed))
+    assert len(rooms) == 6
+    assert min(min(room) for room in rooms) >= 0
+
+
+def baselines(figure):
+    """Where upright lines stand, and from where to where."""
+    return [
+        (float(line.get_xdata()[0]), *(round(float(one), 2) for one in line.get_ydata()))
+        for line in figure.axes[0].lines
+        if len(line.get_xdata()) == 2 and line.get_xdata()[0] == line.get_xdata()[1]
+    ]
+
+
+def test_a_set_has_one_baseline_and_validation_sets_of_their_own_have_theirs(comparison):
+    first = comparison["models"][0]["runs"][0]["evaluations"]
+    shares = [first[name]["baselines"]["majority"]["accuracy"] for name in first]
+    drawn = baselines(plots.interval_plot(comparison))
+    spans = [(-0.42, 0.42), (0.58, 1.42), (1.58, 2.42)]
+    assert drawn == [(pytest.approx(one), *span) for one, span in zip(shares, spans, strict=True)]
+    changed = copy.deepcopy(comparison)
+    for run, share in zip(changed["models"][1]["runs"], (0.3, 0.5), strict=True):
+        run["evaluations"]["validation"]["baselines"]["majority"]["accuracy"] = share
+    assert baselines(plots.interval_plot(changed)) == [
+        (pytest.approx(shares[0]), -0.36, 0.0), (pytest.approx(0.4), 0.0, 0.36), *drawn[1:],
+    ]  # fmt: skip
 
 
 def test_an_svg_is_part_of_its_page(evaluation):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from leuko.errors import DataError, ImageError
+from leuko.evaluation.compare import verdict
 from leuko.imaging import encode_jpeg
 from leuko.render.report import (
     audit_html,
@@ -150,6 +151,73 @@ def test_the_majority_row_is_that_of_a_constant_answer(comparison):
     macro = 2 * precision * recall / (precision + recall) / 5
     cells = rows_of(comparison)[-1]
     assert cells[1:4] == [f"{100 * share:.1f}%", "20.0%", f"{macro:.3f}"]
+
+
+def of_set(document, name):
+    """Every evaluation on a set, seed by seed and model by model."""
+    return [
+        run["evaluations"][name] for run in zip(*(m["runs"] for m in document["models"]))
+        for run in run
+    ]  # fmt: skip
+
+
+def test_the_majority_row_names_the_class_of_each_set(comparison):
+    assert rows_of(comparison)[-1][0] == "Always “Neutrophil”"
+    changed = copy.deepcopy(comparison)
+    for one in of_set(changed, "jtsc"):
+        one["baselines"]["majority"] = {"class": "Lymphocyte", "accuracy": 0.37}
+    cells = rows_of(changed)[-1]
+    assert cells[0] == "Always the commonest class"
+    assert cells[1].endswith("% always “Neutrophil”")
+    assert cells[5].endswith("% always “Neutrophil”")
+    assert cells[6] == "37.0% always “Lymphocyte”"
+    assert "Always the commonest class" in check(comparison_html(changed)).words
+
+
+def test_every_seed_has_a_validation_set_of_its_own(comparison):
+    changed = copy.deepcopy(comparison)
+    for one in of_set(changed, "validation")[2:]:
+        one.update(n=43, n_slides=5)
+        one["data"] = {"digest": "other"}
+        one["baselines"]["majority"] = {"class": "Lymphocyte", "accuracy": 0.311}
+    told = comparison_markdown(changed)
+    assert (
+        "- Validation: 43 to 420 images, 5 to 12 slides (they differ by seed or recipe), rows of"
+    ) in told
+    assert "- Test: 500 images, 12 slides, nothing is chosen on it." in told
+    share = of_set(changed, "validation")[0]["baselines"]["majority"]["accuracy"]
+    cell = rows_of(changed)[-1][5]
+    assert cell == f"31.1–{100 * share:.1f}% always “Neutrophil” or “Lymphocyte”"
+    assert "(they differ" not in comparison_markdown(comparison)
+
+
+def test_an_interval_over_few_slides_is_called_rough_in_the_table(comparison):
+    changed = copy.deepcopy(comparison)
+    for one, slides in zip(of_set(changed, "test"), (3, 12, 4, 12), strict=True):
+        one["n_slides"] = slides
+    first, second, _ = rows_of(changed)
+    assert first[1].endswith("\\], rough: 3 to 4 slides")
+    assert second[1].endswith("\\]")
+    assert "], too narrow: over images; balanced " in first[6].replace("\\", "")
+
+
+def test_warnings_stand_below_the_table(comparison):
+    told = comparison_markdown(comparison)
+    (warning,) = comparison["warnings"]
+    assert told.count(warning) == 1
+    assert told.index(f"- Warning: {warning}") < told.index("## Paired tests")
+
+
+def test_the_sentence_on_the_published_experiment_is_one_bullet(comparison):
+    changed = copy.deepcopy(comparison)
+    for model, transfer in zip(changed["models"], (False, True), strict=True):
+        model.update(experiment=True, transfer=transfer)
+    for one in changed["paired"]:
+        one["mcnemar"].update(b=10, c=40, p_value=0.0001)
+        one["bootstrap"]["accuracy"] = {"difference": -0.06, "low": -0.08, "high": -0.02}
+    changed["verdict"] = verdict(changed["models"], changed["paired"])
+    (bullet,) = re.findall(r"<li>(The conclusion [^<]*)</li>", comparison_html(changed))
+    assert bullet.endswith("one set cannot refute a &#34;not always&#34;.")
 
 
 def test_a_winner_is_named_only_where_the_tests_agree(comparison):

@@ -13,9 +13,11 @@ from leuko.cli.common import (
     LogOption,
     QuietOption,
     SeedOption,
+    Session,
     VerboseOption,
     WorkersOption,
     emit_json,
+    printable,
     session,
 )
 
@@ -46,6 +48,7 @@ def info(
     from leuko.data.audit import audit_dataset, format_audit
 
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
+        with_page = out is not None and _can_draw(talk)
         audit = audit_dataset(
             dataset,
             background=background,
@@ -53,18 +56,35 @@ def info(
             ignore=tuple(ignore or ()),
             workers=workers,
             progress=talk.progress,
+            say=talk.say,
         )
         if out is not None:
-            from leuko.render.report import audit_html
-
             prepare_folder(out)
-            atomic_write_json(out / "audit.json", audit)
-            atomic_write_text(out / "audit.html", audit_html(audit))
-            talk.say(f"Written: {out / 'audit.html'}")
+            written = out / "audit.json"
+            atomic_write_json(written, audit)
+            if with_page:
+                from leuko.render.report import audit_html
+
+                written = out / "audit.html"
+                atomic_write_text(written, audit_html(audit))
+            talk.say(f"Written: {written}")
     if json:
         emit_json(audit)
     else:
-        print(format_audit(audit))
+        print(printable(format_audit(audit), lines=True))
+
+
+def _can_draw(talk: Session) -> bool:
+    """Whether this install draws a page's plots; said before the long work when it does not."""
+    from leuko.errors import MissingExtraError
+    from leuko.render.plots import require_matplotlib
+
+    try:
+        require_matplotlib()
+    except MissingExtraError as error:
+        talk.say(f"audit.html is left out. {error}")
+        return False
+    return True
 
 
 @app.command()
@@ -119,6 +139,7 @@ def shrink(
     log_file: LogOption = None,
 ) -> None:
     """Write a smaller copy of a data set, names kept."""
+    from leuko.artifacts import schema
     from leuko.data.shrink import shrink_dataset
 
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
@@ -134,7 +155,7 @@ def shrink(
         for row in counts["rejected"]:
             talk.say(f"Rejected {row['path']} ({row['reason']}: {row['detail']})")
     if json:
-        emit_json(counts)
+        emit_json({"schema": schema("shrunk"), **counts})
     else:
         print(
             f"{out}: {counts['written']} written, {counts['kept']} kept, "

@@ -19,6 +19,7 @@ from leuko.cli.common import (
     WorkersOption,
     command_line,
     emit_json,
+    printable,
     session,
 )
 
@@ -58,14 +59,16 @@ def train(
     log_file: LogOption = None,
 ) -> None:
     """Train a recipe and export the bundle that ships. Ctrl-C stops; --resume goes on."""
+    from leuko.artifacts import schema
     from leuko.cli.extras import training_room
-    from leuko.recipe import load_recipe
+    from leuko.experiment.planning import passed_over, plan_training
 
-    chosen = load_recipe(recipe)
-    if seed is not None:
-        chosen = chosen.with_seed(seed)
-    room = training_room()
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
+        # Opening the room takes seconds; what is wrong is said before.
+        chosen = plan_training(dataset, recipe, seed=seed)
+        room = training_room()
+        if remark := passed_over(dataset):
+            talk.say(remark)
         run = room.train(
             dataset,
             chosen,
@@ -85,6 +88,7 @@ def train(
     if json:
         emit_json(
             {
+                "schema": schema("training"),
                 "run": str(run.folder),
                 "seconds": run.seconds,
                 "epochs": len(run.history),
@@ -126,12 +130,15 @@ def compare(
 ) -> None:
     """Train recipes on the same rows, test them in pairs, and write report.html."""
     from leuko.cli.extras import comparing_room
+    from leuko.experiment.planning import plan_comparison
+    from leuko.render.terminal import comparison_text
 
-    room = comparing_room()
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
+        opened = plan_comparison(dataset, recipes, out, seeds=seeds, resume=resume)
+        room = comparing_room()
         document = room.compare(
             dataset,
-            recipes,
+            opened,
             out,
             seeds=seeds,
             unseen=unseen or (),
@@ -147,8 +154,9 @@ def compare(
     if json:
         emit_json(document)
         return
-    print((Path(out) / "comparison.md").read_text(encoding="utf-8"))
-    print(f"Report: {Path(out) / 'report.html'}")
+    print(printable(comparison_text(document), lines=True))
+    print(f"Tables: {out / 'comparison.md'}, {out / 'comparison.json'}")
+    print(f"Report: {out / 'report.html'}")
 
 
 def demo(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path, PurePosixPath
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.artifacts import RESEARCH_USE, digest_json, schema
-from leuko.data.audit_background import background_test, require_sklearn, ring_features
+from leuko.data.audit_background import background_test, missing_for_background, ring_features
 from leuko.data.audit_duplicates import (
     difference_hash,
     identical_files,
@@ -55,6 +55,7 @@ def audit_dataset(
     ignore: Sequence[str] = (),
     workers: int | None = None,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Look at every image of a data set and list what a user should know.
 
@@ -63,7 +64,8 @@ def audit_dataset(
     dataset : path-like
         A folder with ``Train``, ``Test``, ... or one with class folders.
     background : bool
-        Run the background test, which needs scikit-learn.
+        Run the background test. Without scikit-learn it is left out; `say` is told before any
+        image is decoded, and the document says so.
     seed : int
         For the background test.
     ignore : sequence of str
@@ -72,6 +74,8 @@ def audit_dataset(
         Threads; one for each core when left out.
     progress : callable, optional
         ``progress(stage, done, total)``.
+    say : callable, optional
+        Called with sentences for a person.
 
     Returns
     -------
@@ -82,8 +86,6 @@ def audit_dataset(
     ------
     DataError
         When there is no data set in the folder.
-    MissingExtraError
-        When `background` is set and scikit-learn is missing; before anything is read.
 
     References
     ----------
@@ -91,8 +93,6 @@ def audit_dataset(
     published notebook's; the others are those that Raabin-WBC makes one ask: Kouzehkanan et al.,
     Scientific Reports 12:1123, 2022.
     """
-    if background:
-        require_sklearn()
     manifests = {}
     for split, folder in find_splits(dataset).items():
         manifest = read_folder(folder, ignore=ignore)
@@ -105,6 +105,7 @@ def audit_dataset(
         seed=seed,
         workers=workers,
         progress=progress,
+        say=say,
     )
 
 
@@ -117,6 +118,7 @@ def audit_manifests(
     seed: int = 0,
     workers: int | None = None,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Audit manifests that are already read.
 
@@ -127,7 +129,7 @@ def audit_manifests(
     root : Path
         Folder that reported paths are relative to, where they lie in it.
     background : bool
-        Run the background test, which needs scikit-learn and `decode`.
+        Run the background test, which needs `decode`, and scikit-learn as in `audit_dataset`.
     decode : bool
         Decode every image. Without it, only what names and digests tell is reported.
     seed : int
@@ -136,15 +138,20 @@ def audit_manifests(
         Threads; one for each core when left out.
     progress : callable, optional
         ``progress(stage, done, total)``.
+    say : callable, optional
+        Called with sentences for a person.
 
     Returns
     -------
     dict
         See `audit_dataset`.
     """
-    background = background and decode
-    if background:
-        require_sklearn()
+    skipped = "it was not asked for."
+    if background and decode:
+        skipped = missing_for_background()
+        if skipped and say is not None:
+            say(f"The background test is left out: {skipped}")
+    background = not skipped
     samples = [s for m in manifests.values() for s in m.samples]
     splits = [split for split, m in manifests.items() for _ in m.samples]
     files = [file for m in manifests.values() for file in m.files()]
@@ -211,7 +218,7 @@ def audit_manifests(
         "notes": list(dict.fromkeys(note for m in manifests.values() for note in m.notes)),
     }
     if not background:
-        document["background_test"] = {"skipped": "it was not asked for."}
+        document["background_test"] = {"skipped": skipped}
     elif not readable:
         document["background_test"] = {"skipped": "no image is readable."}
     else:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from leuko.errors import MissingExtraError
 from leuko.taxonomy import CLASSES
 
-__all__ = ["RING", "RING_FEATURES", "background_test", "require_sklearn", "ring_features"]
+__all__ = ["RING", "RING_FEATURES", "background_test", "missing_for_background", "ring_features"]
 
 RING: Final = 0.125
 """Width of the ring on each side, as a fraction of the image's rows or columns."""
@@ -91,18 +91,27 @@ def _scaled(strip: npt.NDArray[np.uint8], scale: float) -> npt.NDArray[np.uint8]
     return np.asarray(cv2.resize(strip, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def require_sklearn() -> None:
-    """Raise before any work when scikit-learn is not there.
+def missing_for_background() -> str:
+    """Say before any work what the background test lacks here.
 
-    Raises
-    ------
-    MissingExtraError
-        Naming the extra that brings it.
+    Returns
+    -------
+    str
+        What is not installed and how to install it; empty when nothing is missing.
     """
+    try:
+        _require_sklearn("it")
+    except MissingExtraError as error:
+        return str(error)
+    return ""
+
+
+def _require_sklearn(what: str = "The background test") -> None:
+    """Raise when scikit-learn is not there, naming the extra that brings it."""
     try:
         import sklearn  # noqa: F401
     except ImportError as error:
-        raise MissingExtraError("The background test", "report", "scikit-learn") from error
+        raise MissingExtraError(what, "report", "scikit-learn") from error
 
 
 def background_test(
@@ -145,7 +154,7 @@ def background_test(
     MissingExtraError
         Without scikit-learn.
     """
-    require_sklearn()
+    _require_sklearn()
     named = np.asarray(splits)
     train, test = np.flatnonzero(named == "train"), np.flatnonzero(named == "test")
     if len(train) and len(test):

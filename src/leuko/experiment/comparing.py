@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from leuko import __version__
 from leuko.artifacts import (
@@ -18,11 +18,16 @@ from leuko.artifacts import (
     schema,
 )
 from leuko.data.audit import audit_dataset
-from leuko.errors import DataError, UsageError
-from leuko.evaluation.compare import compare_predictions, mean_over_seeds, verdict
+from leuko.evaluation.compare import (
+    collect_warnings,
+    compare_predictions,
+    mean_over_seeds,
+    verdict,
+)
 from leuko.experiment.evaluating import Evaluation, evaluate, open_labelled
+from leuko.experiment.planning import passed_over, plan_comparison
 from leuko.host import machine, versions
-from leuko.manifest import Manifest, find_splits, read_split
+from leuko.manifest import Manifest, read_split
 from leuko.parallel import Progress
 from leuko.prediction import PredictionTable
 from leuko.recipe import Recipe, load_recipe
@@ -32,6 +37,15 @@ from leuko.training.run import TrainedRun, train
 __all__ = ["compare"]
 
 Say = Callable[[str], None]
+
+_EXPERIMENT: Final = (
+    "published-cnn",
+    "published-mobilenetv2",
+    "cnn",
+    "mobilenetv2",
+    "mobilenetv2-finetuned",
+)
+"""The published experiment, and what Leuko corrects of it."""
 
 
 def compare(
@@ -91,27 +105,21 @@ def compare(
     DataError
         When there is no test folder, or a class is missing in Train.
     UsageError
-        When recipes repeat, or there are no seeds.
+        When recipes repeat, there are no seeds, or the folder holds other things.
     """
-    opened = [r if isinstance(r, Recipe) else load_recipe(r) for r in recipes]
-    names = [recipe.name for recipe in opened]
-    if not names or len(set(names)) < len(names) or seeds < 1:
-        raise UsageError(
-            f"Compare needs different recipes and at least one seed; received {names}, {seeds}."
-        )
+    opened = plan_comparison(dataset, recipes, out, seeds=seeds, resume=resume)
     folder, tell = Path(out), say or (lambda _: None)
-    _claim(folder, resume)
-    if "test" not in find_splits(dataset):
-        raise DataError(f"{dataset} has no test folder, so nothing can be compared on it.")
     started = time.monotonic()
     prepare_folder(folder)
+    if remark := passed_over(dataset):
+        tell(remark)
     rows = read_split(dataset, "train", ignore=ignore)
     rows.require_all_classes("Training")
     sets = {"test": read_split(dataset, "test", ignore=ignore)}
     for place in unseen:
         manifest = open_labelled(place, ignore=ignore)
         sets[_unused(_set_name(place), sets)] = manifest
-    audit = audit_dataset(dataset, ignore=ignore, workers=workers, progress=progress)
+    audit = audit_dataset(dataset, ignore=ignore, workers=workers, progress=progress, say=tell)
     models = []
     for recipe in opened:
         runs = []
@@ -130,8 +138,11 @@ def compare(
                 progress=_staged(progress, stage),
                 say=tell,
             )
-            runs.append(_score(run, recipe.name, seed, sets, folder, command, progress, tell))
+            runs.append(
+                _score(run, recipe.name, seed, sets, folder, command, workers, progress, tell)
+            )
         models.append(_model_entry(recipe, runs, weights or recipe.model.weights))
+    notes = [note for manifest in sets.values() for note in manifest.notes]
     document: dict[str, Any] = {
         "schema": schema("comparison"),
         "research_use": RESEARCH_USE,
@@ -146,28 +157,13 @@ def compare(
         "balance": _balance_entry(models),
         "models": models,
         "paired": _paired(models, sets, folder),
-        "warnings": [note for m in sets.values() for note in m.notes],
+        "warnings": [*notes, *collect_warnings(models, known=notes)],
     }
     shared = _shared_slides(audit)
     document["verdict"] = verdict(models, document["paired"], shared_slides=shared)
     document["total_seconds"] = round(time.monotonic() - started, 1)
     _write(document, folder, sets)
     return document
-
-
-def _claim(folder: Path, resume: bool) -> None:
-    """Make the folder ours, or say why it is not."""
-    if not folder.is_dir():
-        return
-    found = {entry.name for entry in folder.iterdir()}
-    begun = bool(found & {"runs", "comparison.json"})
-    if begun and not resume:
-        raise UsageError(
-            f"{folder} already holds a comparison. Go on with it by --resume, or choose another "
-            "folder."
-        )
-    if found and not begun:
-        raise UsageError(f"{folder} is not empty and holds no comparison; choose another folder.")
 
 
 def _shared_slides(audit: dict[str, Any]) -> int:
@@ -185,6 +181,7 @@ def _score(
     sets: dict[str, Manifest],
     folder: Path,
     command: str,
+    workers: int | None,
     progress: Progress | None,
     tell: Say,
 ) -> dict[str, Any]:
@@ -196,7 +193,7 @@ def _score(
         place = folder / "evaluations" / f"{recipe}-seed{seed}-{name}"
         document = _finished(place, run.bundle.digest, manifest.digest)
         if document is None:
-            classifier = classifier or OnnxClassifier(run.bundle)
+            classifier = classifier or OnnxClassifier(run.bundle, threads=workers)
             result: Evaluation = evaluate(
                 classifier,
                 manifest,
@@ -244,6 +241,7 @@ def _model_entry(recipe: Recipe, runs: list[dict[str, Any]], weights: str) -> di
         "recipe": recipe.name,
         "title": recipe.title,
         "transfer": recipe.model.architecture != "cnn" and weights != "none",
+        "experiment": _is_of_experiment(recipe, weights),
         "split": recipe.data.split,
         "input": list(recipe.preprocess.size),
         "parameters": runs[0]["parameters"],
@@ -253,6 +251,25 @@ def _model_entry(recipe: Recipe, runs: list[dict[str, Any]], weights: str) -> di
         "published": recipe.published or None,
         "history": runs[0]["history"],
     }
+
+
+def _is_of_experiment(recipe: Recipe, weights: str) -> bool:
+    """Whether a recipe is of the published experiment or its corrected versions, by its settings.
+
+    Weights from a file are taken for those of ImageNet: without a network they come from there.
+    """
+    if recipe.model.architecture != "cnn" and weights in ("none", "leuko"):
+        return False
+    return _settings(recipe) in [_settings(load_recipe(name)) for name in _EXPERIMENT]
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """What is trained, without what it is called, its seed and where its weights lie."""
+    settings = recipe.to_dict()
+    for key in ("name", "title", "seed", "published"):
+        del settings[key]
+    del settings["model"]["weights"]
+    return settings
 
 
 def _balance_entry(models: list[dict[str, Any]]) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def run_demo(
         say=say,
     )
     shown = demo_recipes(seed)[-1]
-    classifier = load(out / "compare" / "runs" / f"{shown.name}-seed{seed}")
+    classifier = load(out / "compare" / "runs" / f"{shown.name}-seed{seed}", threads=workers)
     held = read_split(dataset, "test")
     rows = []
     for label in range(5):

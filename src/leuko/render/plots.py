@@ -29,6 +29,7 @@ __all__ = [
     "interval_plot",
     "pr_plot",
     "recall_plot",
+    "require_matplotlib",
     "roc_plot",
     "sensitivity_plot",
     "slides_plot",
@@ -48,6 +49,21 @@ _DASHES: Final = (
 )
 _MARKERS: Final = ("o", "s", "D", "^", "v", "P")
 _SLIDES: Final = 45
+_MARKER_ROOM: Final = 0.035
+
+
+def require_matplotlib() -> None:
+    """Raise before any work when no plot can be drawn.
+
+    Raises
+    ------
+    MissingExtraError
+        Without Matplotlib, naming the extra that brings it.
+    """
+    try:
+        import matplotlib  # noqa: F401, ICN001
+    except ImportError as error:
+        raise MissingExtraError("Drawing plots", "report", "matplotlib") from error
 
 
 def confusion_plot(
@@ -341,7 +357,7 @@ def sensitivity_plot(
         labels.append(f"{title}\n{n:,} on {_slides(slides)}{few}" if n else f"{title}\nabsent")
     axes.set_yticks(range(len(CLASSES)), labels)
     axes.set(ylim=(len(CLASSES) - 0.4, -0.6), xlabel="sensitivity (95% interval over slides)")
-    _percent_axis(axes, max(0.0, math.floor(lowest * 10 - 0.3) / 10), 1.015)
+    _percent_axis(axes, max(0.0, math.floor(lowest * 10 - 0.3) / 10), 1.0, margin=_MARKER_ROOM)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     if several:
@@ -525,7 +541,8 @@ def interval_plot(
     Returns
     -------
     Figure
-        For accuracy a short upright line marks the majority baseline of each set.
+        For accuracy a short upright line marks the majority baseline of each set; where
+        trainings have validation sets of their own, each model has a line, the mean of its own.
     """
     paint = colours or style()
     models = comparison["models"]
@@ -556,25 +573,30 @@ def interval_plot(
             label=_clipped(str(model.get("title") or model["recipe"]), 44),
         )
     if metric == "accuracy":
+        label: str | None = "always the commonest class"
         for index, name in enumerate(names):
-            share = _majority(models, name)
-            if share is not None:
-                lowest = min(lowest, share)
-                span = (index - 0.42, index + 0.42)
-                axes.plot(
-                    (share, share),
-                    span,
-                    color=paint.ink,
-                    linewidth=1.4,
-                    label="always the commonest class" if index == 0 else None,
-                )
+            shares = [_majority(model, name) for model in models]
+            known = [share for share in shares if share is not None]
+            lowest = min([lowest, *known])
+            if len(set(known)) == 1:  # one set for all, so one line
+                spans = [(known[0], index - 0.42, index + 0.42)]
+            else:
+                starts = [index - 0.36 + number * step for number in range(len(models))]
+                spans = [
+                    (share, start, start + step)
+                    for share, start in zip(shares, starts, strict=True)
+                    if share is not None
+                ]
+            for share, *ends in spans:
+                axes.plot((share, share), ends, color=paint.ink, linewidth=1.4, label=label)
+                label = None
     axes.set_yticks(range(len(names)), [_clipped(name, 22) for name in names])
     titles = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro-F1"}
     axes.set(ylim=(len(names) - 0.4, -0.6))
     axes.set_xlabel(f"{titles.get(metric, metric)} (95% interval over slides)")
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
-    _percent_axis(axes, max(0.0, math.floor(lowest * 10 - 0.2) / 10), 1.015)
+    _percent_axis(axes, max(0.0, math.floor(lowest * 10 - 0.2) / 10), 1.0, margin=_MARKER_ROOM)
     _legend(axes, paint, None, "upper left", above=True)
     return figure
 
@@ -702,10 +724,9 @@ def _figure(width: float, height: float, paint: Style, *, columns: int = 1) -> t
 @contextlib.contextmanager
 def _settings() -> Iterator[None]:
     """Matplotlib's own defaults for a moment, whatever the user has set."""
-    try:
-        import matplotlib as mpl
-    except ImportError as error:
-        raise MissingExtraError("Drawing plots", "report", "matplotlib") from error
+    require_matplotlib()
+    import matplotlib as mpl
+
     with mpl.rc_context():
         mpl.rcdefaults()
         yield
@@ -763,15 +784,15 @@ def _unit_square(axes: Any) -> None:
     axes.set(xlim=(-0.015, 1.015), ylim=(-0.015, 1.015), aspect="equal")
 
 
-def _percent_axis(axes: Any, low: float, high: float) -> None:
-    """The axis across in percent."""
+def _percent_axis(axes: Any, low: float, high: float, *, margin: float = 0.004) -> None:
+    """The axis across in percent, with a share of it as room on both sides."""
     span = min(high, 1.0) - low
     step = next(
         size for size in (0.01, 0.02, 0.05, 0.1, 0.2, 0.25) if span / size <= 7 or size > 0.2
     )
     ticks = [low + step * number for number in range(int(span / step + 1e-6) + 1)]
     axes.set_xticks(ticks, [f"{100 * tick:.0f}%" for tick in ticks])
-    axes.set_xlim(low - 0.004 * (high - low), high)
+    axes.set_xlim(low - margin * (high - low), high + margin * (high - low))
 
 
 def _shade(share: float) -> float:
@@ -789,13 +810,14 @@ def _marker(number: int) -> str:
     return _MARKERS[number % len(_MARKERS)]
 
 
-def _majority(models: Sequence[Document], name: str) -> float | None:
-    """Majority baseline of a set, from the first run that has one."""
-    for model in models:
-        for run in model.get("runs", ()):
-            if name in run.get("evaluations", {}):
-                return float(run["evaluations"][name]["baselines"]["majority"]["accuracy"])
-    return None
+def _majority(model: Document, name: str) -> float | None:
+    """Majority baseline of a set, the mean over a model's runs; None where it is not known."""
+    shares = [
+        float(run["evaluations"][name]["baselines"]["majority"]["accuracy"])
+        for run in model.get("runs", ())
+        if name in run.get("evaluations", {})
+    ]
+    return math.fsum(shares) / len(shares) if shares else None
 
 
 def _percent_text(share: float) -> str:

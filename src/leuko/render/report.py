@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from leuko.artifacts import RESEARCH_USE
 from leuko.errors import DataError
-from leuko.evaluation.compare import Decision, decide
 from leuko.render import plots, tables, views, words
 from leuko.render.mistakes import Thumbnail, worst_mistakes
 from leuko.render.style import PAGE, css_variables, style
@@ -169,7 +168,7 @@ def comparison_html(
         "comparison.html.j2",
         title=f"{words.counted(len(models), 'model')} on {tables.folder_name(comparison)}",
         kind="Comparison",
-        headline=_comparison_headline(comparison, deciding),
+        headline=tables.comparison_headline(comparison),
         research_use=comparison.get("research_use") or RESEARCH_USE,
         verdict=words.sentences(str(comparison.get("verdict") or "")),
         warnings=list(comparison.get("warnings") or ()),
@@ -200,7 +199,7 @@ def comparison_markdown(comparison: Document) -> str:
     str
         GitHub's dialect; ends with a newline.
     """
-    headline = _comparison_headline(comparison, tables.deciding_set(comparison))
+    headline = tables.comparison_headline(comparison)
     table = tables.headline_table(comparison)
     head = [column["title"] for column in table["columns"]]
     lines = [
@@ -220,6 +219,7 @@ def comparison_markdown(comparison: Document) -> str:
     lines += [
         "",
         *(f"- {words.plain(note)}" for note in tables.table_notes(comparison)),
+        *(f"- Warning: {words.plain(str(one))}" for one in comparison.get("warnings") or ()),
         "",
     ]
     rows = tables.paired_rows(comparison)
@@ -252,35 +252,8 @@ def comparison_markdown(comparison: Document) -> str:
     lines += [
         f"- {words.plain(key)}: {words.plain(value)}" for key, value in tables.how_made(comparison)
     ]
-    lines += [f"- Warning: {words.plain(str(one))}" for one in comparison.get("warnings") or ()]
     lines += ["", f"*{words.plain(str(comparison.get('research_use') or RESEARCH_USE))}*"]
     return words.encodable("\n".join(lines) + "\n")
-
-
-def _comparison_headline(comparison: Document, deciding: str) -> str:
-    """One short sentence: who is better, where the paired tests let one say so."""
-    models = comparison["models"]
-    titles = {model["recipe"]: tables.title_of(model) for model in models}
-    if len(models) == 1:
-        return f"{tables.title_of(models[0])}, measured on {deciding}"
-    decisions = decide(comparison.get("paired") or (), deciding)
-    if len(decisions) == 1:
-        one = decisions[0]
-        if one.winner is None:
-            return f"The data do not separate {titles[one.a]} from {titles[one.b]}"
-        amount = 100 * abs(one.difference)
-        loser = one.b if one.winner == one.a else one.a
-        return f"{titles[one.winner]} beats {titles[loser]} by {amount:.1f} points on {deciding}"
-    best = [model["recipe"] for model in models if _beats_all(model["recipe"], models, decisions)]
-    if best:
-        return f"{titles[best[0]]} beats all others on {deciding}"
-    return f"{words.counted(len(models), 'model')} and no single winner on {deciding}"
-
-
-def _beats_all(recipe: str, models: Sequence[Document], decisions: Sequence[Decision]) -> bool:
-    """Whether a recipe wins each of its pairs, and meets every other."""
-    wins = [one for one in decisions if one.winner == recipe]
-    return len(wins) == len(models) - 1
 
 
 def _audit_headline(audit: Document) -> str:

@@ -7,11 +7,39 @@ from pathlib import PurePosixPath
 from statistics import fmean
 from typing import Any
 
+from leuko.evaluation.compare import Decision, decide
+from leuko.evaluation.intervals import MINIMUM_SLIDES
 from leuko.render import words
 from leuko.render.style import PAGE
 from leuko.render.words import NONE
 
 Document = Mapping[str, Any]
+
+
+def comparison_headline(comparison: Document) -> str:
+    """One short sentence: who is better, where the paired tests let one say so."""
+    models, deciding = comparison["models"], deciding_set(comparison)
+    titles = {model["recipe"]: title_of(model) for model in models}
+    if len(models) == 1:
+        return f"{title_of(models[0])}, measured on {deciding}"
+    decisions = decide(comparison.get("paired") or (), deciding)
+    if len(decisions) == 1:
+        one = decisions[0]
+        if one.winner is None:
+            return f"The data do not separate {titles[one.a]} from {titles[one.b]}"
+        amount = 100 * abs(one.difference)
+        loser = one.b if one.winner == one.a else one.a
+        return f"{titles[one.winner]} beats {titles[loser]} by {amount:.1f} points on {deciding}"
+    best = [model["recipe"] for model in models if _beats_all(model["recipe"], models, decisions)]
+    if best:
+        return f"{titles[best[0]]} beats all others on {deciding}"
+    return f"{words.counted(len(models), 'model')} and no single winner on {deciding}"
+
+
+def _beats_all(recipe: str, models: Sequence[Document], decisions: Sequence[Decision]) -> bool:
+    """Whether a recipe wins each of its pairs, and meets every other."""
+    wins = [one for one in decisions if one.winner == recipe]
+    return len(wins) == len(models) - 1
 
 
 def headline_table(comparison: Document) -> dict[str, Any]:
@@ -54,20 +82,23 @@ def headline_table(comparison: Document) -> dict[str, Any]:
 def _model_cells(model: Document, deciding: str, others: Sequence[str]) -> list[dict[str, str]]:
     """A model's cells of the headline table."""
     mean = model.get("mean") or {}
-    cells = [_mean_cell((mean.get(deciding) or {}).get("accuracy"), strong=True)]
-    cells.append(_mean_cell((mean.get(deciding) or {}).get("balanced_accuracy")))
-    cells.append(_mean_cell((mean.get(deciding) or {}).get("macro_f1"), decimals=True))
-    published = model.get("published") or {}
-    known = [
-        words.percent(published["accuracy"]) if "accuracy" in published else "",
-        f"{published['macro_f1']:.3f}" if "macro_f1" in published else "",
+    cells = [
+        mean_cell(
+            (mean.get(deciding) or {}).get("accuracy"), doubt_of(model, deciding), strong=True
+        )
     ]
-    cells.append(_cell(" / ".join(one for one in known if one) or NONE))
+    cells.append(mean_cell((mean.get(deciding) or {}).get("balanced_accuracy")))
+    cells.append(mean_cell((mean.get(deciding) or {}).get("macro_f1"), decimals=True))
+    published = model.get("published") or {}
+    cells.append(_cell(published_figures(model)))
     for name in others:
-        cell = _mean_cell((mean.get(name) or {}).get("accuracy"))
+        doubt = doubt_of(model, name)
+        cell = mean_cell((mean.get(name) or {}).get("accuracy"), doubt)
         balanced = (mean.get(name) or {}).get("balanced_accuracy")
         if balanced:
-            cell["small"] = f"{cell['small']} balanced {words.percent(balanced['mean'])}".strip()
+            between = ";" if doubt and cell["small"] else ""
+            told = f"{cell['small']}{between} balanced {words.percent(balanced['mean'])}"
+            cell["small"] = told.strip()
         if name == "validation" and model.get("split") == "random-file":
             cell["small"] += " (inflated: siblings of these images were trained on)"
             if "validation_accuracy" in published:
@@ -92,32 +123,60 @@ def _majority_row(
     models: Sequence[Document], deciding: str, others: Sequence[str]
 ) -> dict[str, Any]:
     """What always answering the commonest class of each set would reach."""
-    cells = []
-    report = _any_report(models, deciding)
-    if report:
-        share = float(report["baselines"]["majority"]["accuracy"])
-        present = sum(1 for row in report["confusion"] if sum(row))
-        cells += [
-            _cell(words.percent(share), strong=True),
-            _cell(words.percent(1 / present)),
-            _cell(f"{2 * share / (1 + share) / present:.3f}"),
-        ]
-    else:
-        cells += [_cell(NONE)] * 3
-    cells.append(_cell(NONE))
-    for name in others:
-        one = _any_report(models, name)
-        cells.append(
-            _cell(words.percent(one["baselines"]["majority"]["accuracy"]) if one else NONE)
+    found = {name: baseline(reports_on(models, name)) for name in (deciding, *others)}
+    answers = {one["answer"] for one in found.values() if one["answer"]}
+    same = len(answers) == 1
+    cells = {
+        name: _cell(
+            one["accuracy"],
+            "" if same or not one["answer"] else f"always {one['answer']}",
+            strong=name == deciding,
         )
-    cells += [_cell(NONE)] * 3
-    answer = report["baselines"]["majority"]["class"] if report else "the commonest class"
+        for name, one in found.items()
+    }
     return {
-        "title": f"Always “{answer}”",
+        "title": f"Always {answers.pop()}" if same else "Always the commonest class",
         "note": "majority baseline",
         "number": 0,
         "baseline": True,
-        "cells": cells,
+        "cells": [
+            cells.pop(deciding),
+            _cell(found[deciding]["balanced_accuracy"]),
+            _cell(found[deciding]["macro_f1"]),
+            _cell(NONE),
+            *cells.values(),
+            *([_cell(NONE)] * 3),
+        ],
+    }
+
+
+def published_figures(model: Document) -> str:
+    """Accuracy and macro-F1 that the literature gives for a model; a dash when it gives none."""
+    published = model.get("published") or {}
+    known = [
+        words.percent(published["accuracy"]) if "accuracy" in published else "",
+        f"{published['macro_f1']:.3f}" if "macro_f1" in published else "",
+    ]
+    return " / ".join(one for one in known if one) or NONE
+
+
+def baseline(reports: Sequence[Document]) -> dict[str, str]:
+    """What always answering the commonest class reaches, from which to which where sets differ."""
+    if not reports:
+        return {"answer": ""} | dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1"), NONE)
+    shares, balanced, scores, names = [], [], [], []
+    for report in reports:
+        share = float(report["baselines"]["majority"]["accuracy"])
+        present = sum(1 for row in report["confusion"] if sum(row))
+        shares.append(share)
+        balanced.append(1 / present)
+        scores.append(2 * share / (1 + share) / present)
+        names.append(str(report["baselines"]["majority"]["class"]))
+    return {
+        "answer": " or ".join(f"“{name}”" for name in dict.fromkeys(names)),
+        "accuracy": words.span_of(shares),
+        "balanced_accuracy": words.span_of(balanced),
+        "macro_f1": words.span_of(scores, decimals=True),
     }
 
 
@@ -137,8 +196,8 @@ def table_notes(comparison: Document) -> list[str]:
             "One seed. In brackets 95% intervals, by bootstrap over slides where slides are known."
         )
     for name in set_names(comparison):
-        one = _any_report(models, name)
-        if not one:
+        reports = reports_on(models, name)
+        if not reports:
             continue
         where = {
             "validation": "rows of Train kept apart, by slide where the recipe says so; recipes "
@@ -147,15 +206,20 @@ def table_notes(comparison: Document) -> list[str]:
         }.get(name, "another folder that no training has seen")
         if name == deciding and name not in ("validation", "test"):
             where = "the set that decides here"
-        notes.append(
-            f"{set_title(name)}: {words.counted(one['n'], 'image')}, "
-            f"{words.counted(one['n_slides'], 'slide')}, {where}."
-        )
+        notes.append(f"{set_title(name)}: {size_of_set(reports)}, {where}.")
     shared = (comparison.get("audit") or {}).get("shared_slides") or {}
     between = shared_sentence(shared)
     if between:
         notes.append(f"{between}: test measures memory of slides as well as skill.")
     return notes
+
+
+def size_of_set(reports: Sequence[Document]) -> str:
+    """Images and slides of a set; every training may have a validation set of its own."""
+    images = words.counted_span([int(one["n"]) for one in reports], "image")
+    slides = words.counted_span([int(one["n_slides"]) for one in reports], "slide")
+    rows = {(one["n"], (one.get("data") or {}).get("digest")) for one in reports}
+    return f"{images}, {slides}{' (they differ by seed or recipe)' if len(rows) > 1 else ''}"
 
 
 def shared_sentence(shared: Document) -> str:
@@ -322,26 +386,37 @@ def first_seed(comparison: Document) -> str:
     return f"Seed {seeds[0]}, the first of {len(seeds)}." if len(seeds) > 1 else ""
 
 
-def _any_report(models: Sequence[Document], name: str) -> Document | None:
-    """An evaluation on a set, from whichever model has one."""
-    for model in models:
-        for run in model.get("runs") or ():
-            if name in (run.get("evaluations") or {}):
-                found: Document = run["evaluations"][name]
-                return found
-    return None
+def reports_on(models: Sequence[Document], name: str) -> list[Document]:
+    """Every evaluation on a set: of all models, with all seeds."""
+    return [
+        run["evaluations"][name]
+        for model in models
+        for run in model.get("runs") or ()
+        if name in (run.get("evaluations") or {})
+    ]
 
 
-def _mean_cell(
-    one: Document | None, *, decimals: bool = False, strong: bool = False
+def doubt_of(model: Document, name: str) -> str:
+    """Why a model's interval on a set deserves no trust; empty when it does."""
+    slides = [int(one["n_slides"]) for one in reports_on([model], name)]
+    if not slides or min(slides) >= MINIMUM_SLIDES:
+        return ""
+    if max(slides) == 1:
+        return "too narrow: over images"
+    return f"rough: {words.counted_span(slides, 'slide')}"
+
+
+def mean_cell(
+    one: Document | None, doubt: str = "", *, decimals: bool = False, strong: bool = False
 ) -> dict[str, Any]:
-    """A mean over seeds with its spread and interval."""
+    """A mean over seeds with its spread and interval, and why that deserves no trust."""
     if not one:
         return _cell(NONE, strong=strong)
     value = f"{one['mean']:.3f}" if decimals else words.percent(one["mean"])
     if one.get("sd") is not None:
         value += f" ± {one['sd']:.3f}" if decimals else f" ± {100 * one['sd']:.1f}"
-    return _cell(value, words.bracket(one, decimals=decimals), strong=strong)
+    span = words.bracket(one, decimals=decimals)
+    return _cell(value, f"{span}, {doubt}" if span and doubt else span, strong=strong)
 
 
 def _cell(value: str, small: str = "", *, strong: bool = False) -> dict[str, Any]:

@@ -95,6 +95,18 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
+def span_of(values: Sequence[float], *, decimals: bool = False) -> str:
+    """A share, or from which to which where several differ."""
+    first, last = (f"{one:.3f}" if decimals else percent(one) for one in (min(values), max(values)))
+    return first if first == last else f"{first.removesuffix('%')}–{last}"
+
+
+def counted_span(numbers: Sequence[int], noun: str) -> str:
+    """A number with its noun, or from which to which where several differ."""
+    low, high = min(numbers), max(numbers)
+    return counted(high, noun) if low == high else f"{low:,} to {counted(high, noun)}"
+
+
 def sentences(text: str) -> list[str]:
     """A paragraph's sentences, as far as they can be told apart."""
     return [one for one in re.split(r"(?<=[.!?]) (?=[A-Z\"“])", text.strip()) if one]
