@@ -85,7 +85,12 @@ def test_an_unknown_key_is_an_error_with_the_nearest(document: Any, message: str
     assert message in str(caught.value)
 
 
-@pytest.mark.parametrize("key", ["name", "title", "preprocess"])
+def test_a_title_may_be_left_out() -> None:
+    document = {name: value for name, value in SMALLEST.items() if name != "title"}
+    assert Recipe.from_dict(document).title == document["name"]
+
+
+@pytest.mark.parametrize("key", ["name", "preprocess"])
 def test_what_must_be_there(key: str) -> None:
     document = {name: value for name, value in SMALLEST.items() if name != key}
     with pytest.raises(RecipeError, match=f"lacks '{key}'"):
@@ -157,7 +162,6 @@ def test_wrong_tables(change: dict[str, Any], message: str) -> None:
         ({"model": {"train": "head"}}, "the CNN has none"),
         ({"model": {"architecture": "mobilenetv2", "train": "head"}}, "run once over a fixed set"),
         ({"model": {"weights": "imagenet"}}, "starts from nothing"),
-        ({"train": {}}, "needs train.steps"),
         ({"train": {"steps": 1, "monitor": "none", "patience": 2}}, "needs a train.monitor"),
         ({"train": {"steps": 1, "schedule": "cosine", "plateau": 2}}, "'constant'"),
     ],

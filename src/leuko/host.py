@@ -44,7 +44,7 @@ def versions() -> dict[str, str]:
         By package name; packages that are not installed are left out.
     """
     names = ("leuko", "keras", "tensorflow", "tensorflow-cpu", "numpy", "onnxruntime",
-             "opencv-python-headless", "simplejpeg")  # fmt: skip
+             "opencv-python-headless", "simplejpeg", "pillow")  # fmt: skip
     found = {"python": platform.python_version()}
     for name in names:
         try:

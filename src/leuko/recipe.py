@@ -151,7 +151,7 @@ class TrainSettings:
     epochs : int
         Largest number of epochs.
     steps : int
-        Batches an epoch; 0 takes every training row once.
+        Batches an epoch; 0 takes every training row once, or draws as many.
     batch : int
         Images a batch.
     rate : float
@@ -300,9 +300,10 @@ class Recipe:
         known = ("name", "title", "seed", "preprocess", "data", "augment", "model", "train",
                  "published")  # fmt: skip
         _refuse_unknown(document, known, source, "")
-        for key in ("name", "title", "preprocess"):
+        for key in ("name", "preprocess"):
             if key not in document:
                 raise RecipeError(f"{source} lacks {key!r}.")
+        document = {"title": document["name"], **document}
         for key in ("name", "title"):
             if not isinstance(document[key], str):
                 raise RecipeError(f"{source}: {key} must be text, received {document[key]!r}.")
@@ -504,8 +505,6 @@ def _check_together(recipe: Recipe, source: str) -> None:
         raise RecipeError(f"{source}: train.teacher needs model.train 'all'.")
     if model.architecture == "cnn" and model.weights != "none":
         raise RecipeError(f"{source}: the CNN starts from nothing; model.weights must be 'none'.")
-    if data.balance == "sampled" and train.steps == 0:
-        raise RecipeError(f"{source}: data.balance 'sampled' needs train.steps.")
     if (recipe.augment.kind == "travel") != (recipe.preprocess.view != "centre"):
         raise RecipeError(
             f"{source}: augment.kind 'travel' and a view of the cell belong together; received "

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leuko.bundle import ModelBundle
 from leuko.cells.style import looks
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import BundleError
@@ -18,9 +17,10 @@ from leuko.runtime.adapt_check import check
 from leuko.runtime.adapt_views import VIEWS, Shown
 from leuko.runtime.classifier import OnnxClassifier, load
 from leuko.runtime.explain import Explainer
-from leuko.runtime.trust import Trust, feature_distances
-from leuko.runtime.trust_bundle import _fit_again, _Seen, without_trust
+from leuko.runtime.trust import Trust
+from leuko.runtime.trust_bundle import _fit_again, _Seen
 from leuko.taxonomy import CLASSES
+from limited import with_limit
 
 
 @pytest.fixture(scope="module")
@@ -39,23 +39,6 @@ def halved(cells: list[np.ndarray]) -> OnnxClassifier:
     classifier = load("default", threads=1)
     distances = [classifier.predict_one(cell).distance for cell in cells]
     return OnnxClassifier(with_limit(classifier.bundle, float(np.median(distances))), threads=2)
-
-
-def with_limit(bundle: ModelBundle, limit: float) -> ModelBundle:
-    """The same with another limit, and goldens that fit."""
-    limits = {**bundle.thresholds, "again": limit}
-    trust = replace(Trust.of(bundle), limits=limits)
-    bare = without_trust(bundle)
-    outputs = OnnxClassifier(bare, threads=1, features=True).ask([*bare.goldens.pictures], trust)
-    answers = trust.calibrate(outputs[0]).astype(np.float32)
-    assert trust.space is not None
-    distances = feature_distances(trust.space, outputs[1]).astype(np.float32)
-    return replace(
-        bundle,
-        thresholds=limits,
-        goldens=replace(bare.goldens, probabilities=answers),
-        space=replace(trust.space, goldens=distances),
-    )
 
 
 def test_the_bundled_model_looks_again_at_a_part(cells: list[np.ndarray]) -> None:

@@ -21,12 +21,14 @@ from leuko.taxonomy import CLASSES
 pytest.importorskip("onnx", reason="needs the extra 'export'")
 
 from convnet import make_convnet_bundle
+from leuko.experiment.evaluating import evaluate
 from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
 from leuko.runtime.looks import average_looks
 from leuko.runtime.trust import Trust
 from leuko.runtime.trust_bundle import without_trust
 from leuko.training import convert
 from leuko.training.convert import export_model
+from limited import with_limit
 from tiny import write_dataset
 
 
@@ -192,6 +194,29 @@ def test_calibration_and_limits_go_with_it(labelled: Path, tmp_path: Path) -> No
     expected = Trust.of(bundle).calibrate(raw.probabilities.astype(np.float64))
     np.testing.assert_allclose(bundle.goldens.probabilities, expected, atol=1e-5)
     load(tmp_path / "a.zip")
+
+
+def test_what_is_judged_is_what_is_written(tmp_path: Path) -> None:
+    """A bundle that answers the nearer half by its first look is judged doing so."""
+    from leuko.imaging import encode_png
+    from leuko.manifest import read_folder
+
+    for number, name in enumerate(CLASSES * 5):
+        rng = np.random.default_rng([32, number])
+        path = tmp_path / "cells" / name / f"95-8-{number % 3}-1_{number}_1.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_png(draw_cell(name, rng, draw_slide_style(rng)).pixels))
+    rows = read_folder(tmp_path / "cells")
+    bundled = load("default").bundle
+    distances = [row.distance for row in load("default").predict(rows.files()).rows]
+    with_limit(bundled, float(np.median(distances))).save(tmp_path / "halved.zip")
+    export_model(
+        tmp_path / "halved.zip", tmp_path / "a.zip", weights="float16", check=tmp_path / "cells"
+    )
+    made = written(tmp_path / "a.zip")
+    report = evaluate(OnnxClassifier(made), rows).report.to_dict()
+    assert made.validation["confusion"] == report["confusion"]
+    assert made.validation["metrics"] == report["metrics"]
 
 
 def test_what_stands_in_the_way(model: Path, labelled: Path, tmp_path: Path) -> None:

@@ -66,6 +66,12 @@ def test_no_slide_stands_for_its_class_when_slides_are_even(tiny: Recipe) -> Non
         assert count / len(drawn) == pytest.approx(1 / 2 / groups, abs=0.015)
 
 
+def test_without_steps_as_many_are_drawn_as_there_are_rows(tiny: Recipe) -> None:
+    rows = training_order(ordered(tiny, "sampled", steps=0), LABELS)(1)
+    assert len(rows) == 8 * -(-len(LABELS) // 8)
+    assert rows[0, 1] == len(rows)  # the second epoch goes on with fresh draws
+
+
 def test_a_missing_class_is_never_sampled(tiny: Recipe) -> None:
     labels = LABELS[LABELS != 2]
     rows = training_order(ordered(tiny, "sampled", evenness=1.0, steps=100), labels)(0)

@@ -299,6 +299,20 @@ def test_weights_are_never_ignored_in_silence(runs: Runs, tmp_path: Path) -> Non
         train(rows, runs.recipes["head"], tmp_path / "head", weights=str(tmp_path / "none.h5"))
 
 
+def test_a_folder_serves_again_where_weights_were_missing_and_an_h5_may_be_asked_for_later(
+    runs: Runs, tmp_path: Path
+) -> None:
+    recipe, out = runs.recipes["head"], tmp_path / "head"
+    with pytest.raises(TrainingError, match=r"none\.h5 does not exist"):
+        train(runs.dataset, recipe, out, weights=str(tmp_path / "none.h5"))
+    assert {path.name for path in out.iterdir()} == {"environment.json"}
+    train(runs.dataset, recipe, out, cache=tmp_path / "cache")
+    assert not (out / "model.h5").exists()
+    train(runs.dataset, recipe, out, resume=True, save_h5=True)
+    loaded = keras.saving.load_model(out / "model.h5", compile=False)
+    assert loaded.count_params() == ModelBundle.load(out / "bundle").parameters
+
+
 def test_tensorboard_is_asked_for_before_anything_is_done(runs: Runs, tmp_path: Path) -> None:
     if importlib.util.find_spec("tensorboard") is not None:
         pytest.skip("TensorBoard is installed here")

@@ -13,11 +13,11 @@ from dataclasses import astuple, dataclass, fields
 from itertools import islice
 from typing import Any, Final
 
-from leuko import __version__
 from leuko.artifacts import digest_json
 from leuko.batch.rows import Row, open_rows
 from leuko.bundle import ModelBundle
 from leuko.errors import BatchError, DataError
+from leuko.host import versions
 from leuko.prediction import Prediction, PredictionTable
 from leuko.runtime.classifier import OnnxClassifier
 
@@ -172,9 +172,9 @@ def cut(rows: Iterable[Row], *, model: str, size: int = PARTITION_ROWS) -> Itera
     Partition
         In order.
     """
-    rest, index = iter(rows), 0
+    rest, index, known = iter(rows), 0, versions()
     while part := tuple(islice(rest, size)):
-        key = digest_json([__version__, model, [astuple(row) for row in part]])
+        key = digest_json([known, model, [astuple(row) for row in part]])
         yield Partition(index, key, part)
         index += 1
 

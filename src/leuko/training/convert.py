@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -69,7 +68,6 @@ _OTHERS: Final = {
     "openvino": ("model.xml", "model.bin"),
 }
 _ALWAYS: Final = (_NOTE, "goldens.npz", "card.md")
-_OPTIONAL: Final = ("trust.npz",)
 
 
 @dataclass(frozen=True)
@@ -98,10 +96,11 @@ class Exported:
 
 @dataclass(frozen=True)
 class _Converted:
-    """A network in its new form: its files by name, and how to ask it."""
+    """A network in its new form: its files by name, how to ask it, and a bundle around it."""
 
     files: dict[str, bytes]
     run: Runner
+    made: ModelBundle | None = None
 
     @property
     def size(self) -> int:
@@ -190,9 +189,14 @@ def export_model(
         sample, left = draw_sample(source, bundle.preprocess, rng, threads, tell)
         labelled, rest = (left, None) if others is None else (labelled, left)
     converted = _convert(bundle, form, weights, sample, threads)
-    several = partial(over_looks, weights=bundle.preprocess.weights)
-    original = several(_graph_runner(bundle.onnx, threads))
-    pair = Pair(bundle.name, form, weights, bundle.preprocess, original, several(converted.run))
+    # What is compared is what is written: a bundle answers calibrated, and looks again where it
+    # would; elsewhere there is the network alone.
+    original = (
+        classifier.predict_pixels
+        if form == "onnx"
+        else over_looks(_graph_runner(bundle.onnx, threads), bundle.preprocess.weights)
+    )
+    pair = Pair(bundle.name, form, weights, bundle.preprocess, original, converted.run)
     variant: dict[str, Any] = {
         "format": form,
         "weights": weights,
@@ -259,42 +263,28 @@ def _target(
         path = Path(f"{name}-{weights}{ending}")
     else:
         path = Path(os.path.expanduser(out))
-    zipped = path.suffix == ".zip"
-    if zipped and form != "onnx":
+    if path.suffix.lower() == ".zip" and form != "onnx":
         raise UsageError(f"{form} is written as a folder; {path} is the name of a zip.")
     if path.exists() and Path(model).exists():
         source = Path(os.path.realpath(model))
         if Path(os.path.realpath(path)) in (source, source / "bundle"):
             raise OutputError(f"{path} is the model itself. Choose another --out.")
-    if path.is_dir() and not zipped:
-        _check_folder(path, bundle, form)
-    elif path.is_file() and zipped and not _is_bundle(path):
-        raise OutputError(f"{path} is there already and is no bundle. Choose another --out.")
+    if form == "onnx":
+        ModelBundle.check_place(path)
+    elif path.is_dir():
+        _check_folder(path, form)
     return path
 
 
-def _check_folder(path: Path, bundle: ModelBundle, form: str) -> None:
+def _check_folder(path: Path, form: str) -> None:
     """Refuse to replace a folder of another kind."""
-    if form == "onnx":
-        known, mark = {*bundle.members(), *_OPTIONAL}, "bundle.json"
-    else:
-        known, mark = {*_OTHERS[form], *_ALWAYS}, _NOTE
     there = {place.name for place in path.iterdir()}
-    if there and (there - known or mark not in there):
-        other = min(there - known or there)
+    others = there - {*_OTHERS[form], *_ALWAYS}
+    if others or (there and _NOTE not in there):
         raise OutputError(
-            f"{path} holds other things than an exported model, such as {other}; writing would "
-            "replace them. Choose another --out."
+            f"{path} holds other things than an exported model, such as {min(others or there)}; "
+            "writing would replace them. Choose another --out."
         )
-
-
-def _is_bundle(path: Path) -> bool:
-    """Whether a zip looks like one of ours."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return "bundle.json" in archive.namelist()
-    except (OSError, ValueError, zipfile.BadZipFile):
-        return False
 
 
 def _convert(
@@ -303,9 +293,10 @@ def _convert(
     """Make the new network."""
     onnx, spec = bundle.onnx, bundle.preprocess
     pixels = sample.pixels if sample else None
+    several = partial(over_looks, weights=spec.weights)
     if form == "litert":
         data = to_litert(onnx, spec.size, weights=weights, pixels=pixels)
-        return _Converted({"model.tflite": data}, litert_runner(data, threads=threads))
+        return _Converted({"model.tflite": data}, several(litert_runner(data, threads=threads)))
     if weights == "float16":
         onnx = to_float16(onnx)
     elif pixels is not None:
@@ -315,8 +306,10 @@ def _convert(
             onnx = clean_graph(onnx).to_bytes()
         xml, numbers = to_openvino(onnx)
         run = openvino_runner(xml, numbers, threads=threads)
-        return _Converted({"model.xml": xml, "model.bin": numbers}, run)
-    return _Converted({"model.onnx": onnx}, _graph_runner(onnx, threads))
+        return _Converted({"model.xml": xml, "model.bin": numbers}, several(run))
+    made = bundle if weights == "float32" else _with_network(bundle, onnx)
+    run = OnnxClassifier(made, threads=threads).predict_pixels
+    return _Converted({"model.onnx": onnx}, run, made)
 
 
 def _versions(form: str) -> dict[str, str]:
@@ -347,19 +340,17 @@ def _write_bundle(
     validation: dict[str, Any],
 ) -> Exported:
     """Write an ONNX variant as a bundle of its own; float32 is the bundle as it was."""
-    onnx, source_size = converted.files["model.onnx"], len(bundle.onnx)
-    if variant["weights"] != "float32":
+    made = converted.made or bundle
+    if made is not bundle:
         made = replace(
-            _with_network(bundle, onnx),
+            made,
             name=f"{bundle.name}-{variant['weights']}",
             provenance={**bundle.provenance, "variant": variant},
             validation=validation,
             card=_card(bundle, variant),
         )
-        OnnxClassifier(made)  # it opens, and answers its goldens
-        bundle = made
-    bundle.save(target)
-    return Exported(target, variant, bundle.digest, len(onnx), source_size)
+    made.save(target)
+    return Exported(target, variant, made.digest, converted.size, len(bundle.onnx))
 
 
 def _with_network(bundle: ModelBundle, onnx: bytes) -> ModelBundle:
@@ -394,7 +385,7 @@ def _write_folder(
     spec = bundle.preprocess
     pictures = golden_pictures()
     inputs = np.stack([looks(picture, spec) for picture in pictures])
-    goldens = Goldens(pictures, over_looks(converted.run, spec.weights)(inputs).astype(np.float32))
+    goldens = Goldens(pictures, converted.run(inputs).astype(np.float32))
     arrays = io.BytesIO()
     np.savez_compressed(
         arrays, allow_pickle=False, pictures=goldens.pictures, probabilities=goldens.probabilities

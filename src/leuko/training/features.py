@@ -18,8 +18,8 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from leuko import __version__
 from leuko.artifacts import atomic_write, digest_bytes, digest_json
+from leuko.host import versions
 from leuko.manifest import Manifest
 from leuko.parallel import Progress, bounded_map, worker_count
 from leuko.recipe import Recipe
@@ -76,8 +76,6 @@ def backbone_features(
     (n, d) float32
         Pooled features.
     """
-    import onnxruntime
-
     trunk = _trunk_of(model)
     data = features_onnx(trunk)
     count = worker_count(threads)
@@ -90,8 +88,7 @@ def backbone_features(
             "augment": augment,
             "seed": source.seed if augment else None,
             "rows": digest_bytes(np.ascontiguousarray(rows).tobytes()),
-            "runtime": onnxruntime.__version__,
-            "version": __version__,
+            "versions": versions(),
         }
     )
     folder = cache / "features" / key[:32]

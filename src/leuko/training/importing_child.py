@@ -354,10 +354,6 @@ def _read_members(path: Path) -> dict[str, bytes]:
         raise BundleError(
             f"The file is damaged or cut short: it cannot be read as a .keras archive ({error})."
         ) from error
-    except (NotImplementedError, zipfile.zlib.error) as error:  # type: ignore[attr-defined]
-        raise BundleError(
-            f"The archive is damaged or packed in an unknown way: {error}."
-        ) from error
 
 
 def _check_members(infos: list[zipfile.ZipInfo]) -> None:
@@ -511,9 +507,14 @@ def _json(data: bytes | str, name: str) -> Any:
         raise BundleError(f"{name} is {len(data):,} bytes long; that is refused.")
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
-        return json.load(io.StringIO(text))
+        return json.load(io.StringIO(text), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{name} is damaged: {str(error)[:120]}.") from error
+
+
+def _no_constant(name: str) -> Any:
+    """Refuse NaN and the infinities, which Python reads and JSON does not have."""
+    raise ValueError(f"{name} is no JSON")
 
 
 def _version(value: object) -> str:

@@ -213,7 +213,8 @@ def training_order(
     """
     settings, seed = recipe.data, recipe.seed
     if settings.balance == "sampled":
-        size = recipe.train.steps * recipe.train.batch
+        batch = recipe.train.batch
+        size = batch * (recipe.train.steps or -(-len(labels) // batch))
         chance = _chances(labels, slides, settings)
 
         def sampled(epoch: int) -> npt.NDArray[np.int64]:

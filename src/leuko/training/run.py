@@ -194,6 +194,8 @@ def train(
     finished = _finished(run, manifest, clock) if resume else None
     if finished is not None:
         tell(f"{run} is finished.")
+        if save_h5 and not (run / "model.h5").exists():
+            _write_h5(run / "model.h5", keras.saving.load_model(run / "model.keras"))
         return finished
     source_digest = manifest.digest
     threads = worker_count(workers)
@@ -205,13 +207,10 @@ def train(
             manifest = _balance(manifest, recipe, run, workers, progress)
     train_rows, validation_rows = _split(manifest, same_cell, recipe, tell)
     both = Manifest(train_rows.root, (*train_rows.samples, *validation_rows.samples))
-    _save_manifest(run, both)
     teacher = load(recipe.train.teacher, threads=threads) if recipe.train.teacher else None
     identity = {"recipe": recipe.digest, "data": both.digest}
     if teacher is not None:
         identity["teacher"] = teacher.digest
-    atomic_write_text(run / "recipe.toml", recipe.to_toml())
-
     _deterministic()
     source, held = pixel_source(train_rows, recipe), pixel_source(validation_rows, recipe)
     order = training_order(recipe, train_rows.labels, train_rows.slides)
@@ -224,6 +223,9 @@ def train(
 
     with clock("build"):
         model = build_model(recipe, examples=examples, say=tell)
+    # Only now: where weights could not be had, the same folder serves for another try.
+    _save_manifest(run, both)
+    atomic_write_text(run / "recipe.toml", recipe.to_toml())
     if recipe.model.train == "head":
         history = _fit_head(
             model, recipe, train_rows, validation_rows, source, held, run, identity, clock,
