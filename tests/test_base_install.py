@@ -171,7 +171,7 @@ def test_training_names_its_extra(base: Path, tmp_path: Path) -> None:
         *(script(base), "train", "Dataset", "--recipe", "cnn", "--out", "run"), folder=tmp_path
     )
     assert done.returncode == 1, done.stdout + done.stderr
-    assert "leuko[train]" in done.stderr
+    assert "pip install '.[train]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -469,12 +469,28 @@ def test_a_place_is_refused_before_the_work_is_done(tmp_path) -> None:
     (tmp_path / "other" / "letter.txt").write_text("mine")
     (tmp_path / "folder.zip").mkdir()
     (tmp_path / "file").write_text("")
+    with zipfile.ZipFile(tmp_path / "scans.zip", "w") as archive:
+        archive.writestr("a.jpg", b"a cell")
     for name, part in (
+        ("scans.zip", "is there already and is no bundle"),
         ("other", "holds other things"),
-        ("folder.zip", "is a folder"),
-        ("file/bundle", "no folder to write to"),
+        ("folder.zip", "a folder stands where a file is needed"),
+        ("file/bundle", "a file stands where a folder is needed"),
+        ("file", "a file stands where a folder is needed"),
     ):
         with pytest.raises(OutputError, match=part):
             ModelBundle.check_place(tmp_path / name)
     ModelBundle.check_place(tmp_path / "new" / "bundle")
     ModelBundle.check_place(tmp_path / "bundle.zip")
+
+
+def test_nothing_but_a_bundle_is_replaced(tiny_bundle: ModelBundle, tmp_path) -> None:
+    with zipfile.ZipFile(tmp_path / "scans.zip", "w") as archive:
+        archive.writestr("a.jpg", b"a cell")
+    before = (tmp_path / "scans.zip").read_bytes()
+    with pytest.raises(OutputError, match="is no bundle"):
+        tiny_bundle.save(tmp_path / "scans.zip")
+    assert (tmp_path / "scans.zip").read_bytes() == before
+    tiny_bundle.save(tmp_path / "model.ZIP")
+    tiny_bundle.save(tmp_path / "model.ZIP")
+    assert ModelBundle.load(tmp_path / "model.ZIP").digest == tiny_bundle.digest

@@ -23,7 +23,7 @@ def test_exit_codes() -> None:
 
 def test_missing_extra_names_the_command() -> None:
     error = MissingExtraError("Training", "train", "keras")
-    assert "pip install 'leuko[train]'" in str(error)
+    assert "pip install '.[train]'" in str(error)
     assert str(error).startswith("Training needs")
 
 

@@ -146,6 +146,24 @@ def test_links_are_followed_once_and_what_cannot_be_followed_is_said(tmp_path: P
     assert str(tmp_path) not in said
 
 
+def test_a_class_link_that_leads_nowhere_is_said(tmp_path: Path) -> None:
+    write_dataset(tmp_path, each=1, names=CLASSES[1:])
+    (tmp_path / "Basophil").symlink_to("nowhere")
+    (tmp_path / "Blasts").symlink_to("nowhere")
+    (tmp_path / ".hidden").symlink_to("nowhere")
+    manifest = read_folder(tmp_path, ignore=("Blasts",))
+    assert manifest.counts.tolist() == [0, 1, 1, 1, 1]
+    assert manifest.notes == (
+        "Basophil is a dangling link (No such file or directory); passed over.",
+        f"{tmp_path.name} has no image of Basophil.",
+    )
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "Basophil").symlink_to("nowhere")
+    for read in (read_folder, find_splits):
+        with pytest.raises(DataError, match="Basophil is a dangling link"):
+            read(tmp_path / "links")
+
+
 def test_a_class_folder_may_be_a_link(tmp_path: Path) -> None:
     touch(tmp_path / "store" / "a_1.jpg")
     (tmp_path / "set").mkdir()
@@ -181,7 +199,10 @@ def test_a_folder_without_permission(tmp_path: Path) -> None:
     assert manifest.counts.tolist() == [0, 1, 1, 1, 1]
     assert "Basophil cannot be listed: Permission denied." in manifest.notes
     assert [s.sha256 == "" for s in manifest.samples] == [False, False, True, False]
-    root.chmod(0o600)  # can be listed, cannot be entered
+    root.chmod(0o644)  # can be listed, cannot be entered
+    with unprivileged(), pytest.raises(DataError, match=r"Basophil cannot be read \(Permission"):
+        read_folder(root)
+    root.chmod(0o600)
     with unprivileged(), pytest.raises(DataError):
         read_folder(root)
     root.chmod(0)
@@ -218,6 +239,29 @@ def test_splits_have_many_names(train: str, test: str, tmp_path: Path) -> None:
     manifest = read_split(tmp_path, "test")
     assert {sample.split for sample in manifest.samples} == {"test"}
     assert manifest.digest == read_folder(tmp_path / test).digest
+
+
+def test_a_split_that_is_a_link_and_leads_nowhere_is_said(tmp_path: Path) -> None:
+    write_dataset(tmp_path / "Train", each=1)
+    (tmp_path / "Test").symlink_to("nowhere")
+    assert sorted(find_splits(tmp_path)) == ["test", "train"]
+    with pytest.raises(DataError, match="Test is a link that leads nowhere"):
+        read_split(tmp_path, "test")
+    said = "Test is a dangling link (No such file or directory); passed over."
+    assert read_split(tmp_path, "train").notes == (said,)
+    # A folder that is there is taken, whatever else is called so.
+    write_dataset(tmp_path / "TestA", each=1)
+    assert find_splits(tmp_path)["test"].name == "TestA"
+    assert read_split(tmp_path, "test").notes == (said,)
+
+
+def test_a_lost_test_link_beside_class_folders(tmp_path: Path) -> None:
+    write_dataset(tmp_path, each=1)
+    (tmp_path / "Test").symlink_to("nowhere")
+    assert find_splits(tmp_path)["train"] == tmp_path.resolve()
+    assert read_split(tmp_path, "train").notes == (
+        "Test is a dangling link (No such file or directory); passed over.",
+    )
 
 
 def test_two_test_folders(tmp_path: Path) -> None:
@@ -281,7 +325,7 @@ def test_without_a_slide_column_the_name_tells(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("", "lacks the column label and path; .* received nothing"),
-        ("path,class\n", "lacks the column label; expected path,label,slide and received path, cl"),
+        ("path,class\n", "lacks the column label; expected path,label with commas"),
         ("path;label;slide\n", "received path;label;slide"),
         ("path,label\n", "a header but no rows"),
         ("path,label\na.jpg,Basophil\nb.jpg,blast\n", "line 3: 'blast' names no class"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +15,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import leuko
 from leuko.errors import DataError
 from leuko.prediction import (
     CSV_COLUMNS,
     PARQUET_COLUMNS,
     Prediction,
     PredictionTable,
-    concatenate,
     csv_line,
+    parquet_predictions,
 )
 
 VALUES = np.array([0.1, 0.2, 0.3, 0.15, 0.25])
@@ -84,7 +87,10 @@ def test_counts() -> None:
     document = table.to_dict()
     assert document["schema"] == "leuko.predictions/1"
     assert (document["found"], document["predicted"], document["rejected"]) == (3, 2, 1)
-    assert concatenate([table, PredictionTable((answered(),))]).rows[3] == answered()
+    doubted = replace(answered("d.jpg"), decision="unsure", reason="low-confidence")
+    document = PredictionTable((*table.rows, doubted)).to_dict()
+    assert (document["standing"]["Lymphocyte"], document["labels"]["Lymphocyte"]) == (2, 3)
+    assert document["version"] == leuko.__version__
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
@@ -138,6 +144,8 @@ def test_round_trip(tmp_path: Path) -> None:
         lambda text: text.replace("0.200000", "-0.2", 1),
         lambda text: text.replace("Lymphocyte,", "Blast,", 1),
         lambda text: text.replace(",ok,", ",fine,", 1),
+        lambda text: text.replace(",class,", ",Class,", 1),
+        lambda text: text.replace(",", ";"),
         lambda text: "",
     ],
 )
@@ -150,8 +158,54 @@ def test_a_damaged_table_is_one_sentence(change: object, tmp_path: Path) -> None
 
 
 def test_no_table(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot be read as predictions"):
-        PredictionTable.from_csv(tmp_path / "p.csv")
+    for read in (PredictionTable.from_csv, PredictionTable.from_file):
+        with pytest.raises(DataError, match="cannot be read as predictions"):
+            read(tmp_path / "p.csv")
+    text = PredictionTable((answered(),)).csv_text()
+    (tmp_path / "german.csv").write_text(text.replace(",", ";"))
+    with pytest.raises(DataError, match="separated by semicolons"):
+        PredictionTable.from_file(tmp_path / "german.csv")
+
+
+def test_a_file_is_read_by_its_content(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow.parquet", reason="needs the extra 'parquet'")
+    full = replace(
+        answered("=a.jpg"),
+        preprocessing="ab",
+        prediction_set=("Lymphocyte", "Neutrophil"),
+        distance=1.25,
+        quality=(("sharpness", 0.5),),
+    )
+    table = PredictionTable((full, rejected(), answered("'=b.jpg")))
+    table.to_parquet(tmp_path / "p.csv")
+    again = PredictionTable.from_file(tmp_path / "p.csv")
+    assert again.rows[0] == full
+    assert again.rows[1].to_dict() == table.rows[1].to_dict()
+    assert again.rows[2].path == "'=b.jpg"
+    table.to_csv(tmp_path / "p.parquet")
+    assert [row.path for row in PredictionTable.from_file(tmp_path / "p.parquet").rows] == [
+        row.path for row in table.rows
+    ]
+    (tmp_path / "cut").write_bytes((tmp_path / "p.csv").read_bytes()[:200])
+    with pytest.raises(DataError, match="cut cannot be read as predictions"):
+        PredictionTable.from_file(tmp_path / "cut")
+
+
+def test_a_parquet_file_that_is_given_up_leaves_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pyarrow.parquet", reason="needs the extra 'parquet'")
+
+    def interrupted() -> None:
+        with parquet_predictions(tmp_path / "p.parquet", model="m") as file:
+            file.write([answered()])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    gc.collect()
+    assert list(tmp_path.iterdir()) == []
+    assert "Exception ignored" not in capfd.readouterr().err
 
 
 def test_parquet_and_pandas_hold_the_same_columns_and_rows(tmp_path: Path) -> None:

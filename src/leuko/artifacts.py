@@ -60,6 +60,11 @@ SCHEMA_VERSIONS: Final = {
     "adaptation": 1,
     "training": 1,
     "environment": 1,
+    "shrunk": 1,
+    "models": 1,
+    "model": 1,
+    "card": 1,
+    "calibration": 1,
 }
 """Major version of every JSON document, by name."""
 
@@ -218,6 +223,8 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
             yield file
         return
     target = Path(os.path.realpath(path)) if os.path.islink(path) else path  # noqa: PTH114
+    if os.path.isdir(target):  # noqa: PTH112 - Path.is_dir raises on a name too long
+        raise _output_error(path, IsADirectoryError(errno.EISDIR, "a folder"))
     temporary = target.parent / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}.tmp"
     try:
         with temporary.open("xb") as file:
@@ -231,7 +238,8 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
         raise
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # on a read-only file system this fails as well
+            temporary.unlink(missing_ok=True)
         raise _output_error(path, error) from error
     except BaseException:
         temporary.unlink(missing_ok=True)

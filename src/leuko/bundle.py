@@ -214,11 +214,12 @@ class ModelBundle:
         Raises
         ------
         OutputError
-            When it cannot be written, or a folder of that name holds anything but a bundle: it
-            would be replaced as a whole.
+            When it cannot be written, or something else than a bundle stands there: it would be
+            replaced as a whole.
         """
         target = Path(path)
-        if target.suffix == ".zip":
+        self.check_place(target)
+        if _is_zip(target):
             with atomic_write(target) as file, zipfile.ZipFile(file, "w") as archive:
                 for name, data in self.members().items():
                     entry = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
@@ -227,7 +228,6 @@ class ModelBundle:
                     entry.external_attr = 0o644 << 16
                     archive.writestr(entry, data, compresslevel=9)
             return
-        _refuse_others(target)
         with atomic_folder(target) as folder:
             for name, data in self.members().items():
                 (folder / name).write_bytes(data)
@@ -244,16 +244,19 @@ class ModelBundle:
         Raises
         ------
         OutputError
-            When a folder of that name holds anything but a bundle, or the folder above it cannot be
+            When something else than a bundle stands there, or the folder above it cannot be
             written to.
         """
         above = next((place for place in target.absolute().parents if place.exists()), None)
-        if above is None or not above.is_dir() or not os.access(above, os.W_OK):
-            raise OutputError(f"{target} cannot be written: {above} is no folder to write to.")
-        if target.suffix == ".zip":
-            if target.is_dir():
-                raise OutputError(f"{target} is a folder. Choose another name for the zip.")
-            return
+        why = ""
+        if above is None or not above.is_dir() or (target.is_file() and not _is_zip(target)):
+            why = "a file stands where a folder is needed"
+        elif not os.access(above, os.W_OK):
+            why = f"nothing can be written to {above}"
+        elif _is_zip(target) and target.is_dir():
+            why = "a folder stands where a file is needed"
+        if why:
+            raise OutputError(f"{target} cannot be written: {why}; choose another path.")
         _refuse_others(target)
 
     @classmethod
@@ -285,6 +288,7 @@ class ModelBundle:
                 restore_folder(source)
             if not source.exists():
                 raise BundleError(f"There is no model at {path}.")
+            _refuse_export(source)
             files = _read_folder(source) if source.is_dir() else _read_zip(source)
         except OSError as error:
             raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
@@ -439,6 +443,16 @@ def _read_space(data: bytes, pictures: int) -> FeatureSpace:
     return space
 
 
+def _refuse_export(folder: Path) -> None:
+    """Say what a folder is that `leuko export` wrote for another runtime."""
+    if (folder / "export.json").is_file() and not (folder / "bundle.json").exists():
+        form = "a LiteRT" if (folder / "model.tflite").exists() else "an OpenVINO"
+        raise BundleError(
+            f"{folder} is {form} export; Leuko opens only ONNX bundles. Give the model that it was "
+            "made from."
+        )
+
+
 def _read_folder(folder: Path) -> dict[str, bytes]:
     """Read the members of an unpacked bundle."""
     files = {}
@@ -484,11 +498,28 @@ def _read_zip(path: Path) -> dict[str, bytes]:
         raise BundleError(f"{path} cannot be read as a bundle: {error}.") from error
 
 
+def _is_zip(target: Path) -> bool:
+    """Whether a bundle of that name is one file."""
+    return target.suffix.lower() == ".zip"
+
+
+def _holds_bundle(file: Path) -> bool:
+    """Whether a file looks like one of our zips."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return "bundle.json" in archive.namelist()
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+
+
 def _refuse_others(target: Path) -> None:
-    """Do not replace a folder that holds anything but a bundle."""
-    others = {place.name for place in target.iterdir()} if target.is_dir() else set()
-    if others and (others - {*_MEMBERS, _TRUST} or "bundle.json" not in others):
+    """Do not replace a file that is no bundle, or a folder that holds anything else."""
+    if target.is_file() and not _holds_bundle(target):
+        raise OutputError(f"{target} is there already and is no bundle. Choose another name.")
+    there = {place.name for place in target.iterdir()} if target.is_dir() else set()
+    others = there - {*_MEMBERS, _TRUST}
+    if others or (there and "bundle.json" not in there):
         raise OutputError(
-            f"{target} holds other things than a bundle, such as {min(others)}; writing would "
-            "replace them. Choose another folder."
+            f"{target} holds other things than a bundle, such as {min(others or there)}; writing "
+            "would replace them. Choose another folder."
         )

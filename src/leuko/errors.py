@@ -105,7 +105,7 @@ class MissingExtraError(LeukoError):
     def __init__(self, what: str, extra: str, package: str) -> None:
         super().__init__(
             f"{what} needs the package {package!r}, which is not installed. "
-            f"Install it with: pip install 'leuko[{extra}]'"
+            f"In the folder of Leuko's source, install it with: pip install '.[{extra}]'"
         )
         self.what = what
         self.extra = extra

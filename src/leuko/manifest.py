@@ -297,7 +297,8 @@ def find_splits(dataset: str | os.PathLike[str]) -> dict[str, Path]:
     """Find the training, validation and test folders of a data set.
 
     Case, hyphens, underscores and spaces do not matter: ``Train``, ``test-a``, ``TestA``. A
-    folder that itself holds class folders counts as a training folder.
+    folder that itself holds class folders counts as a training folder. A link that is called so and
+    leads nowhere is given where no folder is: whoever reads it is told.
 
     Parameters
     ----------
@@ -320,8 +321,8 @@ def find_splits(dataset: str | os.PathLike[str]) -> dict[str, Path]:
     except OSError as error:
         raise DataError(f"{root} cannot be read: {error.strerror}.") from error
     found: dict[str, Path] = {}
-    for split, names in _SPLITS.items():
-        matches = [f for f in folders if re.sub(r"[\s_-]", "", f.name.lower()) in names]
+    for split in _SPLITS:
+        matches = [folder for folder in folders if _split_named(folder.name) == split]
         if len(matches) > 1:
             raise DataError(
                 f"{root} holds several {split} folders: {', '.join(m.name for m in matches)}. "
@@ -331,11 +332,22 @@ def find_splits(dataset: str | os.PathLike[str]) -> dict[str, Path]:
             found[split] = matches[0]
     if not found and any(class_named(folder.name) for folder in folders):
         found["train"] = root
+    lost = _lost(root)
+    for entry in lost:
+        split = _split_named(entry.name)
+        if split and split not in found:
+            found[split] = entry
     if not found:
         there = ", ".join(folder.name for folder in folders[:8]) or "no folders at all"
+        told = [f"{entry.name} {why}." for entry, why in lost.items()][:8]
         raise DataError(
-            f"{root} holds neither Train/Test folders nor class folders; found {there}. "
-            f"Class folders may be called: {describe_aliases()}."
+            " ".join(
+                [
+                    f"{root} holds neither Train/Test folders nor class folders; found {there}.",
+                    *told,
+                    f"Class folders may be called: {describe_aliases()}.",
+                ]
+            )
         )
     return found
 
@@ -357,12 +369,12 @@ def read_split(
     Returns
     -------
     Manifest
-        Its samples carry the split's name.
+        Its samples carry the split's name. A split's link that leads nowhere is a note.
 
     Raises
     ------
     DataError
-        When there is no such split.
+        When there is no such split, or it is a link that leads nowhere.
     """
     splits = find_splits(dataset)
     if split not in splits:
@@ -372,7 +384,12 @@ def read_split(
         )
     manifest = read_folder(splits[split], ignore=ignore)
     samples = tuple(replace(sample, split=split) for sample in manifest.samples)
-    return Manifest(manifest.root, samples, manifest.notes)
+    lost = [
+        f"{entry.name} {why}; passed over."
+        for entry, why in _lost(_existing_folder(dataset)).items()
+        if _split_named(entry.name)
+    ]
+    return Manifest(manifest.root, samples, tuple(dict.fromkeys((*lost, *manifest.notes))))
 
 
 def read_folder(folder: str | os.PathLike[str], *, ignore: Sequence[str] = ()) -> Manifest:
@@ -405,8 +422,12 @@ def read_folder(folder: str | os.PathLike[str], *, ignore: Sequence[str] = ()) -
     extra: list[str] = []
     notes: list[str] = []
     for entry in _listing(root):
+        if entry.name.startswith("."):
+            continue
+        if (why := _why_lost(entry)) and entry.name not in ignore:
+            notes.append(f"{entry.name} {why}; passed over.")
         # Path.is_dir raises where a folder can be listed but not entered.
-        if entry.name.startswith(".") or not os.path.isdir(entry):  # noqa: PTH112
+        if not os.path.isdir(entry):  # noqa: PTH112
             continue
         name = class_named(entry.name)
         if name is None:
@@ -426,9 +447,8 @@ def read_folder(folder: str | os.PathLike[str], *, ignore: Sequence[str] = ()) -
         )
     if not by_class:
         found = ", ".join(extra[:8]) or "no folders"
-        raise DataError(
-            f"{root} has no class folders; found {found}. Expected {describe_aliases()}."
-        )
+        told = [f"{root} has no class folders; found {found}.", *notes[:8]]
+        raise DataError(f"{' '.join(told)} Expected {describe_aliases()}.")
     rows: list[tuple[str, int]] = []
     for name, place in by_class.items():
         for file in _walk(place, notes):
@@ -472,7 +492,8 @@ def read_csv(path: str | os.PathLike[str]) -> Manifest:
             if absent:
                 raise DataError(
                     f"{table} lacks the column {' and '.join(sorted(absent))}; expected "
-                    f"path,label,slide and received {', '.join(header) or 'nothing'}."
+                    "path,label with commas between them, and slide if known; received "
+                    f"{', '.join(header) or 'nothing'}."
                 )
             rows = [
                 (
@@ -517,7 +538,8 @@ def _existing_folder(folder: str | os.PathLike[str]) -> Path:
     try:
         is_folder = stat.S_ISDIR(os.stat(root).st_mode)
     except FileNotFoundError as error:
-        raise DataError(f"{root} does not exist.") from error
+        what = "is a link that leads nowhere" if os.path.islink(root) else "does not exist"  # noqa: PTH114
+        raise DataError(f"{root} {what}.") from error
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise DataError(f"{root} cannot be read: {why}.") from error
@@ -559,8 +581,7 @@ def _walk(folder: Path, notes: list[str]) -> list[Path]:
             try:
                 mode = os.stat(entry).st_mode
             except OSError as error:
-                what = "is a dangling link" if entry.is_symlink() else "cannot be read"
-                notes.append(f"{told}/{entry.name} {what} ({error.strerror}); passed over.")
+                notes.append(f"{told}/{entry.name} {_described(entry, error)}; passed over.")
                 continue
             if stat.S_ISDIR(mode):
                 inner.append(entry)
@@ -570,6 +591,34 @@ def _walk(folder: Path, notes: list[str]) -> list[Path]:
                 notes.append(f"{told}/{entry.name} is not an ordinary file; passed over.")
         waiting += reversed(inner)
     return files
+
+
+def _described(entry: Path, error: OSError) -> str:
+    """Say of what cannot be looked at whether it is a link that leads nowhere."""
+    # Path.is_symlink raises where a folder can be listed but not entered.
+    what = "is a dangling link" if os.path.islink(entry) else "cannot be read"  # noqa: PTH114
+    return f"{what} ({error.strerror})"
+
+
+def _why_lost(entry: Path) -> str:
+    """Why an entry of a folder cannot be looked at; empty when it can."""
+    try:
+        os.stat(entry)
+    except OSError as error:
+        return _described(entry, error)
+    return ""
+
+
+def _lost(folder: Path) -> dict[Path, str]:
+    """Entries of a folder that cannot be looked at, sorted, and why; hidden ones do not count."""
+    every = {entry: _why_lost(entry) for entry in _listing(folder) if entry.name[:1] != "."}
+    return {entry: why for entry, why in every.items() if why}
+
+
+def _split_named(name: str) -> str:
+    """Which split a folder of this name is; empty for none."""
+    bare = re.sub(r"[\s_-]", "", name.lower())
+    return next((split for split, names in _SPLITS.items() if bare in names), "")
 
 
 def _digest_all(files: Sequence[Path]) -> list[str]:

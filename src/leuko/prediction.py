@@ -9,7 +9,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -68,6 +68,9 @@ _NUMBERS: Final = frozenset(
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 _QUOTED: Final = re.compile('["\\r\\n]')
 _STATUSES: Final = ("ok", "rejected")
+
+_PARQUET: Final = b"PAR1"
+"""How every Parquet file begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +254,12 @@ class PredictionTable:
         return {name: labels.count(name) for name in CLASSES}
 
     @property
+    def standing(self) -> dict[str, int]:
+        """How many images were given each label, where the label stands."""
+        labels = [row.label for row in self.predicted if row.decision == "class"]
+        return {name: labels.count(name) for name in CLASSES}
+
+    @property
     def decisions(self) -> dict[str, int]:
         """How many images got each of `DECISIONS`."""
         taken = [row.decision for row in self.predicted]
@@ -328,13 +337,50 @@ class PredictionTable:
         return {
             "schema": schema("predictions"),
             "research_use": RESEARCH_USE,
+            "version": __version__,
             "found": len(self.rows),
             "predicted": len(self.predicted),
             "rejected": len(self.rejected),
-            "counts": self.counts,
             "decisions": self.decisions,
+            "standing": self.standing,
+            "labels": self.counts,
             "predictions": [row.to_dict() for row in self.rows],
         }
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str]) -> PredictionTable:
+        """Read what `to_csv` or `to_parquet` wrote; the file's first bytes tell which.
+
+        Parameters
+        ----------
+        path : path-like
+            The file.
+
+        Returns
+        -------
+        PredictionTable
+            Equal to the one written, but for what a CSV has no column for.
+
+        Raises
+        ------
+        DataError
+            When it cannot be read as predictions; see `from_csv`.
+        MissingExtraError
+            When it is Parquet and pyarrow is not installed.
+        """
+        try:
+            with Path(path).open("rb") as file:
+                parquet = file.read(len(_PARQUET)) == _PARQUET
+        except OSError as error:
+            raise DataError(f"{path} cannot be read as predictions: {error}.") from error
+        if not parquet:
+            return cls.from_csv(path)
+        pa = arrow()
+        try:
+            rows = pa.parquet.read_table(path, columns=list(PARQUET_COLUMNS)).to_pylist()
+            return cls(tuple(_from_parquet_cells(row) for row in rows))
+        except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's are ValueErrors
+            raise DataError(f"{path} cannot be read as predictions: {error}.") from error
 
     @classmethod
     def from_csv(cls, path: str | os.PathLike[str]) -> PredictionTable:
@@ -361,6 +407,10 @@ class PredictionTable:
             ) as file:
                 reader = csv.DictReader(file)
                 missing = set(CSV_COLUMNS) - set(reader.fieldnames or ())
+                if missing and ";" in "".join(reader.fieldnames or ()):
+                    raise DataError(
+                        f"{path} is separated by semicolons; predictions are separated by commas."
+                    )
                 if missing:
                     raise DataError(f"{path} lacks the columns {', '.join(sorted(missing))}.")
                 return cls(tuple(_from_cells(row) for row in reader))
@@ -455,7 +505,13 @@ def parquet_predictions(path: Path, *, model: str) -> Iterator[ParquetPrediction
     """
     with atomic_write(path) as file:
         out = ParquetPredictions(file, model=model)
-        yield out
+        try:
+            yield out
+        except BaseException:
+            # Otherwise the writer would close itself later, into a file that is closed by then.
+            with contextlib.suppress(Exception):
+                out.close()
+            raise
         out.close()
 
 
@@ -534,22 +590,6 @@ def csv_cells(row: Prediction) -> list[str]:
     ]
 
 
-def concatenate(tables: Iterable[PredictionTable]) -> PredictionTable:
-    """Join tables in the order given.
-
-    Parameters
-    ----------
-    tables : iterable of PredictionTable
-        Parts.
-
-    Returns
-    -------
-    PredictionTable
-        All rows.
-    """
-    return PredictionTable(tuple(row for table in tables for row in table.rows))
-
-
 def _guard(text: str) -> str:
     """Stop a spreadsheet from taking a cell for a formula, in a way that can be undone."""
     return f"'{text}" if text.lstrip("'").startswith(_FORMULA_STARTS) else text
@@ -559,6 +599,19 @@ def _unguard(text: str) -> str:
     """Undo `_guard`."""
     quoted = text.startswith("'") and text.lstrip("'").startswith(_FORMULA_STARTS)
     return text[1:] if quoted else text
+
+
+def _from_parquet_cells(cells: dict[str, Any]) -> Prediction:
+    """Read one row of a Parquet file: what a CSV has too, and what it has no column for."""
+    words = {name: "" if cells[name] is None else str(cells[name]) for name in CSV_COLUMNS}
+    return replace(
+        _from_cells({**words, "path": _guard(words["path"])}),
+        detail=cells["detail"],
+        preprocessing=cells["preprocessing"],
+        prediction_set=tuple(cells["prediction_set"]),
+        distance=cells["distance"],
+        quality=tuple(cells["quality"] or ()),
+    )
 
 
 def _from_cells(cells: dict[str, str]) -> Prediction:
@@ -576,6 +629,11 @@ def _from_cells(cells: dict[str, str]) -> Prediction:
     probabilities = tuple(float(cells[f"p_{name.lower()}"]) for name in CLASSES)
     if cells["label"] not in CLASSES or not all(0 <= value <= 1 for value in probabilities):
         raise ValueError(f"the row of {cells['path']!r} has no class or no probabilities")
+    if cells["decision"] not in DECISIONS:
+        raise ValueError(
+            f"the row of {cells['path']!r} has the decision {cells['decision']!r}, which is "
+            f"none of {', '.join(DECISIONS)}"
+        )
     return Prediction(
         path=_unguard(cells["path"]),
         status="ok",

@@ -29,6 +29,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         archive.write(tmp_path / "folder" / "0.png", "a/0.png")
         archive.writestr("zeros.png", bytes(10**6))
     (tmp_path / "list.txt").write_text("folder/2.png\nfolder/none.png\n# a remark\n")
+    (tmp_path / "bad.zip").write_bytes(b"PK no archive")
+    (tmp_path / "bad.txt").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "~").mkdir()
     write_picture(tmp_path / "~" / "x.png", CLASSES[4])
     monkeypatch.chdir(tmp_path)
@@ -52,6 +54,7 @@ def content(source: Source) -> bytes | tuple[str, str]:
         ["list.txt", "folder", "list.txt"],
         ["-"],
         ["folder/loop", "folder/gone.jpg"],
+        ["folder/0.png", "bad.zip", "bad.txt", "folder/1.png"],
     ],
 )
 def test_rows_are_what_one_process_sees(
@@ -164,6 +167,26 @@ def test_parquet_that_is_none(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match="must be binary, received string"):
         list(list_rows([str(tmp_path / "text.parquet")]))
+    picture = write_picture(tmp_path / "a.png", CLASSES[0])
+    before, refused, after = open_rows(list_rows([str(picture), f"{tmp_path}/text.parquet",
+                                                  str(picture)]))  # fmt: skip
+    assert before.read() == after.read() == picture.read_bytes()
+    reason, detail = content(refused)
+    assert reason == "unreadable"
+    assert "must be binary, received string" in detail
+
+
+def test_one_bad_archive_or_list_alone_is_an_error(place: Path) -> None:
+    for name in ("bad.zip", "bad.txt"):
+        with pytest.raises(DataError, match="cannot be read as a"):
+            list(list_rows([name]))
+
+
+def test_files_passed_over_for_their_names_are_said(place: Path) -> None:
+    (place / "folder" / "notes").touch()
+    said: list[str] = []
+    assert len(list(list_rows(["folder", "cells.zip"], say=said.append))) == 8
+    assert [sentence.partition(":")[0] for sentence in said] == ["1 file was passed over"]
 
 
 def test_a_damaged_row_group_costs_its_rows_and_no_others(tmp_path: Path) -> None:

@@ -339,7 +339,7 @@ def test_ray_is_an_extra(tiny_bundle: ModelBundle, monkeypatch: pytest.MonkeyPat
     import importlib.util
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"needs the package 'ray'.*leuko\[ray\]"):
+    with pytest.raises(MissingExtraError, match=r"package 'ray'.*pip install '\.\[ray\]'"):
         open_engine("ray", tiny_bundle)
 
 

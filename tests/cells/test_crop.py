@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,26 +123,15 @@ def test_a_known_scale_is_used():
     assert one[0, 0] == pytest.approx(2 * two[0, 0])
 
 
-def test_spec_travels_through_json():
-    spec = CropSpec(size=128, width=21.5, micrometre=8.5, border="replicate")
-    assert CropSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
-
-
 @pytest.mark.parametrize(
-    "document",
+    "settings",
     [
-        {"size": 128, "width": 20.0, "micrometre": 0.0},
-        {"size": 128, "width": 20.0, "micrometre": 0.0, "border": "background", "turn": 1},
-        {"size": 128.0, "width": 20.0, "micrometre": 0.0, "border": "background"},
-        {"size": True, "width": 20.0, "micrometre": 0.0, "border": "background"},
-        {"size": 128, "width": "20", "micrometre": 0.0, "border": "background"},
-        {"size": 128, "width": 20.0, "micrometre": 0.0, "border": 3},
-        {"size": 4, "width": 20.0, "micrometre": 0.0, "border": "background"},
-        {"size": 128, "width": 400.0, "micrometre": 0.0, "border": "background"},
-        {"size": 128, "width": 20.0, "micrometre": -1.0, "border": "background"},
-        {"size": 128, "width": 20.0, "micrometre": 0.0, "border": "mirror"},
+        {"size": 4},
+        {"width": 400.0},
+        {"micrometre": -1.0},
+        {"border": "mirror"},
     ],
 )
-def test_specs_that_make_no_sense_are_refused(document: dict[str, object]):
+def test_specs_that_make_no_sense_are_refused(settings: dict[str, Any]):
     with pytest.raises(BundleError, match="received"):
-        CropSpec.from_dict(document)
+        CropSpec(**settings)

@@ -7,10 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import leuko as package
@@ -18,6 +22,7 @@ from leuko.bundle import ModelBundle
 from leuko.cli.main import _spread
 from leuko.imaging import read_image
 from leuko.prediction import CSV_COLUMNS, PredictionTable
+from leuko.render.picture import prediction_sheet
 from leuko.taxonomy import CLASSES
 from tiny import open_to_all, paint, unprivileged, write_dataset, write_picture
 
@@ -188,6 +193,157 @@ def test_predict_picture(cells: Path, tiny_model: Path, tmp_path: Path, leuko: L
     done = leuko("predict", cells / "7.png", "-m", tiny_model, "--picture", tmp_path / "none.png")
     assert done.code == 1
     assert "no answered image file to draw" in one_sentence(done.err)
+    assert "\trejected\t" in done.out
+    done = leuko("predict", cells / "7.png", "-m", tiny_model, "--picture", tmp_path / "none.png",
+                 "--json")  # fmt: skip
+    assert done.code == 1
+    assert one_document(done.out)["rejected"] == 1
+    assert "1 found = 0 predicted + 1 rejected" in done.err
+
+
+def test_a_picture_is_what_its_name_says(
+    cells: Path, tiny_model: Path, tmp_path: Path, leuko: Leuko
+) -> None:
+    for name, kind in (("a.jpg", "JPEG"), ("b.JPEG", "JPEG"), ("c.PNG", "PNG")):
+        done = leuko("predict", cells / "1.png", "-m", tiny_model, "--picture", tmp_path / name)
+        assert done.code == 0, done.err
+        assert read_image(tmp_path / name).format == kind
+    for name in ("d.gif", "e", "f.png.webp"):
+        done = leuko("predict", cells / "1.png", "-m", tiny_model, "--picture", tmp_path / name)
+        assert (done.code, done.out) == (2, "")
+        assert f"must end in .png, .jpg, .jpeg, received {name}" in one_sentence(done.err)
+
+
+def test_predict_picture_of_an_archive(
+    cells: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leuko: Leuko
+) -> None:
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.write(cells / "1.png", "cells/1.png")
+        archive.write(cells / "2.png", "cells/2.png")
+    # Where the members' names lead on this disk there is something else.
+    write_picture(tmp_path / "elsewhere" / "z.zip" / "cells" / "1.png", "Neutrophil", seed=9)
+    (tmp_path / "elsewhere" / "z.zip" / "cells" / "2.png").write_text("no picture")
+    monkeypatch.chdir(tmp_path)
+    drawn = {}
+    for name, images in (
+        ("zip", ["z.zip"]),
+        ("files", [cells / "1.png", cells / "2.png"]),
+        ("explained", ["z.zip", "--explain", "heat"]),
+    ):
+        done = leuko("predict", *images, "-m", tiny_model, "--picture", f"{name}.png")
+        assert done.code == 0, done.err
+        drawn[name] = (tmp_path / f"{name}.png").read_bytes()
+    assert drawn["zip"] == drawn["files"] == drawn["explained"]
+
+
+def test_predict_picture_of_parquet(
+    cells: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leuko: Leuko
+) -> None:
+    pa = pytest.importorskip("pyarrow", reason="needs the extra 'parquet'")
+    import pyarrow.parquet
+
+    data = [(cells / f"{number}.png").read_bytes() for number in (1, 2)]
+    table = pa.table({"path": ["3.png", "4.png"], "bytes": pa.array(data)})
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    monkeypatch.chdir(cells)  # where 3.png and 4.png are others
+    done = leuko("predict", tmp_path / "t.parquet", "-m", tiny_model,
+                 "--picture", tmp_path / "p.png")  # fmt: skip
+    assert done.code == 0, done.err
+    rows = package.load(tiny_model).predict(["1.png", "2.png"]).rows
+    pairs = [
+        (read_image(row.path).pixels, replace(row, path=name))
+        for row, name in zip(rows, ["3.png", "4.png"], strict=True)
+    ]
+    assert np.array_equal(read_image(tmp_path / "p.png").pixels, prediction_sheet(pairs))
+
+
+def test_a_sheet_of_some_says_of_how_many(
+    cells: Path, tiny_model: Path, tmp_path: Path, leuko: Leuko
+) -> None:
+    done = leuko("predict", *[cells / "1.png"] * 60, "-m", tiny_model,
+                 "--picture", tmp_path / "p.png")  # fmt: skip
+    assert done.code == 0
+    row = package.load(tiny_model).predict([cells / "1.png"]).rows[0]
+    pairs = [(read_image(row.path).pixels, row)] * 48
+    drawn = read_image(tmp_path / "p.png").pixels
+    assert np.array_equal(drawn, prediction_sheet(pairs, total=60))
+    assert not np.array_equal(drawn, prediction_sheet(pairs))
+
+
+def test_one_bad_argument_costs_its_own_row(
+    cells: Path, tiny_model: Path, tmp_path: Path, leuko: Leuko
+) -> None:
+    (tmp_path / "bad.zip").write_bytes(b"PK\x03\x04 not really")
+    (tmp_path / "bad.txt").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "empty.txt").write_text("# nothing yet")
+    images = [cells / "0.png", tmp_path / "bad.zip", tmp_path / "bad.txt", tmp_path / "empty.txt",
+              cells / "1.png"]  # fmt: skip
+    arguments = ("predict", *images, "-m", tiny_model, "--csv", tmp_path / "p.csv")
+    done = leuko(*arguments)
+    assert done.code == 0, done.err
+    rows = PredictionTable.from_csv(tmp_path / "p.csv").rows
+    assert [row.path for row in rows] == [str(image) for image in images]
+    assert [row.reason for row in rows] == ["", "unreadable", "unreadable", "not-an-image", ""]
+    assert "5 found = 2 predicted + 3 rejected" in done.err
+    assert f"Rejected {tmp_path / 'bad.zip'} (unreadable: " in done.err
+    assert leuko(*arguments, "--strict").code == 3
+
+
+def test_files_passed_over_for_their_names_are_said(
+    cells: Path, tiny_model: Path, leuko: Leuko
+) -> None:
+    (cells / "cell").write_bytes((cells / "0.png").read_bytes())
+    done = leuko("predict", cells, "-m", tiny_model)
+    assert "1 file was passed over: only names that end in .jpg" in done.err
+    assert "9 found = 6 predicted + 3 rejected" in done.err
+
+
+FORGED = "\x1b]0;OWNED\x07\nRejected other.png (fake).png"
+
+
+def test_names_from_strangers_are_not_obeyed(
+    tiny_model: Path, tmp_path: Path, leuko: Leuko
+) -> None:
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.writestr(FORGED, b"no picture")
+        archive.writestr("ß细胞\u202e\x9b.png", b"no picture")
+    log = tmp_path / "log.txt"
+    done = leuko("predict", tmp_path / "z.zip", "-m", tiny_model, "--log-file", log)
+    assert done.code == 0
+    for said in (done.out, done.err, log.read_text(encoding="utf-8")):
+        assert all(c.isprintable() or c in "\n\t" for c in said)
+        assert "ß细胞\\u202e\\x9b.png" in said
+        assert "\\x1b]0;OWNED\\x07\\nRejected other.png (fake).png" in said
+    for said in (done.err, log.read_text(encoding="utf-8")):
+        assert not any(line.startswith("Rejected other") for line in said.splitlines())
+    assert len(done.err.splitlines()) == 3
+    document = leuko("predict", tmp_path / "z.zip", "-m", tiny_model, "--json").out
+    assert all(c.isprintable() or c == "\n" or c == "\u202e" for c in document)
+    names = [row["path"] for row in one_document(document)["predictions"]]
+    assert names == [f"{tmp_path / 'z.zip'}/{name}" for name in (FORGED, "ß细胞\u202e\x9b.png")]
+
+
+def test_an_error_in_the_log_is_one_line(tiny_model: Path, tmp_path: Path, leuko: Leuko) -> None:
+    log = tmp_path / "log.txt"
+    done = leuko("predict", FORGED, "-m", tiny_model, "--log-file", log)
+    assert done.code == 1
+    text = log.read_text(encoding="utf-8")
+    assert all(c.isprintable() or c == "\n" for c in text)
+    lines = text.splitlines()
+    assert len(lines) == 3
+    assert "Error: \\x1b]0;OWNED" in lines[2]
+    assert one_sentence(done.err).startswith("Error: \\x1b]0;OWNED\\x07\\nRejected other.png")
+
+
+def test_a_card_from_a_stranger(tiny_bundle: ModelBundle, tmp_path: Path, leuko: Leuko) -> None:
+    card = "# Größe\r\n\n\x1b[2JA model\twith\x07 a title\rof its own\n"
+    bundle = replace(tiny_bundle, name="\x1b[31mred\nvalidation: perfect", card=card)
+    bundle.save(tmp_path / "m")
+    assert leuko("models", "card", tmp_path / "m").out == (
+        "# Größe\n\n\\x1b[2JA model\twith\\x07 a title\\rof its own\n"
+    )
+    lines = leuko("models", "show", tmp_path / "m").out.splitlines()
+    assert lines[0] == "name: \\x1b[31mred\\nvalidation: perfect"
 
 
 def test_what_was_done_to_a_picture_is_said(tiny_model: Path, tmp_path: Path, leuko: Leuko) -> None:
@@ -357,23 +513,125 @@ def test_evaluate_refuses_an_extra_folder_unless_told(
     assert leuko(*arguments, "--ignore", "Artefacts").code == 0
 
 
+# Data sets and training
+
+
+def test_data_info_in_the_base_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leuko: Leuko
+) -> None:
+    for missing in ("sklearn", "matplotlib"):
+        monkeypatch.setitem(sys.modules, missing, None)
+    for split in ("Train", "Test"):
+        write_dataset(tmp_path / "set" / split, each=2)
+    done = leuko("data", "info", tmp_path / "set", "--out", tmp_path / "audit")
+    assert done.code == 0, done.err
+    assert ["Basophil", "2", "2"] in [line.split() for line in done.out.splitlines()]
+    assert "Background test skipped: it needs the package 'scikit-learn'" in done.out
+    said = done.err.splitlines()
+    assert said[0].startswith("audit.html is left out. Drawing plots needs the package ")
+    assert said[1].startswith("The background test is left out: it needs")
+    assert all("[report]" in line for line in said[:2])
+    assert said[-1] == f"Written: {tmp_path / 'audit' / 'audit.json'}"
+    assert [path.name for path in (tmp_path / "audit").iterdir()] == ["audit.json"]
+    document = json.loads((tmp_path / "audit" / "audit.json").read_text())
+    assert one_document(leuko("data", "info", tmp_path / "set", "--json").out) == document
+    done = leuko("data", "info", tmp_path / "set", "--no-background", "--out", tmp_path / "audit")
+    assert done.code == 0
+    assert "Background test skipped: it was not asked for." in done.out
+
+
+@pytest.fixture
+def no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail where a command imports TensorFlow."""
+
+    def opened() -> None:
+        raise AssertionError("the room was opened before the call was looked at")
+
+    monkeypatch.setattr("leuko.cli.extras.training_room", opened)
+    monkeypatch.setattr("leuko.cli.extras.comparing_room", opened)
+
+
+@pytest.mark.usefixtures("no_room")
+def test_what_is_wrong_is_said_before_tensorflow_is_imported(tmp_path: Path, leuko: Leuko) -> None:
+    write_dataset(tmp_path / "set" / "Train", each=1)
+    out = ("--out", tmp_path / "out")
+    for arguments, code, message in (
+        (("train", tmp_path / "none", "--recipe", "cnn"), 1, "does not exist"),
+        (("train", tmp_path / "set", "--recipe", "cn"), 1, "Did you mean 'cnn'?"),
+        (("compare", tmp_path / "set", "--recipes", "cn"), 1, "Did you mean 'cnn'?"),
+        (("compare", tmp_path / "none", "--recipes", "cnn"), 1, "does not exist"),
+        (("compare", tmp_path / "set", "--recipes", "cnn"), 1, "has no test folder"),
+        (("compare", tmp_path / "set", "--recipes", "cnn", "cnn"), 2, "different recipes"),
+    ):
+        done = leuko(*arguments, *out)
+        assert done.code == code
+        assert done.out == ""
+        assert message in one_sentence(done.err)
+    assert not (tmp_path / "out").exists()
+
+
+def test_train_says_what_it_passes_over_and_its_document_has_a_schema(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leuko: Leuko
+) -> None:
+    names = ("accuracy", "balanced_accuracy", "macro_f1")
+    run = SimpleNamespace(
+        folder=tmp_path / "run",
+        seconds={"fit": 1.0},
+        history=[{}],
+        validation={"metrics": {name: {"value": 0.5} for name in names}},
+        bundle=SimpleNamespace(digest="ab", validation={"split": "slide"}),
+    )
+    room = SimpleNamespace(train=lambda *_, **__: run)
+    monkeypatch.setattr("leuko.cli.extras.training_room", lambda: room)
+    write_dataset(tmp_path / "set" / "Train", each=1)
+    arguments = ("train", tmp_path / "set", "--recipe", "cnn", "--out", tmp_path / "run", "--json")
+    done = leuko(*arguments)
+    assert done.err == ""
+    assert one_document(done.out)["schema"] == "leuko.training/1"
+    write_dataset(tmp_path / "set" / "Balanced_Train", each=1)
+    assert leuko(*arguments).err == (
+        "Balanced_Train is not read: training takes Train, and a recipe balances it by itself.\n"
+    )
+
+
 # Other commands
 
 
 def test_shrink(tmp_path: Path, leuko: Leuko) -> None:
     root = write_dataset(tmp_path / "set", each=1)
     done = leuko("data", "shrink", root, tmp_path / "small", "--size", 20, "--json")
-    assert one_document(done.out) == {"written": 5, "kept": 0, "rejected": []}
+    assert one_document(done.out) == {
+        "schema": "leuko.shrunk/1", "written": 5, "kept": 0, "rejected": [],
+    }  # fmt: skip
     assert "5 kept" in leuko("data", "shrink", root, tmp_path / "small", "--size", 20).out
 
 
 def test_models(tiny_model: Path, leuko: Leuko) -> None:
     document = one_document(leuko("models", "show", tiny_model, "--json").out)
+    assert next(iter(document.items())) == ("schema", "leuko.model/1")
     assert document["classes"] == list(CLASSES)
     assert document["input"] == [24, 24]
     assert "name: tiny" in leuko("models", "show", tiny_model).out
     assert "Takes the nearest colour." in leuko("models", "card", tiny_model).out
-    assert "models" in one_document(leuko("models", "list", "--json").out)
+    document = one_document(leuko("models", "list", "--json").out)
+    assert list(document) == ["schema", "models"]
+    assert document["schema"] == "leuko.models/1"
+
+
+def test_results_reach_a_file_while_progress_is_shown_on_a_terminal(
+    cells: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    pty = pytest.importorskip("pty", reason="needs a terminal of its own")
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "leuko", "predict", str(cells / "0.png"), "-m"]
+    with (tmp_path / "out.txt").open("wb") as out:
+        done = subprocess.run(
+            [*command, str(tiny_model)], stdout=out, stderr=theirs, check=False, timeout=120
+        )
+    os.close(theirs)
+    os.close(ours)
+    assert done.returncode == 0
+    assert "0.png" in (tmp_path / "out.txt").read_text()
 
 
 # Variables and the log
@@ -398,6 +656,29 @@ def test_a_flag_comes_before_a_variable(
     assert one_document(leuko(*arguments, "--seed", 12).out)["seed"] == 12
     monkeypatch.setenv("LEUKO_SEED", "eleven")
     assert leuko(*arguments).code == 2
+
+
+def test_every_option_has_its_variable(
+    cells: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leuko: Leuko
+) -> None:
+    monkeypatch.setenv("LEUKO_CSV", str(tmp_path / "rows.csv"))
+    monkeypatch.setenv("LEUKO_QUIET", "1")
+    assert leuko("predict", cells / "0.png", "--model", tiny_model).err == ""
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 2
+    for name, value, said in (
+        ("ENGINE", "dask", "There is no engine 'dask'"),
+        ("DEVICE", "tpu", "received 'tpu'"),
+        ("ADDRESS", "auto", "--address goes with --engine ray"),
+    ):
+        monkeypatch.setenv(f"LEUKO_{name}", value)
+        refused = leuko("predict", cells, "--model", tiny_model)
+        assert refused.code == 2
+        assert said in refused.err
+        monkeypatch.delenv(f"LEUKO_{name}")
+    monkeypatch.setenv("LEUKO_STRICT", "perhaps")
+    refused = leuko("predict", cells, "--model", tiny_model)
+    assert refused.code == 2
+    assert "--strict" in refused.err
 
 
 def test_a_log_file_has_every_remark_with_its_time(
@@ -466,7 +747,8 @@ def test_an_interrupt_is_130_and_leaves_the_old_file(
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130
         said = process.stderr.read().decode()
-    assert said.startswith("Interrupted.")
+    assert said.startswith("Interrupted. A file of answers appears whole or not at all. ")
+    assert "--resume" in said
     assert "Traceback" not in said
     assert (tmp_path / "p.csv").read_text() == "old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cells", "p.csv"]

@@ -49,6 +49,7 @@ def test_export_int8(model: Path, tmp_path: Path, leuko: Leuko) -> None:
     assert len(done.out.splitlines()) == 1
     document = json.loads(leuko(*arguments, "--json", "--quiet").out)
     assert document["digest"] == ModelBundle.load(tmp_path / "a.zip").digest
+    assert next(iter(document.items())) == ("schema", "leuko.export/1")
     assert document["bytes"] < document["source_bytes"]
     assert document["check"]["n"] == 30
     shown = leuko("models", "show", tmp_path / "a.zip")
@@ -63,6 +64,29 @@ def test_export_float16_says_what_it_knows(model: Path, tmp_path: Path, leuko: L
     assert done.code == 0
     assert "accuracy not measured" in done.out
     assert (tmp_path / "half" / "bundle.json").is_file()
+    assert " MB instead of 0.0" in done.out
+    again = leuko("export", tmp_path / "half", "--float16", "--out", tmp_path / "quarter")
+    assert again.code == 0
+    assert " MB, no smaller, as convnet-float16 is float16 already; probabilities" in again.out
+    copy = leuko("export", model, "--out", tmp_path / "copy")
+    assert "smaller" not in copy.out
+    assert "instead" not in copy.out
+
+
+@pytest.mark.parametrize("command", [["predict", "cells", "-m"], ["models", "show"]])
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [("model.tflite", "is a LiteRT export"), ("model.xml", "is an OpenVINO export")],
+)
+def test_an_export_for_another_runtime_is_no_bundle(
+    command: list[str], network: str, message: str, tmp_path: Path, leuko: Leuko
+) -> None:
+    for name in ("export.json", "goldens.npz", "card.md", network):
+        (tmp_path / name).touch()
+    done = leuko(*command, tmp_path)
+    assert done.code == 1
+    assert message in one_sentence(done)
+    assert "opens only ONNX bundles" in done.err
 
 
 @pytest.mark.parametrize(
@@ -131,7 +155,7 @@ def test_a_missing_package_is_one_sentence(
     assert done.code == 1
     sentence = one_sentence(done)
     assert f"needs the package '{package}'" in sentence
-    assert f"pip install 'leuko[{extra}]'" in sentence
+    assert f"pip install '.[{extra}]'" in sentence
     assert not (tmp_path / "a").exists()
 
 
@@ -164,7 +188,8 @@ def test_models_show_and_card_take_any_bundle(model: Path, tmp_path: Path, leuko
         assert "validation accuracy: 0.9900" in shown.out
         assert leuko("models", "card", place).out == "# Convnet\n\nTakes the nearest colour.\n"
     document = json.loads(leuko("models", "card", model, "--json").out)
-    assert set(document) == {"name", "digest", "card"}
+    assert list(document) == ["schema", "name", "digest", "card"]
+    assert document["schema"] == "leuko.card/1"
     assert json.loads(leuko("models", "show", model, "--json").out)["crop"] == 1.0
 
 

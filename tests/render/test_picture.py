@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
+import cv2
 import numpy as np
 import pytest
 from PIL import ImageColor
 
+from leuko.artifacts import digest_bytes
 from leuko.errors import DataError
+from leuko.imaging import encode_png
 from leuko.prediction import Prediction
-from leuko.render.picture import SHEET_LIMIT, prediction_picture, prediction_sheet
+from leuko.render.drawing import _is_drawn, _name_width, file_name, fitted_name
+from leuko.render.picture import (
+    SHEET_LIMIT,
+    Gallery,
+    _captions,
+    prediction_picture,
+    prediction_sheet,
+)
+from leuko.runtime.sources import Source
 from leuko.taxonomy import COLOURS
 
 
@@ -64,6 +78,63 @@ def test_any_file_name_can_be_drawn(name):
     assert prediction_sheet([(image(20, 20), row)]).shape[2] == 3
 
 
+def captions(*names):
+    return _captions([answer([0.1, 0.1, 0.6, 0.1, 0.1], path=name) for name in names])
+
+
+def test_letters_of_many_scripts_are_drawn_as_they_are():
+    if not hasattr(cv2, "FontFace"):
+        pytest.skip("OpenCV before 5 has letters of ASCII alone")
+    names = ["Größe.png", "Ł_ő_ñ.png", "細胞.png", "клетка.png", "ascii.png"]
+    assert captions(*names) == names
+    sheets = [
+        prediction_sheet([(image(20, 20), answer([0.2] * 5, path=name))])
+        for name in ("細胞.png", "細菌.png", "Größe.png", "Grosse.png", "??.png")
+    ]
+    assert len({sheet.tobytes() for sheet in sheets}) == len(sheets)
+
+
+def test_what_no_font_has_is_escaped():
+    assert file_name("a/b\nc.png") == "b\\nc.png"
+    assert file_name("zelle_\udce4.png") == "zelle_\\udce4.png"
+    assert file_name("\u0e44.png") == "\\u0e44.png"
+    assert file_name("e\u0301.png") == file_name("é.png")
+
+
+def test_without_a_font_of_more_letters_names_stay_apart(monkeypatch):
+    monkeypatch.delattr(cv2, "FontFace", raising=False)
+    _is_drawn.cache_clear()
+    assert captions("ü.png", "u.png", "細.png") == ["\\xfc.png", "u.png", "\\u7d30.png"]
+    _is_drawn.cache_clear()
+
+
+def test_no_two_files_of_a_sheet_read_alike():
+    # Where the middle is cut out, the slide's field would be gone; the end has it.
+    first, second = captions("95-8-22-3_23_1.jpg", "95-8-22-3_24_1.jpg")
+    assert (first, second) == ("…2-3_23_1.jpg", "…2-3_24_1.jpg")
+    # One file alone, or twice, needs none of that.
+    assert captions("95-8-22-3_23_1.jpg", "95-8-22-3_23_1.jpg") == ["95-8-2…_1.jpg"] * 2
+    # The same name in two folders, and names that differ where they are cut, are numbered.
+    assert captions("a/1.png", "2.png", "b/1.png") == ["1: 1.png", "2.png", "3: 1.png"]
+    long = captions("a" * 50 + "1" + "b" * 50, "a" * 50 + "2" + "b" * 50)
+    assert [text[:4] for text in long] == ["1: …", "2: …"]
+    assert captions("e\u0301.png", "é.png") == ["1: é.png", "2: é.png"]
+
+
+@pytest.mark.parametrize("name", ["a" * 90, "細" * 90, "ü" * 3000, "日本語.png"])
+@pytest.mark.parametrize("middle", [True, False])
+def test_a_name_is_cut_to_fit(name, middle):
+    text = fitted_name(name, 13, 100, middle=middle)
+    assert _name_width(text, 13) <= 100
+    if text != name:
+        head, tail = text.split("…")
+        assert name.startswith(head)
+        assert name.endswith(tail)
+        assert bool(head) == middle
+        assert _name_width(f"{head}{name[0]}…{tail}", 13) > 90
+    assert fitted_name(name, 13, 1) == "…"
+
+
 def test_the_same_input_gives_the_same_picture():
     row = answer([0.05, 0.05, 0.8, 0.05, 0.05])
     assert np.array_equal(
@@ -80,6 +151,67 @@ def test_a_sheet_grows_with_its_images():
 def test_a_sheet_has_a_limit():
     rows = [(image(16, 16), answer([0.2] * 5))] * (SHEET_LIMIT + 60)
     assert prediction_sheet(rows, columns=20).shape[0] == 2 * 28 + SHEET_LIMIT // 20 * 300 + 32
+
+
+@pytest.mark.parametrize("columns", [2, 8])
+def test_a_sheet_says_how_many_there_are(columns):
+    rows = [(image(40, 60), answer([0.2] * 5))] * 2
+    whole = prediction_sheet(rows, columns=columns)
+    assert np.array_equal(prediction_sheet(rows, columns=columns, total=2), whole)
+    part = prediction_sheet(rows, columns=columns, total=1234)
+    assert part.shape == whole.shape
+    assert np.array_equal(part[:-60], whole[:-60])
+    assert not np.array_equal(part[-60:], whole[-60:])
+
+
+class Sources:
+    """Pictures that can be read twice, and whose bytes may change in between."""
+
+    def __init__(self, count):
+        self.data = [encode_png(image(300 + k, 200, value=k)) for k in range(count)]
+        self.reads = 0
+
+    def __iter__(self):
+        return (Source(f"{k}.png", partial(self.read, k)) for k in range(len(self.data)))
+
+    def read(self, number):
+        self.reads += 1
+        return self.data[number]
+
+
+def rows_of(sources):
+    """An answer for each, but for every third."""
+    for number, source in enumerate(sources):
+        if number % 3 == 2:
+            yield Prediction(source.name, "rejected", reason="corrupt", detail="Damaged.")
+        else:
+            row = answer([0.2] * 5, path=source.name)
+            yield replace(row, sha256=digest_bytes(source.read()))
+
+
+def test_a_gallery_draws_the_first_answered_images_from_their_sources():
+    sources, gallery, said = Sources(9), Gallery(4), []
+    rows = list(gallery.keep(rows_of(gallery.watch(sources))))
+    assert [row.path for row in rows] == [f"{k}.png" for k in range(9)]
+    sources.reads = 0
+    drawn = gallery.draw(say=said.append)
+    assert (sources.reads, said) == (4, [])
+    pairs = [(image(300 + k, 200, value=k), rows[k]) for k in (0, 1, 3, 4)]
+    assert np.array_equal(drawn, prediction_sheet(pairs, total=6))
+    # What has changed since is not drawn beside the answer to what it was.
+    sources.data[1] = encode_png(image(300, 300))
+    drawn = gallery.draw(say=said.append)
+    assert said == ["Not drawn: 1.png (the file changed while it was read)"]
+    assert np.array_equal(drawn, prediction_sheet(pairs[:1] + pairs[2:], total=6))
+
+
+def test_a_gallery_of_one_and_of_none():
+    sources, gallery = Sources(1), Gallery()
+    (row,) = gallery.keep(rows_of(gallery.watch(sources)))
+    drawn = gallery.draw(say=pytest.fail)
+    assert np.array_equal(drawn, prediction_picture(image(300, 200, value=0), row))
+    with pytest.raises(DataError, match="no answered image"):
+        Gallery().draw(say=pytest.fail)
 
 
 def test_what_is_no_picture_is_refused():

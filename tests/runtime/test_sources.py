@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from leuko.errors import DataError, ImageError
-from leuko.imaging import encode_png
-from leuko.runtime.sources import Source, expand, file_source
+from leuko.imaging import REJECT_REASONS, encode_png
+from leuko.runtime.sources import Source, expand, file_source, named_files
 from tiny import open_to_all, paint, unprivileged, write_picture
 
 PICTURE = encode_png(paint("Monocyte"))
@@ -81,6 +81,24 @@ def test_links_are_followed_and_loops_and_dangling_ones_are_listed(tmp_path: Pat
     assert sources["b.png"].read()
 
 
+def test_a_link_to_a_folder_that_is_gone_is_listed(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    pictures(folder, "a.png")
+    (folder / "more").symlink_to(tmp_path / "elsewhere")
+    (folder / ".hidden").symlink_to(tmp_path / "elsewhere")
+    a, more = expand([str(folder)])
+    assert a.read()
+    assert more.name == str(folder / "more")
+    assert fault_of(more) == (
+        "unreadable",
+        f"{folder / 'more'} cannot be read: it is a link that leads nowhere "
+        "(No such file or directory).",
+    )
+    # It may have held all the images there are.
+    (folder / "a.png").unlink()
+    assert names(folder) == [str(folder / "more")]
+
+
 def test_a_dangling_link_as_an_argument_is_listed(tmp_path: Path) -> None:
     (tmp_path / "gone.png").symlink_to("nowhere")
     (source,) = expand([str(tmp_path / "gone.png")])
@@ -122,6 +140,96 @@ def test_what_does_not_exist_is_said_before_anything_is_read(tmp_path: Path) -> 
             expand([*first, missing])
 
 
+def test_a_glob_of_nothing_is_said_before_anything_is_read(tmp_path: Path) -> None:
+    first = pictures(tmp_path, "a.png", "sub/b.png")
+    with pytest.raises(DataError, match="Nothing matches"):
+        expand([first[0], str(tmp_path / "c*.png")])
+    with pytest.raises(DataError, match="but folders; give the folder itself"):
+        expand([first[0], str(tmp_path / "su*")])
+
+
+def test_files_passed_over_for_their_names_are_counted(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    pictures(folder, "a.png", "notes.txt", "sub/cell", ".hidden", ".cache/cell")
+    path = write_zip(tmp_path / "z.zip", {"b.png": PICTURE, "readme": b"x", "__MACOSX/c": b"x"})
+    said: list[str] = []
+    sources = expand([str(folder), str(path)], say=said.append)
+    assert len(list(sources)) == 2
+    assert said == [
+        "3 files were passed over: only names that end in .jpg, .jpeg, .png, .bmp, .tif, .tiff, "
+        ".webp count."
+    ]
+    assert len(list(expand([str(folder), str(path)]))) == 2  # nobody listens
+    list(expand([str(folder / "a.png"), str(folder / "sub" / "cell")], say=said.append))
+    assert len(said) == 1
+
+
+def test_one_bad_argument_is_one_source_among_the_others(tmp_path: Path) -> None:
+    (good,) = pictures(tmp_path, "a.png")
+    (tmp_path / "bad.zip").write_bytes(b"PK\x03\x04 not really")
+    (tmp_path / "gone.zip").symlink_to("nowhere")
+    write_zip(tmp_path / "hollow.zip", {"readme.txt": b"x"})
+    (tmp_path / "bad.txt").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "hollow.txt").write_text("# nothing yet\n")
+    due = {
+        "bad.zip": ("unreadable", "cannot be read as a zip archive"),
+        "gone.zip": ("unreadable", "cannot be read as a zip archive"),
+        "hollow.zip": ("not-an-image", "has no images in it."),
+        "bad.txt": ("unreadable", "cannot be read as a list of paths"),
+        "hollow.txt": ("not-an-image", "lists no images."),
+    }
+    for name, (reason, sentence) in due.items():
+        bad = str(tmp_path / name)
+        before, refused, after = expand([good, bad, good])
+        assert (before.read(), after.read()) == (Path(good).read_bytes(),) * 2
+        assert refused.name == bad
+        told = fault_of(refused)
+        assert told[0] == reason
+        assert told[0] in REJECT_REASONS
+        assert sentence in told[1]
+        with pytest.raises(DataError) as alone:
+            names(bad)
+        assert str(alone.value) == told[1]
+    _, refused = expand([good, "-"], stdin=io.StringIO("\n"))
+    assert refused.name == "-"
+    assert fault_of(refused) == ("not-an-image", "Standard input lists no images.")
+
+
+def test_too_large_an_archive_is_one_source_among_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("leuko.runtime.sources._MAX_MEMBERS", 2)
+    path = write_zip(tmp_path / "z.zip", {f"{number}.png": PICTURE for number in range(3)})
+    (good,) = pictures(tmp_path, "a.png")
+    _, refused = expand([good, str(path)])
+    assert fault_of(refused) == ("too-large", f"{path} holds more than 2 images.")
+
+
+def test_a_folder_of_nothing_is_said_before_anything_is_read(tmp_path: Path) -> None:
+    open_to_all(tmp_path)
+    (good,) = pictures(tmp_path, "a.png")
+    pictures(tmp_path, "notes/readme.txt", "closed/b.png")
+    (tmp_path / "closed").chmod(0)
+    with pytest.raises(DataError, match=r"notes has no images in it; expected files ending in"):
+        next(expand([good, str(tmp_path / "notes")]))
+    with (
+        unprivileged(),
+        pytest.raises(DataError, match=r"closed cannot be read: Permission denied\."),
+    ):
+        next(expand([good, str(tmp_path / "closed")]))
+    (tmp_path / "closed").chmod(0o755)
+
+
+def test_a_folder_that_is_emptied_later_is_one_source_among_the_others(tmp_path: Path) -> None:
+    good, only = pictures(tmp_path, "a.png", "set/b.png")
+    sources = expand([good, str(tmp_path / "set")])
+    assert next(sources).read()
+    Path(only).unlink()
+    (refused,) = sources
+    assert refused.name == str(tmp_path / "set")
+    assert fault_of(refused)[0] == "not-an-image"
+
+
 # Lists
 
 
@@ -154,6 +262,17 @@ def test_standard_input(tmp_path: Path) -> None:
     assert names("-", stdin=f"{paths[1]}\n\n {paths[0]} \n") == paths[::-1]
     with pytest.raises(DataError, match="Standard input lists no images"):
         names("-", stdin="\n")
+
+
+def test_remarks_are_the_same_in_a_list_and_on_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures(tmp_path, "a.png", "#1.png")
+    text = "# a remark\n  #another\n#1.png\na.png\n#2.png\n./#2.png\n"
+    (tmp_path / "l.txt").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    assert names("-", stdin=text) == ["#1.png", "a.png", "./#2.png"]
+    assert names("l.txt") == ["#1.png", "a.png", "#2.png"]
 
 
 def test_standard_input_is_read_as_it_comes(tmp_path: Path) -> None:
@@ -259,3 +378,22 @@ def test_file_source_is_lazy(tmp_path: Path) -> None:
     source = file_source(tmp_path / "later.png")
     pictures(tmp_path, "later.png")
     assert source.read()
+
+
+def test_files_that_an_argument_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pictures(tmp_path, "cells/1.png", "cells/2.png")
+    (tmp_path / "list.txt").write_text("# remark\ncells/1.png\n\n/else/where.png\nmissing.png\n")
+    (tmp_path / "bad.txt").write_bytes(b"\xff\xfe\x00")
+    os.mkfifo(tmp_path / "pipe.txt")  # whose lines would be gone
+    for argument, named in (
+        ("cells", ["cells"]),
+        (Path("cells/1.png"), ["cells/1.png"]),
+        ("missing", []),
+        ("cells/*.png", ["cells/1.png", "cells/2.png"]),
+        ("list.txt", ["list.txt", "cells/1.png", "/else/where.png", "missing.png"]),
+        ("bad.txt", ["bad.txt"]),
+        ("pipe.txt", ["pipe.txt"]),
+        ("-", ["/dev/stdin"]),
+    ):
+        assert sorted(named_files(argument)) == sorted(named)

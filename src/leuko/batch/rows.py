@@ -6,7 +6,7 @@ import functools
 import glob
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -48,7 +48,12 @@ class Row:
     stamp: str = ""
 
 
-def list_rows(arguments: Iterable[str], *, stdin: TextIO | None = None) -> Iterator[Row]:
+def list_rows(
+    arguments: Iterable[str],
+    *,
+    stdin: TextIO | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Iterator[Row]:
     """List images, in order, sorted within folders, globs and archives.
 
     Parameters
@@ -58,6 +63,8 @@ def list_rows(arguments: Iterable[str], *, stdin: TextIO | None = None) -> Itera
         and ``bytes``, folders of them whose name ends in ``.parquet``, and globs that end so.
     stdin : text file, optional
         Read for ``-``; the process's own by default.
+    say : callable, optional
+        Told of each argument how many files were passed over for their names.
 
     Returns
     -------
@@ -67,14 +74,15 @@ def list_rows(arguments: Iterable[str], *, stdin: TextIO | None = None) -> Itera
     Raises
     ------
     DataError
-        At once when an argument does not exist; when its turn comes, if it holds no image, or an
-        archive, a list or a Parquet file cannot be read.
+        At once when an argument does not exist or a glob matches no file; when its turn comes, if a
+        folder holds no image, or the only file of all is an archive, a list or a Parquet file that
+        cannot be read. Among others, such a one is a row that is refused.
     MissingExtraError
         When a Parquet file is given and pyarrow is not installed.
     """
     chosen = list(arguments)
     expand(chosen, stdin=stdin)  # says at once what does not exist
-    return _list(chosen, stdin)
+    return _list(chosen, stdin, say)
 
 
 def is_parquet(argument: str) -> bool:
@@ -141,24 +149,36 @@ def _files(rows: Iterable[Row]) -> Iterator[Source]:
         yield Source(row.name, partial(read_bytes, row.place))
 
 
-def _list(arguments: list[str], stdin: TextIO | None) -> Iterator[Row]:
+def _list(
+    arguments: list[str], stdin: TextIO | None, say: Callable[[str], None] | None
+) -> Iterator[Row]:
     """Go through the arguments one by one."""
+    alone = len(arguments) == 1
     for argument in arguments:
         path = os.path.expanduser(argument)
         files = _parquet_files(path) if is_parquet(argument) else []
         if files:
             for file in files:
-                yield from _parquet_rows(file)
+                try:
+                    yield from _parquet_rows(file)
+                except DataError as error:
+                    if alone and len(files) == 1:
+                        raise
+                    yield Row(file, "refused", "unreadable", stamp=str(error))
         elif path.lower().endswith(".zip") and Path(path).is_file():
             place = os.path.abspath(path)
             stamp = _stamp(place)
-            for index, source in enumerate(expand([argument])):
-                yield Row(source.name, "member", place, index, stamp)
+            for index, source in enumerate(expand([argument], say=say, alone=alone)):
+                refused = _refused(source) if source.name == argument else None
+                yield refused or Row(source.name, "member", place, index, stamp)
         else:
             # The home folder's sign is understood in arguments, not in lists.
             single = argument != "-" and not path.lower().endswith(".txt") and _is_one(path)
-            for source in expand([argument], stdin=stdin):
-                yield _file_row(source, path if single else source.name)
+            for source in expand([argument], stdin=stdin, say=say, alone=alone):
+                # A source that is called as a list is: the list, which cannot be read.
+                whole = source.name == argument and not single
+                refused = _refused(source) if whole else None
+                yield refused or _file_row(source, path if single else source.name)
 
 
 def _is_one(path: str) -> bool:
@@ -170,12 +190,17 @@ def _file_row(source: Source, path: str) -> Row:
     """Describe a file; what is no file is asked at once why it cannot be read."""
     place = os.path.abspath(path)
     stamp = _stamp(place)
-    if not stamp:
-        try:
-            source.read()
-        except ImageError as error:
-            return Row(source.name, "refused", error.reason, stamp=error.detail)
-    return Row(source.name, "file", place, stamp=stamp)
+    refused = None if stamp else _refused(source)
+    return refused or Row(source.name, "file", place, stamp=stamp)
+
+
+def _refused(source: Source) -> Row | None:
+    """Ask a source why it cannot be read; None when it can."""
+    try:
+        source.read()
+    except ImageError as error:
+        return Row(source.name, "refused", error.reason, stamp=error.detail)
+    return None
 
 
 def _stamp(place: str) -> str:

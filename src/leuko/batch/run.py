@@ -196,7 +196,7 @@ def predict_to_file(
     """
     target = Path(out)
     check_output(target)
-    rows = list_rows(images, stdin=stdin)
+    rows = list_rows(images, stdin=stdin, say=say)
     with open_work(target, bundle, resume=resume) as work:
         tally = _Tally()
         before = work.finished

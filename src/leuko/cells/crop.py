@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import cv2
 import numpy as np
@@ -57,55 +57,6 @@ class CropSpec:
             raise BundleError(
                 f"Crop border must be one of {', '.join(BORDERS)}, received {self.border!r}."
             )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for a bundle's JSON.
-
-        Returns
-        -------
-        dict
-            What `from_dict` reads.
-        """
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, document: dict[str, Any]) -> CropSpec:
-        """Read what `to_dict` wrote.
-
-        Parameters
-        ----------
-        document : dict
-            Every field and nothing else: an unknown key would change pixels.
-
-        Returns
-        -------
-        CropSpec
-            The same settings.
-
-        Raises
-        ------
-        BundleError
-            On an unknown or missing key, a wrong type, or a value out of range.
-        """
-        wanted = {"size", "width", "micrometre", "border"}
-        if set(document) != wanted:
-            raise BundleError(
-                f"A crop needs {', '.join(sorted(wanted))}; received {sorted(document)}. "
-                "The bundle may come from a newer Leuko."
-            )
-        size, border = document["size"], document["border"]
-        numbers = (document["width"], document["micrometre"])
-        if type(size) is not int or type(border) is not str:
-            raise BundleError(
-                "Crop size must be a whole number and border a word; received "
-                f"{size!r} and {border!r}."
-            )
-        if any(type(number) not in (int, float) for number in numbers):
-            raise BundleError(
-                f"Crop width and micrometre must be numbers; received {numbers[0]!r} and "
-                f"{numbers[1]!r}."
-            )
-        return cls(size, float(numbers[0]), float(numbers[1]), border)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,6 @@ _EVERY_S: Final = 20.0
 EngineOption = Annotated[
     str,
     typer.Option(
-        envvar="LEUKO_ENGINE",
         metavar="local|processes|ray",
         help="One process with threads, several processes, or Ray Data.",
     ),
@@ -31,7 +30,6 @@ EngineOption = Annotated[
 AddressOption = Annotated[
     str | None,
     typer.Option(
-        envvar="LEUKO_ADDRESS",
         metavar="auto|HOST:PORT",
         help="Of a Ray cluster; without it Ray is started on this machine for this run.",
     ),
@@ -43,13 +41,15 @@ OutOption = Annotated[
 ResumeOption = Annotated[bool, typer.Option(help="Go on with a run of an engine that was stopped.")]
 
 
-def find_sources(images: list[str]) -> Iterator[Source]:
+def find_sources(images: list[str], say: Callable[[str], None]) -> Iterator[Source]:
     """Open what a user points at, Parquet files of pictures included.
 
     Parameters
     ----------
     images : list of str
         Arguments.
+    say : callable
+        Told how many files were passed over for their names.
 
     Returns
     -------
@@ -60,8 +60,8 @@ def find_sources(images: list[str]) -> Iterator[Source]:
     from leuko.runtime.sources import expand
 
     if any(is_parquet(argument) for argument in images):
-        return open_rows(list_rows(images))
-    return expand(images)
+        return open_rows(list_rows(images, say=say))
+    return expand(images, say=say)
 
 
 def sort_outputs(

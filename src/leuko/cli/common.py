@@ -4,20 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import re
 import shlex
+import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from leuko.artifacts import json_text
+from leuko.artifacts import atomic_write, json_text
+from leuko.errors import LeukoError, OutputError, UsageError
 from leuko.parallel import Progress
 
-__all__ = ["Session", "command_line", "emit_json", "session"]
+__all__ = [
+    "Session",
+    "command_line",
+    "emit_json",
+    "keep_apart",
+    "printable",
+    "session",
+    "take_late_error",
+    "try_outputs",
+]
 
 MAX_SEED: Final = 2**31 - 1
 
@@ -26,25 +39,20 @@ JsonOption = Annotated[
 ]
 SeedOption = Annotated[
     int,
-    typer.Option(
-        "--seed", min=0, max=MAX_SEED, envvar="LEUKO_SEED", help="Decides every random choice."
-    ),
+    typer.Option("--seed", min=0, max=MAX_SEED, help="Decides every random choice."),
 ]
 OptionalSeed = Annotated[
     int | None,
-    typer.Option(
-        "--seed", min=0, max=MAX_SEED, envvar="LEUKO_SEED", help="In place of the recipe's."
-    ),
+    typer.Option("--seed", min=0, max=MAX_SEED, help="In place of the recipe's."),
 ]
 WorkersOption = Annotated[
     int | None,
-    typer.Option("--workers", min=1, envvar="LEUKO_WORKERS", help="Threads; all cores by default."),
+    typer.Option("--workers", min=1, help="Threads; all cores by default."),
 ]
 DeviceOption = Annotated[
     str,
     typer.Option(
         "--device",
-        envvar="LEUKO_DEVICE",
         metavar="cpu|cuda",
         help="Where networks predict; cuda needs onnxruntime-gpu.",
     ),
@@ -57,7 +65,7 @@ VerboseOption = Annotated[
 ]
 LogOption = Annotated[
     Path | None,
-    typer.Option("--log-file", envvar="LEUKO_LOG_FILE", help="Append every remark, with its time."),
+    typer.Option("--log-file", help="Append every remark, with its time."),
 ]
 IgnoreOption = Annotated[
     list[str] | None,
@@ -67,19 +75,56 @@ WeightsOption = Annotated[
     str | None,
     typer.Option(
         "--weights",
-        envvar="LEUKO_WEIGHTS",
         metavar="imagenet|leuko|none|PATH",
         help="Initial weights of a pretrained backbone, in place of the recipe's.",
     ),
 ]
 CacheOption = Annotated[
     Path | None,
-    typer.Option(
-        "--cache", envvar="LEUKO_CACHE", help="Where features of frozen backbones are kept."
-    ),
+    typer.Option("--cache", help="Where features of frozen backbones are kept."),
 ]
 
 _log = logging.getLogger("leuko")
+_CONTROLS: Final = re.compile("[\x7f-\x9f]")
+
+_late: Final[list[OutputError]] = []
+"""What went wrong beside the work of a command, to be said when its results are out."""
+
+
+class _Lines(logging.Formatter):
+    """One line for each remark, with its time, whatever a file name in it holds."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """Write out one remark."""
+        return printable(super().formatMessage(record))
+
+
+class _LogFile(logging.FileHandler):
+    """A log that ends with its first fault, which is kept, and does not end the work."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        self.fault: OSError | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one remark."""
+        if self.fault is None:
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Keep what a full disk says; called where it is caught."""
+        error = sys.exception()
+        if isinstance(error, OSError):
+            self.fault = error
+        else:
+            super().handleError(record)
+
+    def close(self) -> None:
+        """Write what waits, and close the file."""
+        try:
+            super().close()
+        except OSError as error:  # the disk is still full
+            self.fault = self.fault or error
 
 
 @dataclass
@@ -99,14 +144,17 @@ class Session:
     _spoken: dict[str, float] = field(default_factory=dict)
 
     def say(self, sentence: str) -> None:
-        """Print a remark on standard error, and to the log file."""
+        """Print a remark on standard error, and to the log file; names in it are made printable."""
         _log.info(sentence)
         if self.quiet:
             return
+        told = printable(sentence)
         if self._bars is not None:
-            self._bars.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+            self._bars.console.print(
+                told, markup=False, emoji=False, highlight=False, soft_wrap=True
+            )
         else:
-            print(sentence, file=sys.stderr)
+            print(told, file=sys.stderr)
 
     def detail(self, sentence: str) -> None:
         """Print a remark that only a curious user wants."""
@@ -153,47 +201,21 @@ def session(
     Session
         To talk through.
     """
-    from leuko.errors import LeukoError
-
-    handler: logging.Handler | None = None
+    handler = None if log_file is None else _open_log(log_file)
     level = _log.level
-    if log_file is not None:
-        from leuko.errors import OutputError
-
-        try:
-            handler = logging.FileHandler(log_file, encoding="utf-8", errors="backslashreplace")
-        except OSError as error:
-            raise OutputError(f"{log_file} cannot be written: {error.strerror}.") from error
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    if handler is not None:
         _log.addHandler(handler)
         _log.setLevel(logging.DEBUG)
-        _log.info(command_line())
     talk = Session(quiet=quiet, verbose=verbose)
+    ended_well = False
     try:
         if quiet or not sys.stderr.isatty():
             yield talk
-            return
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-            talk._bars = bars
-            yield talk
+        else:
+            with _bars() as bars:
+                talk._bars = bars
+                yield talk
+        ended_well = True
     except LeukoError as error:
         if handler is not None:
             _log.error("Error: %s", error)
@@ -203,6 +225,73 @@ def session(
             _log.removeHandler(handler)
             _log.setLevel(level)
             handler.close()
+            if handler.fault is not None:
+                told = f"{log_file} ends early, it cannot be written: {_why(handler.fault)}."
+                if ended_well:
+                    _late.append(OutputError(f"{told} Everything else was done."))
+                else:
+                    print(printable(told), file=sys.stderr)
+
+
+def _open_log(path: Path) -> _LogFile:
+    """Open a log and write its first line, or say that this cannot be done."""
+    try:
+        handler = _LogFile(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {_why(error)}.") from error
+    handler.setFormatter(_Lines("%(asctime)s %(message)s"))
+    handler.emit(logging.makeLogRecord({"msg": command_line()}))
+    if handler.fault is not None:
+        handler.close()
+        raise OutputError(f"{path} cannot be written: {_why(handler.fault)}.")
+    return handler
+
+
+def _why(error: OSError) -> str:
+    """What the system says of a fault."""
+    return error.strerror or str(error)
+
+
+def _bars() -> Any:
+    """Progress bars on standard error."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    return Progress(
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        # Otherwise rich would take results that go to a file or a pipe, and show them instead.
+        redirect_stdout=sys.stdout.isatty(),
+    )
+
+
+def take_late_error() -> OutputError | None:
+    """Give what went wrong beside the work of a command, such as its log on a full disk.
+
+    Returns
+    -------
+    OutputError or None
+        Once; to be raised when the results are out.
+    """
+    error = _late[0] if _late else None
+    _late.clear()
+    return error
 
 
 def command_line() -> str:
@@ -216,6 +305,38 @@ def command_line() -> str:
     return shlex.join(["leuko", *sys.argv[1:]])
 
 
+def printable(text: str, *, lines: bool = False) -> str:
+    r"""Show what a terminal might obey: file names and cards may come from a stranger.
+
+    Parameters
+    ----------
+    text : str
+        May hold line feeds, a terminal's control codes, marks that turn the direction of writing.
+    lines : bool
+        Leave line breaks and tabs as they are.
+
+    Returns
+    -------
+    str
+        With an escape in place of each character that cannot be printed. Letters of every script
+        stay.
+
+    Examples
+    --------
+    >>> print(printable("ß细胞\n\x1b[2J.png"))
+    ß细胞\n\x1b[2J.png
+    >>> print(printable("one\r\ntwo\x07", lines=True))
+    one
+    two\x07
+    """
+    if text.isprintable():
+        return text
+    if lines:
+        text = text.replace("\r\n", "\n")
+    kept = "\n\t" if lines else ""
+    return "".join(c if c.isprintable() or c in kept else repr(c)[1:-1] for c in text)
+
+
 def emit_json(document: dict[str, Any]) -> None:
     """Print one JSON document on standard output.
 
@@ -224,4 +345,115 @@ def emit_json(document: dict[str, Any]) -> None:
     document : dict
         Numbers that are not finite become null.
     """
-    print(json_text(document))
+    # JSON escapes the other control codes by itself.
+    print(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", json_text(document)))
+
+
+def keep_apart(
+    outputs: Mapping[str, Path | None], inputs: Iterable[str | os.PathLike[str] | None]
+) -> None:
+    """Refuse an output that would destroy an input or another output, before any is opened.
+
+    Parameters
+    ----------
+    outputs : mapping of str to Path or None
+        What a command is to write, by option.
+    inputs : iterable of str, path-like or None
+        What it is to read: images as `leuko.runtime.sources.expand` takes them, and other files.
+
+    Raises
+    ------
+    UsageError
+        When two outputs are one file, or one of them is an input, or is named by a list, or is one
+        of the images in a folder.
+    """
+    from leuko.runtime.sources import named_files
+
+    given = {option: path for option, path in outputs.items() if path and not _is_stream(path)}
+    taken: dict[tuple[int, int] | str, str] = {}
+    for option, path in given.items():
+        first = taken.setdefault(_place(path), option)
+        if first != option:
+            raise UsageError(f"{first} and {option} both name {path}; give each a name of its own.")
+    # What is not there yet is no input, and need not be looked for.
+    standing = {place: option for place, option in taken.items() if isinstance(place, tuple)}
+    for argument in inputs if standing else ():
+        if argument is None:
+            continue
+        for file in named_files(argument):
+            place = _place(file)
+            if isinstance(place, tuple) and place in standing:
+                option = standing[place]
+                raise UsageError(
+                    f"{option} {given[option]} is an input of this command and would be "
+                    "overwritten; choose another name."
+                )
+        for option in standing.values():
+            if _is_image_in(given[option], argument):
+                raise UsageError(
+                    f"{option} {given[option]} is one of the images in {argument} and would be "
+                    "overwritten; choose another name."
+                )
+
+
+def try_outputs(*paths: Path | None) -> None:
+    """Say before the work that a file could not be written after it; nothing is left behind.
+
+    Parameters
+    ----------
+    *paths : Path or None
+        Files that `leuko.artifacts.atomic_write` is to write.
+
+    Raises
+    ------
+    OutputError
+        When a folder stands there, its own folder cannot be written to, or the name is too long.
+    """
+    for path in paths:
+        if path is None or _is_stream(path):
+            continue
+        missing = [place for place in path.absolute().parents if not os.path.lexists(place)]
+        try:
+            with contextlib.suppress(_TriedError), atomic_write(path):
+                with contextlib.suppress(FileNotFoundError):
+                    os.stat(path)
+                raise _TriedError
+        finally:
+            for place in missing:
+                with contextlib.suppress(OSError):
+                    place.rmdir()
+
+
+class _TriedError(Exception):
+    """Ends the writing of a file that is only tried."""
+
+
+def _place(path: str | os.PathLike[str]) -> tuple[int, int] | str:
+    """What all names of one file have in common; of a file that is not there, its real path."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return os.path.realpath(path)
+    return status.st_dev, status.st_ino
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a device or a pipe stands there, which keeps nothing that could be overwritten."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+def _is_image_in(path: Path, folder: str | os.PathLike[str]) -> bool:
+    """Whether a file that is there is one of those that are read when a folder is given."""
+    from leuko.imaging import IMAGE_SUFFIXES
+
+    place = Path(os.path.realpath(os.path.expanduser(folder)))
+    tables = (".parquet",) if place.suffix.lower() == ".parquet" else ()
+    return (
+        path.name.lower().endswith((*IMAGE_SUFFIXES, *tables))
+        and path.is_file()
+        and place in Path(os.path.realpath(path)).parents
+    )

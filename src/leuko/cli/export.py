@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from leuko.artifacts import schema
 from leuko.cli.common import (
     IgnoreOption,
     JsonOption,
@@ -16,8 +17,12 @@ from leuko.cli.common import (
     VerboseOption,
     WorkersOption,
     emit_json,
+    keep_apart,
     session,
 )
+
+if TYPE_CHECKING:
+    from leuko.training.convert import Exported
 
 __all__ = ["register"]
 
@@ -68,6 +73,7 @@ def export(
     from leuko.errors import UsageError
     from leuko.training.convert import export_model
 
+    keep_apart({"--out": out, "--log-file": log_file}, [model, check, calibrate])
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         if int8 and float16:
             raise UsageError("--int8 and --float16 exclude each other; export twice for both.")
@@ -87,6 +93,7 @@ def export(
     if json:
         emit_json(
             {
+                "schema": schema("export"),
                 "path": str(done.path),
                 "digest": done.digest,
                 "bytes": done.size,
@@ -95,8 +102,17 @@ def export(
             }
         )
         return
-    print(f"{done.path}: {done.size / 1e6:.2f} MB instead of {done.source_size / 1e6:.2f}; "
+    print(f"{done.path}: {done.size / 1e6:.2f} MB{_against_source(done)}; "
           f"{_compared(done.variant)}; digest {done.digest[:12]}")  # fmt: skip
+
+
+def _against_source(done: Exported) -> str:
+    """How large a variant is beside its original, in a few words."""
+    name, weights = done.variant["source"]["name"], done.variant["weights"]
+    if done.variant["format"] == "onnx" and done.size == done.source_size:
+        # Nothing was left to be rounded; a bundle that is only copied was not to get smaller.
+        return f", no smaller, as {name} is {weights} already" if weights == "float16" else ""
+    return f" instead of {done.source_size / 1e6:.2f}"
 
 
 def _compared(variant: dict[str, Any]) -> str:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from leuko import __version__
 from leuko.artifacts import RESEARCH_USE
 from leuko.cli import adapt, count, data, export, models, predict, training
+from leuko.cli.common import printable, take_late_error
 from leuko.errors import LeukoError
 
 __all__ = ["app", "main"]
 
 _MANY = ("--recipes", "--unseen")
+_GO_ON = ("balance", "data draw", "data shrink", "demo")
+_RESUME = ("train", "compare")
 
 app = typer.Typer(
     name="leuko",
     help="Differential counts of white blood cells from microscope images. " + RESEARCH_USE,
     no_args_is_help=True,
+    epilog="Each option may also be given by an environment variable, LEUKO_<NAME>.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -61,9 +65,9 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         _own_process()
-        app(args=_spread(sys.argv[1:]), prog_name="leuko")
+        _command()(args=_spread(sys.argv[1:]), prog_name="leuko")
     except LeukoError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        _say_error(error)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         _say_interrupted()
@@ -71,6 +75,9 @@ def main() -> None:
     except SystemExit as stop:
         if stop.code == 130:  # Typer's answer to Ctrl-C
             _say_interrupted()
+        elif late := take_late_error():
+            _say_error(late)
+            raise SystemExit(late.exit_code) from None
         raise
     except BrokenPipeError:
         # The reader went away, as `head` does.
@@ -82,14 +89,44 @@ def main() -> None:
         raise SystemExit(1) from None
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"Error: {where}{error.strerror or error}.", file=sys.stderr)
+        print(f"Error: {printable(f'{where}{error.strerror or error}')}.", file=sys.stderr)
         raise SystemExit(1) from None
 
 
+def _command() -> Any:
+    """Make the command, in which every option has its environment variable, ``LEUKO_<NAME>``."""
+    root = typer.main.get_command(app)
+    waiting: list[Any] = [root]
+    while waiting:
+        command = waiting.pop()
+        waiting += getattr(command, "commands", {}).values()
+        for option in command.params:
+            if option.param_type_name == "option" and not (option.envvar or option.is_eager):
+                option.envvar, option.show_envvar = f"LEUKO_{option.name.upper()}", False
+    return root
+
+
+def _say_error(error: LeukoError) -> None:
+    """Print what was wrong, as one sentence or two."""
+    print(f"Error: {printable(str(error))}", file=sys.stderr)
+
+
 def _say_interrupted() -> None:
-    """Tell how to go on."""
-    print("Interrupted. The same command goes on from here with --resume, where it has one.",
-          file=sys.stderr)  # fmt: skip
+    """Tell how to go on with the command that was typed."""
+    words = [word for word in sys.argv[1:] if not word.startswith("-")]
+    command = " ".join(words[:2] if words[:1] == ["data"] else words[:1])
+    if command in _GO_ON:
+        told = "The same command goes on from here."
+    elif command in _RESUME:
+        told = "The same command with --resume goes on from here."
+    elif command == "predict":
+        told = (
+            "A file of answers appears whole or not at all. For a long run give --engine processes "
+            "and --out FILE: it keeps what is finished, and goes on with --resume."
+        )
+    else:
+        told = "A file of results appears whole or not at all; give the same command again."
+    print(f"Interrupted. {told}", file=sys.stderr)
 
 
 def _spread(arguments: list[str]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from leuko.artifacts import schema
 from leuko.cli.calibrate import calibrate
 from leuko.cli.common import (
     JsonOption,
@@ -15,6 +16,8 @@ from leuko.cli.common import (
     VerboseOption,
     command_line,
     emit_json,
+    keep_apart,
+    printable,
     session,
 )
 
@@ -46,7 +49,7 @@ def list_models(json: JsonOption = False) -> None:
 
     rows = {name: _facts(ModelBundle.load(path)) for name, path in zoo_models().items()}
     if json:
-        emit_json({"models": rows})
+        emit_json({"schema": schema("models"), "models": rows})
         return
     table = [("name", "input", "parameters", "network", "validated", "from")]
     for name, facts in rows.items():
@@ -63,7 +66,7 @@ def list_models(json: JsonOption = False) -> None:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        print("  ".join(cells).rstrip())
+        _print("  ".join(cells).rstrip())
 
 
 @models_app.command()
@@ -73,27 +76,27 @@ def show(model: Model, json: JsonOption = False) -> None:
 
     facts = _facts(load(model).bundle)
     if json:
-        emit_json(facts)
+        emit_json({"schema": schema("model"), **facts})
         return
-    print(f"name: {facts['name']}")
-    print(f"digest: {facts['digest']}")
-    print(f"from: {facts['from']}")
-    print(f"parameters: {facts['parameters']:,}")
-    print(f"network: {facts['bytes'] / 1e6:.2f} MB, {facts['weights']}")
-    print("input: {} x {} pixels".format(*facts["input"]))
-    print(f"preprocessing: {_listed(facts['preprocess'])}")
-    print(f"classes: {', '.join(facts['classes'])}")
-    print(f"calibration: {_listed(facts['calibration'])}")
-    print(f"thresholds: {_listed(facts['thresholds']) or 'none'}")
+    _print(f"name: {facts['name']}")
+    _print(f"digest: {facts['digest']}")
+    _print(f"from: {facts['from']}")
+    _print(f"parameters: {facts['parameters']:,}")
+    _print(f"network: {facts['bytes'] / 1e6:.2f} MB, {facts['weights']}")
+    _print("input: {} x {} pixels".format(*facts["input"]))
+    _print(f"preprocessing: {_listed(facts['preprocess'])}")
+    _print(f"classes: {', '.join(facts['classes'])}")
+    _print(f"calibration: {_listed(facts['calibration'])}")
+    _print(f"thresholds: {_listed(facts['thresholds']) or 'none'}")
     validation = facts["validation"]
     if not validation.get("metrics"):
-        print("validation: none; measure it with leuko evaluate")
+        _print("validation: none; measure it with leuko evaluate")
         return
-    print(f"validation: {_sample(validation)}")
+    _print(f"validation: {_sample(validation)}")
     for name, metric in validation["metrics"].items():
         low, high = metric.get("low"), metric.get("high")
         span = f" ({low:.4f} to {high:.4f})" if low is not None and high is not None else ""
-        print(f"validation {name}: {metric['value']:.4f}{span}")
+        _print(f"validation {name}: {metric['value']:.4f}{span}")
 
 
 @models_app.command()
@@ -103,9 +106,16 @@ def card(model: Model, json: JsonOption = False) -> None:
 
     bundle = load(model).bundle
     if json:
-        emit_json({"name": bundle.name, "digest": bundle.digest, "card": bundle.card})
+        emit_json(
+            {
+                "schema": schema("card"),
+                "name": bundle.name,
+                "digest": bundle.digest,
+                "card": bundle.card,
+            }
+        )
         return
-    print(bundle.card.rstrip("\n"))
+    print(printable(bundle.card.rstrip("\n"), lines=True))
 
 
 def import_model(
@@ -129,6 +139,7 @@ def import_model(
     """Turn a foreign Keras model into a bundle, in a confined process; no code of it is run."""
     from leuko.cli.extras import importing_room
 
+    keep_apart({"--out": out, "--log-file": log_file}, [file])
     room = importing_room()
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         bundle = room.import_bundle(
@@ -141,9 +152,14 @@ def import_model(
         )
         bundle.save(out)
     if json:
-        emit_json(_facts(bundle))
+        emit_json({"schema": schema("model"), **_facts(bundle)})
     else:
         print(f"{out}: {bundle.parameters:,} parameters, digest {bundle.digest[:12]}")
+
+
+def _print(line: str) -> None:
+    """Print one line on a model that may be a stranger's."""
+    print(printable(line))
 
 
 def _facts(bundle: Any) -> dict[str, Any]:

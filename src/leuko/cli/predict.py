@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +23,10 @@ from leuko.cli.common import (
     WorkersOption,
     command_line,
     emit_json,
+    keep_apart,
+    printable,
     session,
+    try_outputs,
 )
 from leuko.prediction import CSV_COLUMNS, Prediction, PredictionTable, csv_cells, csv_line
 
@@ -40,7 +44,7 @@ Images = Annotated[
 ]
 ModelOption = Annotated[
     str,
-    typer.Option("--model", "-m", envvar="LEUKO_MODEL", help="A bundled model or a path."),
+    typer.Option("--model", "-m", help="A bundled model or a path."),
 ]
 
 
@@ -62,7 +66,10 @@ def predict(
     csv: Annotated[Path | None, typer.Option(help="Write the answers as CSV.")] = None,
     out: OutOption = None,
     picture: Annotated[
-        Path | None, typer.Option(help="Write a PNG with class and confidence.")
+        Path | None,
+        typer.Option(
+            metavar="FILE.png|FILE.jpg", help="Draw class and confidence, as PNG or as JPEG."
+        ),
     ] = None,
     explain: Annotated[
         Path | None,
@@ -80,30 +87,44 @@ def predict(
     log_file: LogOption = None,
 ) -> None:
     """Name the class of single-cell images. A bad file gets its reason; the run goes on."""
+    from leuko.artifacts import atomic_write_bytes
     from leuko.cli import batch
     from leuko.runtime.classifier import load
 
+    outputs = {"--csv": csv, "--out": out, "--picture": picture, "--explain": explain,
+               "--log-file": log_file}  # fmt: skip
+    keep_apart(outputs, [*images, model])
+    if explain is not None:
+        _keep_earlier(explain, images)
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         alone = {"--json": json, "--picture": picture is not None,
                  "--explain": explain is not None, "--device": device != "cpu"}  # fmt: skip
         csv, whole = batch.sort_outputs(engine, csv=csv, out=out, address=address, resume=resume,
                                         alone=alone)  # fmt: skip
+        encode = None if picture is None else _encoder(picture)
+        try_outputs(csv, whole, picture)
         classifier = load(model, threads=workers, device=device)
         talk.detail(f"Model {classifier.name}, digest {classifier.digest[:12]}.")
+        gallery = None
         if engine != "local":
             kept, counts = batch.predict_in_batch(images, classifier, talk, engine=engine,
                                                   address=address, workers=workers, out=whole,
                                                   resume=resume)  # fmt: skip
         else:
-            sources = batch.find_sources(images)
+            sources = batch.find_sources(images, talk.say)
+            if picture is not None:
+                from leuko.render.picture import Gallery
+
+                gallery = Gallery(_SHEET)
+                sources = gallery.watch(sources)
             answers = classifier.stream(sources)
             if explain is not None:
                 answers = _explained(classifier, sources, images, explain, workers, talk)
+            if gallery is not None:
+                answers = gallery.keep(answers)
             answers = batch.also_to_parquet(answers, whole, classifier)
-            kept, counts = _collect(answers, talk, csv=csv, keep=json, picture=picture is not None,
+            kept, counts = _collect(answers, talk, csv=csv, keep=json,
                                     show=not json and whole is None)  # fmt: skip
-        if picture is not None:
-            _write_picture(picture, kept)
         found = counts["predicted"] + counts["rejected"]
         talk.say(
             f"{found} found = {counts['predicted']} predicted + {counts['rejected']} rejected. "
@@ -111,6 +132,9 @@ def predict(
         )
         if json:
             emit_json(PredictionTable(tuple(kept)).to_dict())
+        if picture is not None and encode is not None and gallery is not None:
+            # Last, as it may fail: nothing was answered, or an image is no longer what it was.
+            atomic_write_bytes(picture, encode(gallery.draw(say=talk.say)))
     if strict and counts["rejected"]:
         raise typer.Exit(3)
 
@@ -121,10 +145,9 @@ def _collect(
     *,
     csv: Path | None,
     keep: bool,
-    picture: bool,
     show: bool,
 ) -> tuple[list[Prediction], dict[str, int]]:
-    """Print and write answers as they come; keep only those that are needed later."""
+    """Print and write answers as they come; keep them only when they are needed later."""
     import contextlib
     import io
 
@@ -144,7 +167,7 @@ def _collect(
             counts["predicted" if row.status == "ok" else "rejected"] += 1
             if file is not None:
                 file.write(csv_line(csv_cells(row)))
-            if keep or (picture and row.status == "ok" and len(kept) < _SHEET):
+            if keep:
                 kept.append(row)
             if row.status != "ok":
                 talk.say(f"Rejected {row.path} ({row.reason}: {row.detail})")
@@ -158,6 +181,20 @@ def _collect(
             file.detach()
     sys.stdout.flush()
     return kept, counts
+
+
+def _keep_earlier(folder: Path, images: list[str]) -> None:
+    """Do not draw over pictures of an earlier call that are given as images now, as by a glob."""
+    from leuko.errors import UsageError
+    from leuko.runtime.sources import named_files
+
+    place = Path(os.path.realpath(folder))
+    for file in (file for argument in images for file in named_files(argument)):
+        if file.endswith(".explained.png") and Path(os.path.realpath(file)).parent == place:
+            raise UsageError(
+                f"{file} is an earlier picture in --explain {folder} and might be overwritten; "
+                "choose another folder."
+            )
 
 
 def _explained(
@@ -177,8 +214,7 @@ def _explained(
 
 def _line(row: Prediction) -> str:
     """One answer for a terminal."""
-    # A file name may hold line feeds or a terminal's control codes; this is one line a row.
-    path = "".join(c if c.isprintable() else repr(c)[1:-1] for c in row.path)
+    path = printable(row.path)  # one line a row
     if row.status != "ok":
         return f"{path}\trejected\t{row.reason}"
     if row.decision != "class":
@@ -188,19 +224,20 @@ def _line(row: Prediction) -> str:
     return f"{path}\t{row.label}\t{row.confidence:.3f}\t(next: {others[0]} {others[1]:.3f})"
 
 
-def _write_picture(path: Path, rows: list[Prediction]) -> None:
-    """Draw one answer large, or several as a sheet."""
-    from leuko.artifacts import atomic_write_bytes
-    from leuko.errors import DataError
-    from leuko.imaging import encode_png, read_image
-    from leuko.render.picture import prediction_picture, prediction_sheet
+def _encoder(picture: Path) -> Callable[[Any], bytes]:
+    """How a picture of that name is written."""
+    from leuko.errors import UsageError
+    from leuko.imaging import encode_jpeg, encode_png
 
-    answered = [row for row in rows if row.status == "ok" and Path(row.path).is_file()][:_SHEET]
-    if not answered:
-        raise DataError("There is no answered image file to draw.")
-    pairs = [(read_image(row.path).pixels, row) for row in answered]
-    drawn = prediction_picture(*pairs[0]) if len(pairs) == 1 else prediction_sheet(pairs)
-    atomic_write_bytes(path, encode_png(drawn))
+    known: dict[str, Callable[[Any], bytes]] = {
+        ".png": encode_png,
+        ".jpg": encode_jpeg,
+        ".jpeg": encode_jpeg,
+    }
+    encode = known.get(picture.suffix.lower())
+    if encode is None:
+        raise UsageError(f"--picture must end in {', '.join(known)}, received {picture.name}.")
+    return encode
 
 
 def evaluate(
@@ -223,6 +260,8 @@ def evaluate(
     """Score a model on labelled images: figures with intervals, mistakes, baselines."""
     from leuko.experiment.evaluating import evaluate as run_evaluation
 
+    rows = None if out is None else out / "predictions.csv"
+    keep_apart({"--out": rows, "--log-file": log_file}, [model, folder])
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         result = run_evaluation(
             model,
@@ -241,6 +280,6 @@ def evaluate(
     if json:
         emit_json(document)
     else:
-        print(result.report.summary())
+        print(printable(result.report.summary(), lines=True))
     if strict and result.table.rejected:
         raise typer.Exit(3)

@@ -5,9 +5,12 @@ Needs only the base install.
 
 from __future__ import annotations
 
+import bisect
 import functools
+import threading
 import unicodedata
-from typing import Any
+from pathlib import PurePosixPath
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -18,6 +21,9 @@ from leuko.render.style import style
 
 __all__ = [
     "check_pixels",
+    "draw_name",
+    "file_name",
+    "fitted_name",
     "font",
     "legible",
     "new_canvas",
@@ -29,6 +35,10 @@ __all__ = [
 ]
 
 Pixels = npt.NDArray[np.uint8]
+
+_LONGEST: Final = 200
+_WEIGHT: Final = 350  # of OpenCV's font; beside Pillow's it then looks as dark
+_FONT = threading.Lock()  # whether OpenCV's font may be used by two threads is not promised
 
 
 def check_pixels(pixels: Pixels) -> None:
@@ -118,3 +128,115 @@ def legible(text: str) -> str:
     """Drop accents and replace what else the font cannot draw, which is all beyond ASCII."""
     plain = (c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     return "".join(c if " " <= c <= "~" else "?" for c in plain)
+
+
+def file_name(path: str) -> str:
+    r"""Last part of a path, as it can be drawn.
+
+    Pillow's own font has ASCII alone. OpenCV's, from its version 5 on, has the letters of most
+    scripts; before, whatever is not ASCII is escaped.
+
+    Parameters
+    ----------
+    path : str
+        Of an image, as the user named it.
+
+    Returns
+    -------
+    str
+        With an escape in place of each character that the fonts do not have.
+
+    Examples
+    --------
+    >>> print(file_name("cells/a\tb_\udce4.png"))
+    a\tb_\udce4.png
+    """
+    name = unicodedata.normalize("NFC", PurePosixPath(path).name)
+    return "".join(c if _is_drawn(c) else c.encode("unicode_escape").decode() for c in name)
+
+
+def fitted_name(name: str, size: int, room: float, *, middle: bool = True) -> str:
+    """Cut the middle out of a file name that is too long, or its beginning off.
+
+    Parameters
+    ----------
+    name : str
+        See `file_name`.
+    size : int
+        Of the letters, in pixels.
+    room : float
+        Pixels that there are.
+    middle : bool
+        Keep as much of its beginning as of its end; else the end alone.
+
+    Returns
+    -------
+    str
+        As much of it as there is room for.
+    """
+
+    def cut(keep: int) -> str:
+        head = (keep + 1) // 2 if middle else 0
+        return f"{name[:head]}…{name[len(name) - keep + head :]}"
+
+    if len(name) <= _LONGEST and _name_width(name, size) <= room:
+        return name
+    lengths = range(2, min(len(name), _LONGEST) + 1)
+    fit = bisect.bisect_right(lengths, room, key=lambda keep: _name_width(cut(keep), size))
+    return cut(lengths[fit - 1]) if fit else "…"
+
+
+def draw_name(draw: Any, place: tuple[int, int], name: str, ink: str, size: int) -> None:
+    """Write a file name onto a picture.
+
+    Parameters
+    ----------
+    draw : PIL.ImageDraw.ImageDraw
+        The pen.
+    place : (left, top) tuple of int
+        Where it begins.
+    name : str
+        See `file_name` and `fitted_name`.
+    ink : str
+        Its colour.
+    size : int
+        Of the letters, in pixels.
+    """
+    from PIL import Image
+
+    if _is_plain(name):
+        draw.text(place, name, ink, font(size))
+    else:
+        draw.bitmap(place, Image.fromarray(_inked(name, size)), ink)
+
+
+def _is_plain(text: str) -> bool:
+    """Whether Pillow's font has all of it."""
+    return all(" " <= c <= "~" or c == "…" for c in text)
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_drawn(character: str) -> bool:
+    """Whether there is a font that has a character; OpenCV's has a question mark for others."""
+    if _is_plain(character):
+        return True
+    if not character.isprintable() or not hasattr(cv2, "FontFace"):
+        return False
+    drawn = _inked(character, 20)
+    return bool(drawn.any()) and not np.array_equal(drawn, _inked("?", 20))
+
+
+def _name_width(text: str, size: int) -> float:
+    """Pixels that a name takes."""
+    return text_width(text, size) if _is_plain(text) else float(_inked(text, size).shape[1])
+
+
+@functools.lru_cache(maxsize=64)
+def _inked(text: str, size: int) -> Pixels:
+    """A line in OpenCV's font, 255 where there is ink, placed as Pillow places its own."""
+    with _FONT:
+        face = cv2.FontFace("sans")
+        _, _, width, _ = cv2.getTextSize((0, 0), text, (0, 0), face, size, _WEIGHT)
+        pixels = np.zeros((round(1.6 * size), width + 2), np.uint8)
+        cv2.putText(pixels, text, (0, round(1.1 * size)), 255, face, size, _WEIGHT)
+    return pixels

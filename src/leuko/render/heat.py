@@ -6,7 +6,6 @@ Needs only the base install.
 from __future__ import annotations
 
 import functools
-from pathlib import PurePosixPath
 from typing import Any, Final
 
 import cv2
@@ -17,12 +16,13 @@ from leuko.errors import DataError
 from leuko.prediction import Prediction
 from leuko.render.drawing import (
     check_pixels,
+    draw_name,
+    file_name,
+    fitted_name,
     font,
-    legible,
     new_canvas,
     paste,
     scaled,
-    shortened,
     text_width,
     wrapped,
 )
@@ -200,9 +200,8 @@ def _draw_title(draw: Any, prediction: Prediction, explanation: Explanation, wid
     if decided:
         start = _MARGIN + 36 + text_width(prediction.label, 34)
         draw.text((start, _MARGIN + 11), decided, _PAPER.warn, font(22))
-    name = legible(PurePosixPath(prediction.path).name)
-    draw.text((_MARGIN, _MARGIN + 52), shortened(name, 15, width - 2 * _MARGIN), _PAPER.muted,
-              font(15))  # fmt: skip
+    name = fitted_name(file_name(prediction.path), 15, width - 2 * _MARGIN)
+    draw_name(draw, (_MARGIN, _MARGIN + 52), name, _PAPER.muted, 15)
     if explanation.label != prediction.label:
         text = f"explained: {explanation.label}"
         draw.text((right, _MARGIN + 52), text, _PAPER.muted, font(15), anchor="ra")

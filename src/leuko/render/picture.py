@@ -5,17 +5,22 @@ Needs only the base install.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import PurePosixPath
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from leuko.errors import DataError
+from leuko.artifacts import digest_bytes
+from leuko.errors import DataError, ImageError
+from leuko.imaging import decode_image
 from leuko.prediction import Prediction
 from leuko.render.drawing import (
     check_pixels,
+    draw_name,
+    file_name,
+    fitted_name,
     font,
     legible,
     new_canvas,
@@ -27,9 +32,15 @@ from leuko.render.drawing import (
 )
 from leuko.render.style import style
 from leuko.render.words import percent
+from leuko.runtime.sources import Source
 from leuko.taxonomy import ABBREVIATIONS, CLASSES, COLOURS
 
-__all__ = ["SHEET_LIMIT", "prediction_picture", "prediction_sheet"]
+__all__ = [
+    "SHEET_LIMIT",
+    "Gallery",
+    "prediction_picture",
+    "prediction_sheet",
+]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -44,6 +55,100 @@ _THUMB: Final = 208
 _GAP: Final = 20
 _RESEARCH: Final = "Research use only. Not a diagnosis; a qualified person must review it."
 _PAPER = style()
+_CAPTION: Final = 13
+
+
+class Gallery:
+    """Where the first answered images are, kept while answers pass by, to be drawn at the end.
+
+    An image is read a second time for that, from its own source: a file, an archive, a table. So
+    none is held before it is drawn, and then only as large as it is drawn.
+
+    Parameters
+    ----------
+    limit : int
+        How many images are kept.
+    """
+
+    def __init__(self, limit: int = SHEET_LIMIT) -> None:
+        self._limit = limit
+        self._answered = 0
+        self._waiting: deque[Source] = deque()
+        self._kept: list[tuple[Source, Prediction]] = []
+
+    def watch(self, sources: Iterable[Source]) -> Iterator[Source]:
+        """Note sources on their way to a classifier.
+
+        Parameters
+        ----------
+        sources : iterable of Source
+            See `leuko.runtime.classifier.OnnxClassifier.stream`.
+
+        Yields
+        ------
+        Source
+            What came in.
+        """
+        for source in sources:
+            self._waiting.append(source)
+            yield source
+
+    def keep(self, answers: Iterable[Prediction]) -> Iterator[Prediction]:
+        """Note answers on their way from it.
+
+        Parameters
+        ----------
+        answers : iterable of Prediction
+            One for each source that was watched, in the same order.
+
+        Yields
+        ------
+        Prediction
+            What came in.
+        """
+        for row in answers:
+            source = self._waiting.popleft()
+            if row.status == "ok":
+                self._answered += 1
+                if len(self._kept) < self._limit:
+                    self._kept.append((source, row))
+            yield row
+
+    def draw(self, *, say: Callable[[str], None]) -> Pixels:
+        """Draw the one answer large, or the first of several as a sheet.
+
+        Parameters
+        ----------
+        say : callable
+            Told of an image that could not be read again.
+
+        Returns
+        -------
+        (h, w, 3) uint8, RGB
+            See `prediction_picture` and `prediction_sheet`.
+
+        Raises
+        ------
+        DataError
+            When no image was answered, or none could be read again.
+        """
+        single = self._answered == 1
+        rows: list[tuple[Pixels, Prediction]] = []
+        for source, row in self._kept:
+            try:
+                data = source.read()
+                if digest_bytes(data) != row.sha256:
+                    raise ImageError("unreadable", "the file changed while it was read")
+                pixels = decode_image(data).pixels
+            except ImageError as error:
+                say(f"Not drawn: {row.path} ({error.detail})")
+                continue
+            rows.append((pixels if single else scaled(pixels, _THUMB), row))
+        if not rows:
+            raise DataError("There is no answered image file to draw.")
+        return (
+            prediction_picture(*rows[0]) if single else prediction_sheet(rows, total=self._answered)
+        )
 
 
 def prediction_picture(pixels: Pixels, prediction: Prediction) -> Pixels:
@@ -76,8 +181,8 @@ def prediction_picture(pixels: Pixels, prediction: Prediction) -> Pixels:
     paste(canvas, image, (height - rows) // 2, _MARGIN, radius=14)
     left, right = columns + 2 * _MARGIN, width - _MARGIN
     top = max(_MARGIN, (height - 420) // 2)
-    name = legible(PurePosixPath(prediction.path).name)
-    draw.text((left, top), shortened(name, 16, right - left), _PAPER.muted, font(16))
+    name = fitted_name(file_name(prediction.path), 16, right - left)
+    draw_name(draw, (left, top), name, _PAPER.muted, 16)
     if prediction.status != "ok":
         draw.text((left, top + 36), "Not classified", _PAPER.warn, font(36))
         why = prediction.detail or prediction.reason
@@ -90,15 +195,20 @@ def prediction_picture(pixels: Pixels, prediction: Prediction) -> Pixels:
     return np.asarray(canvas, dtype=np.uint8)
 
 
-def prediction_sheet(rows: Sequence[tuple[Pixels, Prediction]], *, columns: int = 0) -> Pixels:
+def prediction_sheet(
+    rows: Sequence[tuple[Pixels, Prediction]], *, columns: int = 0, total: int = 0
+) -> Pixels:
     """Draw many images with their answers on one sheet.
 
     Parameters
     ----------
     rows : sequence of (pixels, Prediction)
         See `prediction_picture`. At most `SHEET_LIMIT` are drawn; the sheet says what is missing.
+        Files whose names would read alike have their place on the sheet before them.
     columns : int
         Images side by side; 0 chooses.
+    total : int
+        How many images there are, where these are the first of them.
 
     Returns
     -------
@@ -119,6 +229,7 @@ def prediction_sheet(rows: Sequence[tuple[Pixels, Prediction]], *, columns: int 
     height = 2 * _MARGIN + down * step_down + 32
     width = 2 * _MARGIN + across * step_across - _GAP
     canvas, draw = new_canvas(height, width)
+    names = _captions([prediction for _, prediction in shown])
     for index, (pixels, prediction) in enumerate(shown):
         check_pixels(pixels)
         top = _MARGIN + index // across * step_down
@@ -127,12 +238,13 @@ def prediction_sheet(rows: Sequence[tuple[Pixels, Prediction]], *, columns: int 
         draw.rounded_rectangle((left, top, left + _THUMB - 1, top + _THUMB - 1), 8, "#eeeeea")
         free_rows, free_columns = (_THUMB - side for side in image.shape[:2])
         paste(canvas, image, top + free_rows // 2, left + free_columns // 2, radius=8)
-        _draw_caption(draw, prediction, top + _THUMB + 8, left)
-    note = _RESEARCH
-    if len(rows) > len(shown):
-        note = f"The first {len(shown)} of {len(rows):,} images. {note}"
-    draw.text((_MARGIN, height - _MARGIN - 14), note if text_width(note, 14) < width - 2 * _MARGIN
-              else "Research use only.", _PAPER.muted, font(14))  # fmt: skip
+        _draw_caption(draw, prediction, names[index], top + _THUMB + 8, left)
+    total = max(total, len(rows))
+    part = f"The first {len(shown)} of {total:,} images. " if total > len(shown) else ""
+    note = f"{part}{_RESEARCH}"
+    if text_width(note, 14) >= width - 2 * _MARGIN:
+        note = f"{part}Research use only."
+    draw.text((_MARGIN, height - _MARGIN - 14), note, _PAPER.muted, font(14))
     return np.asarray(canvas, dtype=np.uint8)
 
 
@@ -162,14 +274,54 @@ def _draw_answer(draw: Any, prediction: Prediction, left: int, right: int, top: 
         draw.text((right, row + 11), percent(value), ink, font(18), anchor="rm")
 
 
-def _draw_caption(draw: Any, prediction: Prediction, top: int, left: int) -> None:
+def _captions(rows: Sequence[Prediction]) -> list[str]:
+    """What is written of each name, as much as fits; no two files of the sheet read alike."""
+    names = [file_name(row.path) for row in rows]
+    files = [(name, row.path) for name, row in zip(names, rows, strict=True)]
+    texts = []
+    for index, (name, row) in enumerate(zip(names, rows, strict=True)):
+        beside = _beside_name(row)
+        room = _THUMB - (text_width(beside, _CAPTION) + 12 if beside else 0)
+        number = f"{index + 1}: "
+        left = room - text_width(number, _CAPTION)
+        ways = (
+            fitted_name(name, _CAPTION, room),
+            fitted_name(name, _CAPTION, room, middle=False),  # where names differ more often
+            number + fitted_name(name, _CAPTION, left, middle=False),
+        )
+        texts.append(next((text for text in ways if _means_one(text, files)), ways[-1]))
+    return texts
+
+
+def _means_one(text: str, files: list[tuple[str, str]]) -> bool:
+    """Whether a name, or what is left of it, can be that of one file only."""
+    head, cut, tail = text.partition("…")
+    short = len(head) + len(tail)
+
+    def fits(name: str) -> bool:
+        left = cut and len(name) > short and name.startswith(head) and name.endswith(tail)
+        return bool(left) or name == text
+
+    return len({path for name, path in files if fits(name)}) == 1
+
+
+def _beside_name(prediction: Prediction) -> str:
+    """What stands to the right of a name: the second class, or why the first does not stand."""
+    if prediction.status != "ok":
+        return ""
+    if prediction.decision not in ("", "class"):
+        return prediction.decision
+    second = sorted(range(len(CLASSES)), key=lambda i: -prediction.probabilities[i])[1]
+    return f"then {ABBREVIATIONS[second]} {percent(prediction.probabilities[second])}"
+
+
+def _draw_caption(draw: Any, prediction: Prediction, name: str, top: int, left: int) -> None:
     """What stands below an image of the sheet."""
     right = left + _THUMB
-    name = shortened(legible(PurePosixPath(prediction.path).name), 13, _THUMB)
     if prediction.status != "ok":
         draw.text((left, top), "Not classified", _PAPER.warn, font(19))
         draw.text((left, top + 26), legible(prediction.reason), _PAPER.muted, font(14))
-        draw.text((left, top + 48), name, _PAPER.muted, font(13))
+        draw_name(draw, (left, top + 48), name, _PAPER.muted, _CAPTION)
         return
     draw.text((left, top), prediction.label, _PAPER.ink, font(19), stroke_width=0.3)
     draw.text((right, top), percent(prediction.confidence), _PAPER.muted, font(19), anchor="ra")
@@ -180,12 +332,6 @@ def _draw_caption(draw: Any, prediction: Prediction, top: int, left: int) -> Non
             box = (round(start), top + 28, round(end) - 1, top + 35)
             draw.rectangle(box, COLOURS[index])
         start = end
-    second = sorted(range(len(CLASSES)), key=lambda i: -prediction.probabilities[i])[1]
-    other = f"then {ABBREVIATIONS[second]} {percent(prediction.probabilities[second])}"
-    doubted = prediction.decision not in ("", "class")
-    if doubted:
-        other = prediction.decision
-    draw.text((left, top + 40), shortened(name, 13, _THUMB - text_width(other, 13) - 12),
-              _PAPER.muted, font(13))  # fmt: skip
-    ink = _PAPER.warn if doubted else _PAPER.muted
-    draw.text((right, top + 40), other, ink, font(13), anchor="ra")
+    draw_name(draw, (left, top + 40), name, _PAPER.muted, _CAPTION)
+    ink = _PAPER.muted if prediction.decision in ("", "class") else _PAPER.warn
+    draw.text((right, top + 40), _beside_name(prediction), ink, font(_CAPTION), anchor="ra")

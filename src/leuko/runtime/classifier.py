@@ -24,7 +24,7 @@ from leuko.prediction import DECIMALS, Prediction, PredictionTable
 from leuko.runtime.graph import check_tensors, expose
 from leuko.runtime.looks import average_looks, mean_looks
 from leuko.runtime.quality import Quality, measure_quality, nucleus_evidence, resolution_of
-from leuko.runtime.sources import Source, file_source
+from leuko.runtime.sources import Source, expand, file_source
 from leuko.runtime.trust import Judgement, LookAgain, Trust, feature_distances
 from leuko.taxonomy import CLASSES
 
@@ -234,7 +234,7 @@ class OnnxClassifier:
 
     def predict(
         self,
-        paths: Iterable[str | os.PathLike[str]],
+        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
         *,
         progress: Callable[[int], None] | None = None,
     ) -> PredictionTable:
@@ -242,8 +242,8 @@ class OnnxClassifier:
 
         Parameters
         ----------
-        paths : iterable of path-like
-            Files.
+        paths : path-like, or iterable of path-like
+            Files; or one file, folder, glob, archive or list, see `leuko.runtime.sources.expand`.
         progress : callable, optional
             Called with the number of images answered so far.
 
@@ -252,8 +252,12 @@ class OnnxClassifier:
         PredictionTable
             One row a file, in order; a bad file gets a row with its reason.
         """
+        if isinstance(paths, str | os.PathLike):
+            sources = expand([os.fspath(paths)])
+        else:
+            sources = map(file_source, paths)
         rows = []
-        for row in self.stream(file_source(path) for path in paths):
+        for row in self.stream(sources):
             rows.append(row)
             if progress is not None:
                 progress(len(rows))

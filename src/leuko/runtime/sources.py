@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import os
 import struct
 import sys
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -16,7 +17,7 @@ from typing import Final, TextIO
 from leuko.errors import DataError, ImageError
 from leuko.imaging import IMAGE_SUFFIXES, MAX_FILE_BYTES, read_bytes
 
-__all__ = ["Source", "expand", "file_source"]
+__all__ = ["Source", "expand", "file_source", "named_files"]
 
 _MAX_MEMBERS: Final = 200_000
 _MAX_RATIO: Final = 100
@@ -54,17 +55,33 @@ def file_source(path: str | os.PathLike[str]) -> Source:
     return Source(os.fspath(path), partial(read_bytes, path))
 
 
-def expand(arguments: Iterable[str], *, stdin: TextIO | None = None) -> Iterator[Source]:
+def expand(
+    arguments: Iterable[str],
+    *,
+    stdin: TextIO | None = None,
+    say: Callable[[str], None] | None = None,
+    alone: bool | None = None,
+) -> Iterator[Source]:
     """Turn arguments into images, in order, sorted within folders, globs and archives.
+
+    An archive or a list that cannot be read or holds no image is one source among the others, and
+    reading it says why. Nothing that was asked for is passed over in silence.
 
     Parameters
     ----------
     arguments : iterable of str
         Files, folders (read recursively; only names with an image suffix count), globs, ``.zip``
         archives, ``.txt`` lists of paths (relative to the list), or ``-`` for paths on standard
-        input.
+        input. In a list and on standard input, a line that begins with ``#`` is a remark, unless
+        there is a file of that name.
     stdin : text file, optional
         Read for ``-``; the process's own by default.
+    say : callable, optional
+        Told at the end how many files of folders and archives were passed over for their names;
+        hidden ones do not count.
+    alone : bool, optional
+        Whether nothing else is asked for, so that an archive or a list that cannot be read is an
+        error; when None, whether there is one argument.
 
     Returns
     -------
@@ -74,55 +91,124 @@ def expand(arguments: Iterable[str], *, stdin: TextIO | None = None) -> Iterator
     Raises
     ------
     DataError
-        At once when an argument does not exist; when its turn comes, if it holds no image, or
-        an archive or a list cannot be read.
+        At once when an argument does not exist or a glob matches no file; when the first image is
+        asked for, if a folder holds none, or an archive or a list that stands alone holds none or
+        cannot be read.
     """
-    chosen = list(arguments)
-    for argument in chosen:
-        # Said before the first image is read, not after an hour.
-        known = argument == "-" or os.path.lexists(os.path.expanduser(argument))
-        if not known and not glob.has_magic(argument):
-            raise DataError(f"{argument} does not exist.")
-    return _expand(chosen, sys.stdin if stdin is None else stdin)
+    # Said before the first image is read, not after an hour.
+    chosen = [(argument, _matches(argument)) for argument in arguments]
+    only = len(chosen) == 1 if alone is None else alone
+    return _expand(chosen, sys.stdin if stdin is None else stdin, say, alone=only)
 
 
-def _expand(arguments: list[str], stdin: TextIO) -> Iterator[Source]:
-    """Go through the arguments one by one."""
-    for argument in arguments:
-        path = Path(os.path.expanduser(argument))
-        if argument == "-":
-            listed = False
-            for line in stdin:  # as they come: whoever writes them may not have finished
-                if name := line.strip():
-                    listed = True
-                    yield file_source(name)
-            if not listed:
-                raise DataError("Standard input lists no images.")
-        elif os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises on a name too long
-            yield from _folder(path)
-        elif os.path.lexists(path):
-            if path.suffix.lower() == ".zip":
-                yield from _archive(path)
-            elif path.suffix.lower() == ".txt":
-                yield from _list(path)
+def named_files(argument: str | os.PathLike[str]) -> Iterator[str]:
+    """Give the files that an argument names, to compare them with others; no image is read.
+
+    Parameters
+    ----------
+    argument : str or path-like
+        See `expand`. What does not exist or cannot be read is no fault here.
+
+    Yields
+    ------
+    str
+        The path of what stands there, then of each file that a list names; or what a glob matches;
+        for ``-``, the file that standard input comes from. Folders and archives are not looked
+        into.
+    """
+    place = os.path.expanduser(os.fspath(argument))
+    if argument == "-":
+        yield "/dev/stdin"
+    elif os.path.lexists(place):
+        yield place
+        if place.lower().endswith(".txt") and os.path.isfile(place):  # noqa: PTH113 - see below
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                folder = Path(place).parent
+                lines = Path(place).read_text(encoding="utf-8-sig").split("\n")
+                yield from (str(folder / name) for name in _names(lines, folder))
+    elif glob.has_magic(place):
+        yield from glob.glob(place, recursive=True)  # noqa: PTH207
+
+
+def _matches(argument: str) -> list[str] | None:
+    """Files that a glob stands for; None for what stands for itself."""
+    place = os.path.expanduser(argument)
+    if argument == "-" or os.path.lexists(place):
+        return None
+    if not glob.has_magic(argument):
+        raise DataError(f"{argument} does not exist.")
+    matches = sorted(glob.glob(place, recursive=True))  # noqa: PTH207
+    files = [match for match in matches if not os.path.isdir(match)]  # noqa: PTH112 - see below
+    if not files:
+        folders = " but folders; give the folder itself" if matches else ""
+        raise DataError(f"Nothing matches {argument}{folders}.")
+    return files
+
+
+def _expand(
+    chosen: list[tuple[str, list[str] | None]],
+    stdin: TextIO,
+    say: Callable[[str], None] | None,
+    *,
+    alone: bool,
+) -> Iterator[Source]:
+    """Go through the arguments one by one; the fault of one is no fault of the others."""
+    for argument, matches in chosen:
+        path = os.path.expanduser(argument)
+        if matches is None and argument != "-" and os.path.isdir(path):  # noqa: PTH112 - see below
+            _look_into(Path(path))
+    passed = 0
+    for argument, matches in chosen:
+        try:
+            if matches is not None:
+                yield from map(file_source, matches)
+            elif argument == "-":
+                yield from _standard_input(stdin)
             else:
-                yield Source(argument, partial(read_bytes, path))
-        else:
-            matches = sorted(glob.glob(os.path.expanduser(argument), recursive=True))  # noqa: PTH207
-            files = [match for match in matches if not Path(match).is_dir()]
-            if not files:
-                folders = " but folders; give the folder itself" if matches else ""
-                raise DataError(f"Nothing matches {argument}{folders}.")
-            yield from (file_source(match) for match in files)
+                passed += yield from _one(argument)
+        except ImageError as error:
+            if alone:
+                raise DataError(error.detail) from error
+            yield Source(argument, partial(_refuse, error.reason, error.detail))
+    if passed and say is not None:
+        files = "1 file was" if passed == 1 else f"{passed} files were"
+        say(f"{files} passed over: only names that end in {', '.join(IMAGE_SUFFIXES)} count.")
 
 
-def _folder(folder: Path) -> Iterator[Source]:
+def _one(argument: str) -> Generator[Source, None, int]:
+    """Images of what is there; returns how many files were passed over for their names."""
+    path = Path(os.path.expanduser(argument))
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises on a name too long
+        return (yield from _folder(path))
+    if path.suffix.lower() == ".zip":
+        return (yield from _archive(path))
+    if path.suffix.lower() == ".txt":
+        yield from _list(path)
+    else:
+        yield Source(argument, partial(read_bytes, path))
+    return 0
+
+
+def _look_into(folder: Path) -> None:
+    """Say that a folder has nothing in it before any other is read."""
+    try:
+        next(_folder(folder), None)
+    except ImageError as error:
+        raise DataError(error.detail) from error
+
+
+def _folder(folder: Path) -> Generator[Source, None, int]:
     """Images below a folder; links are followed once, and what cannot be followed is listed."""
-    found = False
+    found, passed = False, 0
     visited: set[tuple[int, int]] = set()
     faults: list[OSError] = []
     for place, folders, names in os.walk(folder, followlinks=True, onerror=faults.append):
-        status = os.stat(place)
+        try:
+            status = os.stat(place)
+        except OSError as error:  # it was removed a moment ago
+            folders.clear()
+            faults.append(error)
+            continue
         if (status.st_dev, status.st_ino) in visited:
             folders.clear()
             yield _refused(place, "it is a link to a folder already read")
@@ -130,16 +216,38 @@ def _folder(folder: Path) -> Iterator[Source]:
         visited.add((status.st_dev, status.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
-            if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES):
+            if name.startswith("."):
+                continue
+            file = os.path.join(place, name)  # noqa: PTH118 - there may be very many
+            if name.lower().endswith(IMAGE_SUFFIXES):
                 found = True
-                yield file_source(Path(place, name))
+                yield file_source(Path(file))
+            elif why := _leads_nowhere(file):
+                found = True  # it may have been a folder of images
+                yield _refused(file, why)
+            else:
+                passed += 1
     for fault in faults:
-        found = found or fault.filename != os.fspath(folder)
+        if fault.filename == os.fspath(folder):
+            raise ImageError("unreadable", f"{folder} cannot be read: {fault.strerror or fault}.")
+        found = True
         yield _refused(str(fault.filename), fault.strerror or str(fault))
     if not found:
-        raise DataError(
-            f"{folder} has no images in it; expected files ending in {', '.join(IMAGE_SUFFIXES)}."
+        raise ImageError(
+            "not-an-image",
+            f"{folder} has no images in it; expected files ending in {', '.join(IMAGE_SUFFIXES)}.",
         )
+    return passed
+
+
+def _leads_nowhere(place: str) -> str:
+    """Why a link cannot be followed; empty for any other thing."""
+    if os.path.islink(place):  # noqa: PTH114 - Path.is_symlink raises where one may not look
+        try:
+            os.stat(place)
+        except OSError as error:
+            return f"it is a link that leads nowhere ({error.strerror})"
+    return ""
 
 
 def _refused(place: str, why: str) -> Source:
@@ -147,40 +255,63 @@ def _refused(place: str, why: str) -> Source:
     return Source(place, partial(_refuse, "unreadable", f"{place} cannot be read: {why}."))
 
 
+def _standard_input(stdin: TextIO) -> Iterator[Source]:
+    """Paths on standard input, as they come: whoever writes them may not have finished."""
+    listed = False
+    for name in _names(stdin, Path()):
+        listed = True
+        yield file_source(name)
+    if not listed:
+        raise ImageError("not-an-image", "Standard input lists no images.")
+
+
 def _list(path: Path) -> Iterator[Source]:
     """Paths in a text file, relative to the file's folder."""
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read as a list of paths: {error}.") from error
-    names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        raise ImageError(
+            "unreadable", f"{path} cannot be read as a list of paths: {error}."
+        ) from error
+    names = list(_names(lines, path.parent))
     if not names:
-        raise DataError(f"{path} lists no images.")
+        raise ImageError("not-an-image", f"{path} lists no images.")
     yield from (file_source(path.parent / name) for name in names)
 
 
-def _archive(path: Path) -> Iterator[Source]:
+def _names(lines: Iterable[str], folder: Path) -> Iterator[str]:
+    """What lines name, without empty ones and remarks."""
+    for line in lines:
+        name = line.strip()
+        if name and (not name.startswith("#") or os.path.lexists(folder / name)):
+            yield name
+
+
+def _archive(path: Path) -> Generator[Source, None, int]:
     """Images in a zip, read from memory: nothing is unpacked to disk, so nothing can escape."""
     try:
         # Left open for the threads that read its members; closed when the last one is forgotten.
         archive = zipfile.ZipFile(path)
         members = archive.infolist()
     except (OSError, ValueError, NotImplementedError, struct.error, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as a zip archive: {error}.") from error
-    entries = [
+        raise ImageError(
+            "unreadable", f"{path} cannot be read as a zip archive: {error}."
+        ) from error
+    seen = [
         entry
         for entry in members
         if not entry.is_dir()
-        and entry.filename.lower().endswith(IMAGE_SUFFIXES)
         and not PurePosixPath(entry.filename).name.startswith(".")
         and not entry.filename.startswith("__MACOSX/")
     ]
+    entries = [entry for entry in seen if entry.filename.lower().endswith(IMAGE_SUFFIXES)]
     if len(entries) > _MAX_MEMBERS:
-        raise DataError(f"{path} holds more than {_MAX_MEMBERS} images.")
+        raise ImageError("too-large", f"{path} holds more than {_MAX_MEMBERS} images.")
     if not entries:
-        raise DataError(f"{path} has no images in it.")
+        raise ImageError("not-an-image", f"{path} has no images in it.")
     for entry in sorted(entries, key=lambda entry: entry.filename):
         yield Source(f"{path}/{entry.filename}", partial(_member, archive, entry))
+    return len(seen) - len(entries)
 
 
 def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
@@ -196,5 +327,5 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
 
 
 def _refuse(reason: str, detail: str) -> bytes:
-    """Raise what was found when the folder was walked."""
+    """Raise what was found when the images were listed."""
     raise ImageError(reason, detail)
