@@ -91,6 +91,8 @@ def test_a_part_of_a_parquet_folder(here: Path) -> None:
     with pytest.raises(UsageError, match=r"one of the images in t\.parquet"):
         keep_apart({"--out": Path("t.parquet/0.parquet")}, ["t.parquet"])
     keep_apart({"--out": Path("t.parquet/0.parquet")}, ["cells"])
+    (here / "t.parquet" / "letter").touch()  # is no part of the table
+    keep_apart({"--log-file": Path("t.parquet/letter")}, ["t.parquet"])
 
 
 @pytest.mark.parametrize(
