@@ -38,6 +38,7 @@ __all__ = [
     "digest_file",
     "digest_json",
     "finite",
+    "is_stream",
     "json_text",
     "prepare_folder",
     "read_json",
@@ -218,7 +219,7 @@ def atomic_write(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
         temporary file is removed.
     """
     prepare_folder(path.parent)
-    if _is_stream(path):
+    if is_stream(path):
         with path.open("wb") as file:
             yield file
         return
@@ -463,8 +464,19 @@ def finite(value: Any) -> Any:
     return value
 
 
-def _is_stream(path: Path) -> bool:
-    """Whether something stands there that is neither a file nor a folder."""
+def is_stream(path: Path) -> bool:
+    """Whether a device or a pipe stands there, which keeps nothing that could be replaced.
+
+    Parameters
+    ----------
+    path : Path
+        Of anything, or of nothing.
+
+    Returns
+    -------
+    bool
+        False for a file, a folder, and where nothing can be found.
+    """
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError):

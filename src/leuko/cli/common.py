@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import shlex
-import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +16,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from leuko.artifacts import atomic_write, json_text
+from leuko.artifacts import atomic_write, is_stream, json_text
 from leuko.errors import LeukoError, OutputError, UsageError
 from leuko.parallel import Progress
 
@@ -369,7 +368,7 @@ def keep_apart(
     """
     from leuko.runtime.sources import named_files
 
-    given = {option: path for option, path in outputs.items() if path and not _is_stream(path)}
+    given = {option: path for option, path in outputs.items() if path and not is_stream(path)}
     taken: dict[tuple[int, int] | str, str] = {}
     for option, path in given.items():
         first = taken.setdefault(_place(path), option)
@@ -410,7 +409,7 @@ def try_outputs(*paths: Path | None) -> None:
         When a folder stands there, its own folder cannot be written to, or the name is too long.
     """
     for path in paths:
-        if path is None or _is_stream(path):
+        if path is None or is_stream(path):
             continue
         missing = [place for place in path.absolute().parents if not os.path.lexists(place)]
         try:
@@ -435,15 +434,6 @@ def _place(path: str | os.PathLike[str]) -> tuple[int, int] | str:
     except (OSError, ValueError):
         return os.path.realpath(path)
     return status.st_dev, status.st_ino
-
-
-def _is_stream(path: Path) -> bool:
-    """Whether a device or a pipe stands there, which keeps nothing that could be overwritten."""
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError):
-        return False
-    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
 
 def _is_image_in(path: Path, folder: str | os.PathLike[str]) -> bool:
