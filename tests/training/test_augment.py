@@ -115,6 +115,35 @@ def test_a_stain_that_mixes_nothing_changes_no_colour() -> None:
     assert np.array_equal(_restain(ramp, 0.0, np.random.default_rng(0)), ramp)
 
 
+def test_the_stain_mixes_densities_and_scales_the_light() -> None:
+    """Beer and Lambert, written out: I = 256 light exp(-mixing log(256 / (v + 1))) - 1."""
+    pixels = noise(30, 40)
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        mixing = np.eye(3) + rng.normal(0.0, 0.1, (3, 3))
+        mixing *= np.exp(rng.normal(0.0, 0.2))
+        light = np.exp(rng.normal(0.0, 0.1))
+        density = np.log(256 / (pixels + 1.0)) @ mixing.T
+        expected = np.clip(np.abs(256 * light * np.exp(-density) - 1), 0, 255)
+        received = _restain(pixels, 0.1, np.random.default_rng(seed))
+        assert np.abs(expected - received).max() < 0.51
+
+
+@pytest.mark.parametrize("kind", ["gentle", "microscope", "published"])
+def test_only_what_is_seen_is_warped_and_that_changes_nothing(kind: str) -> None:
+    """Beside the whole picture in one go, also where the result reaches beyond its edges."""
+    settings = AugmentSettings(kind, scale=0.4, shift=0.5, stain=0.0)
+    for shape, crop in (((90, 120), 0.6), ((90, 120), 1.0), ((23, 17), 0.3)):
+        spec, pixels = PreprocessSpec((48, 64), crop), noise(*shape)
+        for seed in range(20):
+            received = augmented(pixels, spec, settings, np.random.default_rng(seed))
+            framed = np.pad(pixels, ((40, 40), (40, 40), (0, 0)), mode="edge")
+            whole = PreprocessSpec((48, 64), crop * min(shape) / (min(shape) + 80))
+            expected = augmented(framed, whole, settings, np.random.default_rng(seed))
+            near = np.abs(received.astype(int) - expected) <= 2
+            assert near.mean() > 0.999, (shape, crop, seed)
+
+
 def test_without_stain_colours_stay() -> None:
     pixels = np.empty((80, 80, 3), np.uint8)
     pixels[:] = (181, 94, 203)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -182,3 +183,36 @@ def test_the_head_shares_its_weights(small: Callable[[], Any]) -> None:
     assert np.asarray(model.get_layer("hidden").kernel).min() == 1
     values = np.random.default_rng(0).normal(size=(3, 12)).astype(np.float32)
     assert np.asarray(head(values)).sum() == pytest.approx(3, abs=1e-5)
+
+
+def test_what_was_used_longest_ago_makes_room(
+    drawn: Path,
+    tiny_head: Recipe,
+    tmp_path: Path,
+    small: Callable[[], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = read_split(drawn, "test")
+    plan = np.column_stack([np.arange(len(rows)), np.full(len(rows), -1)])
+    model, sources = small(), {}
+
+    def compute(crop: float) -> Path:
+        recipe = replace(tiny_head, preprocess=replace(tiny_head.preprocess, crop=crop))
+        sources[crop] = Counted(rows, recipe)
+        backbone_features(
+            model, sources[crop], plan, manifest=rows, recipe=recipe, cache=tmp_path, threads=1
+        )
+        return max((tmp_path / "features").iterdir(), key=lambda entry: entry.stat().st_mtime_ns)
+
+    first, second = compute(0.9), compute(0.8)
+    for age, folder in ((200, first), (100, second)):
+        os.utime(folder, (folder.stat().st_atime, folder.stat().st_mtime - age))
+    size = sum(file.stat().st_size for file in first.iterdir())
+    monkeypatch.setattr(features, "CACHE_LIMIT", 2 * size)
+    assert compute(0.9) == first  # used again, and nothing is written: nothing goes
+    assert sources[0.9].calls == 0
+    third = compute(0.7)
+    assert set((tmp_path / "features").iterdir()) == {first, third}
+    monkeypatch.setattr(features, "CACHE_LIMIT", 1)
+    assert compute(0.8) == second  # its own features stay, whatever they take
+    assert list((tmp_path / "features").iterdir()) == [second]

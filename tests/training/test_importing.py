@@ -266,6 +266,31 @@ def test_nested_frozen_backbones_arithmetic_and_logits(
     np.testing.assert_allclose(run(data, pixels), expected, atol=1e-5)
 
 
+def test_norms_over_each_picture_are_understood(tmp_path: Path) -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            layers.Conv2D(6, 3, name="conv"),
+            layers.GroupNormalization(groups=3, name="groups"),
+            layers.GroupNormalization(groups=-1, scale=False, epsilon=0.01, name="instance"),
+            layers.LayerNormalization(name="layer"),
+            layers.GlobalMaxPooling2D(),
+            layers.Dense(5, activation="softmax"),
+        ]
+    )
+    shuffle_weights(model)
+    model.save(tmp_path / "m.keras")
+    report, data = convert_here(tmp_path / "m.keras", tmp_path)
+    assert report["parameters"] == model.count_params()
+    pixels = example_pixels((16, 16), count=3)
+    expected = model.predict(pixels, verbose=0)[:, TAKE]
+    np.testing.assert_allclose(run(data, pixels), expected, atol=1e-5)
+    with zipfile.ZipFile(tmp_path / "m.keras") as archive:
+        config = json.loads(archive.read("config.json"))
+    with pytest.raises(BundleError, match="groups = 4; expected -1 or a divisor of 6"):
+        read_architecture(edited(config, setting(2, "groups", 4)), outputs=5)
+
+
 def test_parameters_and_shapes_on_paper_equal_keras(transfer: Any) -> None:
     for model in (published_cnn(64), transfer):
         config = keras.saving.serialize_keras_object(model)

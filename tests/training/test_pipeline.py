@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -186,6 +187,22 @@ def test_a_continued_fit_sees_the_images_it_would_have_seen() -> None:
     for epoch, seen in whole.items():
         assert seen == sorted(map(tuple, rows[epoch + 1].tolist())), epoch
         assert continued.get(epoch, seen) == seen, epoch
+
+
+def test_batches_are_made_ahead_of_the_one_that_is_asked_for() -> None:
+    """TensorFlow makes none ahead when it is deterministic: the network would wait for pictures."""
+    order = evaluation_order(22)
+    source = Recorder()
+    batches = Batches(source, one_hot(LABELS[:22]), order, batch=4)
+    for index, begun in enumerate((12, 16, 20, 22, 22, 22)):
+        pixels, _ = batches[index]
+        assert pixels[:, 0, 0, 0].tolist() == [i for i in range(22) if i // 4 == index]
+        until = time.monotonic() + 10
+        while len(source.calls) < begun and time.monotonic() < until:
+            time.sleep(0.001)
+        assert sorted(source.calls) == [(i, -1) for i in range(begun)], index
+    batches.on_epoch_end()
+    batches.close()
 
 
 def test_batches_stack_pixels_and_labels() -> None:

@@ -7,6 +7,7 @@ in optical density: absorption by dyes adds up there (Beer and Lambert).
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import cv2
@@ -65,21 +66,22 @@ def augmented(
     restains = settings.kind != "published" and settings.stain > 0
     # Stain is varied pixel by pixel, so on whichever side of the warp has fewer pixels.
     first = restains and pixels.shape[0] * pixels.shape[1] < spec.size[0] * spec.size[1]
+    pixels, matrix = _warp_of(pixels, spec, angle, zoom, shift, mirror)
     if first:
         pixels = _restain(pixels, settings.stain, rng)
-    output = _warp(pixels, spec, angle, zoom, shift, mirror)
+    output = warp_image(pixels, matrix, spec.size, inverse=True)
     return _restain(output, settings.stain, rng) if restains and not first else output
 
 
-def _warp(
+def _warp_of(
     pixels: Pixels,
     spec: PreprocessSpec,
     angle: float,
     zoom: npt.NDArray[np.float64],
     shift: npt.NDArray[np.float64],
     mirror: float,
-) -> Pixels:
-    """Rotate, scale, shift, mirror, crop and resize in one bilinear pass."""
+) -> tuple[Pixels, npt.NDArray[np.float64]]:
+    """Rotate, scale, shift, mirror, crop and resize in one: what is seen, and (2, 3) into it."""
     side = spec.crop * min(pixels.shape[:2])
     height, width = spec.size
     # Far too large a picture is shrunk by area first: bilinear sampling would skip pixels.
@@ -95,15 +97,29 @@ def _warp(
     linear = turn @ np.diag([side / width, side / height])
     middle_in = (np.array([pixels.shape[1], pixels.shape[0]]) - 1) / 2 + shift * side
     middle_out = (np.array([width, height]) - 1) / 2
-    matrix = np.column_stack([linear, middle_in - linear @ middle_out])
-    return warp_image(pixels, matrix, (height, width), inverse=True)
+    # The pixels that the result is made of. The last ones go on beyond the picture's own edges
+    # alone, so that nothing changes where the rest is left out.
+    reach = np.abs(linear) @ middle_out
+    (left, right), (top, bottom) = (
+        (max(0, min(math.floor(middle - far) - 1, edge - 1)), max(1, math.ceil(middle + far) + 2))
+        for middle, far, edge in zip(middle_in, reach, pixels.shape[1::-1], strict=True)
+    )
+    matrix = np.column_stack([linear, middle_in - linear @ middle_out - (left, top)])
+    return pixels[top:bottom, left:right], matrix
 
 
 def _restain(pixels: Pixels, deviation: float, rng: np.random.Generator) -> Pixels:
-    """Mix and scale optical densities, then the light."""
+    """Mix and scale optical densities, then the light.
+
+    Of a value v the density is log 256 - log(v + 1), which black has too. In logarithms of light
+    all of it is one matrix.
+    """
     mixing = np.eye(3) + rng.normal(0.0, deviation, (3, 3))
-    strength = np.exp(rng.normal(0.0, 2 * deviation))
-    light = np.exp(rng.normal(0.0, deviation))
-    density = cv2.transform(cv2.LUT(pixels, DENSITY), (mixing * strength).astype(np.float32))
-    # DENSITY counts from one, so that black has a logarithm.
-    return np.asarray(cv2.convertScaleAbs(cv2.exp(-density), None, 256.0 * light, -1.0), np.uint8)
+    mixing *= np.exp(rng.normal(0.0, 2 * deviation))
+    light = rng.normal(0.0, deviation)
+    offset = light + np.log(256) * (1 - mixing.sum(axis=1))
+    values = pixels.astype(np.float32)
+    values += 1
+    cv2.log(values, dst=values)
+    mixed = cv2.transform(values, np.column_stack([mixing, offset]).astype(np.float32))
+    return np.asarray(cv2.convertScaleAbs(cv2.exp(mixed), None, 1.0, -1.0), np.uint8)

@@ -3,10 +3,14 @@
 The features of (image, draw) depend on pixels, preprocessing, augmentation and weights, never on
 the head. They are computed in shards that are written whole or not at all, so a run that was
 killed goes on with the next shard, and a second recipe with the same backbone starts at once.
+What was used longest ago is deleted where more than `CACHE_LIMIT` has gathered.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -27,7 +31,10 @@ from leuko.training.architectures import BACKBONE
 from leuko.training.export import features_onnx
 from leuko.training.pipeline import PixelSource
 
-__all__ = ["backbone_features", "head_of"]
+__all__ = ["CACHE_LIMIT", "backbone_features", "head_of"]
+
+CACHE_LIMIT: Final = 4 * 2**30
+"""Bytes of features that are kept; those of the published experiment take 0.2 GB."""
 
 Network = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 """From pixels (n, h, w, 3) to features (n, d)."""
@@ -107,6 +114,10 @@ def backbone_features(
         shards.append(values)
         if progress is not None:
             progress(stage, min(start + _SHARD, len(rows)), len(rows))
+    with contextlib.suppress(OSError):  # another run prunes too, or we may only read
+        os.utime(folder)
+        if network is not None:
+            _prune(folder)
     return np.concatenate(shards)
 
 
@@ -129,6 +140,16 @@ def head_of(model: keras.Model) -> keras.Model:
     for name in names[names.index("pool") + 1 :]:
         x = model.get_layer(name)(x)
     return keras.Model(features, x, name="head")
+
+
+def _prune(newest: Path) -> None:
+    """Delete the features beside `newest` that were used longest ago, down to `CACHE_LIMIT`."""
+    others = [entry for entry in newest.parent.iterdir() if entry.is_dir() and entry != newest]
+    total = 0
+    for folder in [newest, *sorted(others, key=lambda entry: entry.stat().st_mtime, reverse=True)]:
+        total += sum(file.stat().st_size for file in folder.iterdir())
+        if total > CACHE_LIMIT and folder != newest:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _trunk_of(model: keras.Model) -> keras.Model:

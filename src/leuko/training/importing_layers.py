@@ -700,6 +700,19 @@ def _batch_normalization(
     return shapes[0], shapes[0][-1] * count, "BatchNormalization"
 
 
+def _group_normalization(
+    values: _Settings, shapes: list[_Shape], _: list[str]
+) -> tuple[_Shape, int, str]:
+    values.axis(len(shapes[0]))
+    values.number("epsilon", 1e-3)
+    channels = shapes[0][-1]
+    groups = values.whole("groups", 32, -1, 2**20)
+    if groups == 0 or channels % groups:
+        raise values.wrong("groups", groups, f"-1 or a divisor of {channels}")
+    count = values.boolean("center", True) + values.boolean("scale", True)
+    return shapes[0], channels * count, "GroupNormalization"
+
+
 def _layer_normalization(
     values: _Settings, shapes: list[_Shape], _: list[str]
 ) -> tuple[_Shape, int, str]:
@@ -863,6 +876,7 @@ _READERS: Final[dict[str, _Reader]] = {
     "Flatten": _flatten,
     "GlobalAveragePooling2D": _global_pooling,
     "GlobalMaxPooling2D": _global_pooling,
+    "GroupNormalization": _group_normalization,
     "LayerNormalization": _layer_normalization,
     "LeakyReLU": _leaky_relu,
     "MaxPooling2D": _pooling,

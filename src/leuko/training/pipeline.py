@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,8 @@ Order = Callable[[int], npt.NDArray[np.int64]]
 """Called with an epoch; gives (n, 2) int64, rows of (image, draw)."""
 
 _NO_DRAW = -1
+_AHEAD = 2
+"""Batches that are begun before they are asked for."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class PixelSource:
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]
-    """Batches of pixels and targets for Keras.
+    """Batches of pixels and targets for Keras, to be asked for in order (``shuffle=False``).
 
     Parameters
     ----------
@@ -140,7 +142,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         first_epoch: int = 0,
         threads: int = 2,
     ) -> None:
-        super().__init__(workers=1, use_multiprocessing=False, max_queue_size=6)
+        super().__init__(workers=1, use_multiprocessing=False)
         self._source = source
         self._targets = targets
         self._order = order
@@ -149,6 +151,9 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         self._rows = order(first_epoch)
         self.fault: LeukoError | None = None
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="leuko-batch")
+        # Keras leaves making batches ahead to TensorFlow, and TensorFlow, asked for the same sums
+        # in every run, makes none ahead.
+        self._begun: dict[int, list[Future[npt.NDArray[np.uint8]]]] = {}
 
     @property
     def num_batches(self) -> int:
@@ -157,18 +162,30 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
 
     def __getitem__(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
         """Make one batch: (n, h, w, 3) uint8 and (n, 5) float32."""
-        rows = self._rows[index * self._batch : (index + 1) * self._batch]
+        for coming in range(index, min(index + 1 + _AHEAD, self.num_batches)):
+            if coming not in self._begun:
+                self._begun[coming] = [
+                    self._pool.submit(self._source, image, draw)
+                    for image, draw in self._rows_of(coming).tolist()
+                ]
         try:
-            pixels = list(self._pool.map(lambda row: self._source(int(row[0]), int(row[1])), rows))
+            pixels = [picture.result() for picture in self._begun.pop(index)]
         except LeukoError as error:
             self.fault = error
             raise
-        return np.stack(pixels), self._targets[rows[:, 0]]
+        return np.stack(pixels), self._targets[self._rows_of(index)[:, 0]]
+
+    def _rows_of(self, index: int) -> npt.NDArray[np.int64]:
+        """Name the rows of a batch: (n, 2)."""
+        return self._rows[index * self._batch : (index + 1) * self._batch]
 
     def on_epoch_end(self) -> None:
         """Go on to the next epoch's order."""
         self._epoch += 1
         self._rows = self._order(self._epoch)
+        # What fit looked at beforehand, to learn the shapes.
+        wait([f for batch in self._begun.values() for f in batch if not f.cancel()])
+        self._begun.clear()
 
     def close(self) -> None:
         """Let the threads go."""
