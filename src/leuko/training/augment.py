@@ -8,7 +8,6 @@ in optical density: absorption by dyes adds up there (Beer and Lambert).
 from __future__ import annotations
 
 import math
-from typing import Final
 
 import cv2
 import numpy as np
@@ -17,14 +16,9 @@ import numpy.typing as npt
 from leuko.imaging import PreprocessSpec, warp_image
 from leuko.recipe import AugmentSettings
 
-__all__ = ["DENSITY", "augmented"]
+__all__ = ["augmented"]
 
 Pixels = npt.NDArray[np.uint8]
-
-DENSITY: Final = np.ascontiguousarray(
-    np.repeat((-np.log((np.arange(256) + 1) / 256)).astype(np.float32)[None, :, None], 3, axis=2)
-)
-"""(1, 256, 3) float32: optical density of each pixel value."""
 
 
 def augmented(

@@ -20,12 +20,16 @@ import numpy.typing as npt
 from leuko.cells.style import Style, styled
 from leuko.cells.view import CellView, lay_ground
 from leuko.recipe import AugmentSettings
-from leuko.training.augment import DENSITY
 
 __all__ = ["drawn_style", "ground_warp", "travel_warp", "travelled"]
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.uint8]
+
+_DENSITY: Final = np.ascontiguousarray(
+    np.repeat((-np.log((np.arange(256) + 1) / 256)).astype(np.float32)[None, :, None], 3, axis=2)
+)
+"""(1, 256, 3) float32: optical density of each pixel value."""
 
 _GREY: Final = np.full((3, 3), 1 / 3)
 """Projects a colour's densities on the axis of greys."""
@@ -161,7 +165,7 @@ def _recoloured(view: Pixels, deviation: float, rng: np.random.Generator) -> Pix
     light = np.exp(rng.normal(0.0, deviation) + rng.normal(0.0, 0.75 * deviation, 3))
     power = float(np.exp(rng.normal(0.0, 1.9 * deviation)))
     matrix = (strength * saturate @ turn @ mixing).astype(np.float32)
-    density = np.maximum(cv2.transform(cv2.LUT(view, DENSITY), matrix), np.float32(0))
+    density = np.maximum(cv2.transform(cv2.LUT(view, _DENSITY), matrix), np.float32(0))
     density = cv2.pow(density, power) * np.float32(_PIVOT ** (1 - power))
     levels = cv2.exp(-density) * (256.0 * light).astype(np.float32) - np.float32(1)
     return np.asarray(np.clip(levels, 0, 255), np.uint8)
