@@ -197,7 +197,7 @@ def test_a_folder_without_permission(tmp_path: Path) -> None:
     with unprivileged():
         manifest = read_folder(root)
     assert manifest.counts.tolist() == [0, 1, 1, 1, 1]
-    assert "Basophil cannot be listed: Permission denied." in manifest.notes
+    assert "Basophil cannot be listed (Permission denied); passed over." in manifest.notes
     assert [s.sha256 == "" for s in manifest.samples] == [False, False, True, False]
     root.chmod(0o644)  # can be listed, cannot be entered
     with unprivileged(), pytest.raises(DataError, match=r"Basophil cannot be read \(Permission"):

@@ -7,6 +7,7 @@ import gc
 import io
 import math
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -189,6 +190,17 @@ def test_a_file_is_read_by_its_content(tmp_path: Path) -> None:
     (tmp_path / "cut").write_bytes((tmp_path / "p.csv").read_bytes()[:200])
     with pytest.raises(DataError, match="cut cannot be read as predictions"):
         PredictionTable.from_file(tmp_path / "cut")
+
+
+def test_a_table_from_a_pipe(tmp_path: Path) -> None:
+    PredictionTable((answered(), rejected())).to_csv(tmp_path / "p.csv")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    data = (tmp_path / "p.csv").read_bytes()
+    with ThreadPoolExecutor(1) as writer:
+        writing = writer.submit(pipe.write_bytes, data)
+        assert PredictionTable.from_file(pipe) == PredictionTable.from_file(tmp_path / "p.csv")
+        writing.result()
 
 
 def test_a_parquet_file_that_is_given_up_leaves_nothing(

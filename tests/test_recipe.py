@@ -159,6 +159,8 @@ def test_wrong_tables(change: dict[str, Any], message: str) -> None:
     [
         ({"data": {"split": "random-file"}}, "belong together"),
         ({"data": {"balance": "files"}}, "belong together"),
+        ({"data": {"split": "random-file", "balance": "files"}}, "shown as they are"),
+        ({"data": {"balance": "none"}, "train": {"steps": 3}}, "belongs to 'sampled'"),
         ({"model": {"train": "head"}}, "the CNN has none"),
         ({"model": {"architecture": "mobilenetv2", "train": "head"}}, "run once over a fixed set"),
         ({"model": {"weights": "imagenet"}}, "starts from nothing"),

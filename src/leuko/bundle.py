@@ -36,7 +36,14 @@ from leuko.errors import BundleError, DataError, OutputError
 from leuko.imaging import MIN_SIDE, PreprocessSpec
 from leuko.taxonomy import CLASSES
 
-__all__ = ["MAX_AXES", "FeatureSpace", "Goldens", "ModelBundle", "golden_pictures"]
+__all__ = [
+    "MAX_AXES",
+    "FeatureSpace",
+    "Goldens",
+    "ModelBundle",
+    "golden_pictures",
+    "is_model_path",
+]
 
 _MEMBERS: Final = ("bundle.json", "model.onnx", "goldens.npz", "card.md")
 _TRUST: Final = "trust.npz"
@@ -62,6 +69,23 @@ _ZIP_FAULTS: Final = (
     zipfile.BadZipFile,
     zlib.error,
 )
+
+
+def is_model_path(model: str | os.PathLike[str]) -> bool:
+    """Whether a model is given by its path, and not by the name of one that comes along.
+
+    Parameters
+    ----------
+    model : str or path-like
+        A path has a separator or ends in ``.zip``.
+
+    Returns
+    -------
+    bool
+    """
+    text = os.fspath(model)
+    is_named = isinstance(model, str) and "/" not in text and os.sep not in text
+    return not is_named or text.endswith(".zip")
 
 
 @dataclass(frozen=True)
@@ -182,7 +206,7 @@ class ModelBundle:
         files = {
             "model.onnx": self.onnx,
             "goldens.npz": _npz(vars(self.goldens)),
-            "card.md": self.card.encode(),
+            "card.md": self.card.encode("utf-8", "backslashreplace"),  # it may quote any file name
         }
         if self.space is not None:
             files[_TRUST] = _npz(vars(self.space))

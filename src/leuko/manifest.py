@@ -29,13 +29,16 @@ __all__ = [
     "Manifest",
     "Sample",
     "find_splits",
+    "is_table",
     "original_of",
     "read_csv",
     "read_folder",
+    "read_labelled",
     "read_split",
     "slide_of",
 ]
 
+_PASSED_OVER: Final = "; passed over."
 _JUNK: Final = {"thumbs.db", "desktop.ini", "balance.json", "drawn.json"}
 _SPLITS: Final = {
     "train": ("train", "training", "traindata"),
@@ -160,6 +163,7 @@ class Manifest:
             raise DataError(
                 f"{purpose} needs all five classes; {self.root} has no image of "
                 f"{', '.join(missing)}. Class folders may be called: {describe_aliases()}."
+                + "".join(f" {note}" for note in self.notes if note.endswith(_PASSED_OVER))
             )
 
     def save(self, path: Path) -> None:
@@ -385,7 +389,7 @@ def read_split(
     manifest = read_folder(splits[split], ignore=ignore)
     samples = tuple(replace(sample, split=split) for sample in manifest.samples)
     lost = [
-        f"{entry.name} {why}; passed over."
+        f"{entry.name} {why}{_PASSED_OVER}"
         for entry, why in _lost(_existing_folder(dataset)).items()
         if _split_named(entry.name)
     ]
@@ -425,7 +429,7 @@ def read_folder(folder: str | os.PathLike[str], *, ignore: Sequence[str] = ()) -
         if entry.name.startswith("."):
             continue
         if (why := _why_lost(entry)) and entry.name not in ignore:
-            notes.append(f"{entry.name} {why}; passed over.")
+            notes.append(f"{entry.name} {why}{_PASSED_OVER}")
         # Path.is_dir raises where a folder can be listed but not entered.
         if not os.path.isdir(entry):  # noqa: PTH112
             continue
@@ -462,6 +466,40 @@ def read_folder(folder: str | os.PathLike[str], *, ignore: Sequence[str] = ()) -
         for (path, label), digest in zip(rows, digests, strict=True)
     )
     return Manifest(root, samples, (*notes, *_remarks(root, samples)))
+
+
+def is_table(source: str | os.PathLike[str]) -> bool:
+    """Whether a place is taken for a CSV with labels, and not for a folder.
+
+    Parameters
+    ----------
+    source : path-like
+        It need not exist.
+
+    Returns
+    -------
+    bool
+    """
+    path = Path(os.path.expanduser(source))
+    return path.suffix.lower() == ".csv" and not path.is_dir()
+
+
+def read_labelled(source: str | os.PathLike[str], *, ignore: Sequence[str] = ()) -> Manifest:
+    """Read a folder of class folders, or a CSV with labels.
+
+    Parameters
+    ----------
+    source : path-like
+        A folder or a ``.csv`` file.
+    ignore : sequence of str
+        Names of extra folders to pass over.
+
+    Returns
+    -------
+    Manifest
+        See `read_folder` and `read_csv`.
+    """
+    return read_csv(source) if is_table(source) else read_folder(source, ignore=ignore)
 
 
 def read_csv(path: str | os.PathLike[str]) -> Manifest:
@@ -568,10 +606,10 @@ def _walk(folder: Path, notes: list[str]) -> list[Path]:
             status = place.stat()
             entries = sorted(place.iterdir())
         except OSError as error:
-            notes.append(f"{told} cannot be listed: {error.strerror}.")
+            notes.append(f"{told} cannot be listed ({error.strerror}){_PASSED_OVER}")
             continue
         if (status.st_dev, status.st_ino) in visited:
-            notes.append(f"{told} is a link to a folder already read; passed over.")
+            notes.append(f"{told} is a link to a folder already read{_PASSED_OVER}")
             continue
         visited.add((status.st_dev, status.st_ino))
         inner: list[Path] = []
@@ -581,14 +619,14 @@ def _walk(folder: Path, notes: list[str]) -> list[Path]:
             try:
                 mode = os.stat(entry).st_mode
             except OSError as error:
-                notes.append(f"{told}/{entry.name} {_described(entry, error)}; passed over.")
+                notes.append(f"{told}/{entry.name} {_described(entry, error)}{_PASSED_OVER}")
                 continue
             if stat.S_ISDIR(mode):
                 inner.append(entry)
             elif stat.S_ISREG(mode):
                 files.append(entry)
             else:
-                notes.append(f"{told}/{entry.name} is not an ordinary file; passed over.")
+                notes.append(f"{told}/{entry.name} is not an ordinary file{_PASSED_OVER}")
         waiting += reversed(inner)
     return files
 

@@ -368,9 +368,13 @@ class PredictionTable:
         MissingExtraError
             When it is Parquet and pyarrow is not installed.
         """
+        parquet = False
         try:
-            with Path(path).open("rb") as file:
-                parquet = file.read(len(_PARQUET)) == _PARQUET
+            if Path(
+                path
+            ).is_file():  # what a pipe has given is gone, and Parquet is read from its end
+                with Path(path).open("rb") as file:
+                    parquet = file.read(len(_PARQUET)) == _PARQUET
         except OSError as error:
             raise DataError(f"{path} cannot be read as predictions: {error}.") from error
         if not parquet:

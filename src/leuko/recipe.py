@@ -151,7 +151,7 @@ class TrainSettings:
     epochs : int
         Largest number of epochs.
     steps : int
-        Batches an epoch; 0 takes every training row once, or draws as many.
+        Batches an epoch, where classes are sampled; 0 draws as many rows as there are.
     batch : int
         Images a batch.
     rate : float
@@ -500,6 +500,19 @@ def _check_together(recipe: Recipe, source: str) -> None:
         raise RecipeError(
             f"{source}: a frozen backbone is run once over a fixed set; choose data.balance "
             "'fixed', 'files' or 'none'."
+        )
+    shown_as_they_are = data.balance == "files" or (
+        data.balance == "none" and model.train == "head"
+    )
+    if shown_as_they_are and recipe.augment.kind != "none":
+        raise RecipeError(
+            f"{source}: images of data.balance {data.balance!r} are shown as they are here; choose "
+            f"augment.kind 'none', received {recipe.augment.kind!r}."
+        )
+    if train.steps and data.balance != "sampled":
+        raise RecipeError(
+            f"{source}: with data.balance {data.balance!r} an epoch shows every row once; "
+            "train.steps belongs to 'sampled'."
         )
     if train.teacher and model.train == "head":
         raise RecipeError(f"{source}: train.teacher needs model.train 'all'.")

@@ -88,11 +88,14 @@ def test_stamps_tell_a_change(place: Path) -> None:
     assert after.stamp.endswith("-1000000000")
 
 
-def test_what_does_not_exist_is_said_at_once() -> None:
+def test_what_does_not_exist_or_holds_nothing_is_said_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"missing\.parquet does not exist"):
         list_rows(["missing.parquet"])
     with pytest.raises(DataError, match="missing does not exist"):
         list_rows(["missing"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty has no images in it"):
+        list_rows([str(tmp_path / "empty")])
     with pytest.raises(DataError, match="Nothing matches"):
         list(list_rows(["*.parquet"]))
 

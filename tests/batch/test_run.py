@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch.drawn import Cells, write_cells
+from leuko.artifacts import TEMPORARY_PREFIX
 from leuko.batch.partition import (
     DIED,
     Answer,
@@ -251,6 +252,17 @@ def test_a_folder_with_other_things_is_left_alone(
     with pytest.raises(OutputError, match=r"other things .* such as thesis\.txt"):
         run(cells.folder, Here(tiny_classifier), tmp_path / "p.csv")
     assert (tmp_path / "p.csv.parts" / "thesis.txt").read_text() == "dear"
+
+
+def test_a_run_killed_before_its_first_file_is_no_other_thing(
+    cells: Cells, tiny_classifier: OnnxClassifier, tmp_path: Path
+) -> None:
+    left = tmp_path / "p.csv.parts" / f"{TEMPORARY_PREFIX}0a1b.tmp"
+    left.parent.mkdir()
+    left.write_text("{")
+    run(cells.folder, Here(tiny_classifier), tmp_path / "p.csv")
+    assert (tmp_path / "p.csv").is_file()
+    assert not left.parent.exists()
 
 
 def test_two_runs_do_not_share_a_folder(

@@ -601,7 +601,7 @@ def test_shrink(tmp_path: Path, leuko: Leuko) -> None:
     root = write_dataset(tmp_path / "set", each=1)
     done = leuko("data", "shrink", root, tmp_path / "small", "--size", 20, "--json")
     assert one_document(done.out) == {
-        "schema": "leuko.shrunk/1", "written": 5, "kept": 0, "rejected": [],
+        "schema": "leuko.shrunk/1", "written": 5, "kept": 0, "rejected": [], "notes": [],
     }  # fmt: skip
     assert "5 kept" in leuko("data", "shrink", root, tmp_path / "small", "--size", 20).out
 
@@ -675,6 +675,8 @@ def test_every_option_has_its_variable(
         assert refused.code == 2
         assert said in refused.err
         monkeypatch.delenv(f"LEUKO_{name}")
+    monkeypatch.setenv("LEUKO_FORMAT", "onyx")
+    assert "onyx" in leuko("export", tiny_model).err
     monkeypatch.setenv("LEUKO_STRICT", "perhaps")
     refused = leuko("predict", cells, "--model", tiny_model)
     assert refused.code == 2

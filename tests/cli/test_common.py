@@ -110,12 +110,16 @@ def test_a_part_of_a_parquet_folder(here: Path) -> None:
         ["evaluate", "default", "out/predictions.csv", "--out", "out"],
         ["evaluate", "default", "cells", "--log-file", "cells/1.png"],
         ["export", "default", "--check", "file", "--log-file", "file"],
+        ["adapt", "./model.zip", "cells", "--out", "model.zip"],
+        ["adapt", "./run", "cells", "--out", "run/bundle"],
+        ["models", "calibrate", "./model.zip", "cells", "--out", "model.zip"],
+        ["count", "cells", "-m", "model.zip", "--csv", "./model.zip"],
         ["import-model", "file", "--classes", "a", "--out", "new", "--log-file", "file"],
     ],
 )
 def test_a_command_refuses_before_it_reads(arguments: list[str], here: Path, leuko: Leuko) -> None:
     write_picture(here / "cells" / "1.explained.png", "Basophil")
-    for name in ("model.zip", "out/predictions.csv"):
+    for name in ("model.zip", "out/predictions.csv", "run/bundle/bundle.json"):
         atomic_write_bytes(here / name, b"not read")
     before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
     done = leuko(*arguments)

@@ -154,11 +154,13 @@ def test_two_files_of_one_stem_both_arrive(tmp_path: Path) -> None:
 def test_bad_files_are_listed(tmp_path: Path) -> None:
     write_dataset(tmp_path / "set", each=1)
     (tmp_path / "set" / "Basophil" / "notes.txt").write_text("hello")
+    (tmp_path / "set" / "Basophil" / "gone.png").symlink_to("nowhere")
     counts = shrink_dataset(tmp_path / "set", tmp_path / "small")
     assert counts["written"] == 5
     assert [(Path(r["path"]).name, r["reason"]) for r in counts["rejected"]] == [
         ("notes.txt", "not-an-image")
     ]
+    assert [note for note in counts["notes"] if "gone.png is a dangling link" in note]
 
 
 def test_a_split_may_be_a_link(tmp_path: Path) -> None:

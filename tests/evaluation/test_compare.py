@@ -95,7 +95,15 @@ def test_paired_difference_and_its_interval():
 def test_model_against_itself_has_no_difference():
     a = answers(0.9, 3)
     entry = compare.compare_predictions(
-        LABELS, a, a, SLIDES, a="cnn", b="again", set_name="test", training_seed=0, resamples=50
+        LABELS,
+        a,
+        a,
+        SLIDES,
+        a="cnn",
+        b="again",
+        set_name="test",
+        training_seeds=(0, 0),
+        resamples=50,
     )
     assert entry["bootstrap"]["accuracy"] == {"difference": 0.0, "low": 0.0, "high": 0.0}
     assert entry["mcnemar"]["p_value"] == 1.0
@@ -195,7 +203,7 @@ def experiment(shares, seeds=3, unseen=None, titles=None, seconds=None):
             a=a,
             b=b,
             set_name=name,
-            training_seed=seed,
+            training_seeds=(seed, seed),
             resamples=200,
         )
         for seed in range(seeds)
@@ -285,7 +293,7 @@ def entry(seed, p_value, low, high, *, b=30, c=5, a="cnn", other="mobilenetv2", 
         "a": a,
         "b": other,
         "set": "test",
-        "seed": seed,
+        "seeds": [seed, seed],
         "mcnemar": {"b": b, "c": c, "p_value": p_value},
         "bootstrap": {
             "accuracy": {"difference": (low + high) / 2, "low": low, "high": high},
@@ -317,6 +325,14 @@ def test_holm_takes_the_pairs_of_a_seed_together():
     three = [entry(0, 0.03, 0.01, 0.02, a=a, other=b) for a, b in pairs]
     assert [one.winner for one in compare.decide(three, "test")] == [None] * 3
     assert compare.decide(three[:1], "test")[0].winner == "cnn"
+
+
+def test_holm_takes_the_pairs_together_whatever_seeds_recipes_begin_with():
+    pairs = [("published", "cnn"), ("published", "x"), ("cnn", "x")]
+    three = [entry(0, 0.03, 0.01, 0.02, a=a, other=b) for a, b in pairs]
+    for one in three:
+        one["seeds"] = [123 if one["a"] == "published" else 0, 0]
+    assert [one.winner for one in compare.decide(three, "test")] == [None] * 3
 
 
 def test_winner_that_loses_on_balanced_accuracy_is_told():

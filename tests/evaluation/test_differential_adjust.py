@@ -176,6 +176,10 @@ def test_a_missing_or_damaged_confusion_is_told():
     confusion, reason = adjust.validation_confusion({"confusion": empty.tolist()})
     assert confusion is None
     assert "without a single Basophil or Monocyte" in reason
+    leaked = {"confusion": CONFUSION.tolist(), "split": "random-file"}
+    confusion, reason = adjust.validation_confusion(leaked)
+    assert confusion is None
+    assert "copies of cells that it was trained on" in reason
 
 
 def validation(value, low, high, *, n=2225, method=OVER_SLIDES):

@@ -36,6 +36,7 @@ pytest.importorskip("matplotlib", reason="needs the extra 'report'")
 from leuko.experiment.comparing import (  # noqa: E402
     _is_of_experiment,
     _set_name,
+    _told_apart,
     _unused,
     compare,
 )
@@ -228,8 +229,10 @@ def test_balancing_is_counted_where_files_are_written(
 def test_pairs_are_on_the_same_rows(compared: tuple[Path, dict[str, Any]], elsewhere: Path) -> None:
     out, document = compared
     pairs = document["paired"]
-    assert [(p["a"], p["b"], p["set"], p["seed"]) for p in pairs] == [
-        ("sampled", "files", name, seed) for name in ("test", "Elsewhere") for seed in (1, 2)
+    assert [(p["a"], p["b"], p["set"], p["seeds"]) for p in pairs] == [
+        ("sampled", "files", name, [seed, seed])
+        for name in ("test", "Elsewhere")
+        for seed in (1, 2)
     ]
     tables = [
         PredictionTable.from_csv(out / "evaluations" / f"{name}-seed2-Elsewhere/predictions.csv")
@@ -245,7 +248,7 @@ def test_pairs_are_on_the_same_rows(compared: tuple[Path, dict[str, Any]], elsew
     slides = [Path(row.path).name.split("_")[0] for row in answered]
     again = compare_predictions(
         truth, tables[0].probabilities, tables[1].probabilities, slides,
-        a="sampled", b="files", set_name="Elsewhere", training_seed=2,
+        a="sampled", b="files", set_name="Elsewhere", training_seeds=(2, 2),
     )  # fmt: skip
     assert pairs[-1] == again
 
@@ -311,6 +314,13 @@ def test_what_cannot_be_compared_is_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_recipes_of_one_title_are_told_apart(recipes: list[Recipe]) -> None:
+    first, other = recipes
+    assert _told_apart(recipes) == [first.title, other.title]
+    same = replace(other, title=first.title)
+    assert _told_apart([first, same]) == ["Recipe sampled (sampled)", "Recipe sampled (files)"]
+
+
 def test_sets_have_names_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "Lab 1.2").mkdir()
     (tmp_path / "cells.csv").write_text("path,label\n")
@@ -319,4 +329,5 @@ def test_sets_have_names_of_their_own(tmp_path: Path) -> None:
     taken: dict[str, Any] = {"test": None, "test-2": None}
     assert _unused("test", taken) == "test-3"
     assert _unused("validation", taken) == "validation-2"
+    assert _unused("train", taken) == "train-2"
     assert _unused("lab", taken) == "lab"

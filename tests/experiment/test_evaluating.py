@@ -11,8 +11,8 @@ import pytest
 
 import leuko
 from leuko.errors import BundleError, DataError
-from leuko.experiment.evaluating import evaluate, open_labelled
-from leuko.manifest import read_folder
+from leuko.experiment.evaluating import evaluate
+from leuko.manifest import read_folder, read_labelled
 from leuko.prediction import PredictionTable
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.taxonomy import CLASSES
@@ -114,7 +114,7 @@ def test_a_table_gives_labels_and_slides(tmp_path: Path, tiny_model: Path) -> No
     result = leuko.evaluate(tiny_model, tmp_path / "labels.csv", resamples=100)
     assert result.report.to_dict()["n_slides"] == 2
     assert result.report.to_dict()["metrics"]["accuracy"]["value"] == 1
-    assert open_labelled(tmp_path / "labels.csv").slides == ["S0", "S1", "S0", "S1", "S0"]
+    assert read_labelled(tmp_path / "labels.csv").slides == ["S0", "S1", "S0", "S1", "S0"]
 
 
 def test_files_that_are_written(

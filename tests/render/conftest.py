@@ -235,7 +235,7 @@ def make_comparison(seeds: tuple[int, ...] = (0, 1), scale: int = 1) -> dict[str
                     a="cnn",
                     b="mobilenetv2",
                     set_name=name,
-                    training_seed=seed,
+                    training_seeds=(seed, seed),
                     resamples=60,
                 )
             )

@@ -97,6 +97,8 @@ def test_a_class_that_is_absent_is_left_out(evaluation):
     without = evaluation | {"roc": evaluation["roc"] | {"Basophil": empty}}
     shown = texts(plots.svg(plots.roc_plot(without, colours=PAGE), name="r", label="r"))
     assert not any(text and "Basophil" in text for text in shown)
+    nothing = evaluation | {"roc": dict.fromkeys(CLASSES, empty)}
+    assert plots.roc_plot(nothing, colours=PAGE).axes[0].get_legend() is None
 
 
 def marker_rooms(figure):

@@ -350,6 +350,29 @@ def test_a_bundle_that_looks_again_keeps_when_it_does(tmp_path: Path) -> None:
     assert answers.counts == told.counts
 
 
+def test_few_false_alarms_take_many_pictures(
+    tiny_bundle: ModelBundle, rows: Manifest, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    targets = TrustTargets(accuracy=0.9, coverage=0.9, alarms=0.5 / len(rows))
+    bundle = fit_trust(tiny_bundle, rows, targets=targets, threads=1, say=said.append)
+    assert "distance" not in bundle.thresholds
+    told = f"takes {2 * len(rows) - 1} pictures of two slides"
+    assert any(told in line for line in said)
+    bundle.save(tmp_path / "b.zip")
+    ModelBundle.load(tmp_path / "b.zip")
+
+
+def test_without_a_space_nothing_is_looked_at_again(rows: Manifest, tmp_path: Path) -> None:
+    """A limit for looking again and no space for it once made a bundle that could not be opened."""
+    bundle = without_trust(load("default", threads=1).bundle)
+    targets = TrustTargets(accuracy=0.9, coverage=0.9, alarms=0.5 / len(rows))
+    fitted = fit_trust(bundle, rows, targets=targets, threads=1)
+    assert "again" not in fitted.thresholds
+    fitted.save(tmp_path / "b.zip")
+    assert OnnxClassifier(ModelBundle.load(tmp_path / "b.zip"), threads=1).predict(rows.files()[:2])
+
+
 def test_what_cannot_be_fitted_at_all_is_refused(tiny_bundle: ModelBundle, tmp_path: Path) -> None:
     few = read_folder(write_dataset(tmp_path / "few", each=3))
     with pytest.raises(DataError, match=r"20 labelled pictures of two classes.*received 15 of 5"):

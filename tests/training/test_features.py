@@ -185,6 +185,23 @@ def test_the_head_shares_its_weights(small: Callable[[], Any]) -> None:
     assert np.asarray(head(values)).sum() == pytest.approx(3, abs=1e-5)
 
 
+def test_a_closed_cache_costs_no_training(
+    drawn: Path, tiny_head: Recipe, tmp_path: Path, small: Callable[[], Any]
+) -> None:
+    rows = read_split(drawn, "train")
+    source = Counted(rows, tiny_head)
+    plan = fixed_plan(rows.labels, seed=0, per_class=9)
+    (tmp_path / "features").write_text("in the way")
+    said: list[str] = []
+    settings = {"manifest": rows, "recipe": tiny_head, "threads": 1, "say": said.append}
+    found = backbone_features(small(), source, plan, cache=tmp_path, **settings)
+    kept = backbone_features(small(), source, plan, cache=tmp_path / "open", **settings)
+    assert np.array_equal(found, kept)
+    (line,) = said
+    assert "not kept for another run" in line
+    assert "--cache" in line
+
+
 def test_what_was_used_longest_ago_makes_room(
     drawn: Path,
     tiny_head: Recipe,

@@ -26,6 +26,7 @@ from leuko.manifest import Manifest, read_split
 from leuko.recipe import AugmentSettings, DataSettings, Recipe, load_recipe
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.trust_bundle import without_trust
+from leuko.taxonomy import CLASSES
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 
@@ -278,6 +279,15 @@ def test_rows_that_cannot_be_trained_on_are_refused(runs: Runs, tmp_path: Path) 
         train(read_split(runs.dataset, "test"), recipe, out)
     with pytest.raises(DataError, match="is the test folder"):
         train(runs.dataset / "Test", recipe, out)
+    held = runs.dataset / "held.csv"
+    held.write_text(
+        "path,label\n"
+        + "".join(f"Test/{s.path},{CLASSES[s.label]}\n"
+                  for s in read_split(runs.dataset, "test").samples)
+    )  # fmt: skip
+    with pytest.raises(DataError, match="is the test folder"):
+        train(held, recipe, out)
+    held.unlink()
     one = [i for i, slide in enumerate(rows.slides) if slide == rows.slides[0]]
     some = {int(label): i for i, label in enumerate(rows.labels)}
     alone = rows.subset([*one, *some.values()])
@@ -286,6 +296,38 @@ def test_rows_that_cannot_be_trained_on_are_refused(runs: Runs, tmp_path: Path) 
     with pytest.raises(DataError, match="one slide"):
         train(same, recipe, out)
     assert {path.name for path in out.iterdir()} == {"environment.json"}
+
+
+def test_a_csv_may_stand_for_the_training_folder(runs: Runs, tmp_path: Path) -> None:
+    rows = read_split(runs.dataset, "train")
+    table = tmp_path / "labels.csv"
+    lines = [f"{file},{CLASSES[label]},{slide}\n" for file, label, slide in
+             zip(rows.files(), rows.labels, rows.slides, strict=True)]  # fmt: skip
+    table.write_text("path,label,slide\n" + "".join(lines))
+    tiny = runs.recipes["tiny"]
+    recipe = replace(tiny, train=replace(tiny.train, epochs=1, steps=1))
+    said: list[str] = []
+    done = train(table, recipe, tmp_path / "run", say=said.append)
+    saved = Manifest.load(tmp_path / "run" / "manifest.json")
+    assert sorted(s.sha256 for s in saved.samples) == sorted(s.sha256 for s in rows.samples)
+    assert {s.slide for s in saved.samples} == set(rows.slides)
+    assert done.bundle.provenance["training_images"] > 0
+
+
+def test_what_is_passed_over_is_said_and_kept(runs: Runs, tmp_path: Path) -> None:
+    shutil.copytree(runs.dataset, tmp_path / "set")
+    (tmp_path / "set" / "Train" / "Basophil" / "gone.png").symlink_to("nowhere")
+    tiny = runs.recipes["tiny"]
+    recipe = replace(tiny, train=replace(tiny.train, epochs=1, steps=1))
+    said: list[str] = []
+    train(tmp_path / "set", recipe, tmp_path / "run", say=said.append)
+    note = "Basophil/gone.png is a dangling link (No such file or directory); passed over."
+    assert note in said
+    assert note in Manifest.load(tmp_path / "run" / "manifest.json").notes
+    shutil.rmtree(tmp_path / "set" / "Train" / "Basophil")
+    (tmp_path / "set" / "Train" / "Basophil").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"no image of Basophil.* Basophil is a dangling link"):
+        train(tmp_path / "set", recipe, tmp_path / "other")
 
 
 def test_weights_are_never_ignored_in_silence(runs: Runs, tmp_path: Path) -> None:

@@ -74,14 +74,15 @@ def list_rows(
     Raises
     ------
     DataError
-        At once when an argument does not exist or a glob matches no file; when its turn comes, if a
-        folder holds no image, or the only file of all is an archive, a list or a Parquet file that
+        At once when an argument does not exist, a glob matches no file or a folder holds no image;
+        when its turn comes, if the only file of all is an archive, a list or a Parquet file that
         cannot be read. Among others, such a one is a row that is refused.
     MissingExtraError
         When a Parquet file is given and pyarrow is not installed.
     """
     chosen = list(arguments)
-    expand(chosen, stdin=stdin)  # says at once what does not exist
+    # Says at once what does not exist or holds nothing.
+    expand([one for one in chosen if not _tables(one)], stdin=stdin)
     return _list(chosen, stdin, say)
 
 
@@ -156,8 +157,7 @@ def _list(
     alone = len(arguments) == 1
     for argument in arguments:
         path = os.path.expanduser(argument)
-        files = _parquet_files(path) if is_parquet(argument) else []
-        if files:
+        if files := _tables(argument):
             for file in files:
                 try:
                     yield from _parquet_rows(file)
@@ -179,6 +179,11 @@ def _list(
                 whole = source.name == argument and not single
                 refused = _refused(source) if whole else None
                 yield refused or _file_row(source, path if single else source.name)
+
+
+def _tables(argument: str) -> list[str]:
+    """Parquet files that an argument stands for; none where it stands for something else."""
+    return _parquet_files(os.path.expanduser(argument)) if is_parquet(argument) else []
 
 
 def _is_one(path: str) -> bool:

@@ -11,6 +11,7 @@ from typing import IO, Final
 
 from leuko import __version__
 from leuko.artifacts import (
+    TEMPORARY_PREFIX,
     atomic_write,
     atomic_write_bytes,
     atomic_write_json,
@@ -67,6 +68,13 @@ class WorkFolder:
     def finished(self) -> int:
         """How many partitions are here, those of an earlier list of images included."""
         return sum(1 for _ in self.path.glob(f"*{_ENDING}"))
+
+    def clear(self) -> None:
+        """Delete everything; what says whose the partitions are goes last."""
+        for file in self.path.glob(f"*{_ENDING}"):
+            with contextlib.suppress(OSError):
+                file.unlink()
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def _file(self, key: str) -> Path:
         return self.path / f"{key[:32]}{_ENDING}"
@@ -138,9 +146,9 @@ def open_work(out: Path, bundle: ModelBundle, *, resume: bool) -> Iterator[WorkF
             yield work
         except BaseException:
             if not work.finished:
-                shutil.rmtree(work.path, ignore_errors=True)
+                work.clear()
             raise
-        shutil.rmtree(work.path, ignore_errors=True)
+        work.clear()
 
 
 def _state(bundle: ModelBundle) -> dict[str, str]:
@@ -155,7 +163,9 @@ def _state(bundle: ModelBundle) -> dict[str, str]:
 
 def _check_state(work: WorkFolder, bundle: ModelBundle, *, resume: bool) -> None:
     """Compare a folder that is there with the run that is to begin."""
-    others = {place.name for place in work.path.iterdir()} - {_STATE, _LOCK}
+    found = {place.name for place in work.path.iterdir()} - {_STATE, _LOCK}
+    # A kill may leave the temporary file of the state itself.
+    others = {name for name in found if not name.startswith(TEMPORARY_PREFIX)}
     strangers = {name for name in others if not name.endswith(_ENDING) and name[0] != "."}
     if strangers or (others and not (work.path / _STATE).exists()):
         raise OutputError(

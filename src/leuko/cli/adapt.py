@@ -55,7 +55,7 @@ def adapt(
     from leuko.bundle import ModelBundle
     from leuko.runtime.adapt import adapt as fit
 
-    keep_apart({"--out": out, "--log-file": log_file}, [*images, labels])
+    keep_apart({"--out": out, "--log-file": log_file}, [*images, labels], model=model)
     ModelBundle.check_place(out)
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         adapted = fit(model, images, labels=labels, seed=seed, threads=workers,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leuko.cli.common import Session
+from leuko.cli.common import Session, now_and_then
 
 if TYPE_CHECKING:
     from leuko.prediction import Prediction
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from leuko.runtime.sources import Source
 
 __all__ = ["AddressOption", "EngineOption", "OutOption", "ResumeOption"]
-
-_EVERY_S: Final = 20.0
 
 EngineOption = Annotated[
     str,
@@ -202,22 +199,8 @@ def predict_in_batch(
         resume=resume,
         say=talk.say,
         detail=talk.detail,
-        progress=_now_and_then(talk),
+        progress=now_and_then(talk),
     )
     if result.lost:
         talk.say(f"{result.lost} times a worker ended; what it had was done again.")
     return [], {"predicted": result.predicted, "rejected": result.rejected}
-
-
-def _now_and_then(talk: Session) -> Callable[[int], None]:
-    """Say how far it is; how far it has to go is only known when all images are listed."""
-    begun = spoken = time.monotonic()
-
-    def say(done: int) -> None:
-        nonlocal spoken
-        now = time.monotonic()
-        if now - spoken > _EVERY_S:
-            spoken = now
-            talk.say(f"{done} images answered, {done / (now - begun):.0f} a second.")
-
-    return say

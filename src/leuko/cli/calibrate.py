@@ -46,15 +46,17 @@ def calibrate(
     from leuko.artifacts import schema
     from leuko.bundle import ModelBundle
     from leuko.errors import DataError
-    from leuko.experiment.evaluating import open_labelled
+    from leuko.manifest import read_labelled
     from leuko.runtime.classifier import load
     from leuko.runtime.trust_bundle import TrustTargets, fit_trust
 
-    keep_apart({"--out": out, "--log-file": log_file}, [folder])
+    keep_apart({"--out": out, "--log-file": log_file}, [folder], model=model)
     ModelBundle.check_place(out)
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         bundle = load(model, threads=workers).bundle
-        manifest = open_labelled(folder, ignore=tuple(ignore or ()))
+        manifest = read_labelled(folder, ignore=tuple(ignore or ()))
+        for note in manifest.notes:
+            talk.say(note)
         if bundle.provenance.get("source_digest") == manifest.digest:
             raise DataError(
                 f"{bundle.name} was trained on the images of {folder}; limits that are fitted on "

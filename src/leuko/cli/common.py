@@ -9,7 +9,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -25,6 +25,7 @@ __all__ = [
     "command_line",
     "emit_json",
     "keep_apart",
+    "now_and_then",
     "printable",
     "session",
     "take_late_error",
@@ -32,6 +33,9 @@ __all__ = [
 ]
 
 MAX_SEED: Final = 2**31 - 1
+
+EVERY_S: Final = 20.0
+"""Seconds between two sentences on how far a work is."""
 
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on standard output.")
@@ -171,7 +175,7 @@ class Session:
         if self._bars is None:
             # Not a terminal: a line now and then, so that a log stays readable.
             now = time.monotonic()
-            if now - self._spoken.get(stage, 0.0) > 20 or done == total:
+            if now - self._spoken.get(stage, 0.0) > EVERY_S or done == total:
                 self._spoken[stage] = now
                 print(f"{stage}: {done} of {total}", file=sys.stderr, flush=True)
             return
@@ -348,8 +352,36 @@ def emit_json(document: dict[str, Any]) -> None:
     print(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", json_text(document)))
 
 
+def now_and_then(talk: Session) -> Callable[[int], None]:
+    """Say how far a work is of which only its end shows how long it is.
+
+    Parameters
+    ----------
+    talk : Session
+        Told every 20 seconds.
+
+    Returns
+    -------
+    callable
+        To be called with the number of images answered, as often as one likes.
+    """
+    begun = spoken = time.monotonic()
+
+    def say(done: int) -> None:
+        nonlocal spoken
+        now = time.monotonic()
+        if now - spoken > EVERY_S:
+            spoken = now
+            talk.say(f"{done} images answered, {done / (now - begun):.0f} a second.")
+
+    return say
+
+
 def keep_apart(
-    outputs: Mapping[str, Path | None], inputs: Iterable[str | os.PathLike[str] | None]
+    outputs: Mapping[str, Path | None],
+    inputs: Iterable[str | os.PathLike[str] | None],
+    *,
+    model: str | None = None,
 ) -> None:
     """Refuse an output that would destroy an input or another output, before any is opened.
 
@@ -359,6 +391,8 @@ def keep_apart(
         What a command is to write, by option.
     inputs : iterable of str, path-like or None
         What it is to read: images as `leuko.runtime.sources.expand` takes them, and other files.
+    model : str, optional
+        The model that it is to open, as `leuko.load` takes it.
 
     Raises
     ------
@@ -376,7 +410,7 @@ def keep_apart(
             raise UsageError(f"{first} and {option} both name {path}; give each a name of its own.")
     # What is not there yet is no input, and need not be looked for.
     standing = {place: option for place, option in taken.items() if isinstance(place, tuple)}
-    for argument in inputs if standing else ():
+    for argument in (*inputs, *_places_of(model)) if standing else ():
         if argument is None:
             continue
         for file in named_files(argument):
@@ -434,6 +468,15 @@ def _place(path: str | os.PathLike[str]) -> tuple[int, int] | str:
     except (OSError, ValueError):
         return os.path.realpath(path)
     return status.st_dev, status.st_ino
+
+
+def _places_of(model: str | None) -> list[str]:
+    """Where a bundle lies: at its path, or in a run folder there. One that comes along: nowhere."""
+    from leuko.bundle import is_model_path
+
+    if model is None or not is_model_path(model):
+        return []
+    return [model, os.path.join(model, "bundle")]  # noqa: PTH118 - as it was given
 
 
 def _is_image_in(path: Path, folder: str | os.PathLike[str]) -> bool:

@@ -19,6 +19,7 @@ from leuko.cli.common import (
     command_line,
     emit_json,
     keep_apart,
+    now_and_then,
     session,
     try_outputs,
 )
@@ -89,13 +90,13 @@ def count(
 ) -> None:
     """Count the five classes: percentages with limits, corrected for the model's own errors."""
     from leuko.artifacts import atomic_write_text
+    from leuko.cli.batch import find_sources
     from leuko.errors import UsageError
     from leuko.evaluation.differential import METHODS, Tally, choose_method, differential
     from leuko.evaluation.differential_limits import LIMITS
     from leuko.evaluation.differential_manual import read_manual_counts
     from leuko.prediction import PredictionTable
     from leuko.runtime.classifier import load
-    from leuko.runtime.sources import expand
 
     for value, known in ((method, (None, *METHODS)), (limits, LIMITS)):
         if value not in known:
@@ -104,7 +105,7 @@ def count(
     if bool(images) == (predictions is not None):
         raise UsageError("Give images, or --predictions with the table of an earlier run.")
     inputs = [*(images or ()), predictions, *(manual or ())]
-    keep_apart({"--csv": csv, "--log-file": log_file}, inputs)
+    keep_apart({"--csv": csv, "--log-file": log_file}, inputs, model=model)
     try_outputs(csv)
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         by_people = read_manual_counts(manual or ())
@@ -114,7 +115,7 @@ def count(
         talk.detail(f"Model {classifier.name}, digest {classifier.digest[:12]}.")
         choose_method(method, bundle.validation, bundle.provenance)  # refused before any image
         if predictions is None:
-            _add(classifier.stream(expand(images or (), say=talk.say)), tally, talk)
+            _add(classifier.stream(find_sources(images or [], talk.say)), tally, talk)
         else:
             _add(PredictionTable.from_file(predictions).rows, tally, talk)
         method = _allowed(method, tally, bundle, talk)
@@ -147,14 +148,14 @@ def count(
 
 def _add(rows: Iterable[Prediction], tally: Tally, talk: Session) -> None:
     """Add answers as they come; none of them is kept."""
+    how_far = now_and_then(talk)
     for row in rows:
         tally.add(row)
         if row.status != "ok":
             talk.say(f"Rejected {row.path} ({row.reason}{f': {row.detail}' if row.detail else ''})")
         elif row.detail:
             talk.say(f"Note on {row.path}: {row.detail}")
-        if tally.found % 500 == 0:
-            talk.detail(f"{tally.found} images")
+        how_far(tally.found)
 
 
 def _allowed(method: str | None, tally: Tally, bundle: ModelBundle, talk: Session) -> str | None:

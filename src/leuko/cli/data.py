@@ -19,6 +19,7 @@ from leuko.cli.common import (
     emit_json,
     printable,
     session,
+    try_outputs,
 )
 
 __all__ = ["app", "balance"]
@@ -47,6 +48,8 @@ def info(
     from leuko.artifacts import atomic_write_json, atomic_write_text, prepare_folder
     from leuko.data.audit import audit_dataset, format_audit
 
+    if out is not None:
+        try_outputs(out / "audit.json", out / "audit.html")
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         with_page = out is not None and _can_draw(talk)
         audit = audit_dataset(
@@ -152,6 +155,8 @@ def shrink(
             workers=workers,
             progress=talk.progress,
         )
+        for note in counts["notes"]:
+            talk.say(note)
         for row in counts["rejected"]:
             talk.say(f"Rejected {row['path']} ({row['reason']}: {row['detail']})")
     if json:
@@ -202,4 +207,4 @@ def balance(
     if json:
         emit_json(report.to_dict())
     else:
-        print(report.summary())
+        print(printable(report.summary(), lines=True))

@@ -73,7 +73,7 @@ def export(
     from leuko.errors import UsageError
     from leuko.training.convert import export_model
 
-    keep_apart({"--out": out, "--log-file": log_file}, [model, check, calibrate])
+    keep_apart({"--out": out, "--log-file": log_file}, [check, calibrate], model=model)
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         if int8 and float16:
             raise UsageError("--int8 and --float16 exclude each other; export twice for both.")

@@ -102,7 +102,8 @@ def _command() -> Any:
         waiting += getattr(command, "commands", {}).values()
         for option in command.params:
             if option.param_type_name == "option" and not (option.envvar or option.is_eager):
-                option.envvar, option.show_envvar = f"LEUKO_{option.name.upper()}", False
+                name = max(option.opts, key=len).lstrip("-").replace("-", "_")
+                option.envvar, option.show_envvar = f"LEUKO_{name.upper()}", False
     return root
 
 

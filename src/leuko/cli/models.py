@@ -137,9 +137,11 @@ def import_model(
     log_file: LogOption = None,
 ) -> None:
     """Turn a foreign Keras model into a bundle, in a confined process; no code of it is run."""
+    from leuko.bundle import ModelBundle
     from leuko.cli.extras import importing_room
 
     keep_apart({"--out": out, "--log-file": log_file}, [file])
+    ModelBundle.check_place(out)
     room = importing_room()
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         bundle = room.import_bundle(

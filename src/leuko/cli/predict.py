@@ -24,6 +24,7 @@ from leuko.cli.common import (
     command_line,
     emit_json,
     keep_apart,
+    now_and_then,
     printable,
     session,
     try_outputs,
@@ -93,7 +94,7 @@ def predict(
 
     outputs = {"--csv": csv, "--out": out, "--picture": picture, "--explain": explain,
                "--log-file": log_file}  # fmt: skip
-    keep_apart(outputs, [*images, model])
+    keep_apart(outputs, images, model=model)
     if explain is not None:
         _keep_earlier(explain, images)
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
@@ -155,6 +156,7 @@ def _collect(
 
     kept: list[Prediction] = []
     counts = {"predicted": 0, "rejected": 0}
+    how_far = now_and_then(talk)
     with contextlib.ExitStack() as stack:
         file = None
         if csv is not None:
@@ -175,8 +177,8 @@ def _collect(
                 talk.say(f"Note on {row.path}: {row.detail}")
             if show and csv is None:
                 print(_line(row))
-            elif talk.progress is not None and sum(counts.values()) % 500 == 0:
-                talk.detail(f"{sum(counts.values())} images")
+            else:
+                how_far(sum(counts.values()))
         if file is not None:
             file.detach()
     sys.stdout.flush()
@@ -261,7 +263,9 @@ def evaluate(
     from leuko.experiment.evaluating import evaluate as run_evaluation
 
     rows = None if out is None else out / "predictions.csv"
-    keep_apart({"--out": rows, "--log-file": log_file}, [model, folder])
+    keep_apart({"--out": rows, "--log-file": log_file}, [folder], model=model)
+    if out is not None:
+        try_outputs(out / "evaluation.json", rows, out / "report.html")
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         result = run_evaluation(
             model,

@@ -42,7 +42,9 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    dataset: Dataset,
+    dataset: Annotated[
+        Path, typer.Argument(help="A folder with Train in it, or a CSV path,label,slide.")
+    ],
     recipe: Annotated[str, typer.Option(help="A recipe's name, or the path of a .toml file.")],
     out: Annotated[Path, typer.Option(help="The run folder to write.")],
     seed: OptionalSeed = None,

@@ -645,9 +645,8 @@ def write_balanced(
             document["complete"] = True
             atomic_write_json(folder / PLAN_FILE, document)
     seconds = time.perf_counter() - started
-    return BalanceReport(
-        folder, plan, written, kept, rejected, plan.notes, seconds, dry_run, document
-    )
+    notes = (*manifest.notes, *plan.notes)
+    return BalanceReport(folder, plan, written, kept, rejected, notes, seconds, dry_run, document)
 
 
 def _document(

@@ -64,7 +64,8 @@ def shrink_dataset(
     Returns
     -------
     dict
-        ``written``, ``kept`` and ``rejected`` (path, reason, detail).
+        ``written``, ``kept``, ``rejected`` (path, reason, detail) and ``notes`` (what was passed
+        over, and classes without images).
 
     Raises
     ------
@@ -77,9 +78,11 @@ def shrink_dataset(
         raise OutputError(f"{target} lies inside {source}; choose a folder outside it.")
     work: list[tuple[Path, Path]] = []
     copies: list[Sample] = []
+    notes: list[str] = []
     taken: set[str] = set()
     for split, folder in find_splits(source).items():
         manifest = read_folder(folder, ignore=ignore)
+        notes += manifest.notes
         for sample, file in zip(manifest.samples, manifest.files(), strict=True):
             place = target / folder.relative_to(source) / sample.path
             if place.suffix.lower() in IMAGE_SUFFIXES:
@@ -114,7 +117,7 @@ def shrink_dataset(
         atomic_write_bytes(place, data, durable=False)
         return "written", None
 
-    counts: dict[str, Any] = {"written": 0, "kept": 0, "rejected": []}
+    counts: dict[str, Any] = {"written": 0, "kept": 0, "rejected": [], "notes": notes}
     results = bounded_map(shrink, work, workers=worker_count(workers), ahead=64)
     for number, ((file, _), (outcome, error)) in enumerate(zip(work, results, strict=True), 1):
         if error is not None:

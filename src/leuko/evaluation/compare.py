@@ -8,7 +8,8 @@ few of them. Either alone is too easily convinced.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, Final
@@ -205,7 +206,7 @@ def compare_predictions(
     a: str,
     b: str,
     set_name: str,
-    training_seed: int,
+    training_seeds: tuple[int, int],
     seed: int = 0,
     resamples: int = 1000,
 ) -> dict[str, Any]:
@@ -223,8 +224,8 @@ def compare_predictions(
         Recipes of the two models.
     set_name : str
         The set that they answered: ``test``, ``validation`` or an unseen folder's name.
-    training_seed : int
-        The seed that both were trained with.
+    training_seeds : tuple of int
+        The seeds that A and B were trained with.
     seed : int
         Seed of the bootstrap.
     resamples : int
@@ -233,7 +234,7 @@ def compare_predictions(
     Returns
     -------
     dict
-        ``a``, ``b``, ``set``, ``seed`` (of the training), ``mcnemar`` and ``bootstrap``.
+        ``a``, ``b``, ``set``, ``seeds`` (of the two trainings), ``mcnemar`` and ``bootstrap``.
     """
     bootstrap = paired_bootstrap(
         y_true, probabilities_a, probabilities_b, slides, seed=seed, resamples=resamples
@@ -247,7 +248,7 @@ def compare_predictions(
         "a": a,
         "b": b,
         "set": set_name,
-        "seed": training_seed,
+        "seeds": list(training_seeds),
         "mcnemar": mcnemar(right_a, right_b),
         "bootstrap": bootstrap,
     }
@@ -425,20 +426,38 @@ class Decision:
     balanced_opposite: bool
 
 
+def _families(
+    entries: Iterable[Mapping[str, Any]],
+) -> list[list[Mapping[str, Any]]]:
+    """Put the first entry of every pair together, the second ones, and so on.
+
+    Not by seed: recipes may begin from different ones.
+    """
+    families: list[list[Mapping[str, Any]]] = []
+    rank: Counter[tuple[str, str]] = Counter()
+    for entry in entries:
+        pair = entry["a"], entry["b"]
+        if rank[pair] == len(families):
+            families.append([])
+        families[rank[pair]].append(entry)
+        rank[pair] += 1
+    return families
+
+
 def decide(
     paired: Sequence[Mapping[str, Any]], set_name: str, *, alpha: float = ALPHA
 ) -> tuple[Decision, ...]:
     """Weigh the paired evidence on one set.
 
-    A seed is for a recipe when McNemar's p-value, corrected by Holm's method over the pairs
-    compared with that seed on that set, is under `alpha`, and the interval of the paired
-    difference in accuracy leaves out zero on the same side. A recipe wins when more than half of
-    the seeds are for it and none is for the other.
+    A seed is for a recipe when McNemar's p-value, corrected by Holm's method over all pairs of
+    recipes with their seeds of that rank (first with first, second with second) on that set, is
+    under `alpha`, and the interval of the paired difference in accuracy leaves out zero on the
+    same side. A recipe wins when more than half of the seeds are for it and none is for the other.
 
     Parameters
     ----------
     paired : sequence of dict
-        Entries of `compare_predictions`.
+        Entries of `compare_predictions`; those of one pair on one set in the order of its seeds.
     set_name : str
         The set to decide on.
     alpha : float
@@ -449,10 +468,8 @@ def decide(
     tuple of Decision
         One for each pair, in the order in which pairs first appear.
     """
-    here = [entry for entry in paired if entry["set"] == set_name]
     votes: dict[tuple[str, str], list[tuple[int, int, float]]] = {}
-    for seed in dict.fromkeys(entry["seed"] for entry in here):
-        family = [entry for entry in here if entry["seed"] == seed]
+    for family in _families(entry for entry in paired if entry["set"] == set_name):
         corrected = holm([float(entry["mcnemar"]["p_value"]) for entry in family])
         for entry, p_value in zip(family, corrected, strict=True):
             test, bootstrap = entry["mcnemar"], entry["bootstrap"]

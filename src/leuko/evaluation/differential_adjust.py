@@ -104,7 +104,7 @@ class Draws:
 
 
 def validation_confusion(validation: Mapping[str, Any]) -> tuple[Floats | None, str]:
-    """Find the confusion matrix that a bundle was given when it was validated.
+    """Find the confusion matrix that a bundle was given when it was validated, if it can be used.
 
     Parameters
     ----------
@@ -118,6 +118,16 @@ def validation_confusion(validation: Mapping[str, Any]) -> tuple[Floats | None, 
     reason : str
         Why there is none, as a sentence; empty when there is one.
     """
+    if validation.get("split") == "random-file":
+        return None, (
+            "The model's validation cells are varied copies of cells that it was trained on, so "
+            "its confusion there is smaller than on any others."
+        )
+    return _table_of(validation)
+
+
+def _table_of(validation: Mapping[str, Any]) -> tuple[Floats | None, str]:
+    """Read a validation's confusion matrix, whatever its cells are."""
     table = validation.get("confusion")
     if table is None:
         return None, "The model has no validation confusion matrix (imported models have none)."
@@ -210,7 +220,7 @@ def _spread_effect(validation: Mapping[str, Any]) -> float:
 
 def _assumed_effect(validation: Mapping[str, Any]) -> float:
     """Design effect that few mistakes, or few slides, leave to be assumed."""
-    confusion, _ = validation_confusion(validation)
+    confusion, _ = _table_of(validation)
     slides = _number(validation.get("n_slides"))
     if confusion is None or slides is None:
         return 1.0
@@ -429,7 +439,7 @@ def training_shares(validation: Mapping[str, Any], provenance: Mapping[str, Any]
         labelled for ``leuko adapt``, have shares of their own.
     """
     rows = _training_rows(validation, provenance)
-    confusion, _ = validation_confusion(rows)
+    confusion, _ = _table_of(rows)
     if confusion is None:
         return None
     recipe = provenance.get("recipe")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -24,10 +25,10 @@ from leuko.evaluation.compare import (
     mean_over_seeds,
     verdict,
 )
-from leuko.experiment.evaluating import Evaluation, evaluate, open_labelled
+from leuko.experiment.evaluating import Evaluation, evaluate
 from leuko.experiment.planning import passed_over, plan_comparison
 from leuko.host import machine, versions
-from leuko.manifest import Manifest, read_split
+from leuko.manifest import Manifest, read_labelled, read_split
 from leuko.parallel import Progress
 from leuko.prediction import PredictionTable
 from leuko.recipe import Recipe, load_recipe
@@ -117,11 +118,11 @@ def compare(
     rows.require_all_classes("Training")
     sets = {"test": read_split(dataset, "test", ignore=ignore)}
     for place in unseen:
-        manifest = open_labelled(place, ignore=ignore)
+        manifest = read_labelled(place, ignore=ignore)
         sets[_unused(_set_name(place), sets)] = manifest
     audit = audit_dataset(dataset, ignore=ignore, workers=workers, progress=progress, say=tell)
     models = []
-    for recipe in opened:
+    for recipe, title in zip(opened, _told_apart(opened), strict=True):
         runs = []
         for seed in range(recipe.seed, recipe.seed + seeds):
             stage = f"{recipe.name}, seed {seed}"
@@ -141,8 +142,8 @@ def compare(
             runs.append(
                 _score(run, recipe.name, seed, sets, folder, command, workers, progress, tell)
             )
-        models.append(_model_entry(recipe, runs, weights or recipe.model.weights))
-    notes = [note for manifest in sets.values() for note in manifest.notes]
+        models.append(_model_entry(recipe, title, runs, weights or recipe.model.weights))
+    notes = [note for manifest in (rows, *sets.values()) for note in manifest.notes]
     document: dict[str, Any] = {
         "schema": schema("comparison"),
         "research_use": RESEARCH_USE,
@@ -234,12 +235,20 @@ def _finished(place: Path, bundle: str, data: str) -> dict[str, Any] | None:
     return document if same else None
 
 
-def _model_entry(recipe: Recipe, runs: list[dict[str, Any]], weights: str) -> dict[str, Any]:
+def _told_apart(recipes: Sequence[Recipe]) -> list[str]:
+    """Give titles, with the name of the recipe where two have the same."""
+    times = Counter(recipe.title for recipe in recipes)
+    return [r.title if times[r.title] == 1 else f"{r.title} ({r.name})" for r in recipes]
+
+
+def _model_entry(
+    recipe: Recipe, title: str, runs: list[dict[str, Any]], weights: str
+) -> dict[str, Any]:
     """One recipe in comparison.json."""
     sets = list(runs[0]["evaluations"])
     return {
         "recipe": recipe.name,
-        "title": recipe.title,
+        "title": title,
         "transfer": recipe.model.architecture != "cnn" and weights != "none",
         "experiment": _is_of_experiment(recipe, weights),
         "split": recipe.data.split,
@@ -312,7 +321,7 @@ def _paired(
                             a=a["recipe"],
                             b=b["recipe"],
                             set_name=name,
-                            training_seed=run_a["seed"],
+                            training_seeds=(run_a["seed"], run_b["seed"]),
                         )
                     )
     return entries
@@ -349,7 +358,7 @@ def _set_name(place: str | os.PathLike[str]) -> str:
 def _unused(name: str, taken: dict[str, Manifest]) -> str:
     """Make a set's name its own."""
     number = 2
-    free = name if name not in {"validation", *taken} else f"{name}-{number}"
+    free = name if name not in {"train", "validation", *taken} else f"{name}-{number}"
     while free in taken:
         number += 1
         free = f"{name}-{number}"

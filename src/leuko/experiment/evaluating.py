@@ -16,12 +16,12 @@ from leuko.artifacts import atomic_write_json, atomic_write_text, prepare_folder
 from leuko.errors import DataError, MissingExtraError
 from leuko.evaluation.report import EvaluationReport, evaluate_predictions
 from leuko.host import machine
-from leuko.manifest import Manifest, read_csv, read_folder
+from leuko.manifest import Manifest, read_labelled
 from leuko.parallel import Progress
 from leuko.prediction import Prediction, PredictionTable
 from leuko.runtime.classifier import OnnxClassifier, load
 
-__all__ = ["Evaluation", "evaluate", "open_labelled"]
+__all__ = ["Evaluation", "evaluate"]
 
 
 @dataclass(frozen=True)
@@ -80,27 +80,6 @@ class Evaluation:
         return folder / "report.html"
 
 
-def open_labelled(source: str | os.PathLike[str], *, ignore: tuple[str, ...] = ()) -> Manifest:
-    """Open a folder of class folders, or a CSV with labels.
-
-    Parameters
-    ----------
-    source : path-like
-        A folder or a ``.csv`` file.
-    ignore : tuple of str
-        Extra folders to pass over.
-
-    Returns
-    -------
-    Manifest
-        Paths of a folder's rows are relative to the folder.
-    """
-    path = Path(os.path.expanduser(source))
-    if path.suffix.lower() == ".csv" and not path.is_dir():
-        return read_csv(path)
-    return read_folder(path, ignore=ignore)
-
-
 def evaluate(
     model: str | os.PathLike[str] | OnnxClassifier,
     source: str | os.PathLike[str] | Manifest,
@@ -147,7 +126,7 @@ def evaluate(
         When no image could be read.
     """
     classifier = model if isinstance(model, OnnxClassifier) else load(model, threads=threads)
-    manifest = source if isinstance(source, Manifest) else open_labelled(source, ignore=ignore)
+    manifest = source if isinstance(source, Manifest) else read_labelled(source, ignore=ignore)
     tell = say or (lambda _: None)
     for note in manifest.notes:
         tell(note)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from leuko.data.balance import PLAN_FILE
 from leuko.errors import DataError, UsageError
-from leuko.manifest import find_splits
+from leuko.manifest import find_splits, is_table
 from leuko.recipe import Recipe, load_recipe
 
 __all__ = ["passed_over", "plan_comparison", "plan_training"]
@@ -22,7 +22,7 @@ def plan_training(
     Parameters
     ----------
     dataset : path-like
-        A folder with ``Train`` in it.
+        A folder with ``Train`` in it, or a CSV with the training images.
     recipe : str or Recipe
         What to train.
     seed : int, optional
@@ -41,7 +41,7 @@ def plan_training(
         When there is no data set in the folder, or none to train on.
     """
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    if "train" not in find_splits(dataset):
+    if not is_table(dataset) and "train" not in find_splits(dataset):
         raise DataError(f"{dataset} has no training folder, so nothing can be trained on it.")
     return chosen if seed is None else chosen.with_seed(seed)
 
@@ -106,14 +106,14 @@ def passed_over(dataset: str | os.PathLike[str]) -> str:
     Parameters
     ----------
     dataset : path-like
-        A folder with ``Train`` in it.
+        A folder with ``Train`` in it, or a CSV.
 
     Returns
     -------
     str
         A sentence for a person; empty when there is no such folder.
     """
-    train = find_splits(dataset).get("train")
+    train = None if is_table(dataset) else find_splits(dataset).get("train")
     if train is None:
         return ""
     try:

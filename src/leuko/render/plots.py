@@ -760,7 +760,9 @@ def _line(paint: Style, index: int) -> dict[str, Any]:
 
 
 def _legend(axes: Any, paint: Style, title: str | None, place: str, *, above: bool = False) -> None:
-    """A legend in the axes, on a ground that keeps it readable, or above them."""
+    """A legend in the axes, on a ground that keeps it readable, or above them; none of nothing."""
+    if not axes.get_legend_handles_labels()[1]:
+        return
     options: dict[str, Any] = {"loc": place, "handlelength": 2.6}
     if above:
         options = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}

@@ -243,7 +243,7 @@ def paired_rows(comparison: Document) -> list[dict[str, str]]:
                 "a": titles.get(one["a"], str(one["a"])),
                 "b": titles.get(one["b"], str(one["b"])),
                 "set": str(one["set"]),
-                "seed": str(one["seed"]),
+                "seed": " / ".join(str(seed) for seed in dict.fromkeys(one["seeds"])),
                 "only_a": f"{test['b']:,}",
                 "only_b": f"{test['c']:,}",
                 "p": words.p_value_text(test["p_value"]),
@@ -382,8 +382,13 @@ def set_title(name: str) -> str:
 
 def first_seed(comparison: Document) -> str:
     """Which seed single figures show, where there are several."""
-    seeds: Sequence[int] = comparison.get("seeds") or ()
-    return f"Seed {seeds[0]}, the first of {len(seeds)}." if len(seeds) > 1 else ""
+    runs = [model["runs"] for model in comparison["models"] if model.get("runs")]
+    if all(len(own) < 2 for own in runs):
+        return ""
+    first = {own[0].get("seed") for own in runs}
+    if len(first) > 1:
+        return "The first seed of each recipe."
+    return f"Seed {first.pop()}, the first of {max(len(own) for own in runs)}."
 
 
 def reports_on(models: Sequence[Document], name: str) -> list[Document]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.artifacts import digest_bytes, digest_json
-from leuko.bundle import Goldens, ModelBundle, golden_pictures
+from leuko.bundle import Goldens, ModelBundle, golden_pictures, is_model_path
 from leuko.cells.style import first_look
 from leuko.errors import BundleError, DeviceError, ImageError, UsageError
 from leuko.imaging import PreprocessSpec, check_size, decode_image
@@ -687,8 +687,7 @@ def load(
         When the device cannot be used.
     """
     text = os.fspath(model)
-    is_path = isinstance(model, os.PathLike) or "/" in text or os.sep in text
-    if not is_path and not text.endswith(".zip"):
+    if not is_model_path(model):
         models = zoo_models()
         if text not in models:
             known = ", ".join(models) or "none in this install"

@@ -91,12 +91,16 @@ def expand(
     Raises
     ------
     DataError
-        At once when an argument does not exist or a glob matches no file; when the first image is
-        asked for, if a folder holds none, or an archive or a list that stands alone holds none or
+        At once when an argument does not exist, a glob matches no file or a folder holds no image;
+        when the first image is asked for, if an archive or a list that stands alone holds none or
         cannot be read.
     """
     # Said before the first image is read, not after an hour.
     chosen = [(argument, _matches(argument)) for argument in arguments]
+    for argument, matches in chosen:
+        path = os.path.expanduser(argument)
+        if matches is None and argument != "-" and os.path.isdir(path):  # noqa: PTH112 - see below
+            _look_into(Path(path))
     only = len(chosen) == 1 if alone is None else alone
     return _expand(chosen, sys.stdin if stdin is None else stdin, say, alone=only)
 
@@ -153,10 +157,6 @@ def _expand(
     alone: bool,
 ) -> Iterator[Source]:
     """Go through the arguments one by one; the fault of one is no fault of the others."""
-    for argument, matches in chosen:
-        path = os.path.expanduser(argument)
-        if matches is None and argument != "-" and os.path.isdir(path):  # noqa: PTH112 - see below
-            _look_into(Path(path))
     passed = 0
     for argument, matches in chosen:
         try:

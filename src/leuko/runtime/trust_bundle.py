@@ -411,7 +411,8 @@ def _learn(
         return _Ground(now, space, distances, limits, looked_again)
     kept = {name: before.limits[name] for name in _OF_THE_SPACE if name in before.limits}
     if before.space is None or not kept:
-        return _Ground(now, None, None, limits, looked_again, found)
+        # Without a space nothing tells which pictures to look at again: all are.
+        return _Ground(seen, note=found)
     note = f"{found} The bundle's own limits are kept, with their space: {_listed([*kept])}."
     if before.again is None:
         now, looked_again = seen, None
@@ -601,10 +602,12 @@ def _fit_distance(
             "The network does not show what enters its last layer, so nothing is called unlike "
             "training."
         )
-    if len(seen.labels) < MINIMUM or len(set(groups)) < 2:
+    # With fewer, not even the furthest of them would be far enough; see `outlier_limit`.
+    fewest = max(MINIMUM, math.ceil(1 / targets.alarms - 1e-9) - 1)
+    if len(seen.labels) < fewest or len(set(groups)) < 2:
         return (
-            f"To know what is unlike training takes {MINIMUM} pictures of two slides; there are "
-            f"{len(seen.labels)} of {len(set(groups))}."
+            f"To know what is unlike training, at {targets.alarms:g} false alarms, takes {fewest} "
+            f"pictures of two slides; there are {len(seen.labels)} of {len(set(groups))}."
         )
     distances = cross_fitted_distances(features, seen.labels, groups, axes=axes, seed=seed)
     limit = outlier_limit(distances, alarms=targets.alarms)

@@ -20,7 +20,7 @@ from leuko.errors import BundleError, DataError, ImageError
 from leuko.evaluation.metrics import balanced_accuracy, confusion_matrix
 from leuko.evaluation.report import evaluate_predictions
 from leuko.imaging import PreprocessSpec, decode_image
-from leuko.manifest import read_csv, read_folder
+from leuko.manifest import read_labelled
 from leuko.parallel import Progress, bounded_map
 from leuko.runtime.sources import Source, expand, file_source
 from leuko.taxonomy import CLASSES
@@ -233,9 +233,7 @@ def labelled_pictures(
     DataError
         When it cannot be used.
     """
-    path = Path(os.path.expanduser(source))
-    is_csv = path.suffix.lower() == ".csv" and not path.is_dir()
-    manifest = read_csv(path) if is_csv else read_folder(path, ignore=ignore)
+    manifest = read_labelled(source, ignore=ignore)
     for note in manifest.notes:
         tell(note)
     return Pictures(

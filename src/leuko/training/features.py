@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.artifacts import atomic_write, digest_bytes, digest_json
+from leuko.errors import OutputError
 from leuko.host import versions
 from leuko.manifest import Manifest
 from leuko.parallel import Progress, bounded_map, worker_count
@@ -53,6 +54,7 @@ def backbone_features(
     cache: Path,
     threads: int | None = None,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
     stage: str = "features",
 ) -> npt.NDArray[np.float32]:
     """Run everything below the head once over a list of (image, draw).
@@ -75,6 +77,8 @@ def backbone_features(
         For decoding and for the network; as many as this process may use when None.
     progress : callable, optional
         Called as ``progress(stage, done, total)``.
+    say : callable, optional
+        Called with a sentence where the folder cannot be written to; then nothing is kept.
     stage : str
         First argument of `progress`.
 
@@ -100,7 +104,7 @@ def backbone_features(
     )
     folder = cache / "features" / key[:32]
     network: Network | None = None
-    shards = []
+    shards, is_kept = [], True
     for start in range(0, len(rows), _SHARD):
         part = rows[start : start + _SHARD]
         path = folder / f"{start // _SHARD:05d}.npz"
@@ -109,8 +113,7 @@ def backbone_features(
             if network is None:
                 network = _network(data, count)
             values = _run(network, source, part, count)
-            with atomic_write(path) as file:
-                np.savez(file, allow_pickle=False, features=values)
+            is_kept = is_kept and _keep(path, values, say or (lambda _: None))
         shards.append(values)
         if progress is not None:
             progress(stage, min(start + _SHARD, len(rows)), len(rows))
@@ -169,6 +172,17 @@ def _read_shard(path: Path, rows: int, width: int) -> npt.NDArray[np.float32] | 
     if values.shape != (rows, width) or values.dtype != np.float32:
         return None
     return values if np.isfinite(values).all() else None
+
+
+def _keep(path: Path, values: npt.NDArray[np.float32], say: Callable[[str], None]) -> bool:
+    """Write a shard; where that cannot be, say so and go on without."""
+    try:
+        with atomic_write(path) as file:
+            np.savez(file, allow_pickle=False, features=values)
+    except OutputError as error:
+        say(f"Features are not kept for another run: {error} --cache names one.")
+        return False
+    return True
 
 
 def _network(data: bytes, threads: int) -> Network:

@@ -246,10 +246,14 @@ def training_order(
         plan = fixed_plan(labels, seed=seed, per_class=settings.per_class)
     else:
         plan = np.column_stack([np.arange(len(labels)), np.full(len(labels), _NO_DRAW)])
+    afresh = settings.balance == "none" and recipe.augment.kind != "none"
 
     def shuffled(epoch: int) -> npt.NDArray[np.int64]:
         rng = np.random.default_rng((seed, 2, epoch))
-        return plan[rng.permutation(len(plan))]
+        rows = plan[rng.permutation(len(plan))]
+        if afresh:
+            rows[:, 1] = epoch  # a draw's number is of its image, so no two epochs share one
+        return rows
 
     return shuffled
 

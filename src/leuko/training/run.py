@@ -40,7 +40,7 @@ from leuko.errors import DataError, ImageError, OutputError, TrainingError
 from leuko.evaluation.report import evaluate_predictions
 from leuko.host import machine, versions
 from leuko.imaging import read_image
-from leuko.manifest import Manifest, find_splits, read_folder, read_split
+from leuko.manifest import Manifest, find_splits, is_table, read_csv, read_folder, read_split
 from leuko.memory import keep_freed_memory
 from leuko.parallel import Progress, bounded_map, worker_count
 from leuko.recipe import Recipe
@@ -136,7 +136,7 @@ def train(
     Parameters
     ----------
     dataset : path-like or Manifest
-        A folder with ``Train`` in it, or training rows.
+        A folder with ``Train`` in it, a CSV with the training images, or training rows.
     recipe : Recipe
         What to train; its seed decides every random choice.
     out : path-like
@@ -197,7 +197,9 @@ def train(
         if save_h5 and not (run / "model.h5").exists():
             _write_h5(run / "model.h5", keras.saving.load_model(run / "model.keras"))
         return finished
-    source_digest = manifest.digest
+    source_digest, notes = manifest.digest, manifest.notes
+    for note in notes if not isinstance(dataset, Manifest) else ():
+        tell(note)
     threads = worker_count(workers)
     keep_freed_memory()
     with clock("data"):
@@ -206,7 +208,7 @@ def train(
         with clock("balance"):
             manifest = _balance(manifest, recipe, run, workers, progress)
     train_rows, validation_rows = _split(manifest, same_cell, recipe, tell)
-    both = Manifest(train_rows.root, (*train_rows.samples, *validation_rows.samples))
+    both = Manifest(train_rows.root, (*train_rows.samples, *validation_rows.samples), notes)
     teacher = load(recipe.train.teacher, threads=threads) if recipe.train.teacher else None
     identity = {"recipe": recipe.digest, "data": both.digest}
     if teacher is not None:
@@ -230,7 +232,7 @@ def train(
         history = _fit_head(
             model, recipe, train_rows, validation_rows, source, held, run, identity, clock,
             resume=resume, cache=cache or default_cache(), threads=threads, progress=progress,
-            tensorboard=tensorboard,
+            say=tell, tensorboard=tensorboard,
         )  # fmt: skip
     else:
         labels, held_labels = train_rows.labels, validation_rows.labels
@@ -263,21 +265,26 @@ def train(
 
 def _training_rows(dataset: str | os.PathLike[str] | Manifest, ignore: tuple[str, ...]) -> Manifest:
     """Open the training rows, refusing held-out ones."""
-    manifest = (
-        dataset if isinstance(dataset, Manifest) else read_split(dataset, "train", ignore=ignore)
-    )
+    if isinstance(dataset, Manifest):
+        manifest = dataset
+    elif is_table(dataset):
+        manifest = read_csv(dataset)
+    else:
+        manifest = read_split(dataset, "train", ignore=ignore)
     for split in ("validation", "test"):
         if any(sample.split == split for sample in manifest.samples):
             raise DataError(f"These are {split} rows; a model must not be trained on them.")
-    held_out: dict[str, Path] = {}
-    with contextlib.suppress(DataError):
-        held_out = find_splits(manifest.root.parent)
-    for split in ("validation", "test"):
-        if held_out.get(split) == manifest.root:
-            raise DataError(
-                f"{manifest.root} is the {split} folder of its data set; a model must not be "
-                "trained on it. Give the data set's folder, or the one with the training images."
-            )
+    for folder in (manifest.root, manifest.root.parent):
+        held_out: dict[str, Path] = {}
+        with contextlib.suppress(DataError):
+            held_out = find_splits(folder)
+        for split in ("validation", "test"):
+            place = held_out.get(split)
+            if place and any(file.is_relative_to(place) for file in manifest.files()):
+                raise DataError(
+                    f"{place} is the {split} folder of its data set; a model must not be trained "
+                    "on it. Give the data set's folder, or the one with the training images."
+                )
     manifest.require_all_classes("Training")
     return manifest
 
@@ -464,6 +471,7 @@ def _fit_head(
     cache: Path,
     threads: int,
     progress: Progress | None,
+    say: Callable[[str], None],
     tensorboard: bool,
 ) -> History:
     """Run the frozen backbone once, then fit the head on its features."""
@@ -472,7 +480,7 @@ def _fit_head(
     every = evaluation_order(len(validation_rows))(0)
     with clock("features"):
         shared: dict[str, Any] = {
-            "recipe": recipe, "cache": cache, "threads": threads, "progress": progress,
+            "recipe": recipe, "cache": cache, "threads": threads, "progress": progress, "say": say,
         }  # fmt: skip
         features = backbone_features(
             model, source, rows, manifest=train_rows, stage="training features", **shared
