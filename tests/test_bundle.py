@@ -115,6 +115,15 @@ def test_saving_again_replaces_a_bundle_and_nothing_else(
         tiny_bundle.save(tmp_path / "documents" / "thesis.txt")
     (tmp_path / "empty").mkdir()
     tiny_bundle.save(tmp_path / "empty")
+    longest = tmp_path / ("é" * 127)  # 254 bytes, of 255
+    for _ in range(2):
+        tiny_bundle.save(longest)
+    assert ModelBundle.load(longest).digest == tiny_bundle.digest
+
+
+def test_a_card_may_quote_any_file_name(tiny_bundle: ModelBundle, tmp_path: Path) -> None:
+    replace(tiny_bundle, card="From m\udcff.h5.").save(tmp_path / "b.zip")
+    assert ModelBundle.load(tmp_path / "b.zip").card == r"From m\udcff.h5."
 
 
 def test_the_digest_tells_what_decides_an_answer(tiny_bundle: ModelBundle) -> None:
@@ -266,6 +275,9 @@ def test_an_unusual_packing(tiny_bundle: ModelBundle, tmp_path: Path) -> None:
         ({"parameters": "many"}, "damaged"),
         ({"calibration": 3}, "damaged"),
         ({"provenance": "x"}, "damaged"),
+        ({"provenance": {"variant": 5}}, "says of its original is no table"),
+        ({"provenance": {"variant": {"source": "x"}}}, "says of its original is no table"),
+        ({"preprocess": {"size": [24, 24], "crop": 10**400}}, "damaged"),
     ],
 )
 def test_settings_that_cannot_be(

@@ -185,6 +185,47 @@ def test_sixteen_bit_grey_is_scaled_not_cut_off(kind: str) -> None:
     assert received == [[0] * 3, [0] * 3, [1] * 3, [117] * 3, [255] * 3]
 
 
+def grey_tiff(data: bytes, *, side: int, bits: int, interpretation: int, extra: int | None = None):
+    """A TIFF of one strip, written by hand: Pillow writes none of these."""
+    samples = 1 if extra is None else 2
+    tags = [(256, 3, side), (257, 3, side), (258, 3, bits), (259, 3, 1), (262, 3, interpretation),
+            (273, 4, 0), (277, 3, samples), (278, 3, side), (279, 4, len(data))]  # fmt: skip
+    if extra is not None:
+        tags[2] = (258, 3, bits | bits << 16)
+        tags.append((338, 3, extra))
+    tags[5] = (273, 4, 8 + 2 + 12 * len(tags) + 4)
+    body = b"".join(
+        struct.pack("<HHII", tag, kind, samples if tag == 258 else 1, value)
+        for tag, kind, value in tags
+    )
+    return b"II*\x00" + struct.pack("<IH", 8, len(tags)) + body + bytes(4) + data
+
+
+def test_twelve_bit_grey_is_scaled() -> None:
+    pair = bytes([0xFF, 0xF8, 0x00])  # 4095, then 2048
+    image = decode_image(grey_tiff(pair * 128, side=16, bits=12, interpretation=1))
+    assert image.pixels[3, :2].tolist() == [[255] * 3, [128] * 3]
+
+
+def test_wide_grey_may_be_a_negative() -> None:
+    values = np.array([0, 30000, 65535, 65535] * 64, "<u2").tobytes()
+    image = decode_image(grey_tiff(values, side=16, bits=16, interpretation=0))
+    assert image.pixels[0, :3, 0].tolist() == [255, 255 - 117, 0]
+
+
+def test_a_clear_value_of_wide_grey_is_laid_over_white() -> None:
+    data = cv2.imencode(".png", np.full((16, 16), 300, np.uint16))[1].tobytes()
+    assert decode_image(data).pixels[0, 0].tolist() == [1] * 3
+    clear = data[:33] + png_chunk(b"tRNS", struct.pack(">H", 300)) + data[33:]
+    assert decode_image(clear).pixels[0, 0].tolist() == [255] * 3
+
+
+def test_grey_with_premultiplied_alpha() -> None:
+    data = bytes([0, 0, 30, 255] * 128)
+    image = decode_image(grey_tiff(data, side=16, bits=8, interpretation=1, extra=1))
+    assert image.pixels[0, :2].tolist() == [[255] * 3, [30] * 3]
+
+
 @pytest.mark.parametrize("kind", [".png", ".tiff"])
 @pytest.mark.parametrize("channels", [3, 4])
 def test_sixteen_bit_colour_is_scaled_not_cut_off(kind: str, channels: int) -> None:
@@ -440,6 +481,14 @@ def test_a_jpeg_of_endless_scans_is_refused(kind: str) -> None:
     started = time.perf_counter()
     assert reason_of(data[:-2] + scan * (MAX_SCANS + 1) + data[-2:]) == "corrupt"
     assert time.perf_counter() - started < 0.5
+
+
+def test_a_film_behind_a_photograph_is_no_endless_jpeg() -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "phone"
+    data = saved(Image.fromarray(SMOOTH), "JPEG", exif=exif)
+    film = b"ftypmp42" + b"\xff\xda\x12\x34" * (MAX_SCANS + 1)
+    np.testing.assert_array_equal(decode_image(data + film).pixels, decode_image(data).pixels)
 
 
 def test_a_text_bomb_in_a_png_is_refused() -> None:

@@ -46,6 +46,9 @@ __all__ = [
     "schema",
 ]
 
+_LONGEST_NAME: Final = 255
+"""Bytes; so it is on every file system in use."""
+
 SCHEMA_VERSIONS: Final = {
     "manifest": 1,
     "drawn": 1,
@@ -486,7 +489,10 @@ def is_stream(path: Path) -> bool:
 
 def _aside(path: Path) -> Path:
     """Where `atomic_folder` keeps the old folder while the new one takes its place."""
-    return path.parent / f"{TEMPORARY_PREFIX}{path.name}.old"
+    name = f"{TEMPORARY_PREFIX}{path.name}.old"
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = f"{TEMPORARY_PREFIX}{digest_bytes(os.fsencode(path.name))[:32]}.old"
+    return path.parent / name
 
 
 def _output_error(path: Path, error: OSError) -> OutputError:

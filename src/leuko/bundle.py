@@ -41,6 +41,7 @@ __all__ = [
     "FeatureSpace",
     "Goldens",
     "ModelBundle",
+    "check_room",
     "golden_pictures",
     "is_model_path",
 ]
@@ -69,6 +70,32 @@ _ZIP_FAULTS: Final = (
     zipfile.BadZipFile,
     zlib.error,
 )
+
+
+def check_room(target: Path) -> None:
+    """Say before a long work that a folder, or a ``.zip``, could not be written after it.
+
+    Parameters
+    ----------
+    target : Path
+        What is to be written.
+
+    Raises
+    ------
+    OutputError
+        When a file stands where a folder is needed or the other way round, or the folder above
+        cannot be written to.
+    """
+    above = next((place for place in target.absolute().parents if place.exists()), None)
+    why = ""
+    if above is None or not above.is_dir() or (target.is_file() and not _is_zip(target)):
+        why = "a file stands where a folder is needed"
+    elif not os.access(above, os.W_OK):
+        why = f"nothing can be written to {above}"
+    elif _is_zip(target) and target.is_dir():
+        why = "a folder stands where a file is needed"
+    if why:
+        raise OutputError(f"{target} cannot be written: {why}; choose another path.")
 
 
 def is_model_path(model: str | os.PathLike[str]) -> bool:
@@ -271,16 +298,7 @@ class ModelBundle:
             When something else than a bundle stands there, or the folder above it cannot be
             written to.
         """
-        above = next((place for place in target.absolute().parents if place.exists()), None)
-        why = ""
-        if above is None or not above.is_dir() or (target.is_file() and not _is_zip(target)):
-            why = "a file stands where a folder is needed"
-        elif not os.access(above, os.W_OK):
-            why = f"nothing can be written to {above}"
-        elif _is_zip(target) and target.is_dir():
-            why = "a folder stands where a file is needed"
-        if why:
-            raise OutputError(f"{target} cannot be written: {why}; choose another path.")
+        check_room(target)
         _refuse_others(target)
 
     @classmethod
@@ -347,6 +365,9 @@ class ModelBundle:
                     f"{source} has another class order: expected {', '.join(CLASSES)}; received "
                     f"{', '.join(map(str, document['classes']))}."
                 )
+            variant = document["provenance"].get("variant", {})
+            if not isinstance(variant, dict) or not isinstance(variant.get("source", {}), dict):
+                raise ValueError("what it says of its original is no table")
             goldens = _read_goldens(files["goldens.npz"])
             bundle = cls(
                 name=str(document["name"]),
@@ -365,7 +386,9 @@ class ModelBundle:
             )
         except BundleError:
             raise
-        except (KeyError, TypeError, ValueError, AttributeError, *_ZIP_FAULTS) as error:
+        except (
+            KeyError, TypeError, ValueError, AttributeError, OverflowError, *_ZIP_FAULTS,
+        ) as error:  # fmt: skip
             raise BundleError(f"{source} is damaged: {error!r}.") from error
         if bundle.digest != document.get("digest"):
             raise BundleError(

@@ -74,7 +74,8 @@ REJECT_REASONS: Final = (
 _FORMATS: Final = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 
 # Regular expressions find these in half the time that bytes.count and `in` take.
-_SCAN: Final = re.compile(rb"\xff\xda")
+# A scan with its length and number of components: chance bytes of what follows a picture lack them.
+_SCAN: Final = re.compile(rb"\xff\xda\x00(?:\x06\x00|\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _EXIF: Final = re.compile(rb"Exif\x00\x00")
 
 _SEGMENTS: Final = 100
@@ -83,6 +84,8 @@ _SEGMENTS: Final = 100
 _SEQUENTIAL: Final = (0xC0, 0xC1)
 _HUFFMAN: Final = 0xC4
 _START_OF_SCAN: Final = 0xDA
+_BITS_TAG: Final = 258
+_INTERPRETATION_TAG: Final = 262
 """Markers of JPEG: what frames, tables and scans begin with (ITU-T T.81, table B.1)."""
 
 _REDUCTIONS: Final = (8, 4, 2)
@@ -357,7 +360,7 @@ def _decode_pillow(data: bytes, kind: str) -> DecodedImage:
             upright = ImageOps.exif_transpose(image)
             if turned:
                 notes.append("turned upright by its EXIF orientation")
-            pixels = _to_rgb(upright)
+            pixels = _to_rgb(upright, *_scale_of_grey(image))
     except ImageError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -390,8 +393,8 @@ def _count_frames(image: Any) -> int:
     return frames
 
 
-def _to_rgb(image: Any) -> Pixels:
-    """Turn any of Pillow's colour modes into RGB uint8."""
+def _to_rgb(image: Any, white: int, is_negative: bool) -> Pixels:
+    """Turn any of Pillow's colour modes into RGB uint8; the others are for wide grey numbers."""
     from PIL import Image
 
     mode: str = image.mode
@@ -401,17 +404,33 @@ def _to_rgb(image: Any) -> Pixels:
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
             raise ImageError("unsupported-format", "Pictures of more than 16 bits have no white.")
+        clear = image.info.get("transparency")
         grey = np.empty(values.shape, np.uint8)
         for top in range(0, len(values), 256):  # in strips: 50 megapixels of wide numbers are much
             strip = values[top : top + 256].astype(np.uint32)
-            grey[top : top + 256] = (strip + 128) // 257
+            part = np.minimum((strip * 255 + white // 2) // white, 255)
+            grey[top : top + 256] = np.where(
+                strip == clear, 255, 255 - part if is_negative else part
+            )
         return np.repeat(grey[..., None], 3, axis=2)
     if mode not in _MODES and not mode.endswith((";16", ";16L", ";16B")):
         raise ImageError("unsupported-format", f"Pictures of colour mode {mode} are not read.")
+    if mode == "La":  # premultiplied, of which Pillow makes nothing else
+        image = image.convert("LA")
     if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     return np.array(image.convert("RGB"), dtype=np.uint8)
+
+
+def _scale_of_grey(image: Any) -> tuple[int, bool]:
+    """Largest wide grey number, and whether it is black in place of white, as a TIFF may say.
+
+    Pillow widens 12 bits to 16 without scaling, and turns only narrow negatives.
+    """
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(_BITS_TAG, (16,))
+    return 4095 if tuple(bits)[:1] == (12,) else 65535, tags.get(_INTERPRETATION_TAG) == 0
 
 
 def encode_jpeg(pixels: Pixels, *, quality: int = 95, subsampling: str = "444") -> bytes:

@@ -99,6 +99,23 @@ def test_every_white_cell_of_a_drawn_field_is_found_once(seed: int):
     assert [n.diameter for n in nuclei] == sorted((n.diameter for n in nuclei), reverse=True)
 
 
+def test_boxes_stay_in_a_field_whose_sides_shrink_unequally():
+    style = draw_slide_style(np.random.default_rng(5))
+    field = draw_field(
+        8, np.random.default_rng(7), style, height=405, width=1000, pixels_per_micrometre=6.0
+    )
+    nuclei = find_nuclei(field.pixels)
+    assert nuclei
+    for row0, column0, row1, column1 in (nucleus.box for nucleus in nuclei):
+        assert 0 <= row0 < row1 <= 405
+        assert 0 <= column0 < column1 <= 1000
+    low = np.full((405, 1000, 3), 230, np.uint8)
+    low[380:, 300:340] = (110, 50, 140)
+    (nucleus,) = find_nuclei(low)
+    assert nucleus.box[2] == 405
+    assert nucleus.centre[0] == pytest.approx(392.5, abs=1.5)
+
+
 def test_scale_of_a_field_changes_little():
     style = draw_slide_style(np.random.default_rng(5))
     field = draw_field(

@@ -56,11 +56,11 @@ def test_out_names_a_csv_or_parquet(
     assert [line.split(",")[3] for line in lines[1:]] == table["label"].to_pylist()
     both = leuko(
         "predict", cells, "-m", tiny_model, "--csv", tmp_path / "q.csv",
-        "--out", tmp_path / "q.parquet",
+        "--out", tmp_path / "q.PARQUET",
     )  # fmt: skip
     assert both.code == 0
     assert (tmp_path / "q.csv").read_bytes() == (tmp_path / "p.csv").read_bytes()
-    assert pq.read_table(tmp_path / "q.parquet").equals(table)
+    assert pq.read_table(tmp_path / "q.PARQUET").equals(table)
 
 
 def test_parquet_of_bytes_goes_in(

@@ -107,17 +107,21 @@ def test_an_export_for_another_runtime_is_no_bundle(
         (["{model}", "--float16", "--out", "{mine}"], 1, "such as thesis.txt"),
         (["{model}", "--float16", "--out", "{broken}"], 1, "is no bundle"),
         (["{model}", "--float16", "--out", "/proc/a.zip"], 1, "cannot be written"),
+        (["{model}", "--format", "litert", "--out", "/proc/a"], 1, "cannot be written"),
+        (["{model}", "--format", "litert", "--out", "{text}"], 1, "a file stands where a folder"),
     ],
 )
 def test_bad_input(
     arguments: list[str], code: int, message: str, model: Path, tmp_path: Path, leuko: Leuko
 ) -> None:
     (tmp_path / "broken.zip").write_bytes(b"PK\x03\x04 not really")
+    (tmp_path / "text").write_text("a file")
     (tmp_path / "empty").mkdir()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
     places = {"model": model, "broken": tmp_path / "broken.zip", "empty": tmp_path / "empty",
-              "mine": tmp_path / "mine", "new": tmp_path / "new"}  # fmt: skip
+              "mine": tmp_path / "mine", "new": tmp_path / "new",
+              "text": tmp_path / "text"}  # fmt: skip
     before = sorted(path.name for path in tmp_path.rglob("*"))
     words = [word.format(**places) for word in arguments]
     if "--out" not in words:

@@ -219,6 +219,7 @@ def test_prediction_sets_by_hand() -> None:
         ({"thresholds": {"confidence": "0.9"}}, "threshold confidence must be a number"),
         ({"thresholds": {"confidence": None}}, "threshold confidence must be a number"),
         ({"thresholds": {"confidence": float("inf")}}, "threshold confidence must be a number"),
+        ({"thresholds": {"confidence": 10**400}}, "threshold confidence must be a number"),
         ({"thresholds": {"distance": 2.0}}, "no feature space"),
     ],
 )

@@ -291,6 +291,23 @@ def test_norms_over_each_picture_are_understood(tmp_path: Path) -> None:
         read_architecture(edited(config, setting(2, "groups", 4)), outputs=5)
 
 
+def test_an_activation_that_had_another_meaning_is_refused(tmp_path: Path) -> None:
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            layers.Conv2D(4, 3, activation="hard_sigmoid"),
+            layers.GlobalMaxPooling2D(),
+            layers.Dense(5, activation="softmax"),
+        ]
+    )
+    model.save(tmp_path / "m.h5")
+    convert_here(tmp_path / "m.h5", tmp_path)
+    with h5py.File(tmp_path / "m.h5", "a") as file:
+        file.attrs["keras_version"] = "2.11.0"
+    with pytest.raises(BundleError, match=r"from Keras 2\.11\.0, where hard_sigmoid was"):
+        convert_here(tmp_path / "m.h5", tmp_path)
+
+
 def test_parameters_and_shapes_on_paper_equal_keras(transfer: Any) -> None:
     for model in (published_cnn(64), transfer):
         config = keras.saving.serialize_keras_object(model)
@@ -372,6 +389,7 @@ REFUSED: list[tuple[Callable[[list[dict[str, Any]]], None], str]] = [
     (setting(1, "kernel_size", [40, 40]), "no pixels"),
     (setting(1, "dtype", "qint8"), "dtype 'qint8'"),
     (setting(1, "data_format", "channels_first"), "channels_last"),
+    (insert(class_name="LayerNormalization", config={"name": "odd", "rms_scaling": True}), "rms"),
 ]
 
 

@@ -269,7 +269,8 @@ def find_nuclei(pixels: Pixels, *, micrometre: float | None = None) -> list[Nucl
     purple = cv.morphologyEx(
         cv.threshold(planes.purple, level, 1, cv2.THRESH_BINARY)[1], cv2.MORPH_OPEN, disc(3)
     )
-    return _join(purple, planes.density, step)
+    per_pixel = pixels.shape[0] / small.shape[0], pixels.shape[1] / small.shape[1]
+    return _join(purple, planes.density, per_pixel, step)
 
 
 def _purple_of_field(purple: Mask) -> int | None:
@@ -295,8 +296,12 @@ def _purple_of_field(purple: Mask) -> int | None:
     return split.level if split.high - split.low >= 10 else None
 
 
-def _join(mask: Mask, density: Field, step: float) -> list[Nucleus]:
-    """Join pieces that lie close together into nuclei, and drop specks and platelets."""
+def _join(mask: Mask, density: Field, per_pixel: tuple[float, float], step: float) -> list[Nucleus]:
+    """Join pieces that lie close together into nuclei, and drop specks and platelets.
+
+    Both sides of a reduced picture are whole numbers, so a row may be a little more than a column.
+    """
+    per_row, per_column = per_pixel
     count, labels, stats, _ = cv.connectedComponentsWithStats(mask, connectivity=8)
     if count < 2:
         return []
@@ -318,13 +323,13 @@ def _join(mask: Mask, density: Field, step: float) -> list[Nucleus]:
         left, top, width, height = cv.boundingRect(member)
         nuclei.append(
             Nucleus(
-                centre=(row * step, column * step),
+                centre=(row * per_row, column * per_column),
                 diameter=float(np.sqrt(4.0 * area / np.pi)) * step,
                 box=(
-                    round(top * step),
-                    round(left * step),
-                    round((top + height) * step),
-                    round((left + width) * step),
+                    round(top * per_row),
+                    round(left * per_column),
+                    round((top + height) * per_row),
+                    round((left + width) * per_column),
                 ),
                 contrast=float(green - blue),
             )

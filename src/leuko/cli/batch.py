@@ -99,7 +99,11 @@ def sort_outputs(
         raise UsageError(f"There is no engine {engine!r}; expected local, {' or '.join(ENGINES)}.")
     if address is not None and engine != "ray":
         raise UsageError("--address goes with --engine ray.")
-    if csv is not None and out is not None and (engine != "local" or out.suffix != ".parquet"):
+    if (
+        csv is not None
+        and out is not None
+        and (engine != "local" or out.suffix.lower() != ".parquet")
+    ):
         raise UsageError("--csv and --out both name the file of answers; give one of them.")
     if engine == "local":
         if resume:

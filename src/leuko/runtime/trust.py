@@ -8,6 +8,7 @@ How these are fitted on validation pictures is in `leuko.runtime.trust_fit`.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -394,4 +395,4 @@ def _doubles(space: FeatureSpace) -> tuple[Doubles, Doubles, Doubles, Doubles, f
 
 def _is_number(value: Any) -> bool:
     """Whether JSON gave a finite number."""
-    return type(value) in (int, float) and bool(np.isfinite(value))
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max

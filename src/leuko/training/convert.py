@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.artifacts import RESEARCH_USE, atomic_folder, digest_bytes, json_text, schema
-from leuko.bundle import Goldens, ModelBundle, golden_pictures
+from leuko.bundle import Goldens, ModelBundle, check_room, golden_pictures
 from leuko.cells.style import looks
 from leuko.errors import OutputError, UsageError
 from leuko.host import versions
@@ -208,14 +208,14 @@ def export_model(
         "versions": _versions(form),
     }
     validation: dict[str, Any] = {}
+    leave = set(sample.digests) if sample else set()
     if labelled is not None:
-        leave = set(sample.digests) if sample else set()
         answers = ask(pair, labelled, threads, progress, tell, leave=leave)
         variant["check"] = judge_accuracy(pair, answers, labelled, tell)
         validation = own_validation(answers, labelled) if form == "onnx" else {}
     elif rest is not None:
         rest = rest.take(np.sort(rng.permutation(len(rest))[:_MOST_COMPARED]))
-        answers = ask(pair, rest, threads, progress, tell)
+        answers = ask(pair, rest, threads, progress, tell, leave=leave)
         variant["agreement"] = judge_agreement(pair, answers)
     if form == "onnx":
         return _write_bundle(bundle, converted, target, variant, validation)
@@ -241,10 +241,10 @@ def _check_source(bundle: ModelBundle) -> None:
     """Refuse to round what has eight bits already; sixteen are wide enough to go on from."""
     variant = bundle.provenance.get("variant", {})
     if variant.get("weights") == "int8":
+        original = variant.get("source", {}).get("name", "model")
         raise UsageError(
             f"{bundle.name} is int8 already, and rounding twice loses twice. Export from the "
-            f"{variant['source']['name']} that it was made of, which is a run of its recipe or "
-            "another bundle."
+            f"{original} that it was made of, which is a run of its recipe or another bundle."
         )
 
 
@@ -271,7 +271,9 @@ def _target(
             raise OutputError(f"{path} is the model itself. Choose another --out.")
     if form == "onnx":
         ModelBundle.check_place(path)
-    elif path.is_dir():
+        return path
+    check_room(path)
+    if path.is_dir():
         _check_folder(path, form)
     return path
 

@@ -226,6 +226,7 @@ def _rebuild_h5(foreign: Path, home: Path, job: dict[str, Any]) -> tuple[Archite
             )
         architecture = read_architecture(_json(text, "model_config"), outputs=job["outputs"])
         version = _version(_attribute(file, "keras_version"))
+        _refuse_changed(architecture, version)
         root = objects.get("model_weights")
         if not isinstance(root, h5py.Group):
             raise BundleError("The file holds no weights (no group 'model_weights').")
@@ -302,6 +303,7 @@ def _rebuild_archive(
     architecture = read_architecture(_json(members[_CONFIG], _CONFIG), outputs=job["outputs"])
     metadata = _json(members.get(_METADATA, b"{}"), _METADATA)
     version = _version(metadata.get("keras_version") if isinstance(metadata, dict) else None)
+    _refuse_changed(architecture, version)
     old, new = home / "foreign.h5", home / "rebuilt.h5"
     old.write_bytes(members.pop(_WEIGHTS))
     with _open_h5(old) as file:
@@ -515,6 +517,17 @@ def _json(data: bytes | str, name: str) -> Any:
 def _no_constant(name: str) -> Any:
     """Refuse NaN and the infinities, which Python reads and JSON does not have."""
     raise ValueError(f"{name} is no JSON")
+
+
+def _refuse_changed(architecture: Architecture, version: str) -> None:
+    """Refuse what an older Keras meant otherwise by the same name."""
+    if not version.startswith("3") and '"activation": "hard_sigmoid"' in json.dumps(
+        architecture.config
+    ):
+        raise BundleError(
+            f"The file is from Keras {version}, where hard_sigmoid was clip(0.2 x + 0.5, 0, 1); "
+            "since Keras 3 it is relu6(x + 3) / 6, so the network would answer otherwise than it did."
+        )
 
 
 def _version(value: object) -> str:

@@ -718,7 +718,8 @@ def _layer_normalization(
 ) -> tuple[_Shape, int, str]:
     values.axis(len(shapes[0]))
     values.number("epsilon", 1e-3)
-    values.take("rms_scaling", False)
+    if values.take("rms_scaling", False):
+        raise values.wrong("rms_scaling", True, "false")
     count = values.boolean("center", True) + values.boolean("scale", True)
     return shapes[0], shapes[0][-1] * count, "LayerNormalization"
 
