@@ -526,7 +526,7 @@ def _refuse_changed(architecture: Architecture, version: str) -> None:
     ):
         raise BundleError(
             f"The file is from Keras {version}, where hard_sigmoid was clip(0.2 x + 0.5, 0, 1); "
-            "since Keras 3 it is relu6(x + 3) / 6, so the network would answer otherwise than it did."
+            "since Keras 3 it is relu6(x + 3) / 6, and the network would answer otherwise."
         )
 
 
