@@ -84,9 +84,11 @@ _SEGMENTS: Final = 100
 _SEQUENTIAL: Final = (0xC0, 0xC1)
 _HUFFMAN: Final = 0xC4
 _START_OF_SCAN: Final = 0xDA
-_BITS_TAG: Final = 258
-_INTERPRETATION_TAG: Final = 262
 """Markers of JPEG: what frames, tables and scans begin with (ITU-T T.81, table B.1)."""
+
+_BITS: Final = 258
+_INTERPRETATION: Final = 262
+"""Tags of TIFF: bits of a sample; what its numbers mean, 0 for white (TIFF 6.0, section 8)."""
 
 _REDUCTIONS: Final = (8, 4, 2)
 
@@ -429,8 +431,8 @@ def _scale_of_grey(image: Any) -> tuple[int, bool]:
     Pillow widens 12 bits to 16 without scaling, and turns only narrow negatives.
     """
     tags = getattr(image, "tag_v2", {})
-    bits = tags.get(_BITS_TAG, (16,))
-    return 4095 if tuple(bits)[:1] == (12,) else 65535, tags.get(_INTERPRETATION_TAG) == 0
+    white = 4095 if tuple(tags.get(_BITS, ()))[:1] == (12,) else 65535
+    return white, tags.get(_INTERPRETATION) == 0
 
 
 def encode_jpeg(pixels: Pixels, *, quality: int = 95, subsampling: str = "444") -> bytes:
