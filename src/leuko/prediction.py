@@ -370,9 +370,8 @@ class PredictionTable:
         """
         parquet = False
         try:
-            if Path(
-                path
-            ).is_file():  # what a pipe has given is gone, and Parquet is read from its end
+            # What was read from a pipe is gone; and Parquet is read from its end.
+            if Path(path).is_file():
                 with Path(path).open("rb") as file:
                     parquet = file.read(len(_PARQUET)) == _PARQUET
         except OSError as error:

@@ -15,7 +15,7 @@ import pytest
 
 from leuko.data.synth import draw_dataset
 from leuko.errors import DataError, UsageError
-from leuko.evaluation.compare import compare_predictions
+from leuko.evaluation.compare import compare_predictions, recipe_titles
 from leuko.imaging import PreprocessSpec
 from leuko.manifest import read_split
 from leuko.prediction import PredictionTable
@@ -36,7 +36,6 @@ pytest.importorskip("matplotlib", reason="needs the extra 'report'")
 from leuko.experiment.comparing import (  # noqa: E402
     _is_of_experiment,
     _set_name,
-    _told_apart,
     _unused,
     compare,
 )
@@ -315,10 +314,10 @@ def test_what_cannot_be_compared_is_refused(
 
 
 def test_recipes_of_one_title_are_told_apart(recipes: list[Recipe]) -> None:
-    first, other = recipes
-    assert _told_apart(recipes) == [first.title, other.title]
-    same = replace(other, title=first.title)
-    assert _told_apart([first, same]) == ["Recipe sampled (sampled)", "Recipe sampled (files)"]
+    entries = [{"recipe": one.name, "title": one.title} for one in recipes]
+    assert recipe_titles(entries) == {one.name: one.title for one in recipes}
+    same = [{**entry, "title": "The same"} for entry in entries]
+    assert recipe_titles(same) == {"sampled": "sampled", "files": "files"}
 
 
 def test_sets_have_names_of_their_own(tmp_path: Path) -> None:

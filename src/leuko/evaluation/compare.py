@@ -32,6 +32,7 @@ __all__ = [
     "mcnemar",
     "mean_over_seeds",
     "paired_bootstrap",
+    "recipe_titles",
     "verdict",
 ]
 
@@ -347,7 +348,7 @@ def collect_warnings(
                 for sentence in dict.fromkeys(report.get("warnings") or ()):
                     if sentence not in known:
                         warned.setdefault(name, {}).setdefault(sentence, []).append(mark)
-    titles = _titles(models)
+    titles = recipe_titles(models)
     return [
         f"{name.capitalize() if name in _NOT_UNSEEN else name}"
         f"{_which_runs(marks, runs[name], titles)}: {sentence}"
@@ -550,7 +551,7 @@ def verdict(
             f"No model was evaluated on {set_name!r}: received "
             f"{sorted({name for model in models for name in model['mean']})}. Name one of these."
         )
-    titles = _titles(models)
+    titles = recipe_titles(models)
     decisions = decide(paired, set_name, alpha=alpha)
     sentences = [_results_sentence(here, set_name, titles)]
     if shared_slides:
@@ -574,8 +575,19 @@ def _side(interval: Mapping[str, Any]) -> int:
     return int(interval["low"] > 0) - int(interval["high"] < 0)
 
 
-def _titles(models: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """A name to read for each recipe; the recipe's own where titles are missing or repeat."""
+def recipe_titles(models: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Give every recipe a title that no other has.
+
+    Parameters
+    ----------
+    models : sequence of dict
+        The ``models`` of a comparison, with ``recipe`` and, if known, ``title``.
+
+    Returns
+    -------
+    dict of str to str
+        By recipe, in order; the recipes' own names where titles repeat or are missing.
+    """
     titles = {model["recipe"]: str(model.get("title") or model["recipe"]) for model in models}
     repeated = len(set(titles.values())) < len(titles)
     return {recipe: recipe for recipe in titles} if repeated else titles

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +22,7 @@ from leuko.evaluation.compare import (
     collect_warnings,
     compare_predictions,
     mean_over_seeds,
+    recipe_titles,
     verdict,
 )
 from leuko.experiment.evaluating import Evaluation, evaluate
@@ -122,7 +122,7 @@ def compare(
         sets[_unused(_set_name(place), sets)] = manifest
     audit = audit_dataset(dataset, ignore=ignore, workers=workers, progress=progress, say=tell)
     models = []
-    for recipe, title in zip(opened, _told_apart(opened), strict=True):
+    for recipe in opened:
         runs = []
         for seed in range(recipe.seed, recipe.seed + seeds):
             stage = f"{recipe.name}, seed {seed}"
@@ -142,7 +142,9 @@ def compare(
             runs.append(
                 _score(run, recipe.name, seed, sets, folder, command, workers, progress, tell)
             )
-        models.append(_model_entry(recipe, title, runs, weights or recipe.model.weights))
+        models.append(_model_entry(recipe, runs, weights or recipe.model.weights))
+    for model, title in zip(models, recipe_titles(models).values(), strict=True):
+        model["title"] = title
     notes = [note for manifest in (rows, *sets.values()) for note in manifest.notes]
     document: dict[str, Any] = {
         "schema": schema("comparison"),
@@ -235,20 +237,12 @@ def _finished(place: Path, bundle: str, data: str) -> dict[str, Any] | None:
     return document if same else None
 
 
-def _told_apart(recipes: Sequence[Recipe]) -> list[str]:
-    """Give titles, with the name of the recipe where two have the same."""
-    times = Counter(recipe.title for recipe in recipes)
-    return [r.title if times[r.title] == 1 else f"{r.title} ({r.name})" for r in recipes]
-
-
-def _model_entry(
-    recipe: Recipe, title: str, runs: list[dict[str, Any]], weights: str
-) -> dict[str, Any]:
+def _model_entry(recipe: Recipe, runs: list[dict[str, Any]], weights: str) -> dict[str, Any]:
     """One recipe in comparison.json."""
     sets = list(runs[0]["evaluations"])
     return {
         "recipe": recipe.name,
-        "title": title,
+        "title": recipe.title,
         "transfer": recipe.model.architecture != "cnn" and weights != "none",
         "experiment": _is_of_experiment(recipe, weights),
         "split": recipe.data.split,

@@ -275,8 +275,7 @@ def training_plot(history: Sequence[Document], *, colours: Style | None = None) 
         axes.xaxis.get_major_locator().set_params(integer=True)
         if len(epochs) == 1:
             axes.set_xticks(epochs)
-        if axes.lines:
-            _legend(axes, paint, None, "best")
+        _legend(axes, paint, None, "best")
     return figure
 
 
