@@ -220,7 +220,7 @@ def measure(subject: Subject, child: Any, folders: dict[str, Path], files: list[
     taken = 1 + (len(spec.styles) - 1) * sum(again) / len(again)
 
     def crop(picture: tuple[Any, bool]) -> None:
-        _, others = first_look(picture[0], spec)
+        others = first_look(picture[0], spec).others
         if picture[1]:
             others()
 

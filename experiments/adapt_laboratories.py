@@ -31,11 +31,12 @@ from leuko.cells import shared_micrometre
 from leuko.errors import AdaptError
 from leuko.manifest import Manifest, read_folder
 from leuko.runtime.adapt import Adaptation, features_in_space, fit_adaptation
-from leuko.runtime.adapt_check import check, softmax
+from leuko.runtime.adapt_check import check
 from leuko.runtime.adapt_fit import Head, mean_shift
 from leuko.runtime.adapt_views import Picture, show, survey
 from leuko.runtime.classifier import OnnxClassifier, load
 from leuko.runtime.graph import expose
+from leuko.runtime.looks import softmax
 from leuko.runtime.sources import file_source
 from leuko.runtime.trust import Trust
 
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, help="As it was given to leuko train.")
     parser.add_argument("--halves", type=int, default=20)
     parser.add_argument("--candidates", action="store_true")
+    parser.add_argument("--no-measure", action="store_true", help="Fit the network alone.")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -176,7 +178,12 @@ def fitted(
         labels = [(file_source(files[row]), int(manifest.labels[row])) for row in np.asarray(named)]
     sources = [file_source(file) for file in pictures.files()]
     return fit_adaptation(
-        bundle, sources, labels=labels, seed=arguments.seed, threads=arguments.threads
+        bundle,
+        sources,
+        labels=labels,
+        measure=not arguments.no_measure,
+        seed=arguments.seed,
+        threads=arguments.threads,
     )
 
 

@@ -46,7 +46,9 @@ def main() -> None:
     if spec != recipe.preprocess:
         raise SystemExit(f"{before.name} and {recipe.name} differ in more than their looks.")
     plain = without_trust(before)
-    plain = replace(plain, preprocess=spec, goldens=make_goldens(before.onnx, spec))
+    plain = replace(
+        plain, preprocess=spec, goldens=make_goldens(before.onnx, spec, before.measured)
+    )
     fitted = fit_trust(plain, rows, seed=recipe.seed, say=print)
     document = evaluate(OnnxClassifier(fitted), rows).report.to_dict()
     provenance = without_folders(before.provenance, arguments.weights)

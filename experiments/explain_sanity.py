@@ -101,7 +101,9 @@ def shuffled(bundle: ModelBundle, *, everything: bool, seed: int) -> ModelBundle
             other = rng.permutation(values.ravel()).reshape(values.shape)
             tensor.CopyFrom(onnx.numpy_helper.from_array(other, tensor.name))
     data = bytes(model.SerializeToString())
-    return replace(bundle, onnx=data, goldens=make_goldens(data, bundle.preprocess))
+    return replace(
+        bundle, onnx=data, goldens=make_goldens(data, bundle.preprocess, bundle.measured)
+    )
 
 
 def other_weights(
@@ -156,7 +158,9 @@ def plainly(classifier: OnnxClassifier) -> OnnxClassifier:
     """The same network with the plain look alone, whose input can be covered."""
     bundle = without_trust(classifier.bundle)
     spec = replace(bundle.preprocess, styles=("plain",), weights=())
-    made = replace(bundle, preprocess=spec, goldens=make_goldens(bundle.onnx, spec))
+    made = replace(
+        bundle, preprocess=spec, goldens=make_goldens(bundle.onnx, spec, bundle.measured)
+    )
     return OnnxClassifier(made)
 
 

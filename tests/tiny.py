@@ -67,12 +67,12 @@ def make_onnx(
     return bytes(model.SerializeToString())
 
 
-def make_pooled_onnx(between: tuple[str, ...] = ()) -> bytes:
+def make_pooled_onnx(between: tuple[str, ...] = (), *, side: int = SIDE) -> bytes:
     """The tiny network with its pixels as maps; `between` are casts after the pooling."""
     import onnx
     from onnx import helper
 
-    model = onnx.load_model_from_string(make_onnx())
+    model = onnx.load_model_from_string(make_onnx(side=side))
     first = [
         helper.make_node("Transpose", ["pixels"], ["turned"], perm=[0, 3, 1, 2]),
         helper.make_node("GlobalAveragePool", ["turned"], ["pooled"]),

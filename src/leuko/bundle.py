@@ -13,6 +13,7 @@ import os
 import struct
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -38,8 +39,10 @@ from leuko.taxonomy import CLASSES
 
 __all__ = [
     "MAX_AXES",
+    "MOST_MEASURED",
     "FeatureSpace",
     "Goldens",
+    "MeasuredLayer",
     "ModelBundle",
     "check_room",
     "golden_pictures",
@@ -58,6 +61,12 @@ _GOLDEN_COUNT: Final = 4
 
 MAX_AXES: Final = 64
 """A `FeatureSpace` has at most so many axes."""
+
+MOST_MEASURED: Final = 2.0
+"""No number of a `MeasuredLayer` counts for more spreads than this: what lies further out was never
+fitted, and may be dirt."""
+
+_MAX_WEIGHT: Final = 1e3
 
 # What zipfile and what it calls raise on a damaged or hostile archive.
 _ZIP_FAULTS: Final = (
@@ -170,6 +179,92 @@ class FeatureSpace:
         return digest_json({k: [list(a.shape), digest_bytes(a.tobytes())] for k, a in arrays})
 
 
+@dataclass(frozen=True, eq=False)
+class MeasuredLayer:
+    """A second last layer, beside the network's: of numbers that are measured on the cell.
+
+    What it gives is added to the network's logits, before any calibration.
+
+    Attributes
+    ----------
+    names : tuple of m str
+        What is measured, as in `leuko.cells.measure.MEASURES`.
+    middle, spread : (m,) float64
+        Numbers are taken from the first, divided by the second, and cut at `MOST_MEASURED`.
+    weights : (m, 5) float64
+        Of what comes of that.
+    """
+
+    names: tuple[str, ...]
+    middle: npt.NDArray[np.float64]
+    spread: npt.NDArray[np.float64]
+    weights: npt.NDArray[np.float64]
+
+    def logits(self, measures: Sequence[npt.NDArray[np.float64] | None]) -> npt.NDArray[np.float64]:
+        """Apply it.
+
+        Parameters
+        ----------
+        measures : N times (m,) float64, or None
+            Of each picture; None adds nothing.
+
+        Returns
+        -------
+        (N, 5) float64
+            To be added to the network's logits.
+        """
+        rows = [self.middle if numbers is None else numbers for numbers in measures]
+        with np.errstate(over="ignore"):
+            values = (np.array(rows).reshape(-1, len(self.names)) - self.middle) / self.spread
+        return np.asarray(values.clip(-MOST_MEASURED, MOST_MEASURED) @ self.weights, np.float64)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give it as plain JSON values.
+
+        Returns
+        -------
+        dict
+            For `from_dict`.
+        """
+        arrays = {name: getattr(self, name).tolist() for name in ("middle", "spread", "weights")}
+        return {"names": list(self.names), **arrays}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> MeasuredLayer:
+        """Read what `to_dict` gives.
+
+        Parameters
+        ----------
+        values : dict
+            From an untrusted file.
+
+        Returns
+        -------
+        MeasuredLayer
+            Of numbers that fit each other.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            When it is something else.
+        """
+        names = tuple(map(str, values["names"]))
+        middle, spread, weights = (
+            np.array(values[name], np.float64) for name in ("middle", "spread", "weights")
+        )
+        fits = (
+            len(names) > 0
+            and middle.shape == spread.shape == (len(names),)
+            and weights.shape == (len(names), len(CLASSES))
+            and all(bool(np.isfinite(array).all()) for array in (middle, spread, weights))
+            and float(spread.min()) > 0
+            and float(np.abs(weights).max()) <= _MAX_WEIGHT
+        )
+        if not fits:
+            raise ValueError("its measured layer does not fit itself")
+        return cls(names, middle, spread, weights)
+
+
 @dataclass(frozen=True)
 class ModelBundle:
     """Everything that a classifier needs, and where it came from.
@@ -194,6 +289,8 @@ class ModelBundle:
         of recipe and manifest with versions and seed, and figures on grouped validation.
     space : FeatureSpace or None
         What a picture must be like to be answered; None when nothing is known of that.
+    measured : MeasuredLayer or None
+        What numbers measured on the cell add to the network's answer.
     """
 
     name: str
@@ -207,6 +304,7 @@ class ModelBundle:
     provenance: dict[str, Any] = field(default_factory=dict)
     validation: dict[str, Any] = field(default_factory=dict)
     space: FeatureSpace | None = None
+    measured: MeasuredLayer | None = None
 
     @property
     def digest(self) -> str:
@@ -218,8 +316,11 @@ class ModelBundle:
             "calibration": self.calibration,
             "thresholds": self.thresholds,
         }
-        if self.space is not None:  # bundles without one keep the digest that they had
+        # Bundles without these keep the digest that they had.
+        if self.space is not None:
             document["space"] = self.space.digest
+        if self.measured is not None:
+            document["measured"] = self.measured.to_dict()
         return digest_json(document)
 
     def members(self) -> dict[str, bytes]:
@@ -251,6 +352,8 @@ class ModelBundle:
             "provenance": self.provenance,
             "files": {name: digest_bytes(data) for name, data in files.items()},
         }
+        if self.measured is not None:
+            document["measured"] = self.measured.to_dict()
         document["seal"] = digest_json(finite(document))
         return {"bundle.json": (json_text(document) + "\n").encode(), **files}
 
@@ -382,6 +485,9 @@ class ModelBundle:
                 validation=dict(document["validation"]),
                 space=_read_space(files[_TRUST], len(goldens.pictures))
                 if _TRUST in files
+                else None,
+                measured=MeasuredLayer.from_dict(document["measured"])
+                if "measured" in document
                 else None,
             )
         except BundleError:

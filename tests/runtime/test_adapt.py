@@ -305,7 +305,7 @@ def pictures(count: int, **facts: Any) -> list[Picture]:
 
 
 def state(spec: PreprocessSpec, logits: np.ndarray) -> _State:
-    return _State(make_bundle(), spec, Shown(logits, None), check(logits, spec.weights))
+    return _State(make_bundle(), spec, Shown(logits, None, []), check(logits, spec.weights))
 
 
 CELL = PreprocessSpec((64, 64), view="cell", styles=("plain", "flat"))
@@ -326,7 +326,7 @@ def test_one_scale_is_for_one_magnification(facts: dict[str, Any], why: str) -> 
 
     def look(spec: PreprocessSpec, stage: str) -> Shown:
         asked.append(spec)
-        return Shown(STEADY.repeat(2, axis=2)[:, :, :2], None)
+        return Shown(STEADY.repeat(2, axis=2)[:, :, :2], None, [])
 
     now = state(CELL, NOISE)
     now.check = check(3 * NOISE)

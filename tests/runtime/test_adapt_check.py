@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leuko.runtime.adapt_check import Check, check, entropy, judge, softmax
+from leuko.runtime.adapt_check import Check, check, entropy, judge
+from leuko.runtime.looks import softmax
 
 UNSURE, SURE = np.log([0.2] * 5), np.log([0.96, 0.01, 0.01, 0.01, 0.01])
 OTHER = np.log([0.01, 0.96, 0.01, 0.01, 0.01])

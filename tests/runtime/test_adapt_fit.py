@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from leuko.bundle import FeatureSpace
-from leuko.runtime.adapt_check import softmax
 from leuko.runtime.adapt_fit import (
     FOLDS,
     Head,
@@ -17,6 +16,7 @@ from leuko.runtime.adapt_fit import (
     mean_shift,
     slide_groups,
 )
+from leuko.runtime.looks import softmax
 from leuko.runtime.trust_fit import fit_space
 from leuko.statistics import log_loss
 

@@ -154,7 +154,7 @@ def test_what_is_fitted_to_a_microscope_always_looks_again(
 ) -> None:
     bundle = halved.bundle
     steady = check(np.zeros((4, VIEWS, 3, 5)), bundle.preprocess.weights)
-    nothing = Shown(np.zeros((4, VIEWS, 3, 5)), None)
+    nothing = Shown(np.zeros((4, VIEWS, 3, 5)), None, [])
     state = _State(bundle, bundle.preprocess, nothing, steady)
     state.bias = np.array([0.0, 0.0, 0.5, 0.0, 0.0])
     report = {

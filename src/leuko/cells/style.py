@@ -10,16 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from leuko.cells.view import GROUND, CellView, look_at
+from leuko.cells.measure import measure_cell
+from leuko.cells.view import GROUND, CellView, look_at, soften
 from leuko.imaging import PreprocessSpec
 
-__all__ = ["FLAT", "SOFT", "Style", "first_look", "looks", "styled"]
+__all__ = ["FLAT", "SOFT", "FirstLook", "Style", "first_look", "looks", "styled"]
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.uint8]
@@ -42,6 +43,25 @@ class Style:
     blur: float = 0.0
 
 
+class FirstLook(NamedTuple):
+    """The first of a network's inputs, and what gives the rest when it is wanted.
+
+    Attributes
+    ----------
+    pixels : (h, w, 3) uint8
+        RGB 0-255.
+    others : callable
+        Gives the inputs of the other styles, in order.
+    measures : callable
+        Gives the numbers of `leuko.cells.measure.measure_cell`; None where there is no cell, or
+        none is looked for.
+    """
+
+    pixels: Pixels
+    others: Callable[[], list[Pixels]]
+    measures: Callable[[], npt.NDArray[np.float64] | None]
+
+
 FLAT: Final = Style()
 """Every region in its mean colour: outlines, sizes and two colours."""
 
@@ -49,10 +69,6 @@ SOFT: Final = Style(nucleus=0.5, cytoplasm=1.0, blur=0.47)
 """What a weak lens would show: granules as a tint, chromatin as a shade."""
 
 _STYLES: Final = {"flat": FLAT, "soft": SOFT}
-
-_OUTLINE: Final = 0.3
-"""Micrometres by which outlines are softened: the finder's masks are coarse, and their steps are as
-long as the picture's pixels, which would tell one camera from another."""
 
 _LEAST: Final = 4
 """Pixels that a region needs to have a colour of its own."""
@@ -73,12 +89,12 @@ def looks(pixels: Pixels, spec: PreprocessSpec) -> Pixels:
     (K, h, w, 3) uint8
         RGB 0-255, in the order of ``spec.styles``.
     """
-    first, others = first_look(pixels, spec)
-    return np.stack([first, *others()])
+    seen = first_look(pixels, spec)
+    return np.stack([seen.pixels, *seen.others()])
 
 
-def first_look(pixels: Pixels, spec: PreprocessSpec) -> tuple[Pixels, Callable[[], list[Pixels]]]:
-    """Make the first of a network's inputs, and put off the others until they are asked for.
+def first_look(pixels: Pixels, spec: PreprocessSpec) -> FirstLook:
+    """Make the first of a network's inputs, and put off the rest until it is asked for.
 
     Parameters
     ----------
@@ -87,20 +103,18 @@ def first_look(pixels: Pixels, spec: PreprocessSpec) -> tuple[Pixels, Callable[[
 
     Returns
     -------
-    first : (h, w, 3) uint8
-        RGB 0-255.
-    others : callable
-        Gives those of the other styles, in order.
+    FirstLook
+        See there.
     """
     if spec.view == "centre":
-        return spec.apply(pixels), list
+        return FirstLook(spec.apply(pixels), list, lambda: None)
     view, plain = look_at(pixels, spec)
     scale = spec.size[0] / spec.width
 
     def others() -> list[Pixels]:
         return [styled(view, _STYLES[name], scale) for name in spec.styles[1:]]
 
-    return plain, others
+    return FirstLook(plain, others, lambda: measure_cell(view, scale))
 
 
 def styled(view: CellView, style: Style, scale: float) -> Pixels:
@@ -124,7 +138,7 @@ def styled(view: CellView, style: Style, scale: float) -> Pixels:
     inner, outer = _mean(view.pixels, nucleus), _mean(view.pixels, cell - nucleus)
     if inner is None:
         return view.pixels
-    nucleus, cell = _softened(nucleus, scale), _softened(cell, scale)
+    nucleus, cell = soften(nucleus, scale), soften(cell, scale)
     cell = np.maximum(cell, nucleus)
     rest = cell - nucleus
     colours = np.array([inner, inner if outer is None else outer, (GROUND,) * 3]) / 255
@@ -138,11 +152,6 @@ def styled(view: CellView, style: Style, scale: float) -> Pixels:
     share = cv2.addWeighted(nucleus, style.nucleus, rest, style.cytoplasm, 0)
     texture = cv2.multiply(seen, cv2.merge([share] * 3), scale=1 / 255)
     return np.asarray(cv2.add(plain, texture), np.uint8)
-
-
-def _softened(mask: Mask, scale: float) -> Mask:
-    """Take the steps out of an outline."""
-    return np.asarray(cv2.GaussianBlur(mask, (0, 0), _OUTLINE * scale), np.uint8)
 
 
 def _mean(pixels: Pixels, mask: Mask) -> tuple[float, ...] | None:

@@ -19,13 +19,26 @@ from leuko.cells.finding import CellFinding, Mask, Pixels
 from leuko.cells.whole import find_cell
 from leuko.imaging import PreprocessSpec
 
-__all__ = ["GROUND", "CellView", "cell_view", "frame_of", "lay_ground", "look_at", "prepare"]
+__all__ = [
+    "GROUND",
+    "CellView",
+    "cell_view",
+    "frame_of",
+    "lay_ground",
+    "look_at",
+    "prepare",
+    "soften",
+]
 
 GROUND: Final = 240
 """Grey level that the empty slide is brought to."""
 
 _DARKEST: Final = 60.0
 """A ground darker than this is no ground; it is not brightened further."""
+
+_OUTLINE: Final = 0.3
+"""Micrometres by which outlines are softened: the finder's masks are coarse, and their steps are as
+long as the picture's pixels, which would tell one camera from another."""
 
 _RIM: Final = 0.35
 """Micrometres of surroundings that are kept around a cell."""
@@ -168,3 +181,21 @@ def lay_ground(view: Pixels, cell: Mask, ground: npt.NDArray[np.uint8] | float =
     share = cv2.merge([cell, cell, cell])
     kept = cv2.multiply(view, share, scale=1 / 255)
     return np.asarray(cv2.add(kept, cv2.multiply(under, 255 - share, scale=1 / 255)), np.uint8)
+
+
+def soften(mask: Mask, scale: float) -> Mask:
+    """Take the steps out of an outline.
+
+    Parameters
+    ----------
+    mask : (h, w) uint8
+        0 to 255.
+    scale : float
+        Pixels to a micrometre.
+
+    Returns
+    -------
+    (h, w) uint8
+        The mask, blurred by 0.3 micrometres.
+    """
+    return np.asarray(cv2.GaussianBlur(mask, (0, 0), _OUTLINE * scale), np.uint8)

@@ -44,6 +44,10 @@ def adapt(
         Path | None,
         typer.Option(help="CSV path,label,slide of 10 or more cells of it; slide optional."),
     ] = None,
+    measure: Annotated[
+        bool,
+        typer.Option(help="Let the fit to labels use sizes and densities measured on the cell."),
+    ] = True,
     seed: SeedOption = 0,
     json: JsonOption = False,
     workers: WorkersOption = None,
@@ -58,7 +62,7 @@ def adapt(
     keep_apart({"--out": out, "--log-file": log_file}, [*images, labels], model=model)
     ModelBundle.check_place(out)
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
-        adapted = fit(model, images, labels=labels, seed=seed, threads=workers,
+        adapted = fit(model, images, labels=labels, measure=measure, seed=seed, threads=workers,
                       progress=talk.progress, say=talk.say)  # fmt: skip
         adapted.bundle.save(out)
     if json:

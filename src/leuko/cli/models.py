@@ -85,6 +85,8 @@ def show(model: Model, json: JsonOption = False) -> None:
     _print(f"network: {facts['bytes'] / 1e6:.2f} MB, {facts['weights']}")
     _print("input: {} x {} pixels".format(*facts["input"]))
     _print(f"preprocessing: {_listed(facts['preprocess'])}")
+    if facts["measured"]:
+        _print(f"measured on the cell: {', '.join(facts['measured'])}")
     _print(f"classes: {', '.join(facts['classes'])}")
     _print(f"calibration: {_listed(facts['calibration'])}")
     _print(f"thresholds: {_listed(facts['thresholds']) or 'none'}")
@@ -179,6 +181,7 @@ def _facts(bundle: Any) -> dict[str, Any]:
         "input": list(bundle.preprocess.size),
         "crop": bundle.preprocess.crop,
         "preprocess": bundle.preprocess.to_dict(),
+        "measured": [] if bundle.measured is None else list(bundle.measured.names),
         "classes": list(CLASSES),
         "calibration": bundle.calibration,
         "thresholds": bundle.thresholds,

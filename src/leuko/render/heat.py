@@ -49,9 +49,12 @@ _DECISIONS: Final = {
     "unlike-training": "Unlike the training cells",
 }
 _METHODS: Final = {
-    "class-activation map": "Class-activation map: the places add up to the answer.",
+    "class-activation map": "Class-activation map: the places add up to the network's answer.",
     "occlusion": "Occlusion: what covering each place takes away.",
 }
+_MEASURED: Final = (
+    "Sizes and densities measured on the cell, which it does not show, add {:+.1f} for {}."
+)
 _RESEARCH: Final = "Research use only. Not a diagnosis; a qualified person must review it."
 
 # Ottosson's OKLab: a colour space in which equal distances look about equal.
@@ -170,7 +173,10 @@ def heat_picture(pixels: Pixels, prediction: Prediction, explanation: Explanatio
     overlay = heat_overlay(image, values, limit)
     wide = max(columns, 300)
     width, top = 2 * wide + 3 * _MARGIN, _MARGIN + 88
-    foot = wrapped(f"{_METHODS[explanation.method]} {_RESEARCH}", 13, width - 2 * _MARGIN)
+    told = [_METHODS[explanation.method], _RESEARCH]
+    if explanation.measured:
+        told.insert(1, _MEASURED.format(explanation.measured, explanation.label))
+    foot = wrapped(" ".join(told), 13, width - 2 * _MARGIN)
     canvas, draw = new_canvas(top + rows + 86 + 18 * len(foot), width)
     lefts = (_MARGIN, 2 * _MARGIN + wide)
     _draw_title(draw, prediction, explanation, width)

@@ -18,20 +18,22 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.artifacts import digest_json, schema
-from leuko.bundle import Goldens, ModelBundle
+from leuko.bundle import Goldens, MeasuredLayer, ModelBundle
 from leuko.cells import shared_micrometre
+from leuko.cells.style import first_look
 from leuko.errors import AdaptError, ImageError
 from leuko.imaging import PreprocessSpec
 from leuko.manifest import read_csv
 from leuko.parallel import Progress
 from leuko.runtime.adapt_card import adapted_card
-from leuko.runtime.adapt_check import Check, Verdict, check, judge, softmax
+from leuko.runtime.adapt_check import Check, Verdict, check, judge
 from leuko.runtime.adapt_fit import Head, mean_shift
 from leuko.runtime.adapt_labels import MIN_LABELS, Labelled, Refit, labelled_files, refit
 from leuko.runtime.adapt_views import Picture, Shown, show, survey
 from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
 from leuko.runtime.graph import expose
 from leuko.runtime.graph_edit import replace_head
+from leuko.runtime.looks import softmax
 from leuko.runtime.sources import Source, expand, file_source
 from leuko.runtime.trust import Trust, feature_distances
 from leuko.statistics import rounded
@@ -96,7 +98,13 @@ class Adaptation:
         list of str
             One line each.
         """
-        return [f"- {step['step']}: {step['told']}" for step in self.report["steps"]]
+        told = [f"- {step['step']}: {step['told']}" for step in self.report["steps"]]
+        if self.changed and Trust.of(self.bundle).active:
+            told.append(
+                "What is unsure or unlike training still follows thresholds of another laboratory: "
+                "leuko models calibrate fits them to labelled cells of this one."
+            )
+        return told
 
 
 @dataclass(slots=True)
@@ -115,6 +123,7 @@ def adapt(
     images: Sequence[str],
     *,
     labels: str | os.PathLike[str] | None = None,
+    measure: bool = True,
     seed: int = 0,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -132,6 +141,9 @@ def adapt(
     labels : path-like, optional
         CSV with the columns ``path`` and ``label``, and ``slide`` where names do not tell it; paths
         are relative to its own folder, or else to a folder of `images`.
+    measure : bool
+        Whether the fit to labels may use numbers measured on the cell (`leuko.cells.measure`). Such
+        a bundle runs in Leuko alone: no other runtime measures.
     seed : int
         Decides which pictures are drawn, how they are altered, and how slides, or cells where fewer
         than two slides are known, are dealt to folds.
@@ -164,8 +176,9 @@ def adapt(
                 labelled_files(manifest, folders), manifest.samples, strict=True
             )
         ]
-    return fit_adaptation(bundle, list(expand(images)), labels=named, slides=slides, seed=seed,
-                          threads=threads, progress=progress, say=say)  # fmt: skip
+    return fit_adaptation(bundle, list(expand(images)), labels=named, slides=slides,
+                          measure=measure, seed=seed, threads=threads, progress=progress,
+                          say=say)  # fmt: skip
 
 
 def fit_adaptation(
@@ -174,6 +187,7 @@ def fit_adaptation(
     *,
     labels: Sequence[tuple[Source, int]] = (),
     slides: Sequence[str] = (),
+    measure: bool = True,
     seed: int = 0,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -191,7 +205,7 @@ def fit_adaptation(
         Labelled pictures of the same laboratory, with positions in `CLASSES`.
     slides : sequence of str, optional
         Slide of each labelled picture, empty where it is not known; none is known when left out.
-    seed : int
+    measure, seed
         See `adapt`.
     threads : int, optional
         As many as there are cores when None; they change no result.
@@ -210,6 +224,11 @@ def fit_adaptation(
     AdaptError
         See `adapt`.
     """
+    if bundle.measured is not None:
+        raise AdaptError(
+            f"{bundle.name} was fitted to labelled cells before, with numbers measured on them. "
+            "Fit the model that it was made from, with all labels together."
+        )
     tell = say or (lambda _: None)
     rows = [(*row, slide) for row, slide in zip(labels, slides or [""] * len(labels), strict=True)]
     pictures, labelled = _usable(bundle, images, rows, seed, threads, progress, tell)
@@ -241,8 +260,8 @@ def fit_adaptation(
     }
     fitted: Refit | None = None
     if labels:
-        fitted = refit(bundle, (state.spec, state.bias), labelled, seed=seed, threads=threads,
-                       progress=progress)  # fmt: skip
+        fitted = refit(bundle, (state.spec, state.bias), labelled, measure=measure, seed=seed,
+                       threads=threads, progress=progress)  # fmt: skip
         report["labels"] = fitted.report
         if not fitted.unlabelled:  # the labels say that the steps above did harm, if any was kept
             state.spec, state.bias = spec, np.zeros(len(CLASSES))
@@ -438,8 +457,9 @@ def _made(
     """The bundle with everything that was kept, goldens asked again."""
     onnx, calibration, temperature = bundle.onnx, bundle.calibration, Trust.of(bundle).temperature
     head: Head | None = None
+    layer: MeasuredLayer | None = None
     if fitted is not None and fitted.head is not None:
-        head = fitted.head
+        head, layer = fitted.head, fitted.layer
         temperature, calibration = fitted.temperature, fitted.calibration(calibration)
     elif state.bias.any():
         exposed = expose(onnx, features=False, maps=False)
@@ -450,7 +470,8 @@ def _made(
         bundle,
         onnx=onnx,
         preprocess=state.spec,
-        goldens=make_goldens(onnx, state.spec),
+        goldens=make_goldens(onnx, state.spec, layer),
+        measured=layer,
         calibration={"method": "none"},
         thresholds={},
         space=None,
@@ -459,7 +480,11 @@ def _made(
     classifier = OnnxClassifier(plain, threads=1, features=True)
     outputs = classifier.ask(list(pictures))
     if head is not None:
-        off = float(np.abs(softmax(head.logits(outputs[1])) - outputs[0]).max())
+        logits = head.logits(outputs[1])
+        if layer is not None:
+            seen = [first_look(picture, state.spec).measures() for picture in pictures]
+            logits += layer.logits(seen)
+        off = float(np.abs(softmax(logits) - outputs[0]).max())
         if not off <= _TRUE_HEAD:
             raise AdaptError(
                 f"{bundle.name} cannot be fitted: its last layer is not the linear one that it "
@@ -470,8 +495,8 @@ def _made(
     if "again" in thresholds:
         thresholds["again"] = _ALWAYS
     if space is not None:
-        _, *seen = classifier.ask(list(pictures), Trust(temperature, thresholds, space))
-        space = replace(space, goldens=feature_distances(space, seen[0]).astype(np.float32))
+        _, features = classifier.ask(list(pictures), Trust(temperature, thresholds, space))
+        space = replace(space, goldens=feature_distances(space, features).astype(np.float32))
     source = {"name": bundle.name, "digest": bundle.digest, "validation": bundle.validation}
     validation = {} if fitted is None else fitted.validation
     if "trust" in bundle.validation:

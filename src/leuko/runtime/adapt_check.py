@@ -15,9 +15,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from leuko.runtime.looks import softmax
 from leuko.taxonomy import CLASSES
 
-__all__ = ["MARGIN", "Check", "Verdict", "check", "entropy", "judge", "softmax"]
+__all__ = ["MARGIN", "Check", "Verdict", "check", "entropy", "judge"]
 
 Doubles = npt.NDArray[np.float64]
 
@@ -175,23 +176,6 @@ def judge(before: Check, after: Check, *, seed: int = 0) -> Verdict:
     if gain < error:
         return Verdict(False, f"{told}, which is within its error of {error:.0%}.")
     return Verdict(True, f"{told}.")
-
-
-def softmax(logits: Doubles) -> Doubles:
-    """Probabilities of logits.
-
-    Parameters
-    ----------
-    logits : (..., 5) float64
-        Up to a constant in each row.
-
-    Returns
-    -------
-    (..., 5) float64
-        Of sum 1.
-    """
-    odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return np.asarray(odds / odds.sum(axis=-1, keepdims=True), np.float64)
 
 
 def entropy(probabilities: Doubles) -> Doubles:

@@ -1,7 +1,8 @@
 """Fit a network's last layer to one laboratory: a shift without labels, a refit with a few.
 
-Both end as other weights and another bias of the same linear layer, exactly: features are centred
-and divided by one number for all pictures, never by their own length.
+Both end as other weights and another bias of the same linear layer and, with labels, a small second
+one beside it, of numbers measured on the cell. That is exact: features are centred and divided by
+one number for all pictures, never by their own length.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from leuko.bundle import FeatureSpace
-from leuko.runtime.adapt_check import softmax
+from leuko.bundle import MOST_MEASURED, FeatureSpace, MeasuredLayer
+from leuko.cells.measure import MEASURES
+from leuko.runtime.looks import softmax
 from leuko.statistics import log_loss
 from leuko.taxonomy import CLASSES
 
@@ -44,6 +46,15 @@ STRENGTHS: Final = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 _SPREAD: Final = 30.0
 """Whitened features are divided by this, so that a strength of 1 is in the middle of the grid."""
+
+MEASURED_STRENGTHS: Final = (0.03, 0.1, 0.3, 1.0, 3.0)
+"""The same, for a refit on the logits and on numbers measured on the cell."""
+
+_UNIT: Final = 3.0
+"""Standard deviations of a logit, or of a number, that are one of its values in such a refit."""
+
+_BELIEVED: Final = 0.3
+"""What such a refit begins from: this share of the present logits, which are too sure abroad."""
 
 _BIAS_RIDGE: Final = 0.1
 _SCALE_RIDGE: Final = 0.3
@@ -88,7 +99,9 @@ class HeadFit:
     ----------
     head : Head
         Fitted on all cells, for a temperature of 1.
-    kind : {"nothing", "bias", "ridge"}
+    layer : MeasuredLayer or None
+        What measured numbers add to it, likewise; None for every kind but the last.
+    kind : {"nothing", "bias", "ridge", "measured"}
         The member of the grid with the least cross-validated log-loss.
     strength : float
         Of the ridge; 0 where there is none.
@@ -103,6 +116,7 @@ class HeadFit:
     """
 
     head: Head
+    layer: MeasuredLayer | None
     kind: str
     strength: float
     loss: float
@@ -169,6 +183,7 @@ def fit_head(
     *,
     temperature: float = 1.0,
     space: FeatureSpace | None = None,
+    measures: Sequence[Doubles | None] | None = None,
     groups: Sequence[str] | None = None,
     seed: int = 0,
 ) -> HeadFit:
@@ -177,9 +192,12 @@ def fit_head(
     The new logits are ``a l + V' z + c``: ``l`` those of the present layer, ``z`` centred features
     along the whitened axes of the training's feature space (along the cells' own principal
     directions where there is none). ``V`` has a ridge, whose strength is chosen by stratified
-    cross-validation; ``c`` and ``a - 1`` have weak ones. A class without a label takes no part; its
-    logit is only multiplied by ``a``. So it is in the folds: cells of a class that one slide alone
-    shows are answered, when it is held out, by a fit that has learned nothing of that class.
+    cross-validation; ``c`` and ``a - 1`` have weak ones. With `measures`, ``z`` is the logits
+    themselves and the measured numbers, each centred and divided by three standard deviations, and
+    ``a`` is drawn to 0.3: the labels are then spent on how classes are mistaken for each other and
+    on what sizes and stains say there. A class without a label takes no part; its logit is only
+    multiplied by ``a``. So it is in the folds: cells of a class that one slide alone shows are
+    answered, when it is held out, by a fit that has learned nothing of that class.
 
     Parameters
     ----------
@@ -193,6 +211,9 @@ def fit_head(
         Its logits are divided by it; the result is for a temperature of 1.
     space : FeatureSpace, optional
         Of the bundle.
+    measures : sequence of n (15,) float64 or None, optional
+        From `leuko.cells.measure.measure_cell`; None where a picture shows no cell. Left out where
+        that is so for half of them.
     groups : sequence of n str, optional
         Cells of one group lie on one side of every fold; see `slide_groups`. Cells are dealt one by
         one when None.
@@ -205,11 +226,19 @@ def fit_head(
         Also where the best is to change nothing.
     """
     given = np.asarray(features, np.float64)
-    middle, length = given.mean(axis=0), float(np.linalg.norm(given, axis=1).mean())
-    axes = _directions((given - middle) / length, space)
-    values = (given - middle) @ axes / length
     logits = head.logits(given) / temperature
-    members = [("nothing", 0.0), ("bias", 0.0), *(("ridge", one) for one in STRENGTHS)]
+    measured = None if measures is None else _Measured.of(logits, measures)
+    members = [_Member(kind, 0.0, 1.0, np.empty((len(given), 0))) for kind in ("nothing", "bias")]
+    middle, length = given.mean(axis=0), float(np.linalg.norm(given, axis=1).mean())
+    axes = np.empty((given.shape[1], 0))
+    if measured is None:
+        axes = _directions((given - middle) / length, space)
+        along = (given - middle) @ axes / length
+        members += [_Member("ridge", one, 1.0, along) for one in STRENGTHS]
+    else:
+        members += [
+            _Member("measured", one, _BELIEVED, measured.values) for one in MEASURED_STRENGTHS
+        ]
     held = np.empty((len(members), REPEATS, len(labels), _K))
     held[0] = softmax(logits)
     unseen = np.zeros(len(labels), dtype=np.bool_)
@@ -221,28 +250,75 @@ def fit_head(
         for fold in np.unique(folds):
             inside, outside = folds != fold, folds == fold
             unseen |= outside & ~np.isin(labels, labels[inside])
-            for number, (kind, strength) in enumerate(members[1:], 1):
-                seen = values if kind == "ridge" else values[:, :0]
-                fitted = _fit(seen[inside], logits[inside], labels[inside], strength)
-                held[number, repeat, outside] = softmax(
-                    _apply(fitted, seen[outside], logits[outside])
-                )
+            for number, member in enumerate(members[1:], 1):
+                seen, own = member.values, member.share * logits
+                fitted = _fit(seen[inside], own[inside], labels[inside], member.strength)
+                held[number, repeat, outside] = softmax(_apply(fitted, seen[outside], own[outside]))
     count = FOLDS if groups is None else min(FOLDS, len({*groups}))
     losses = [float(np.mean([log_loss(labels, one) for one in member])) for member in held]
     best = int(np.argmin(losses))
-    kind, strength = members[best]
-    if kind == "nothing":
-        plain = Head(head.weights / temperature, head.bias / temperature)
-        return HeadFit(plain, kind, strength, losses[best], held[best], count, unseen)
-    seen = values if kind == "ridge" else values[:, :0]
-    scale, matrix, bias = _fit(seen, logits, labels, strength)
-    weights = scale * head.weights / temperature
-    offset = scale * head.bias / temperature + bias
-    if kind == "ridge":
-        turned = axes @ matrix / length
-        weights, offset = weights + turned, offset - middle @ turned
-    head = Head(weights, offset)
-    return HeadFit(head, kind, strength, losses[best], held[best], count, unseen)
+    chosen = members[best]
+    new, layer = Head(head.weights / temperature, head.bias / temperature), None
+    if chosen.kind != "nothing":
+        scale, matrix, bias = _fit(chosen.values, chosen.share * logits, labels, chosen.strength)
+        mixing = scale * chosen.share * np.eye(_K)
+        if chosen.kind == "measured" and measured is not None:
+            mixing += measured.mixing(matrix)
+            bias = bias - measured.shift(matrix)
+            layer = measured.layer(matrix)
+        new = Head(new.weights @ mixing, new.bias @ mixing + bias)
+        if chosen.kind == "ridge":
+            turned = axes @ matrix / length
+            new = Head(new.weights + turned, new.bias - middle @ turned)
+    return HeadFit(new, layer, chosen.kind, chosen.strength, losses[best], held[best], count,
+                   unseen)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Member:
+    """One way to fit: from which share of the present logits, along what, how strongly held."""
+
+    kind: str
+    strength: float
+    share: float
+    values: Doubles
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Measured:
+    """Logits without their mean, and measured numbers, both centred and divided by their spread."""
+
+    values: Doubles
+    middle: Doubles
+    spread: Doubles
+
+    @classmethod
+    def of(cls, logits: Doubles, measures: Sequence[Doubles | None]) -> _Measured | None:
+        """Bring them together; None where half of the pictures or more were not measured."""
+        numbers = np.array([one for one in measures if one is not None])
+        if 2 * len(numbers) <= len(measures):
+            return None
+        usual = numbers.mean(axis=0)
+        rows = np.array([usual if one is None else one for one in measures])
+        centred = logits - logits.mean(axis=1, keepdims=True)
+        middle = np.append(centred.mean(axis=0), usual)
+        spread = _UNIT * np.maximum(np.append(centred.std(axis=0), numbers.std(axis=0)), 1e-6)
+        values = (np.column_stack([centred, rows]) - middle) / spread
+        values[:, _K:] = values[:, _K:].clip(-MOST_MEASURED, MOST_MEASURED)
+        return cls(values, middle, spread)
+
+    def mixing(self, matrix: Doubles) -> Doubles:
+        """What the logits, as they are, are multiplied by: (5, 5)."""
+        centring = np.eye(_K) - 1 / _K
+        return np.asarray(centring @ (matrix[:_K] / self.spread[:_K, None]))
+
+    def shift(self, matrix: Doubles) -> Doubles:
+        """What the middle of the logits comes to: (5,)."""
+        return np.asarray(self.middle[:_K] / self.spread[:_K] @ matrix[:_K])
+
+    def layer(self, matrix: Doubles) -> MeasuredLayer:
+        """The part of the measured numbers."""
+        return MeasuredLayer(MEASURES, self.middle[_K:], self.spread[_K:], matrix[_K:])
 
 
 def deal_cells(labels: Labels, *, seed: int = 0) -> npt.NDArray[np.int64]:

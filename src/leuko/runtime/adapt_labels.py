@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from leuko.bundle import ModelBundle
+from leuko.bundle import MeasuredLayer, ModelBundle
+from leuko.cells.measure import MEASURES
 from leuko.errors import AdaptError, DataError
 from leuko.imaging import PreprocessSpec
 from leuko.manifest import Manifest
 from leuko.parallel import Progress
-from leuko.runtime.adapt_check import softmax
 from leuko.runtime.adapt_fit import REPEATS, Head, HeadFit, fit_head, slide_groups
 from leuko.runtime.adapt_views import Picture, show
 from leuko.runtime.graph import expose
+from leuko.runtime.looks import softmax
 from leuko.runtime.trust import Trust
 from leuko.runtime.trust_fit import fit_temperature
 from leuko.statistics import (
@@ -81,6 +82,8 @@ class Refit:
     ----------
     head : Head or None
         The new last layer; None where nothing beat the present one.
+    layer : MeasuredLayer or None
+        What numbers measured on the cell add to it.
     temperature : float
         Of the answers from now on.
     unlabelled : bool
@@ -92,6 +95,7 @@ class Refit:
     """
 
     head: Head | None
+    layer: MeasuredLayer | None
     temperature: float
     unlabelled: bool
     report: dict[str, Any]
@@ -116,8 +120,13 @@ class Refit:
         if self.head is None:
             told = f"not kept. {cells} Nothing that was fitted to them is better. {figures}"
         else:
-            what = {"bias": "A bias", "ridge": f"A ridge of {facts['strength']:g}"}[facts["kind"]]
-            told = f"kept. {cells} {what} on the last layer. {figures}"
+            ridge = f"A ridge of {facts['strength']:g}"
+            what = {
+                "bias": "A bias on the last layer",
+                "ridge": f"{ridge} on the last layer",
+                "measured": f"{ridge} on the answers and {len(MEASURES)} numbers measured on cells",
+            }[facts["kind"]]
+            told = f"kept. {cells} {what}. {figures}"
         return {"step": "labels", "kept": self.head is not None, "told": told}
 
 
@@ -184,6 +193,7 @@ def refit(
     adapted: Base,
     cells: Labelled,
     *,
+    measure: bool = True,
     seed: int = 0,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -198,6 +208,8 @@ def refit(
         What was kept without labels.
     cells : Labelled
         Two classes at least.
+    measure : bool
+        Whether numbers measured on the cell may come beside the network.
     seed, threads, progress
         See `leuko.runtime.adapt.fit_adaptation`.
 
@@ -224,15 +236,15 @@ def refit(
     groups = slide_groups(cells.slides)
     fits: list[tuple[HeadFit, Doubles]] = []
     for spec, bias in [adapted, shipped] if changed else [shipped]:
-        shown = show(bundle, spec, cells.pictures, views=1, threads=threads, progress=progress,
-                     stage="labelled cells")  # fmt: skip
+        shown = show(bundle, spec, cells.pictures, views=1, measure=measure, threads=threads,
+                     progress=progress, stage="labelled cells")  # fmt: skip
         if shown.features is None:
             raise AdaptError(f"{bundle.name} does not show what enters its last layer.")
         features = np.average(shown.features, axis=1, weights=spec.weights or None)
         head = Head(exposed.weights.astype(np.float64), exposed.bias.astype(np.float64) + bias)
         present = Trust(temperature).calibrate(softmax(head.logits(features)))
         fit = fit_head(features, cells.labels, head, temperature=temperature, space=bundle.space,
-                       groups=groups, seed=seed)  # fmt: skip
+                       measures=shown.measures, groups=groups, seed=seed)  # fmt: skip
         fits.append((fit, present))
     before = fits[-1][1]
     best = min(range(len(fits)), key=lambda index: fits[index][0].loss)
@@ -284,6 +296,7 @@ def _finished(
     n = len(labels)
     held = fit.probabilities.mean(axis=0)
     head: Head | None = None
+    layer = fit.layer
     calibrated = fit.kind != "nothing" and n >= MIN_CALIBRATED
     if calibrated:
         every = fit.probabilities.reshape(-1, len(CLASSES))
@@ -291,6 +304,8 @@ def _finished(
         head = fit.head
     elif fit.kind != "nothing":
         head = Head(fit.head.weights * temperature, fit.head.bias * temperature)
+        if layer is not None:
+            layer = replace(layer, weights=layer.weights * temperature)
     confusion = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
     np.add.at(confusion, (labels, held.argmax(axis=1)), 1)
     figures = _figures(held, labels)
@@ -331,7 +346,7 @@ def _finished(
     }
     if groups is not None:
         validation |= {"n_slides": known, "effect": effect}
-    return Refit(head, temperature, unlabelled, report, validation)
+    return Refit(head, layer, temperature, unlabelled, report, validation)
 
 
 def _figures(probabilities: Doubles, labels: Labels) -> tuple[float, float]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from leuko.artifacts import digest_bytes
 from leuko.bundle import ModelBundle
 from leuko.cells import CellFinding, find_cell
-from leuko.cells.style import looks
+from leuko.cells.style import FirstLook, first_look
 from leuko.errors import ImageError
 from leuko.imaging import PreprocessSpec, decode_image, warp_image
 from leuko.parallel import Progress, bounded_map, worker_count
@@ -72,10 +72,14 @@ class Shown:
         Logarithms of probabilities, not calibrated: of N pictures, V views and K looks.
     features : (N, K, d) float32 or None
         What enters the last layer, for the pictures as they are; None where the graph hides it.
+    measures : list of N (m,) float64 or None
+        See `leuko.cells.measure.measure_cell`, of the pictures as they are; all None if not asked
+        for.
     """
 
     logits: Doubles
     features: Floats | None
+    measures: list[Doubles | None]
 
 
 def survey(
@@ -125,6 +129,7 @@ def show(
     pictures: Sequence[Picture],
     *,
     views: int = VIEWS,
+    measure: bool = False,
     seed: int = 0,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -142,6 +147,8 @@ def show(
         At least one.
     views : int
         1 for the pictures as they are, up to `VIEWS`.
+    measure : bool
+        Whether to give `Shown.measures`.
     seed : int
         Of the alterations; a picture's own follow from this and its digest.
     threads, progress, stage
@@ -161,24 +168,29 @@ def show(
     """
     session: Any = _open_session(bundle.onnx, spec, features=True)
 
-    def ask(picture: Picture) -> list[Doubles]:
+    def ask(picture: Picture) -> tuple[list[Doubles], Doubles | None]:
         pixels = decode_image(picture.source.read(), spec=spec).pixels
         rng = np.random.default_rng([seed, int(picture.sha256[:12], 16)])
         shown = altered(pixels, rng)[:views]
         stack = [_cut(view, spec, scale) for view, scale in shown]
-        return run_outputs(session, [look for looked in stack for look in looked])
+        looks = [look for seen in stack for look in (seen.pixels, *seen.others())]
+        return run_outputs(session, looks), stack[0].measures() if measure else None
 
     count = len(spec.styles)
     logits = np.empty((len(pictures), views, count, 5))
     features: list[Floats] = []
-    for row, found in enumerate(bounded_map(ask, pictures, workers=worker_count(threads))):
+    measures: list[Doubles | None] = []
+    for row, (found, measured) in enumerate(
+        bounded_map(ask, pictures, workers=worker_count(threads))
+    ):
         answers = np.log(np.maximum(found[0], FLOOR))
         logits[row] = answers.reshape(views, count, 5)
+        measures.append(measured)
         if len(found) > 1:
             features.append(found[1][:count].astype(np.float32))
         if progress is not None:
             progress(stage, row + 1, len(pictures))
-    return Shown(logits, np.stack(features) if features else None)
+    return Shown(logits, np.stack(features) if features else None, measures)
 
 
 def altered(pixels: Pixels, rng: np.random.Generator) -> list[tuple[Pixels, float]]:
@@ -210,10 +222,12 @@ def altered(pixels: Pixels, rng: np.random.Generator) -> list[tuple[Pixels, floa
     return views + [(_stained(pixels, gains), 1.0) for gains in stains]
 
 
-def _cut(pixels: Pixels, spec: PreprocessSpec, scale: float) -> Pixels:
+def _cut(pixels: Pixels, spec: PreprocessSpec, scale: float) -> FirstLook:
     """Cut one view; a scale that is known goes with the magnification."""
     known = spec.micrometre * scale
-    return looks(pixels, replace(spec, micrometre=min(100.0, max(0.5, known))) if known else spec)
+    if known:
+        spec = replace(spec, micrometre=min(100.0, max(0.5, known)))
+    return first_look(pixels, spec)
 
 
 def _magnified(pixels: Pixels, scale: float) -> Pixels:

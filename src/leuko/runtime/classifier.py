@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.artifacts import digest_bytes, digest_json
-from leuko.bundle import Goldens, ModelBundle, golden_pictures, is_model_path
-from leuko.cells.style import first_look
+from leuko.bundle import Goldens, MeasuredLayer, ModelBundle, golden_pictures, is_model_path
+from leuko.cells.measure import MEASURES
+from leuko.cells.style import FirstLook, first_look
 from leuko.errors import BundleError, DeviceError, ImageError, UsageError
 from leuko.imaging import PreprocessSpec, check_size, decode_image
 from leuko.parallel import bounded_map, worker_count
@@ -57,10 +58,7 @@ _LEAST_DISTANCE: Final = 1e-3
 
 _Answer = TypeVar("_Answer")
 
-_Seen = tuple[Pixels, Callable[[], Sequence[Pixels]]]
-"""The first look at a picture, (h, w, 3), and what makes the others when they are wanted."""
-
-_Prepared = tuple[str, "_Seen | ImageError", str, str, float]
+_Prepared = tuple[str, FirstLook | ImageError, str, str, float]
 """Name, looks or error, digest, what was done beyond decoding, resolution."""
 
 
@@ -71,7 +69,7 @@ class Observation:
     Attributes
     ----------
     probabilities : (5,) float64
-        As the network gives them: neither calibrated nor rounded.
+        Neither calibrated nor rounded.
     features : (d,) float32 or None
         What enters the network's last layer; None where the graph does not show it.
     first_probabilities, first_features
@@ -155,6 +153,7 @@ class OnnxClassifier:
     ) -> None:
         self.bundle = bundle
         self.trust = Trust.of(bundle)
+        _check_measured(bundle)
         self._threads = worker_count(threads)
         wanted = features or self.trust.space is not None
         self._session = _open_session(bundle.onnx, bundle.preprocess, device, features=wanted)
@@ -186,7 +185,17 @@ class OnnxClassifier:
         -------
         (N, 5) float64
             Probabilities in class order, calibrated, rounded to 6 decimals.
+
+        Raises
+        ------
+        UsageError
+            When the bundle also measures the cell: that takes the picture.
         """
+        if self.bundle.measured is not None:
+            raise UsageError(
+                f"{self.name} was fitted to numbers that are measured on the cell, so it must be "
+                "given pictures, not inputs that are cut: use predict or predict_one."
+            )
 
         def run(part: Pixels) -> npt.NDArray[np.float64]:
             stacks = part if part.ndim == 5 else part[:, None]
@@ -307,7 +316,11 @@ class OnnxClassifier:
         prepared = [self._prepare(source) for source in sources]
         seen = [item[1] for item in prepared if not isinstance(item[1], ImageError)]
         every, first = run_looks(
-            self._session, seen, self.bundle.preprocess.weights, batch=self._batch
+            self._session,
+            seen,
+            self.bundle.preprocess.weights,
+            batch=self._batch,
+            measured=self.bundle.measured,
         )
         rows = iter(range(len(seen)))
         found: list[Observation | ImageError] = []
@@ -316,12 +329,12 @@ class OnnxClassifier:
                 found.append(content)
                 continue
             row = next(rows)
-            quality = measure_quality(content[0], resolution)
+            quality = measure_quality(content.pixels, resolution)
             features, alone = (
                 outputs[1][row].astype(np.float32) if len(outputs) > 1 else None
                 for outputs in (every, first)
             )
-            nucleus = nucleus_evidence(content[0])
+            nucleus = nucleus_evidence(content.pixels)
             found.append(
                 Observation(every[0][row], features, first[0][row], alone, quality, nucleus)
             )
@@ -330,7 +343,7 @@ class OnnxClassifier:
     def ask(
         self, pictures: Sequence[Pixels], trust: Trust | None = None
     ) -> list[npt.NDArray[np.float64]]:
-        """Run the network on decoded pictures and give all that comes out.
+        """Ask decoded pictures, and give answers and features as they are before any calibration.
 
         Parameters
         ----------
@@ -348,11 +361,16 @@ class OnnxClassifier:
         seen = [first_look(picture, self.bundle.preprocess) for picture in pictures]
         return self._run(seen, trust)
 
-    def _run(self, seen: Sequence[_Seen], trust: Trust | None = None) -> list[npt.NDArray[Any]]:
+    def _run(self, seen: Sequence[FirstLook], trust: Trust | None = None) -> list[npt.NDArray[Any]]:
         """See `run_looks`."""
-        again = (trust or self.trust).again
-        weights = self.bundle.preprocess.weights
-        return run_looks(self._session, seen, weights, batch=self._batch, again=again)[0]
+        return run_looks(
+            self._session,
+            seen,
+            self.bundle.preprocess.weights,
+            batch=self._batch,
+            again=(trust or self.trust).again,
+            measured=self.bundle.measured,
+        )[0]
 
     def _classify(self, sources: list[Source]) -> list[Prediction]:
         """Classify a few sources on one thread."""
@@ -379,7 +397,7 @@ class OnnxClassifier:
                 )
             else:
                 found = next(values)
-                judgement, quality = self._judge(content[0], resolution, found, next(far))
+                judgement, quality = self._judge(content.pixels, resolution, found, next(far))
                 row = Prediction.answered(
                     name,
                     found,
@@ -429,7 +447,12 @@ class OnnxClassifier:
         """Ask the golden pictures and compare with what the bundle promises."""
         goldens, space = self.bundle.goldens, self.trust.space
         outputs = _answer(
-            self._session, self.bundle.preprocess, goldens.pictures, self._batch, self.trust.again
+            self._session,
+            self.bundle.preprocess,
+            goldens.pictures,
+            self._batch,
+            again=self.trust.again,
+            measured=self.bundle.measured,
         )
         if outputs[0].shape != goldens.probabilities.shape:
             raise BundleError(f"{self.name} has goldens of another shape than its answers.")
@@ -557,11 +580,12 @@ def run_outputs(
 
 def run_looks(
     session: Any,
-    seen: Sequence[_Seen],
+    seen: Sequence[FirstLook],
     weights: Sequence[float] = (),
     *,
     batch: int = BATCH,
     again: LookAgain | None = None,
+    measured: MeasuredLayer | None = None,
 ) -> tuple[list[npt.NDArray[np.float64]], list[npt.NDArray[np.float64]]]:
     """Run a session on the looks at every picture, and average what it says of each picture.
 
@@ -569,8 +593,8 @@ def run_looks(
     ----------
     session : onnxruntime.InferenceSession
         One input.
-    seen : N times ((h, w, 3) uint8, callable)
-        The first look at each picture, and what gives the others.
+    seen : sequence of N FirstLook
+        The first look at each picture, and what gives the others and its measures.
     weights : sequence of float
         What each look counts for; empty where all count the same.
     batch : int
@@ -578,6 +602,8 @@ def run_looks(
     again : callable, optional
         Says by the features of the first look which pictures are looked at again, (N,) bool; the
         others are answered by it alone. All of them are when None.
+    measured : MeasuredLayer, optional
+        What measures of the cell add to every answer.
 
     Returns
     -------
@@ -592,14 +618,16 @@ def run_looks(
     BundleError
         When an answer is not a finite number.
     """
-    first = run_outputs(session, [one for one, _ in seen], batch=batch)
+    first = run_outputs(session, [one.pixels for one in seen], batch=batch)
     known = again is not None and len(first) > 1
     far = again(first[1]) if again is not None and known else np.ones(len(seen), bool)
     rows = np.flatnonzero(far).tolist()
-    others = [seen[row][1]() for row in rows]
+    others = [seen[row].others() for row in rows]
     count = 1 + (len(others[0]) if others else 0)
+    added = None if measured is None else measured.logits([one.measures() for one in seen])
+    alone = [average_looks(first[0], 1, added=added), *first[1:]]
     if count == 1:
-        return first, first
+        return alone, alone
     more = run_outputs(session, [look for looks in others for look in looks], batch=batch)
 
     def stacked(output: int) -> npt.NDArray[np.float64]:
@@ -607,20 +635,38 @@ def run_looks(
         whole = np.concatenate([first[output][rows][:, None], rest], axis=1)
         return whole.reshape(len(rows) * count, -1)
 
-    probabilities = first[0].copy()
-    probabilities[rows] = average_looks(stacked(0), count, weights)
+    probabilities = alone[0].copy()
+    probabilities[rows] = average_looks(
+        stacked(0), count, weights, None if added is None else added[rows]
+    )
     features = first[1:]
     if not known:
         features = [mean_looks(stacked(output), count, weights) for output in range(1, len(first))]
-    return [probabilities, *features], first
+    return [probabilities, *features], alone
 
 
-def _stacked(looks: Pixels) -> _Seen:
+def _stacked(looks: Pixels) -> FirstLook:
     """Looks that are made already, (K, h, w, 3)."""
-    return np.asarray(looks[0]), lambda: [*looks[1:]]
+    return FirstLook(np.asarray(looks[0]), lambda: [*looks[1:]], lambda: None)
 
 
-def make_goldens(onnx: bytes, spec: PreprocessSpec) -> Goldens:
+def _check_measured(bundle: ModelBundle) -> None:
+    """Refuse numbers that this version does not measure, or that the view does not show."""
+    if bundle.measured is None:
+        return
+    if bundle.preprocess.view == "centre":
+        raise BundleError(f"{bundle.name} is damaged: it measures a cell that it does not find.")
+    if bundle.measured.names != MEASURES:
+        raise BundleError(
+            f"{bundle.name} asks for numbers that this version of Leuko does not measure "
+            f"({', '.join(bundle.measured.names)}). Install the version that wrote it, or fit the "
+            "model again."
+        )
+
+
+def make_goldens(
+    onnx: bytes, spec: PreprocessSpec, measured: MeasuredLayer | None = None
+) -> Goldens:
     """Ask a graph the golden pictures, for a bundle that is being written.
 
     Parameters
@@ -629,6 +675,8 @@ def make_goldens(onnx: bytes, spec: PreprocessSpec) -> Goldens:
         The graph.
     spec : PreprocessSpec
         Its preprocessing.
+    measured : MeasuredLayer, optional
+        What is added to the graph's answers.
 
     Returns
     -------
@@ -642,7 +690,7 @@ def make_goldens(onnx: bytes, spec: PreprocessSpec) -> Goldens:
     """
     pictures = golden_pictures()
     session = _open_session(onnx, spec)
-    answers = _answer(session, spec, pictures)[0]
+    answers = _answer(session, spec, pictures, measured=measured)[0]
     return Goldens(pictures, np.round(answers, DECIMALS).astype(np.float32))
 
 
@@ -769,12 +817,16 @@ def _answer(
     spec: PreprocessSpec,
     pictures: Pixels,
     batch: int = BATCH,
+    *,
     again: LookAgain | None = None,
+    measured: MeasuredLayer | None = None,
 ) -> list[npt.NDArray[np.float64]]:
     """Outputs for raw pictures, the first that a graph is ever asked for."""
     try:
         seen = [first_look(picture, spec) for picture in pictures]
-        outputs, _ = run_looks(session, seen, spec.weights, batch=batch, again=again)
+        outputs, _ = run_looks(
+            session, seen, spec.weights, batch=batch, again=again, measured=measured
+        )
     except BundleError:
         raise
     except Exception as error:  # ONNX Runtime raises its own kinds for every fault

@@ -1,8 +1,9 @@
 """Where in a picture an answer comes from: a map of what speaks for a class, and against it.
 
 A network that averages its last maps and weighs the averages with one linear layer says where by
-itself: the weighted maps are read in the run that gives the answer, and add up to it exactly. Any
-other network is asked again with parts of the picture covered.
+itself: the weighted maps are read in the run that gives the answer, and add up to it exactly. What
+a bundle adds by numbers measured on the cell (`Explanation.measured`) stands beside them. Any other
+network is asked again with parts of the picture covered.
 
 All maps speak of one quantity, the evidence for a class: the logarithm of its probability minus
 the mean of the five logarithms. Unlike a logit, the answer determines it: adding the same number
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.cells.crop import crop_matrix
-from leuko.cells.style import first_look
+from leuko.cells.style import FirstLook, first_look
 from leuko.cells.view import frame_of, prepare
 from leuko.cells.whole import find_cell
 from leuko.errors import BundleError, ImageError, UsageError
@@ -29,7 +30,7 @@ from leuko.parallel import bounded_map, worker_count
 from leuko.prediction import DECIMALS
 from leuko.runtime.classifier import BATCH, OnnxClassifier
 from leuko.runtime.graph import expose
-from leuko.runtime.looks import FLOOR, average_looks, mean_looks
+from leuko.runtime.looks import FLOOR, average_looks, mean_looks, softmax
 from leuko.taxonomy import CLASSES
 
 __all__ = ["METHODS", "Explainer", "Explanation", "explain", "placement"]
@@ -68,8 +69,8 @@ class Explanation:
     values : (h, w) float32
         What speaks for the class (positive) and against it (negative), in natural logarithms, on
         an even grid over what the network saw. For a class-activation map, the mean of the values
-        plus `bias` is `evidence`. For occlusion, each is the evidence lost by covering its
-        surroundings.
+        plus `bias` and `measured` is `evidence`. For occlusion, each is the evidence lost by
+        covering its surroundings.
     label : str
         The class that is explained.
     method : {"class-activation map", "occlusion"}
@@ -85,6 +86,9 @@ class Explanation:
         the picture, counted from the upper left corner of its first pixel.
     shape : (int, int)
         Rows and columns of the picture.
+    measured : float
+        The part of the evidence that comes from numbers measured on the cell, which no map shows;
+        0 where the bundle measures none.
     """
 
     values: Floats
@@ -95,6 +99,7 @@ class Explanation:
     probabilities: tuple[float, ...]
     window: Doubles
     shape: tuple[int, int]
+    measured: float = 0.0
 
     def on_picture(self, shape: tuple[int, int] | None = None) -> Floats:
         """Lay the values over the picture, bilinear between their places.
@@ -183,6 +188,7 @@ class Explainer:
         bundle = classifier.bundle
         self.preprocess = bundle.preprocess
         self._again = classifier.trust.again
+        self._measured = bundle.measured
         self._threads = worker_count(threads)
         self._graph = expose(bundle.onnx, features=True, maps=True)
         self._session = _open(self._graph.onnx)
@@ -230,35 +236,41 @@ class Explainer:
                 f"Expected (H, W, 3) uint8 RGB, received {pixels.shape} {pixels.dtype}.",
             )
         check_size(*pixels.shape[:2])
-        inputs = self._looks(pixels)
+        seen = first_look(pixels, self.preprocess)
+        inputs = self._looks(seen)
         probabilities, logits, maps = self._run(inputs[None])
+        plain = _centred(logits)
+        added = np.zeros_like(plain)
+        if self._measured is not None:
+            added = _centred(self._measured.logits([seen.measures()]))
+            probabilities = softmax(plain + added)
         rounded = np.round(probabilities[0], DECIMALS)
         index = int(np.argmax(rounded)) if label is None else CLASSES.index(label)
-        evidence = float(_centred(logits)[0, index])
         if self._head is not None and self.method == "class-activation map":
             values, bias = _weigh(maps[0], self._head, index, self._graph.layout)
         else:
-            values, bias = self._occlude(inputs, index, evidence), 0.0
+            values, bias = self._occlude(inputs, index, float(plain[0, index])), 0.0
         return Explanation(
             values=values,
             label=CLASSES[index],
             method=self.method,
-            evidence=evidence,
+            evidence=float((plain + added)[0, index]),
             bias=bias,
             probabilities=tuple(rounded.tolist()),
             window=placement(self.preprocess, pixels),
             shape=(pixels.shape[0], pixels.shape[1]),
+            measured=float(added[0, index]),
         )
 
-    def _looks(self, pixels: Pixels) -> Pixels:
+    def _looks(self, seen: FirstLook) -> Pixels:
         """The looks that answer for a picture, (K, h, w, 3): the first alone, or all of them."""
-        first, others = first_look(pixels, self.preprocess)
+        first = seen.pixels[None]
         again, features = self._again, self._graph.features
         if again is not None and features is not None:
-            given = {self._input: first[None].astype(np.float32)}
+            given = {self._input: first.astype(np.float32)}
             if not again(self._session.run([features], given)[0].astype(np.float64))[0]:
-                return first[None]
-        return np.stack([first, *others()])
+                return first
+        return np.stack([seen.pixels, *seen.others()])
 
     def _run(self, inputs: npt.NDArray[Any]) -> tuple[Doubles, Doubles, Floats]:
         """Run the network on (N, K, h, w, 3): probabilities (N, 5), logits (N, 5), maps (N, ...).

@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FLOOR", "average_looks", "mean_looks", "over_looks"]
+__all__ = ["FLOOR", "average_looks", "mean_looks", "over_looks", "softmax"]
 
 Pixels = npt.NDArray[np.uint8]
 Doubles = npt.NDArray[np.float64]
@@ -20,9 +20,15 @@ Doubles = npt.NDArray[np.float64]
 FLOOR: Final = 1e-7
 """Smallest probability whose logarithm is taken; single precision knows little below."""
 
+_FAINT: Final = 1e-30
+"""The same where something is added to the logits, which may bring an unlikely class back."""
+
 
 def average_looks(
-    probabilities: npt.NDArray[Any], looks: int, weights: Sequence[float] = ()
+    probabilities: npt.NDArray[Any],
+    looks: int,
+    weights: Sequence[float] = (),
+    added: Doubles | None = None,
 ) -> Doubles:
     """Average logits, up to a constant, by way of probabilities.
 
@@ -31,9 +37,11 @@ def average_looks(
     probabilities : (N * looks, 5) float
         The looks at one picture follow each other.
     looks : int
-        How many there are of each picture. One is given back as it is.
+        How many there are of each picture. One is given back as it is, if nothing is added.
     weights : sequence of float
         What each look counts for; empty where all count the same.
+    added : (N, 5) float64, optional
+        Logits that are added to the means.
 
     Returns
     -------
@@ -46,11 +54,11 @@ def average_looks(
     array([[0.5, 0.5]])
     """
     values = np.asarray(probabilities, np.float64)
+    if added is not None:
+        return softmax(mean_looks(np.log(np.maximum(values, _FAINT)), looks, weights) + added)
     if looks == 1:
         return values
-    logs = mean_looks(np.log(np.maximum(values, FLOOR)), looks, weights)
-    odds = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return np.asarray(odds / odds.sum(axis=1, keepdims=True), np.float64)
+    return softmax(mean_looks(np.log(np.maximum(values, FLOOR)), looks, weights))
 
 
 def mean_looks(values: npt.NDArray[Any], looks: int, weights: Sequence[float] = ()) -> Doubles:
@@ -97,3 +105,20 @@ def over_looks(
         return average_looks(run(flat), inputs.shape[1], weights)
 
     return answer
+
+
+def softmax(logits: Doubles) -> Doubles:
+    """Probabilities of logits.
+
+    Parameters
+    ----------
+    logits : (..., 5) float64
+        Up to a constant in each row.
+
+    Returns
+    -------
+    (..., 5) float64
+        Of sum 1.
+    """
+    odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return np.asarray(odds / odds.sum(axis=-1, keepdims=True), np.float64)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from leuko.bundle import FeatureSpace, ModelBundle
 from leuko.errors import BundleError
 from leuko.prediction import DECIMALS
+from leuko.runtime.looks import softmax
 from leuko.runtime.quality import BLANK, Quality
 from leuko.taxonomy import CLASSES
 
@@ -297,8 +298,7 @@ def calibrate(probabilities: npt.NDArray[Any], temperature: float) -> Doubles:
     values = np.asarray(probabilities, dtype=np.float64)
     if temperature != 1.0:
         logits = np.log(np.maximum(values, _LEAST)) / temperature
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        values = odds / odds.sum(axis=1, keepdims=True)
+        values = softmax(logits)
     return np.round(values, DECIMALS)
 
 

@@ -121,13 +121,13 @@ def without_trust(bundle: ModelBundle) -> ModelBundle:
     Returns
     -------
     ModelBundle
-        Whose every answer stands, as the network gives it.
+        Whose every answer stands, before any calibration.
     """
     if bundle.calibration == {"method": "none"} and not bundle.thresholds and bundle.space is None:
         return bundle
     return replace(
         bundle,
-        goldens=make_goldens(bundle.onnx, bundle.preprocess),
+        goldens=make_goldens(bundle.onnx, bundle.preprocess, bundle.measured),
         calibration={"method": "none"},
         thresholds={},
         space=None,

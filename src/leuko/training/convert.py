@@ -238,7 +238,16 @@ def _check_request(form: str, weights: str, check: object, calibrate: object) ->
 
 
 def _check_source(bundle: ModelBundle) -> None:
-    """Refuse to round what has eight bits already; sixteen are wide enough to go on from."""
+    """Refuse what is more than its network, and to round what has eight bits already.
+
+    Sixteen bits are wide enough to go on from.
+    """
+    if bundle.measured is not None:
+        raise UsageError(
+            f"{bundle.name} was fitted to numbers that Leuko measures on the cell, which no other "
+            "form of its network would. Fit the network alone, with leuko adapt --no-measure, and "
+            "export that; or export the model that it was made from, and fit the export."
+        )
     variant = bundle.provenance.get("variant", {})
     if variant.get("weights") == "int8":
         original = variant.get("source", {}).get("name", "model")
