@@ -66,7 +66,7 @@ MOST_MEASURED: Final = 2.0
 """No number of a `MeasuredLayer` counts for more spreads than this: what lies further out was never
 fitted, and may be dirt."""
 
-_MAX_WEIGHT: Final = 1e3
+_MAX_WEIGHT: Final = 1e6
 
 # What zipfile and what it calls raise on a damaged or hostile archive.
 _ZIP_FAULTS: Final = (

@@ -149,7 +149,7 @@ def test_a_bundle_keeps_its_layer(fitted: Adaptation, blind: ModelBundle, tmp_pa
         ({"middle": [0.0] * 14}, "does not fit itself"),
         ({"weights": [[0.0] * 4] * 15}, "does not fit itself"),
         ({"names": []}, "does not fit itself"),
-        ({"weights": [[1e4] * 5] * 15}, "does not fit itself"),
+        ({"weights": [[1e7] * 5] * 15}, "does not fit itself"),
         ({"middle": "x"}, "damaged"),
     ],
 )

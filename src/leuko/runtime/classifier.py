@@ -658,9 +658,8 @@ def _check_measured(bundle: ModelBundle) -> None:
         raise BundleError(f"{bundle.name} is damaged: it measures a cell that it does not find.")
     if bundle.measured.names != MEASURES:
         raise BundleError(
-            f"{bundle.name} asks for numbers that this version of Leuko does not measure "
-            f"({', '.join(bundle.measured.names)}). Install the version that wrote it, or fit the "
-            "model again."
+            f"{bundle.name} asks for numbers that this version of Leuko does not measure. Install "
+            "the version that wrote it, or fit the model again."
         )
 
 
