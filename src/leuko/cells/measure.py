@@ -18,7 +18,6 @@ from leuko.cells.view import GROUND, CellView, soften
 
 __all__ = ["MEASURES", "measure_cell"]
 
-Mask = npt.NDArray[np.uint8]
 Doubles = npt.NDArray[np.float64]
 
 MEASURES: Final = (

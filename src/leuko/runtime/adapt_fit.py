@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -228,17 +228,11 @@ def fit_head(
     given = np.asarray(features, np.float64)
     logits = head.logits(given) / temperature
     measured = None if measures is None else _Measured.of(logits, measures)
-    members = [_Member(kind, 0.0, 1.0, np.empty((len(given), 0))) for kind in ("nothing", "bias")]
-    middle, length = given.mean(axis=0), float(np.linalg.norm(given, axis=1).mean())
-    axes = np.empty((given.shape[1], 0))
-    if measured is None:
-        axes = _directions((given - middle) / length, space)
-        along = (given - middle) @ axes / length
-        members += [_Member("ridge", one, 1.0, along) for one in STRENGTHS]
-    else:
-        members += [
-            _Member("measured", one, _BELIEVED, measured.values) for one in MEASURED_STRENGTHS
-        ]
+    basis: _Along | _Measured = measured or _Along.of(given, space)
+    members = [_Member(kind, 0.0, 1.0, basis.values[:, :0]) for kind in ("nothing", "bias")]
+    members += [
+        _Member(basis.kind, strength, basis.share, basis.values) for strength in basis.strengths
+    ]
     held = np.empty((len(members), REPEATS, len(labels), _K))
     held[0] = softmax(logits)
     unseen = np.zeros(len(labels), dtype=np.bool_)
@@ -261,15 +255,11 @@ def fit_head(
     new, layer = Head(head.weights / temperature, head.bias / temperature), None
     if chosen.kind != "nothing":
         scale, matrix, bias = _fit(chosen.values, chosen.share * logits, labels, chosen.strength)
-        mixing = scale * chosen.share * np.eye(_K)
-        if chosen.kind == "measured" and measured is not None:
-            mixing += measured.mixing(matrix)
-            bias = bias - measured.shift(matrix)
-            layer = measured.layer(matrix)
-        new = Head(new.weights @ mixing, new.bias @ mixing + bias)
-        if chosen.kind == "ridge":
-            turned = axes @ matrix / length
-            new = Head(new.weights + turned, new.bias - middle @ turned)
+        share = scale * chosen.share
+        plain, new = new, Head(share * new.weights, share * new.bias + bias)
+        if chosen.kind == basis.kind:
+            added, layer = basis.layers(plain, matrix)
+            new = Head(new.weights + added.weights, new.bias + added.bias)
     return HeadFit(new, layer, chosen.kind, chosen.strength, losses[best], held[best], count,
                    unseen)  # fmt: skip
 
@@ -285,8 +275,37 @@ class _Member:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Along:
+    """Centred features along a few directions, divided by one number for all."""
+
+    kind: ClassVar[str] = "ridge"
+    share: ClassVar[float] = 1.0
+    strengths: ClassVar[tuple[float, ...]] = STRENGTHS
+
+    values: Doubles
+    axes: Doubles
+    middle: Doubles
+
+    @classmethod
+    def of(cls, features: Doubles, space: FeatureSpace | None) -> _Along:
+        """Turn features to the space's axes, or to their own."""
+        middle, length = features.mean(axis=0), float(np.linalg.norm(features, axis=1).mean())
+        axes = _directions((features - middle) / length, space) / length
+        return cls((features - middle) @ axes, axes, middle)
+
+    def layers(self, _: Head, matrix: Doubles) -> tuple[Head, MeasuredLayer | None]:
+        """What weights of the values, (r, 5), add to a last layer, and the one beside it."""
+        turned = self.axes @ matrix
+        return Head(turned, -self.middle @ turned), None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Measured:
     """Logits without their mean, and measured numbers, both centred and divided by their spread."""
+
+    kind: ClassVar[str] = "measured"
+    share: ClassVar[float] = _BELIEVED
+    strengths: ClassVar[tuple[float, ...]] = MEASURED_STRENGTHS
 
     values: Doubles
     middle: Doubles
@@ -307,18 +326,12 @@ class _Measured:
         values[:, _K:] = values[:, _K:].clip(-MOST_MEASURED, MOST_MEASURED)
         return cls(values, middle, spread)
 
-    def mixing(self, matrix: Doubles) -> Doubles:
-        """What the logits, as they are, are multiplied by: (5, 5)."""
-        centring = np.eye(_K) - 1 / _K
-        return np.asarray(centring @ (matrix[:_K] / self.spread[:_K, None]))
-
-    def shift(self, matrix: Doubles) -> Doubles:
-        """What the middle of the logits comes to: (5,)."""
-        return np.asarray(self.middle[:_K] / self.spread[:_K] @ matrix[:_K])
-
-    def layer(self, matrix: Doubles) -> MeasuredLayer:
-        """The part of the measured numbers."""
-        return MeasuredLayer(MEASURES, self.middle[_K:], self.spread[_K:], matrix[_K:])
+    def layers(self, present: Head, matrix: Doubles) -> tuple[Head, MeasuredLayer | None]:
+        """What weights of the values, (r, 5), add to a last layer, and the one beside it."""
+        unit = matrix[:_K] / self.spread[:_K, None]
+        mixed = unit - unit.mean(axis=0)
+        head = Head(present.weights @ mixed, present.bias @ mixed - self.middle[:_K] @ unit)
+        return head, MeasuredLayer(MEASURES, self.middle[_K:], self.spread[_K:], matrix[_K:])
 
 
 def deal_cells(labels: Labels, *, seed: int = 0) -> npt.NDArray[np.int64]:
