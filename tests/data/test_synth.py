@@ -20,6 +20,7 @@ from leuko.data.synth import (
     draw_field,
     draw_slide_style,
 )
+from leuko.data.synth_kinds import KINDS
 from leuko.errors import OutputError, UsageError
 from leuko.imaging import read_image
 from leuko.manifest import find_splits, read_folder
@@ -149,6 +150,59 @@ def test_cytoplasm_has_the_colour_of_its_class() -> None:
     for name in ("Lymphocyte", "Monocyte"):
         assert tone[name][0] / tone[name][1] > 1.2 * tone["Neutrophil"][0] / tone["Neutrophil"][1]
     assert tone["Basophil"][1] == max(d[1] for d in tone.values())
+
+
+@pytest.fixture(scope="module")
+def others() -> dict[str, list[DrawnCell]]:
+    """Twelve of each kind beyond the five."""
+    return {
+        name: [draw_cell(name, np.random.default_rng([5, i]), style_of(i)) for i in range(12)]
+        for name in KINDS
+        if name not in CLASSES
+    }
+
+
+def test_other_kinds_are_whole(others: dict[str, list[DrawnCell]]) -> None:
+    for name, drawn in others.items():
+        for cell in drawn:
+            assert cell.label == name
+            assert cell.box == extent(cell.cell)
+            assert not (cell.nucleus & ~cell.cell).any()
+            assert cell.nucleus.any() == (name != "Platelet")
+
+
+def test_other_kinds_have_their_sizes(others: dict[str, list[DrawnCell]]) -> None:
+    micrometre = 288 / 28.8
+    across = {
+        name: np.mean([2 * np.sqrt(c.cell.sum() / np.pi) for c in drawn]) / micrometre
+        for name, drawn in others.items()
+    }
+    assert 2 < across["Platelet"] < 4
+    assert 9 < across["Erythroblast"] < 13
+    assert 12 < across["Band neutrophil"] < 14.5
+    assert across["Metamyelocyte"] < across["Myelocyte"] < across["Promyelocyte"]
+    assert 15 < across["Promyelocyte"] < 20
+    share = {
+        name: np.mean([c.nucleus.sum() / c.cell.sum() for c in drawn])
+        for name, drawn in others.items()
+    }
+    assert share["Blast"] > 0.6 > share["Myelocyte"] > share["Band neutrophil"]
+
+
+def test_a_band_has_one_bent_nucleus_and_a_myelocyte_a_round_one(
+    others: dict[str, list[DrawnCell]],
+) -> None:
+    solidity = {}
+    for name in ("Band neutrophil", "Metamyelocyte", "Myelocyte", "Erythroblast"):
+        values = []
+        for cell in others[name]:
+            assert cell.lobes == 1
+            assert cv2.connectedComponents(cell.nucleus.astype(np.uint8))[0] == 2
+            points = np.argwhere(cell.nucleus).astype(np.int32)
+            values.append(cell.nucleus.sum() / cv2.contourArea(cv2.convexHull(points)))
+        solidity[name] = np.mean(values)
+    assert solidity["Band neutrophil"] < 0.75 < solidity["Metamyelocyte"] < 0.93
+    assert min(solidity["Myelocyte"], solidity["Erythroblast"]) > 0.95
 
 
 def test_lobes(cells: dict[str, list[DrawnCell]]) -> None:
@@ -326,6 +380,16 @@ def test_dataset_may_share_slides(tmp_path: Path) -> None:
     assert len(files) == len(set(files)) == 30
 
 
+def test_dataset_of_other_classes(tmp_path: Path) -> None:
+    mix = {"Platelet": 1.0, "Band neutrophil": 2.0}
+    summary = draw_dataset(
+        tmp_path / "out", train=12, test=6, size=64, imbalance=mix, slides=(2, 1)
+    )
+    assert summary["classes"] == ["Platelet", "Band neutrophil"]
+    assert summary["counts"]["Train"] == {"Platelet": 4, "Band neutrophil": 8}
+    assert len([*(tmp_path / "out/Train/Band neutrophil").iterdir()]) == 8
+
+
 def test_default_mix_is_raabins() -> None:
     assert sum(DEFAULT_MIX.values()) == pytest.approx(1.0)
     assert DEFAULT_MIX["Neutrophil"] == pytest.approx(0.6124, abs=5e-5)
@@ -351,8 +415,8 @@ def test_dataset_refuses_nonsense(settings: dict[str, object], words: str, tmp_p
 
 def test_pictures_refuse_nonsense() -> None:
     rng, style = np.random.default_rng(0), style_of(0)
-    with pytest.raises(UsageError, match="Unknown class 'Platelet'"):
-        draw_cell("Platelet", rng, style)
+    with pytest.raises(UsageError, match="No 'Unicorn' can be drawn; expected one of Band neu"):
+        draw_cell("Unicorn", rng, style)
     with pytest.raises(UsageError, match="at least 32"):
         draw_cell("Monocyte", rng, style, size=16)
     with pytest.raises(UsageError, match="negative"):

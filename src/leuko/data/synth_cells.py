@@ -1,226 +1,29 @@
-"""The five white cells, as amounts of dye on a small patch.
+"""The five white cells of a differential, as amounts of dye on a small patch.
 
 Sizes are those of textbooks of haematology, brought to the areas measured on Raabin-WBC crops.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
-from leuko.data.synth_blood import EDGE, Patch, mix_dyes
+from leuko.data.synth_blood import EDGE, Patch
+from leuko.data.synth_parts import Nucleus, arc, body_outline, chain, chromatin_of, depth, finish
 from leuko.data.synth_shapes import (
     Grid,
     Image,
-    capsule,
     coverage,
     ellipse,
     granules,
     smooth_max,
-    smooth_min,
     texture,
 )
 from leuko.data.synth_style import SlideStyle
 
-__all__ = ["paint_white_cell"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Nucleus:
-    """Outline of a nucleus, and where its lobes lie over one another."""
-
-    distance: Image
-    overlap: Image | None
-    lobes: int
-
-
-def paint_white_cell(
-    name: str,
-    rng: np.random.Generator,
-    style: SlideStyle,
-    scale: float,
-    shift: tuple[float, float] = (0.0, 0.0),
-) -> Patch:
-    """Draw one white cell.
-
-    Parameters
-    ----------
-    name : str
-        One of `leuko.taxonomy.CLASSES`.
-    rng : numpy.random.Generator
-        Source of randomness.
-    style : SlideStyle
-        The slide it lies on.
-    scale : float
-        Pixels per micrometre.
-    shift : tuple of 2 floats
-        Place of its middle off the middle pixel, in pixels.
-
-    Returns
-    -------
-    Patch
-        The cell on a square patch.
-    """
-    return _PAINTERS[name](rng, style, scale, shift)
-
-
-# ------------------------------------------------------------------------------ parts
-
-
-def _body(rng: np.random.Generator, grid: Grid, radius: float, *, ruffle: float) -> Image:
-    """Outline of a cell: an ellipse that wanders, pressed flat here and there."""
-    stretch = float(np.exp(abs(rng.normal(0.0, 0.05))))
-    angle = rng.uniform(0.0, np.pi)
-    wide = grid.warped(rng, length=2.4, amount=0.10 * radius * (0.5 + 0.5 * ruffle))
-    if ruffle > 0.8:
-        wide = wide.warped(rng, length=0.8, amount=0.16 * ruffle)
-    shape = ellipse(wide, 0.0, 0.0, radius * stretch, radius / stretch, angle)
-    for _ in range(int(rng.choice([0, 1, 2, 3], p=[0.35, 0.35, 0.2, 0.1]))):
-        side = rng.uniform(0.0, 2.0 * np.pi)
-        reach = radius * rng.uniform(0.78, 0.96)
-        plane = wide.rows * np.float32(np.sin(side)) + wide.cols * np.float32(np.cos(side))
-        shape = smooth_max(shape, plane - np.float32(reach), 1.2)
-    return shape
-
-
-def _chain(
-    rng: np.random.Generator,
-    grid: Grid,
-    centres: npt.NDArray[np.float64],
-    sizes: npt.NDArray[np.float64],
-    tangents: npt.NDArray[np.float64],
-    *,
-    bridge: float,
-    fillet: float,
-    stretch: tuple[float, float],
-    layered: bool = True,
-) -> _Nucleus:
-    """Lobes along a path, each joined to the next by a bridge; `layered` ones darken overlaps."""
-    lobes: list[Image] = []
-    for (row, col), size, angle in zip(centres, sizes, tangents, strict=True):
-        ratio = rng.uniform(*stretch)
-        lobes.append(
-            ellipse(
-                grid, row, col, size * ratio**0.5, size / ratio**0.5, angle + rng.normal(0.0, 0.35)
-            )
-        )
-    distance = lobes[0]
-    for lobe in lobes[1:]:
-        distance = smooth_min(distance, lobe, fillet)
-    overlap = None
-    if layered:
-        covered = np.sum([coverage(lobe, EDGE) for lobe in lobes], axis=0)
-        overlap = np.clip(covered - 1.0, 0.0, 1.0).astype(np.float32)
-    if bridge > 0:
-        for first, second in itertools.pairwise(centres):
-            link = capsule(grid, (first[0], first[1]), (second[0], second[1]),
-                           bridge * rng.uniform(0.7, 1.3))  # fmt: skip
-            distance = smooth_min(distance, link, 0.5)
-    return _Nucleus(distance, overlap, len(lobes))
-
-
-def _depth(distance: Image, reach: float) -> Image:
-    """0 on the outline, rising to 1 at `reach` micrometres inside it."""
-    share = np.clip(-distance * np.float32(1.0 / reach), 0.0, 1.0)
-    result: Image = share * (np.float32(2.0) - share)
-    return result
-
-
-def _chromatin(
-    rng: np.random.Generator,
-    grid: Grid,
-    nucleus: _Nucleus,
-    amount: float,
-    *,
-    clump: float,
-    contrast: float,
-    strands: float = 0.0,
-) -> Image:
-    """Amount of chromatin inside a nucleus: clumps, strands, a membrane, a thinner margin."""
-    shape = grid.rows.shape
-    coarse = texture(rng, shape, clump * grid.scale)
-    fine = texture(rng, shape, 0.5 * clump * grid.scale)
-    pattern = np.float32(1.0) + np.float32(contrast) * (
-        np.float32(0.75) * coarse + np.float32(0.5) * fine
-    )
-    if strands > 0:
-        folds = np.abs(texture(rng, shape, 1.1 * clump * grid.scale))
-        pattern += np.float32(strands) * (np.clip(1.0 - folds * 1.4, 0.0, 1.0) - np.float32(0.35))
-    slow = texture(rng, shape, 2.2 * grid.scale)
-    pattern += np.float32(0.05) * slow
-    rim = np.exp(-np.square((nucleus.distance + np.float32(0.32)) * np.float32(1.0 / 0.28)))
-    pattern *= np.float32(0.86) + np.float32(0.14) * _depth(nucleus.distance, 1.3)
-    pattern += np.float32(0.07) * rim
-    if nucleus.overlap is not None:
-        pattern += np.float32(0.16) * nucleus.overlap
-    inside = coverage(nucleus.distance, EDGE)
-    result: Image = np.float32(amount) * pattern * inside
-    return result
-
-
-def _finish(
-    style: SlideStyle,
-    body: Image,
-    nucleus: _Nucleus,
-    chromatin: Image,
-    eosin: Image,
-    azure: Image,
-    *,
-    veil: float = 0.25,
-    tint: float = 0.0,
-) -> Patch:
-    """Lay the nucleus in its cytoplasm.
-
-    `veil` is how much of the cytoplasm shows over the nucleus; `tint` is the azure that goes
-    with one unit of chromatin, which makes dense nuclei bluer.
-    """
-    body = _one_piece(body)
-    alpha = coverage(body, EDGE)
-    inside = coverage(nucleus.distance, EDGE) * alpha
-    chromatin = chromatin * np.minimum(alpha * np.float32(2.0), np.float32(1.0))
-    thin = alpha * (np.float32(1.0) - np.float32(1.0 - veil) * inside)
-    density = mix_dyes(style, chromatin, eosin * thin, azure * thin + np.float32(tint) * chromatin)
-    cell = body < 0
-    return Patch(density, alpha, (nucleus.distance < 0) & cell, cell, nucleus.lobes)
-
-
-def _one_piece(body: Image) -> Image:
-    """Outline without the islets that a ragged border may have cut off."""
-    count, parts, sizes, _ = cv2.connectedComponentsWithStats((body < 0.3).astype(np.uint8))
-    if count <= 2:
-        return body
-    largest = 1 + int(np.argmax(sizes[1:, cv2.CC_STAT_AREA]))
-    return np.where(parts == largest, body, np.maximum(body, np.float32(0.3)))
-
-
-def _arc(
-    rng: np.random.Generator, count: int, ring: float, gap: float, curl: float
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Centres (count, 2) and tangents (count,) of lobes along a C, or an S when `curl` < 0."""
-    start = rng.uniform(0.0, 2.0 * np.pi)
-    step = 2.0 * np.arcsin(min(gap / (2.0 * ring), 0.95))
-    angles = start + step * np.arange(count) + rng.normal(0.0, 0.08, count)
-    rings = ring * rng.uniform(0.88, 1.08, count)
-    centres = np.stack([rings * np.sin(angles), rings * np.cos(angles)], axis=1)
-    if curl < 0 and count > 2:
-        half = count // 2
-        pivot, axis = centres[half], centres[half] - centres[half - 1]
-        axis = axis / np.linalg.norm(axis)
-        tail = centres[half + 1 :] - pivot
-        along = tail @ axis
-        centres[half + 1 :] = pivot + 2.0 * along[:, None] * axis - tail
-    tangents = angles + np.pi / 2.0
-    # ellipse() counts its angle from the columns towards the rows, as the ring does
-    return centres - 0.8 * centres.mean(axis=0), tangents
-
-
-# ------------------------------------------------------------------------------ white cells
+__all__ = ["PAINTERS", "Painter", "lay_neutrophil"]
 
 
 def _neutrophil(
@@ -228,7 +31,7 @@ def _neutrophil(
 ) -> Patch:
     radius = float(np.clip(rng.normal(6.35, 0.45), 5.0, 7.6))
     grid = Grid.around(1.3 * radius, scale, shift)
-    body = _body(rng, grid, radius, ruffle=rng.uniform(0.2, 0.9))
+    body = body_outline(rng, grid, radius, ruffle=rng.uniform(0.2, 0.9))
     count = int(rng.choice([2, 3, 4, 5], p=[0.14, 0.40, 0.33, 0.13]))
     area = float(np.clip(rng.normal(42.0, 4.5), 31.0, 54.0)) * (radius / 6.2) ** 1.2
     sizes = np.sqrt(area / (count * np.pi)) * rng.uniform(0.84, 1.16, count)
@@ -236,17 +39,29 @@ def _neutrophil(
     widest = radius * 0.94 - float(sizes.max())
     ring = float(np.clip(gap * (0.50 + 0.10 * count) * rng.uniform(0.85, 1.15), 1.3, widest))
     curl = -1.0 if rng.random() < 0.25 else 1.0
-    centres, tangents = _arc(rng, count, ring, gap, curl)
+    centres, tangents = arc(rng, count, ring, gap, curl)
     centres += rng.normal(0.0, 0.25, 2)
     wander = grid.warped(rng, length=0.9, amount=0.16)
-    nucleus = _chain(rng, wander, centres, sizes, tangents, bridge=0.42, fillet=0.55,
+    nucleus = chain(rng, wander, centres, sizes, tangents, bridge=0.42, fillet=0.55,
                      stretch=(1.05, 1.65))  # fmt: skip
-    nucleus = _Nucleus(smooth_max(nucleus.distance, body + np.float32(0.35), 0.4),
+    nucleus = Nucleus(smooth_max(nucleus.distance, body + np.float32(0.35), 0.4),
                        nucleus.overlap, count)  # fmt: skip
-    chromatin = _chromatin(rng, grid, nucleus, 1.06 * rng.normal(1.0, 0.05), clump=0.45,
+    chromatin = chromatin_of(rng, grid, nucleus, 1.06 * rng.normal(1.0, 0.05), clump=0.45,
                            contrast=0.10)  # fmt: skip
+    return lay_neutrophil(rng, style, grid, body, nucleus, chromatin)
+
+
+def lay_neutrophil(
+    rng: np.random.Generator,
+    style: SlideStyle,
+    grid: Grid,
+    body: Image,
+    nucleus: Nucleus,
+    chromatin: Image,
+) -> Patch:
+    """Lay a nucleus in pale cytoplasm with the fine granules of a neutrophil."""
     shape = grid.rows.shape
-    cloud = np.float32(1.0) + np.float32(0.22) * texture(rng, shape, 0.7 * scale)
+    cloud = np.float32(1.0) + np.float32(0.22) * texture(rng, shape, 0.7 * grid.scale)
     fine = granules(rng, grid, spacing=0.52, radius=0.17, sharpness=2.0)
     grain = rng.uniform(0.06, 0.17)
     tone = rng.normal(1.0, 0.14)
@@ -256,7 +71,7 @@ def _neutrophil(
     chromatin = chromatin + plain * (
         np.float32(0.045 * tone) * cloud + np.float32(0.75 * grain) * fine
     )
-    return _finish(style, body, nucleus, chromatin, eosin, azure, tint=0.08)
+    return finish(style, body, nucleus, chromatin, eosin, azure, tint=0.08)
 
 
 def _eosinophil(
@@ -264,21 +79,21 @@ def _eosinophil(
 ) -> Patch:
     radius = float(np.clip(rng.normal(6.7, 0.5), 5.6, 8.2))
     grid = Grid.around(1.3 * radius, scale, shift)
-    body = _body(rng, grid, radius, ruffle=rng.uniform(0.3, 1.0))
+    body = body_outline(rng, grid, radius, ruffle=rng.uniform(0.3, 1.0))
     count = int(rng.choice([2, 3], p=[0.82, 0.18]))
     area = float(np.clip(rng.normal(47.0, 5.0), 35.0, 62.0)) * (radius / 6.7) ** 1.2
     sizes = np.sqrt(area / (count * np.pi)) * rng.uniform(0.9, 1.1, count)
     gap = 2.0 * float(sizes.mean()) * rng.uniform(1.0, 1.22)
     ring = float(np.clip(gap * rng.uniform(0.56, 0.75), 1.3, radius * 0.92 - sizes.max()))
-    centres, tangents = _arc(rng, count, ring, gap, 1.0)
+    centres, tangents = arc(rng, count, ring, gap, 1.0)
     aside = rng.uniform(0.0, 2.0 * np.pi)
     centres += rng.uniform(0.2, 1.3) * np.array([np.sin(aside), np.cos(aside)])
     wander = grid.warped(rng, length=1.1, amount=0.16)
-    nucleus = _chain(rng, wander, centres, sizes, tangents, bridge=0.45, fillet=0.5,
+    nucleus = chain(rng, wander, centres, sizes, tangents, bridge=0.45, fillet=0.5,
                      stretch=(1.0, 1.4))  # fmt: skip
-    nucleus = _Nucleus(smooth_max(nucleus.distance, body + np.float32(0.3), 0.5),
+    nucleus = Nucleus(smooth_max(nucleus.distance, body + np.float32(0.3), 0.5),
                        nucleus.overlap, count)  # fmt: skip
-    chromatin = _chromatin(rng, grid, nucleus, 0.94 * rng.normal(1.0, 0.07), clump=0.45,
+    chromatin = chromatin_of(rng, grid, nucleus, 0.94 * rng.normal(1.0, 0.07), clump=0.45,
                            contrast=0.08)  # fmt: skip
     packed = granules(rng, grid, spacing=rng.uniform(0.72, 0.84), radius=0.32, sharpness=1.5)
     tone = rng.normal(1.0, 0.12)
@@ -286,7 +101,7 @@ def _eosinophil(
     eosin = np.float32(tone) * slow * (np.float32(0.155) + np.float32(0.155) * packed)
     azure = np.float32(0.045) * slow
     shade = np.float32(0.03) * packed * coverage(body, EDGE)
-    return _finish(style, body, nucleus, chromatin + shade, eosin, azure, veil=0.18)
+    return finish(style, body, nucleus, chromatin + shade, eosin, azure, veil=0.18)
 
 
 def _basophil(
@@ -294,19 +109,19 @@ def _basophil(
 ) -> Patch:
     radius = float(np.clip(rng.normal(6.4, 0.45), 5.2, 7.6))
     grid = Grid.around(1.3 * radius, scale, shift)
-    body = _body(rng, grid, radius, ruffle=rng.uniform(0.2, 0.7))
+    body = body_outline(rng, grid, radius, ruffle=rng.uniform(0.2, 0.7))
     count = int(rng.choice([2, 3], p=[0.65, 0.35]))
     area = float(np.clip(rng.normal(62.0, 8.0), 44.0, 82.0)) * (radius / 6.4) ** 1.5
     sizes = np.sqrt(area / (count * np.pi)) * rng.uniform(0.9, 1.1, count)
     gap = 2.0 * float(sizes.mean()) * rng.uniform(0.62, 0.85)
     ring = float(np.clip(gap * rng.uniform(0.6, 0.8), 1.3, radius * 0.95 - sizes.max()))
-    centres, tangents = _arc(rng, count, ring, gap, 1.0)
+    centres, tangents = arc(rng, count, ring, gap, 1.0)
     wander = grid.warped(rng, length=1.2, amount=0.35)
-    nucleus = _chain(rng, wander, centres, sizes, tangents, bridge=0.8, fillet=1.4,
+    nucleus = chain(rng, wander, centres, sizes, tangents, bridge=0.8, fillet=1.4,
                      stretch=(1.0, 1.4), layered=False)  # fmt: skip
-    nucleus = _Nucleus(smooth_max(nucleus.distance, body + np.float32(0.4), 0.6), None, count)
+    nucleus = Nucleus(smooth_max(nucleus.distance, body + np.float32(0.4), 0.6), None, count)
     tone = rng.normal(1.0, 0.10)
-    chromatin = _chromatin(rng, grid, nucleus, 0.34 * tone, clump=0.6, contrast=0.12)
+    chromatin = chromatin_of(rng, grid, nucleus, 0.34 * tone, clump=0.6, contrast=0.12)
     coarse = granules(
         rng,
         grid,
@@ -326,7 +141,7 @@ def _basophil(
     )
     azure = np.float32(0.075) + np.float32(0.10) * grains * over
     eosin = np.full_like(body, 0.01)
-    return _finish(style, body, nucleus, chromatin, eosin, azure, veil=1.0, tint=0.04)
+    return finish(style, body, nucleus, chromatin, eosin, azure, veil=1.0, tint=0.04)
 
 
 def _monocyte(
@@ -334,7 +149,7 @@ def _monocyte(
 ) -> Patch:
     radius = float(np.clip(rng.normal(7.9, 0.65), 6.6, 9.8))
     grid = Grid.around(1.5 * radius, scale, shift)
-    body = _body(rng, grid, radius, ruffle=rng.uniform(0.6, 1.5))
+    body = body_outline(rng, grid, radius, ruffle=rng.uniform(0.6, 1.5))
     area = float(np.clip(rng.normal(87.0, 10.0), 60.0, 115.0)) * (radius / 7.9) ** 1.3
     bend = float(rng.choice([0.5, 0.95, 1.45], p=[0.30, 0.45, 0.25])) * rng.uniform(0.85, 1.15)
     thick = np.sqrt(area) * (0.345 - 0.055 * bend)
@@ -348,15 +163,15 @@ def _monocyte(
     centres -= 0.85 * centres.mean(axis=0) + rng.normal(0.0, 0.5, 2)
     sizes = thick * rng.uniform(0.86, 1.10, count)
     wander = grid.warped(rng, length=1.5, amount=0.34).warped(rng, length=0.6, amount=0.10)
-    nucleus = _chain(rng, wander, centres, sizes, angles + np.pi / 2.0, bridge=0.8 * thick,
+    nucleus = chain(rng, wander, centres, sizes, angles + np.pi / 2.0, bridge=0.8 * thick,
                      fillet=1.2, stretch=(1.0, 1.15), layered=False)  # fmt: skip
-    nucleus = _Nucleus(smooth_max(nucleus.distance, body + np.float32(0.45), 0.6), None, 1)
-    chromatin = _chromatin(rng, grid, nucleus, 0.77 * rng.normal(1.0, 0.08), clump=0.38,
+    nucleus = Nucleus(smooth_max(nucleus.distance, body + np.float32(0.45), 0.6), None, 1)
+    chromatin = chromatin_of(rng, grid, nucleus, 0.77 * rng.normal(1.0, 0.08), clump=0.38,
                            contrast=0.12, strands=0.24)  # fmt: skip
     shape = grid.rows.shape
     cloud = np.float32(1.0) + np.float32(0.16) * texture(rng, shape, 0.9 * scale)
     cloud += np.float32(0.09) * texture(rng, shape, 0.22 * scale)
-    cloud *= np.float32(0.86) + np.float32(0.14) * _depth(body, 2.0)
+    cloud *= np.float32(0.86) + np.float32(0.14) * depth(body, 2.0)
     holes = np.zeros_like(body)
     if rng.random() < 0.45:
         for _ in range(int(rng.integers(1, 7))):
@@ -375,7 +190,7 @@ def _monocyte(
     chromatin = chromatin + plain * np.float32(tone) * (
         np.float32(0.048) * cloud + np.float32(0.05) * dust
     )
-    return _finish(style, body, nucleus, chromatin, eosin, azure)
+    return finish(style, body, nucleus, chromatin, eosin, azure)
 
 
 def _lymphocyte(
@@ -386,7 +201,7 @@ def _lymphocyte(
     rim = rng.uniform(1.2, 2.1) if large else rng.uniform(0.35, 1.0)
     radius = core + rim
     grid = Grid.around(1.3 * radius, scale, shift)
-    body = _body(rng, grid, radius, ruffle=rng.uniform(0.1, 0.6))
+    body = body_outline(rng, grid, radius, ruffle=rng.uniform(0.1, 0.6))
     aside, off = rng.uniform(0.0, 2.0 * np.pi), rim * rng.uniform(0.1, 0.75)
     wander = grid.warped(rng, length=1.5, amount=0.17)
     ratio = rng.uniform(1.0, 1.22)
@@ -400,22 +215,24 @@ def _lymphocyte(
                        0.42 * core, 0.36 * core, angle)  # fmt: skip
         distance = smooth_max(distance, -dent, 0.8)
     distance = smooth_max(distance, body + np.float32(0.22), 0.3)
-    nucleus = _Nucleus(distance, None, 1)
+    nucleus = Nucleus(distance, None, 1)
     amount = (0.86 if large else 1.0) * rng.normal(1.0, 0.06)
-    chromatin = _chromatin(rng, grid, nucleus, amount, clump=0.55, contrast=0.15)
+    chromatin = chromatin_of(rng, grid, nucleus, amount, clump=0.55, contrast=0.15)
     shape = grid.rows.shape
     cloud = np.float32(1.0) + np.float32(0.13) * texture(rng, shape, 0.7 * scale)
-    cloud *= np.float32(1.12) - np.float32(0.22) * _depth(body, 1.2)
+    cloud *= np.float32(1.12) - np.float32(0.22) * depth(body, 1.2)
     tone = float(np.exp(rng.normal(0.0, 0.22)))
     azure = np.float32(0.098 * tone) * cloud
     eosin = np.float32(0.018) * cloud
     plain = coverage(body, EDGE) * (1.0 - coverage(distance, EDGE))
     chromatin = chromatin + plain * np.float32(0.042 * tone) * cloud
-    return _finish(style, body, nucleus, chromatin, eosin, azure, tint=0.05)
+    return finish(style, body, nucleus, chromatin, eosin, azure, tint=0.05)
 
 
-_Painter = Callable[[np.random.Generator, SlideStyle, float, tuple[float, float]], Patch]
-_PAINTERS: Final[dict[str, _Painter]] = {
+Painter = Callable[[np.random.Generator, SlideStyle, float, tuple[float, float]], Patch]
+"""Draws a cell: randomness, slide, pixels a micrometre, its middle off the middle pixel."""
+
+PAINTERS: Final[dict[str, Painter]] = {
     "Basophil": _basophil,
     "Eosinophil": _eosinophil,
     "Lymphocyte": _lymphocyte,

@@ -22,11 +22,11 @@ from leuko.artifacts import (
     digest_json,
     prepare_folder,
 )
+from leuko.data.synth_kinds import KINDS
 from leuko.data.synth_scene import Box, draw_cell, draw_field
 from leuko.data.synth_style import SlideStyle, draw_slide_style
 from leuko.errors import OutputError, UsageError
 from leuko.imaging import encode_jpeg, encode_png
-from leuko.taxonomy import CLASSES
 
 __all__ = ["DEFAULT_MIX", "draw_dataset"]
 
@@ -87,7 +87,7 @@ def draw_dataset(
     out : Path
         Folder of the data set.
     train, test : int
-        Cells to draw for each split, at least 15 (three of each class); ``test=0`` draws none.
+        Cells to draw for each split, at least three of each class; ``test=0`` draws none.
     seed : int
         The same seed and settings give the same bytes, whatever `workers` is.
     slides : tuple of 2 ints
@@ -97,7 +97,8 @@ def draw_dataset(
     size : int
         Height and width of a crop in pixels.
     imbalance : mapping of str to float, optional
-        Relative frequency of each class; `DEFAULT_MIX` when None.
+        Relative frequency of each class, of `leuko.data.synth_kinds.KINDS`, in the order that
+        they are recorded; `DEFAULT_MIX` when None.
     masks : bool
         Write a mask beside every picture.
     fields : int
@@ -164,7 +165,7 @@ def _check(
     mix: Mapping[str, float], fields: int, workers: int,
 ) -> None:  # fmt: skip
     """Refuse settings that make no sense, each with its own sentence."""
-    least = 3 * len(CLASSES)
+    least = 3 * len(mix)
     if train < least or (test and test < least):
         raise UsageError(
             f"Each split needs at least {least} cells, three of each class; received "
@@ -179,10 +180,10 @@ def _check(
         )
     if size < 32:
         raise UsageError(f"size must be at least 32 pixels; received {size}.")
-    if set(mix) != set(CLASSES) or min(mix.values()) <= 0:
+    if len(mix) < 2 or not {*mix} <= {*KINDS} or min(mix.values()) <= 0:
         raise UsageError(
-            f"imbalance needs one positive number for each of {', '.join(CLASSES)}; received "
-            f"{dict(mix)}."
+            f"imbalance needs a positive number for each of two or more of {', '.join(KINDS)}; "
+            f"received {dict(mix)}."
         )
     if fields < 0 or workers < 1:
         raise UsageError(
@@ -194,8 +195,8 @@ def _check(
 def _class_counts(total: int, mix: Mapping[str, float]) -> dict[str, int]:
     """Cells of each class: by share, with a floor of 3 (5 where there is room for it)."""
     floor = 5 if total >= 60 else 3
-    share = np.array([mix[name] for name in CLASSES])
-    small = np.zeros(len(CLASSES), dtype=np.bool_)
+    share = np.array([*mix.values()])
+    small = np.zeros(len(mix), dtype=np.bool_)
     while True:
         rest = np.where(small, 0.0, share)
         wanted = np.where(small, floor, (total - floor * small.sum()) * rest / rest.sum())
@@ -205,7 +206,7 @@ def _class_counts(total: int, mix: Mapping[str, float]) -> dict[str, int]:
     counts = np.floor(wanted).astype(int)
     order = np.argsort(counts - wanted, kind="stable")  # largest remainder first
     counts[order[: total - counts.sum()]] += 1
-    return {name: int(count) for name, count in zip(CLASSES, counts, strict=True)}
+    return {name: int(count) for name, count in zip(mix, counts, strict=True)}
 
 
 def _lay_out(
@@ -232,7 +233,7 @@ def _lay_out(
             tasks.append(_Task(str(out), name, split, labels[int(place)], seed, number, index,
                                settings["size"], settings["masks"]))  # fmt: skip
     table = {
-        _slide_name(number): {name: labels.count(name) for name in CLASSES}
+        _slide_name(number): {name: labels.count(name) for name in settings["imbalance"]}
         for number, labels in held.items()
     }
     return tasks, table
@@ -311,7 +312,7 @@ def _summary(
 ) -> dict[str, Any]:
     """The record of a drawn data set."""
     totals = {
-        split: {name: sum(row[name] for row in table.values()) for name in CLASSES}
+        split: {name: sum(row[name] for row in table.values()) for name in settings["imbalance"]}
         for split, table in counts.items()
     }
     seed = settings["seed"]
@@ -321,7 +322,7 @@ def _summary(
         "complete": False,
         "settings": settings,
         "settings_digest": digest_json(settings),
-        "classes": list(CLASSES),
+        "classes": list(settings["imbalance"]),
         "counts": totals,
         "slides": counts,
         "styles": {_slide_name(number): asdict(_style(seed, number)) for number in numbers},

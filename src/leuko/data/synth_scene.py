@@ -11,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.data.synth_blood import Patch, paint_platelet, paint_red_cell
-from leuko.data.synth_cells import paint_white_cell
+from leuko.data.synth_kinds import KINDS, REACH, paint_cell
 from leuko.data.synth_shapes import Image, grain, texture
 from leuko.data.synth_style import SlideStyle
 from leuko.errors import UsageError
-from leuko.taxonomy import CLASSES
 
 __all__ = ["Box", "DrawnCell", "DrawnField", "draw_cell", "draw_field"]
 
@@ -26,15 +25,13 @@ Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
 _CROP_WIDTH: Final = 28.8  # micrometres across a single-cell crop, as in Raabin-WBC
-_DIFFERENTIAL: Final = (0.01, 0.05, 0.30, 0.08, 0.56)  # a healthy adult's, in class order
-_REACH: Final = {
-    "Basophil": 7.0,
-    "Eosinophil": 7.6,
-    "Lymphocyte": 5.4,
-    "Monocyte": 9.0,
-    "Neutrophil": 7.0,
-}
-"""Radius in micrometres that placement keeps free for a cell of each class."""
+_DIFFERENTIAL: Final = {
+    "Basophil": 0.01,
+    "Eosinophil": 0.05,
+    "Lymphocyte": 0.30,
+    "Monocyte": 0.08,
+    "Neutrophil": 0.56,
+}  # a healthy adult's
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,7 @@ class DrawnCell:
     box : tuple of 4 ints
         Bounding box of ``cell``: (row0, col0, row1, col1), half-open.
     label : str
-        One of `leuko.taxonomy.CLASSES`.
+        One of `leuko.data.synth_kinds.KINDS`.
     lobes : int
         Lobes of the nucleus as drawn.
     """
@@ -104,7 +101,7 @@ def draw_cell(
     Parameters
     ----------
     class_name : str
-        One of `leuko.taxonomy.CLASSES`.
+        One of `leuko.data.synth_kinds.KINDS`.
     rng : numpy.random.Generator
         Source of randomness: the same state gives the same picture.
     style : SlideStyle
@@ -135,7 +132,7 @@ def draw_cell(
     _check_side("size", size)
     scale = size / _CROP_WIDTH
     shift = rng.uniform(-0.5, 0.5, 2)
-    patch = paint_white_cell(class_name, rng, style, scale, (shift[0], shift[1]))
+    patch = paint_cell(class_name, rng, style, scale, (shift[0], shift[1]))
     jitter = rng.normal(0.0, 0.35 * scale, 2)
     box = _bounds(patch.cell)
     top = round(size / 2 + jitter[0] - (box[0] + box[2]) / 2)
@@ -202,7 +199,7 @@ def draw_field(
     patches: list[tuple[Patch, int, int]] = []
     exclusions = []
     for name, (row, col) in zip(names, places, strict=True):
-        patch = paint_white_cell(name, rng, style, scale)
+        patch = paint_cell(name, rng, style, scale)
         half = patch.cell.shape[0] // 2
         patches.append((patch, round(row * scale) - half, round(col * scale) - half))
         exclusions.append((row, col, np.sqrt(float(patch.cell.sum()) / np.pi) / scale))
@@ -444,12 +441,13 @@ def _names(counts: Mapping[str, int] | int | None, rng: np.random.Generator) -> 
             _check_class(name)
             if count < 0:
                 raise UsageError(f"The count of {name} must not be negative; received {count}.")
-        names = [name for name in CLASSES for _ in range(counts.get(name, 0))]
+        names = [name for name in KINDS for _ in range(counts.get(name, 0))]
         return [names[index] for index in rng.permutation(len(names))]
     total = int(rng.integers(3, 8)) if counts is None else counts
     if total < 0:
         raise UsageError(f"The number of white cells must not be negative; received {total}.")
-    return [CLASSES[index] for index in rng.choice(len(CLASSES), size=total, p=_DIFFERENTIAL)]
+    kinds, shares = [*_DIFFERENTIAL], [*_DIFFERENTIAL.values()]
+    return [kinds[index] for index in rng.choice(len(kinds), size=total, p=shares)]
 
 
 def _place_white(
@@ -458,7 +456,7 @@ def _place_white(
     """Centres (row, column) in micrometres that leave every white cell its room."""
     places: list[tuple[float, float]] = []
     for order, name in enumerate(names):
-        reach = _REACH[name]
+        reach = REACH[name]
         cut = rng.random() < cut_share
         edge = 0.35 * reach if cut else 1.25 * reach
         if 2 * edge >= min(tall, wide):
@@ -469,7 +467,7 @@ def _place_white(
         for _ in range(400):
             row, col = rng.uniform(edge, tall - edge), rng.uniform(edge, wide - edge)
             if all(
-                np.hypot(row - other[0], col - other[1]) > 1.05 * (reach + _REACH[names[which]])
+                np.hypot(row - other[0], col - other[1]) > 1.05 * (reach + REACH[names[which]])
                 for which, other in enumerate(places)
             ):
                 places.append((float(row), float(col)))
@@ -484,8 +482,8 @@ def _place_white(
 
 def _check_class(name: str) -> None:
     """Refuse a class that is not drawn."""
-    if name not in CLASSES:
-        raise UsageError(f"Unknown class {name!r}; expected one of {', '.join(CLASSES)}.")
+    if name not in KINDS:
+        raise UsageError(f"No {name!r} can be drawn; expected one of {', '.join(KINDS)}.")
 
 
 def _check_side(name: str, value: int) -> None:
