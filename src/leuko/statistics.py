@@ -26,7 +26,6 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.errors import DataError
-from leuko.taxonomy import CLASSES
 
 __all__ = [
     "ALIKE",
@@ -92,15 +91,15 @@ def check_rows(
 
     Parameters
     ----------
-    y_true : (N,) int, 0 to 4
-        True class of each image, as a position in `leuko.taxonomy.CLASSES`.
-    probabilities : (N, 5) float, 0 to 1
+    y_true : (N,) int, 0 to K - 1
+        True class of each image, as a position in the class scheme.
+    probabilities : (N, K) float, 0 to 1
         Probability of each class; every row sums to 1.
 
     Returns
     -------
     y_true : (N,) int64
-    probabilities : (N, 5) float64
+    probabilities : (N, K) float64
 
     Raises
     ------
@@ -116,7 +115,7 @@ def check_rows(
     """
     labels = np.asarray(y_true)
     table = np.asarray(probabilities, dtype=np.float64)
-    classes = len(CLASSES)
+    classes = table.shape[1] if table.ndim == 2 else 0
     if labels.size == 0:
         raise DataError(
             "There is no image to evaluate: received 0 labels, expected at least 1. "
@@ -125,17 +124,17 @@ def check_rows(
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         raise DataError(
             f"Received labels of shape {labels.shape} and type {labels.dtype}, expected one "
-            "whole number for each image. Pass positions in leuko.taxonomy.CLASSES."
+            "whole number for each image. Pass positions in the class scheme."
+        )
+    if classes < 2 or len(table) != labels.size:
+        raise DataError(
+            f"Received probabilities of shape {table.shape}, expected one row of classes for each "
+            f"of {labels.size} labels. Leave rejected images out of both."
         )
     if labels.min() < 0 or labels.max() >= classes:
         raise DataError(
             f"Received labels from {labels.min()} to {labels.max()}, expected 0 to "
-            f"{classes - 1}. Pass positions in leuko.taxonomy.CLASSES."
-        )
-    if table.shape != (labels.size, classes):
-        raise DataError(
-            f"Received probabilities of shape {table.shape}, expected {(labels.size, classes)}: "
-            f"one row for each of {labels.size} labels. Leave rejected images out of both."
+            f"{classes - 1}. Pass positions in the class scheme."
         )
     if not np.isfinite(table).all() or table.min() < -1e-6 or table.max() > 1 + 1e-6:
         raise DataError(
@@ -147,7 +146,7 @@ def check_rows(
         worst = int(np.abs(sums - 1).argmax())
         raise DataError(
             f"Received probabilities that sum to {sums[worst]:.4f} in row {worst}, expected 1. "
-            "Check that the model ends in a softmax over the five classes."
+            "Check that the model ends in a softmax over the classes."
         )
     return labels.astype(np.int64), table
 

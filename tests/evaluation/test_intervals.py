@@ -122,7 +122,7 @@ def test_images_are_resampled_where_slides_are_not_known():
     for slides in ([""] * 100, [f"cell-{row}" for row in range(100)]):
         assert not intervals.slides_are_known(slides)
         drawn = intervals.resample_confusions(
-            labels, answers[np.newaxis], slides, seed=8, resamples=2000
+            labels, answers[np.newaxis], slides, 5, seed=8, resamples=2000
         )
         assert drawn.method == intervals.OVER_IMAGES
         assert (drawn.confusion.sum(axis=(-2, -1)) == 100).all()
@@ -135,7 +135,7 @@ def test_models_share_their_resamples():
     labels = np.tile(np.arange(5), 12)
     slides = [f"s{row // 10}" for row in range(60)]
     answers = np.stack((labels, labels))
-    drawn = intervals.resample_confusions(labels, answers, slides, seed=9, resamples=20)
+    drawn = intervals.resample_confusions(labels, answers, slides, 5, seed=9, resamples=20)
     assert drawn.method == intervals.OVER_SLIDES
     np.testing.assert_array_equal(drawn.confusion[:, 0], drawn.confusion[:, 1])
 

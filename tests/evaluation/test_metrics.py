@@ -36,7 +36,7 @@ BY_HAND = np.array(
 
 
 def test_confusion_matrix_has_true_classes_in_rows():
-    table = metrics.confusion_matrix([0, 0, 3, 4], [0, 2, 3, 0])
+    table = metrics.confusion_matrix([0, 0, 3, 4], [0, 2, 3, 0], 5)
     assert table[0].tolist() == [1, 0, 1, 0, 0]
     assert table[3, 3] == 1
     assert table[4, 0] == 1
@@ -60,14 +60,14 @@ def test_values_worked_out_by_hand():
 
 
 def test_absent_class_that_is_never_answered_has_no_precision():
-    table = metrics.confusion_matrix([0, 1], [0, 1])
+    table = metrics.confusion_matrix([0, 1], [0, 1], 5)
     assert np.isnan(metrics.precision(table)[2:]).all()
     assert np.isnan(metrics.sensitivity(table)[2:]).all()
     assert metrics.specificity(table)[2:].tolist() == [1, 1, 1]
 
 
 def test_one_class_alone_has_no_specificity():
-    table = metrics.confusion_matrix([2, 2], [2, 0])
+    table = metrics.confusion_matrix([2, 2], [2, 0], 5)
     assert np.isnan(metrics.specificity(table)[2])
     assert metrics.balanced_accuracy(table) == 0.5
 
@@ -82,13 +82,13 @@ def test_stacks_of_matrices_give_what_each_gives_alone():
 def test_tables_by_slide_add_up():
     labels, table = drawn_rows(2)
     slides = [f"s{row % 7}" for row in range(len(labels))]
-    names, by_slide = metrics.confusion_by_slide(labels, table.argmax(axis=1), slides)
+    names, by_slide = metrics.confusion_by_slide(labels, table.argmax(axis=1), slides, 5)
     assert names == [f"s{number}" for number in range(7)]
     np.testing.assert_array_equal(
-        by_slide.sum(axis=0), metrics.confusion_matrix(labels, table.argmax(axis=1))
+        by_slide.sum(axis=0), metrics.confusion_matrix(labels, table.argmax(axis=1), 5)
     )
     np.testing.assert_array_equal(
-        by_slide[3], metrics.confusion_matrix(labels[3::7], table.argmax(axis=1)[3::7])
+        by_slide[3], metrics.confusion_matrix(labels[3::7], table.argmax(axis=1)[3::7], 5)
     )
 
 
@@ -99,7 +99,7 @@ def test_tables_by_slide_add_up():
 def test_confusion_metrics_agree_with_scikit_learn(rows):
     truth, answer = (np.array(column) for column in zip(*rows, strict=True))
     present = sorted(set(truth.tolist()))
-    table = metrics.confusion_matrix(truth, answer)
+    table = metrics.confusion_matrix(truth, answer, 5)
     np.testing.assert_array_equal(
         table, sklearn.metrics.confusion_matrix(truth, answer, labels=range(5))
     )
@@ -168,8 +168,8 @@ def test_order_of_rows_and_names_of_classes_do_not_matter(seed, order, permutati
         assert measure(labels[rows], table[rows]) == pytest.approx(measure(labels, table))
     answers = table.argmax(axis=1)
     renamed = np.array(permutation)
-    before = metrics.confusion_matrix(labels, answers)
-    after = metrics.confusion_matrix(renamed[labels], renamed[answers])
+    before = metrics.confusion_matrix(labels, answers, 5)
+    after = metrics.confusion_matrix(renamed[labels], renamed[answers], 5)
     for measure in (metrics.accuracy, metrics.balanced_accuracy, metrics.macro_f1):
         assert measure(after) == pytest.approx(measure(before))
         assert 0 <= measure(before) <= 1
@@ -254,7 +254,7 @@ def test_calibration_uses_fifteen_bins_of_equal_width():
         ([], np.empty((0, 5)), "no image to evaluate"),
         ([5], [[0.2] * 5], "expected 0 to 4"),
         ([0.5], [[0.2] * 5], "whole number"),
-        ([0, 1], [[0.2] * 5], "one row for each of 2 labels"),
+        ([0, 1], [[0.2] * 5], "one row of classes for each of 2 labels"),
         ([0], [[0.2, 0.2, 0.2, 0.2, np.nan]], "not finite"),
         ([0], [[2.0, -1.0, 0, 0, 0]], "outside 0 to 1"),
         ([0], [[0.5, 0.1, 0, 0, 0]], "sum to 0.6000 in row 0"),
@@ -267,4 +267,4 @@ def test_rows_that_do_not_fit_get_one_clear_sentence(labels, table, message):
 
 def test_one_slide_for_each_label():
     with pytest.raises(DataError, match="1 slide names for 2 labels"):
-        metrics.confusion_by_slide([0, 1], [0, 1], ["s"])
+        metrics.confusion_by_slide([0, 1], [0, 1], ["s"], 5)

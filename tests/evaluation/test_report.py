@@ -366,7 +366,7 @@ def test_bootstrap_does_not_grow_with_the_number_of_images():
     labels = np.tile(np.arange(5), 20_000)
     table = np.eye(5)[labels]
     slides = np.repeat([f"s{number}" for number in range(30)], 3_334)[: len(labels)].tolist()
-    _, by_slide = metrics.confusion_by_slide(labels, table.argmax(axis=1), slides)
+    _, by_slide = metrics.confusion_by_slide(labels, table.argmax(axis=1), slides, 5)
     start = time.perf_counter()
     drawn = intervals.resample_slides(
         by_slide.reshape(30, 25), by_slide.sum(axis=2), seed=0, resamples=2000

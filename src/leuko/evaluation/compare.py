@@ -20,7 +20,6 @@ import numpy.typing as npt
 from leuko.errors import DataError
 from leuko.evaluation import intervals, metrics
 from leuko.evaluation.report import HEADLINE_METRICS
-from leuko.taxonomy import CLASSES
 
 __all__ = [
     "ALPHA",
@@ -153,9 +152,9 @@ def paired_bootstrap(
 
     Parameters
     ----------
-    y_true : (N,) int, 0 to 4
+    y_true : (N,) int, 0 to K - 1
         True classes.
-    probabilities_a, probabilities_b : (N, 5) float, 0 to 1
+    probabilities_a, probabilities_b : (N, K) float, 0 to 1
         Each model's probabilities, in the same order of images.
     slides : sequence of N str
         Slide of each image.
@@ -182,8 +181,10 @@ def paired_bootstrap(
         raise DataError(
             f"Received {len(slides)} slide names for {len(labels)} labels, expected one each."
         )
-    drawn = intervals.resample_confusions(labels, predicted, slides, seed=seed, resamples=resamples)
-    whole = np.stack([metrics.confusion_matrix(labels, one) for one in predicted])
+    drawn = intervals.resample_confusions(
+        labels, predicted, slides, table_a.shape[1], seed=seed, resamples=resamples
+    )
+    whole = np.stack([metrics.confusion_matrix(labels, one, table_a.shape[1]) for one in predicted])
     document: dict[str, Any] = {}
     for name, measure in HEADLINE_METRICS.items():
         values, value = measure(drawn.confusion), measure(whole)
@@ -215,9 +216,9 @@ def compare_predictions(
 
     Parameters
     ----------
-    y_true : (N,) int, 0 to 4
+    y_true : (N,) int, 0 to K - 1
         True classes.
-    probabilities_a, probabilities_b : (N, 5) float, 0 to 1
+    probabilities_a, probabilities_b : (N, K) float, 0 to 1
         Each model's probabilities, in the same order of images.
     slides : sequence of N str
         Slide of each image.
@@ -376,7 +377,7 @@ def _which_runs(
 def _resample_reports(
     reports: Sequence[Mapping[str, Any]], *, seed: int, resamples: int
 ) -> npt.NDArray[np.float64] | None:
-    """Confusion matrices (R, seeds, 5, 5) over resampled slides, if all list the same slides."""
+    """Confusion matrices (R, seeds, K, K) over resampled slides, if all list the same slides."""
     listed = [report.get("by_slide") or [] for report in reports]
     if len(reports) < 2 or not listed[0]:
         return None
@@ -392,7 +393,7 @@ def _resample_reports(
     drawn = intervals.resample_slides(
         tables.reshape(len(tables), -1), truth[:, 0], seed=seed, resamples=resamples
     )
-    return drawn.sums.reshape(len(drawn.sums), len(reports), len(CLASSES), len(CLASSES))
+    return drawn.sums.reshape(len(drawn.sums), *tables.shape[1:])
 
 
 @dataclass(frozen=True)

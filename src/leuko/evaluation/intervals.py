@@ -24,7 +24,6 @@ from leuko.statistics import (
     least_effect,
     wilson_interval,
 )
-from leuko.taxonomy import CLASSES
 
 __all__ = [
     "LEVEL",
@@ -144,7 +143,7 @@ class ResampledConfusions:
 
     Attributes
     ----------
-    confusion : (R, M, 5, 5) float64
+    confusion : (R, M, K, K) float64
         One matrix for each resample and model.
     method : str
         `OVER_SLIDES`, or `OVER_IMAGES` where the slides are not known.
@@ -161,6 +160,7 @@ def resample_confusions(
     y_true: npt.NDArray[np.int64],
     predicted: npt.NDArray[np.int64],
     slides: Sequence[str],
+    classes: int,
     *,
     seed: int,
     resamples: int,
@@ -173,12 +173,14 @@ def resample_confusions(
 
     Parameters
     ----------
-    y_true : (N,) int64, 0 to 4
+    y_true : (N,) int64, 0 to K - 1
         True classes.
-    predicted : (M, N) int64, 0 to 4
+    predicted : (M, N) int64, 0 to K - 1
         The answers of each of M models.
     slides : sequence of N str
         Slide of each image.
+    classes : int
+        How many classes there are.
     seed : int
         Seed of the drawing.
     resamples : int
@@ -189,11 +191,12 @@ def resample_confusions(
     ResampledConfusions
     """
     models = len(predicted)
-    classes = len(CLASSES)
     times: npt.NDArray[np.int64] | None = None
     if slides_are_known(slides):
         method = OVER_SLIDES
-        tables = np.stack([confusion_by_slide(y_true, one, slides)[1] for one in predicted], axis=1)
+        tables = np.stack(
+            [confusion_by_slide(y_true, one, slides, classes)[1] for one in predicted], axis=1
+        )
     else:
         method = OVER_IMAGES
         rows, times = np.unique(

@@ -1,6 +1,6 @@
 """Metrics of a five-class differential, in plain NumPy.
 
-Whatever can be read off a confusion matrix takes one of shape (..., 5, 5), rows true and columns
+Whatever can be read off a confusion matrix takes one of shape (..., K, K), rows true and columns
 predicted, so that the same function serves one data set and thousands of bootstrap resamples.
 Means over classes are means over the classes present, which are those with at least one true
 image; a class that is absent has no sensitivity and no F1 (not-a-number). Log-loss and calibration
@@ -22,7 +22,6 @@ from leuko.statistics import (
     expected_calibration_error,
     log_loss,
 )
-from leuko.taxonomy import CLASSES
 
 __all__ = [
     "CalibrationBin",
@@ -54,46 +53,49 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 
-def confusion_matrix(y_true: npt.ArrayLike, y_pred: npt.ArrayLike) -> Integers:
+def confusion_matrix(y_true: npt.ArrayLike, y_pred: npt.ArrayLike, classes: int) -> Integers:
     """Count the images of each true class (row) that got each answer (column).
 
     Parameters
     ----------
-    y_true, y_pred : (N,) int, 0 to 4
+    y_true, y_pred : (N,) int, 0 to K - 1
         True and predicted classes.
+    classes : int
+        How many there are.
 
     Returns
     -------
-    (5, 5) int64
+    (K, K) int64
         Counts; the sum is N.
 
     Examples
     --------
-    >>> confusion_matrix([0, 0, 4], [0, 4, 4])[0].tolist()
+    >>> confusion_matrix([0, 0, 4], [0, 4, 4], 5)[0].tolist()
     [1, 0, 0, 0, 1]
     """
-    classes = len(CLASSES)
     cells = np.asarray(y_true, dtype=np.int64) * classes + np.asarray(y_pred, dtype=np.int64)
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
 def confusion_by_slide(
-    y_true: npt.ArrayLike, y_pred: npt.ArrayLike, slides: Sequence[str]
+    y_true: npt.ArrayLike, y_pred: npt.ArrayLike, slides: Sequence[str], classes: int
 ) -> tuple[list[str], Integers]:
     """One confusion matrix for each slide.
 
     Parameters
     ----------
-    y_true, y_pred : (N,) int, 0 to 4
+    y_true, y_pred : (N,) int, 0 to K - 1
         True and predicted classes.
     slides : sequence of N str
         Slide of each image; an empty name is a slide of its own, "unknown".
+    classes : int
+        How many classes there are.
 
     Returns
     -------
     names : list of S str
         Slides in alphabetical order.
-    confusion : (S, 5, 5) int64
+    confusion : (S, K, K) int64
         Their matrices; the sum over slides is `confusion_matrix`.
 
     Raises
@@ -106,7 +108,6 @@ def confusion_by_slide(
         raise DataError(
             f"Received {len(slides)} slide names for {labels.size} labels, expected one each."
         )
-    classes = len(CLASSES)
     names, inverse = np.unique(np.asarray(slides, dtype=np.str_), return_inverse=True)
     cells = (inverse * classes + labels) * classes + np.asarray(y_pred, dtype=np.int64)
     counts = np.bincount(cells, minlength=len(names) * classes * classes)
@@ -118,12 +119,12 @@ def class_counts(confusion: npt.NDArray[np.generic]) -> Floats:
 
     Parameters
     ----------
-    confusion : (..., 5, 5) number
+    confusion : (..., K, K) number
         Confusion matrices.
 
     Returns
     -------
-    (..., 5) float64
+    (..., K) float64
     """
     counts: Floats = np.asarray(confusion, dtype=np.float64).sum(axis=-1)
     return counts
@@ -134,7 +135,7 @@ def accuracy(confusion: npt.NDArray[np.generic]) -> Floats:
 
     Parameters
     ----------
-    confusion : (..., 5, 5) number
+    confusion : (..., K, K) number
         Confusion matrices, none of them empty.
 
     Returns
@@ -150,12 +151,12 @@ def sensitivity(confusion: npt.NDArray[np.generic]) -> Floats:
 
     Parameters
     ----------
-    confusion : (..., 5, 5) number
+    confusion : (..., K, K) number
         Confusion matrices.
 
     Returns
     -------
-    (..., 5) float64
+    (..., K) float64
         0 to 1; not-a-number for an absent class.
     """
     return _ratio(_diagonal(confusion), class_counts(confusion))
@@ -166,12 +167,12 @@ def precision(confusion: npt.NDArray[np.generic]) -> Floats:
 
     Parameters
     ----------
-    confusion : (..., 5, 5) number
+    confusion : (..., K, K) number
         Confusion matrices.
 
     Returns
     -------
-    (..., 5) float64
+    (..., K) float64
         0 to 1. A class that is present and was never the answer has precision 0, by convention;
         one that is absent and was never the answer has none (not-a-number).
     """
@@ -185,12 +186,12 @@ def specificity(confusion: npt.NDArray[np.generic]) -> Floats:
 
     Parameters
     ----------
-    confusion : (..., 5, 5) number
+    confusion : (..., K, K) number
         Confusion matrices.
 
     Returns
     -------
-    (..., 5) float64
+    (..., K) float64
         0 to 1; not-a-number when there is no image of another class.
     """
     table = np.asarray(confusion, dtype=np.float64)
@@ -204,12 +205,12 @@ def f1_scores(confusion: npt.NDArray[np.generic]) -> Floats:
 
     Parameters
     ----------
-    confusion : (..., 5, 5) number
+    confusion : (..., K, K) number
         Confusion matrices.
 
     Returns
     -------
-    (..., 5) float64
+    (..., K) float64
         0 to 1; not-a-number for an absent class.
     """
     present = class_counts(confusion)
@@ -222,9 +223,9 @@ def mean_over_present(values: Floats, confusion: npt.NDArray[np.generic]) -> Flo
 
     Parameters
     ----------
-    values : (..., 5) float64
+    values : (..., K) float64
         One value for each class.
-    confusion : (..., 5, 5) number
+    confusion : (..., K, K) number
         The matrices that they were read from.
 
     Returns
@@ -240,7 +241,7 @@ def balanced_accuracy(confusion: npt.NDArray[np.generic]) -> Floats:
 
     Parameters
     ----------
-    confusion : (..., 5, 5) number
+    confusion : (..., K, K) number
         Confusion matrices.
 
     Returns
@@ -255,7 +256,7 @@ def macro_f1(confusion: npt.NDArray[np.generic]) -> Floats:
 
     Parameters
     ----------
-    confusion : (..., 5, 5) number
+    confusion : (..., K, K) number
         Confusion matrices.
 
     Returns
@@ -270,12 +271,12 @@ def majority_baseline(confusion: npt.NDArray[np.generic]) -> tuple[int, float]:
 
     Parameters
     ----------
-    confusion : (5, 5) number
+    confusion : (K, K) number
         A confusion matrix; only its row sums matter.
 
     Returns
     -------
-    label : int, 0 to 4
+    label : int, 0 to K - 1
         The class, the first one when two are equally common.
     accuracy : float, 0 to 1
         Its share of the images.
@@ -435,9 +436,9 @@ def brier_score(y_true: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
 
     Parameters
     ----------
-    y_true : (N,) int, 0 to 4
+    y_true : (N,) int, 0 to K - 1
         True classes.
-    probabilities : (N, 5) float, 0 to 1
+    probabilities : (N, K) float, 0 to 1
         Predicted probabilities.
 
     Returns
@@ -451,11 +452,11 @@ def brier_score(y_true: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
     Review 78:1-3, 1950.
     """
     labels, table = check_rows(y_true, probabilities)
-    return float(((table - np.eye(len(CLASSES))[labels]) ** 2).sum(axis=1).mean())
+    return float(((table - np.eye(table.shape[1])[labels]) ** 2).sum(axis=1).mean())
 
 
 def _diagonal(confusion: npt.NDArray[np.generic]) -> Floats:
-    """Right answers for each class: (..., 5, 5) to (..., 5)."""
+    """Right answers for each class: (..., K, K) to (..., K)."""
     return np.diagonal(np.asarray(confusion, dtype=np.float64), axis1=-2, axis2=-1)
 
 

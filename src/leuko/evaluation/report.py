@@ -13,7 +13,7 @@ from leuko.artifacts import RESEARCH_USE, schema
 from leuko.errors import DataError
 from leuko.evaluation import intervals, metrics
 from leuko.evaluation.selective import accuracy_at_coverage, decided
-from leuko.taxonomy import CLASSES
+from leuko.scheme import DIFFERENTIAL_5, ClassScheme, load_scheme
 
 __all__ = [
     "HEADLINE_METRICS",
@@ -114,7 +114,7 @@ class SlideResult:
     slide : str
     n : int
     accuracy : float, 0 to 1
-    confusion : (5, 5) int64
+    confusion : (K, K) int64
     """
 
     slide: str
@@ -147,6 +147,8 @@ class EvaluationReport:
 
     Attributes
     ----------
+    scheme : ClassScheme
+        Of the labels and the answers.
     n, n_slides : int
         Images and slides. Images without a slide name share one.
     estimates : dict of str to Estimate
@@ -157,8 +159,8 @@ class EvaluationReport:
         Bootstrap resamples kept, those drawn again for want of a class, and their seed.
     majority : (str, float)
         Commonest class and its share: the accuracy of always answering it.
-    per_class : tuple of 5 ClassResult
-    confusion : (5, 5) int64
+    per_class : tuple of ClassResult
+    confusion : (K, K) int64
         Rows true, columns predicted.
     roc, pr : dict of str to Curve
         By class name; a class without a curve is left out.
@@ -179,6 +181,7 @@ class EvaluationReport:
         What the caller knows: command, data, model, machine and the like.
     """
 
+    scheme: ClassScheme
     n: int
     n_slides: int
     estimates: Mapping[str, Estimate]
@@ -219,7 +222,8 @@ class EvaluationReport:
         return {
             "schema": schema("evaluation"),
             "research_use": RESEARCH_USE,
-            "classes": list(CLASSES),
+            "classes": list(self.scheme.names),
+            "scheme": self.scheme.to_dict(),
             "n": self.n,
             "n_slides": self.n_slides,
             "metrics": {
@@ -244,7 +248,7 @@ class EvaluationReport:
             "per_class": {one.name: _class_document(one) for one in self.per_class},
             "confusion": self.confusion.tolist(),
             "confusion_percent": [
-                [100.0 * cell / total for cell in row] if total else [None] * len(CLASSES)
+                [100.0 * cell / total for cell in row] if total else [None] * len(row)
                 for row, total in zip(self.confusion.tolist(), counts.tolist(), strict=True)
             ],
             "roc": {
@@ -313,10 +317,11 @@ class EvaluationReport:
             Several lines, without a newline at the end.
         """
         slides = _count(self.n_slides, "slide")
+        wide = max(16, *(len(name) + 1 for name in self.scheme.names))
         lines = [
             f"{_count(self.n, 'image')}, {slides}",
             "",
-            f"{'':<16}{'precision':>11}{'sensitivity':>13}{'[95% interval]':>18}"
+            f"{'':<{wide}}{'precision':>11}{'sensitivity':>13}{'[95% interval]':>18}"
             f"{'specificity':>13}{'f1':>8}{'n':>7}{'slides':>8}",
         ]
         for one in self.per_class:
@@ -327,7 +332,7 @@ class EvaluationReport:
             else:
                 interval = _bracket(*one.sensitivity_interval)
             lines.append(
-                f"{one.name:<16}{_number(one.precision):>11}{_number(one.sensitivity):>13}"
+                f"{one.name:<{wide}}{_number(one.precision):>11}{_number(one.sensitivity):>13}"
                 f"{interval:>18}{_number(one.specificity):>13}{_number(one.f1):>8}"
                 f"{one.n:>7,}{one.slides:>8}"
             )
@@ -341,7 +346,7 @@ class EvaluationReport:
                 for name in ("precision", "sensitivity", "specificity", "f1")
             )
             lines.append(
-                f"{title:<16}{_number(precision):>11}{_number(sensitivity):>13}{'':>18}"
+                f"{title:<{wide}}{_number(precision):>11}{_number(sensitivity):>13}{'':>18}"
                 f"{_number(specificity):>13}{_number(f1):>8}{self.n:>7,}{self.n_slides:>8}"
             )
         lines.append("")
@@ -398,6 +403,7 @@ def evaluate_predictions(
     probabilities: npt.ArrayLike,
     slides: Sequence[str],
     *,
+    scheme: ClassScheme | None = None,
     paths: Sequence[str] | None = None,
     decisions: Sequence[str] | None = None,
     seed: int = 0,
@@ -410,12 +416,14 @@ def evaluate_predictions(
 
     Parameters
     ----------
-    y_true : (N,) int, 0 to 4
-        True classes, as positions in `leuko.taxonomy.CLASSES`.
-    probabilities : (N, 5) float, 0 to 1
+    y_true : (N,) int, 0 to K - 1
+        True classes, as positions in `scheme`.
+    probabilities : (N, K) float, 0 to 1
         Predicted probabilities, without the rows of rejected images.
     slides : sequence of N str
         Slide of each image, empty where it is not known.
+    scheme : ClassScheme, optional
+        Of K classes; that of a routine differential when left out.
     paths : sequence of N str, optional
         Name of each image, for the list of mistakes. Row numbers when left out.
     decisions : sequence of N str, optional
@@ -440,16 +448,22 @@ def evaluate_predictions(
         When the context would overwrite a result.
     """
     labels, table = metrics.check_rows(y_true, probabilities)
+    scheme = load_scheme(DIFFERENTIAL_5) if scheme is None else scheme
+    if table.shape[1] != len(scheme):
+        raise DataError(
+            f"Received probabilities of {table.shape[1]} classes, expected the {len(scheme)} of "
+            f"{scheme.name}: {', '.join(scheme.names)}."
+        )
     names = [str(row) for row in range(len(labels))] if paths is None else list(paths)
     if len(names) != len(labels):
         raise DataError(f"Received {len(names)} paths for {len(labels)} labels, expected one each.")
     known = dict(context or {})
     extra_warnings = tuple(known.pop("warnings", ()))
     predicted = table.argmax(axis=1)
-    slide_names, by_slide = metrics.confusion_by_slide(labels, predicted, slides)
+    slide_names, by_slide = metrics.confusion_by_slide(labels, predicted, slides, len(scheme))
     confusion = by_slide.sum(axis=0)
     resampled = intervals.resample_confusions(
-        labels, predicted[np.newaxis], slides, seed=seed, resamples=resamples
+        labels, predicted[np.newaxis], slides, len(scheme), seed=seed, resamples=resamples
     )
     matrices = resampled.confusion[:, 0]
     counts = confusion.sum(axis=1)
@@ -458,8 +472,9 @@ def evaluate_predictions(
     pr: dict[str, Curve] = {}
     bins = metrics.calibration_bins(labels, table)
     slides_known = intervals.slides_are_known(slides)
-    per_class = _class_results(by_slide, matrices, labels, table, roc, pr)
+    per_class = _class_results(scheme.names, by_slide, matrices, labels, table, roc, pr)
     report = EvaluationReport(
+        scheme=scheme,
         n=len(labels),
         n_slides=len(slide_names),
         estimates=_estimates(confusion, matrices, resampled.method, len(slide_names)),
@@ -467,7 +482,7 @@ def evaluate_predictions(
         resamples=len(matrices),
         redrawn=resampled.redrawn,
         seed=seed,
-        majority=(CLASSES[majority], share),
+        majority=(scheme.names[majority], share),
         per_class=per_class,
         confusion=confusion,
         roc=roc,
@@ -478,10 +493,10 @@ def evaluate_predictions(
         brier=metrics.brier_score(labels, table),
         by_slide=_slide_results(slide_names, by_slide) if slides_known else (),
         absent_classes=tuple(
-            name for name, count in zip(CLASSES, counts, strict=True) if count == 0
+            name for name, count in zip(scheme.names, counts, strict=True) if count == 0
         ),
         warnings=(*_warnings(per_class, len(slide_names), confusion), *extra_warnings),
-        worst=_worst_mistakes(labels, table, names),
+        worst=_worst_mistakes(labels, table, names, scheme.names),
         selective=tuple(accuracy_at_coverage(labels, table)),
         decisions=None
         if decisions is None
@@ -515,6 +530,7 @@ def _estimates(
 
 
 def _class_results(
+    names: Sequence[str],
     by_slide: npt.NDArray[np.int64],
     matrices: npt.NDArray[np.float64],
     labels: npt.NDArray[np.int64],
@@ -538,7 +554,7 @@ def _class_results(
         "f1": metrics.f1_scores(matrices),
     }
     results = []
-    for index, name in enumerate(CLASSES):
+    for index, name in enumerate(names):
         positive, score = labels == index, table[:, index]
         auc = average = None
         if 0 < counts[index] < len(labels):
@@ -613,7 +629,10 @@ def _slide_results(
 
 
 def _worst_mistakes(
-    labels: npt.NDArray[np.int64], table: npt.NDArray[np.float64], names: Sequence[str]
+    labels: npt.NDArray[np.int64],
+    table: npt.NDArray[np.float64],
+    names: Sequence[str],
+    classes: Sequence[str],
 ) -> tuple[Mistake, ...]:
     """The wrong answers that gave the true class least; ties in order of the name."""
     predicted = table.argmax(axis=1)
@@ -623,8 +642,8 @@ def _worst_mistakes(
     return tuple(
         Mistake(
             path=names[row],
-            true=CLASSES[labels[row]],
-            predicted=CLASSES[predicted[row]],
+            true=classes[labels[row]],
+            predicted=classes[predicted[row]],
             confidence=float(table[row, predicted[row]]),
             probability_of_true=float(truth[row]),
         )
@@ -642,7 +661,7 @@ def _warnings(
     if absent:
         sentences.append(
             f"No image of {_listed(absent)} is in this set (n = 0); balanced accuracy and "
-            f"macro-F1 are means over the {_count(len(CLASSES) - len(absent), 'class')} present."
+            f"macro-F1 are means over the {_count(len(per_class) - len(absent), 'class')} present."
         )
     if n_slides == 1:
         sentences.append(

@@ -26,9 +26,9 @@ def accuracy_at_coverage(
 
     Parameters
     ----------
-    y_true : (N,) int64, 0 to 4
+    y_true : (N,) int64, 0 to K - 1
         True classes.
-    probabilities : (N, 5) float64
+    probabilities : (N, K) float64
         Answers.
 
     Returns
@@ -77,7 +77,7 @@ def decided(
 
     Parameters
     ----------
-    y_true, predicted : (N,) int64, 0 to 4
+    y_true, predicted : (N,) int64, 0 to K - 1
         True classes and most probable ones.
     slides : sequence of N str
         Slide of each image.
@@ -108,8 +108,9 @@ def decided(
     if len(rows):
         labels, answers = y_true[rows], predicted[rows]
         names = [slides[row] for row in rows.tolist()]
+        classes = 1 + int(max(y_true.max(), predicted.max()))
         resampled = intervals.resample_confusions(
-            labels, answers[np.newaxis], names, seed=seed, resamples=resamples
+            labels, answers[np.newaxis], names, classes, seed=seed, resamples=resamples
         )
         right = int((labels == answers).sum())
         span, _ = intervals.accuracy_interval(

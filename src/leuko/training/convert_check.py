@@ -478,7 +478,7 @@ def judge_accuracy(
     """
     labels = _labels(answers, pictures)
     before, after = (
-        float(balanced_accuracy(confusion_matrix(labels, table.argmax(axis=1))))
+        float(balanced_accuracy(confusion_matrix(labels, table.argmax(axis=1), table.shape[1])))
         for table in (answers.original, answers.variant)
     )
     if before - after > LARGEST_DROP + 1e-12:
