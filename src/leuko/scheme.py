@@ -24,6 +24,7 @@ __all__ = [
     "known_schemes",
     "load_scheme",
     "merging",
+    "scheme_in",
     "scheme_of",
 ]
 
@@ -321,6 +322,30 @@ def load_scheme(name: str | os.PathLike[str]) -> ClassScheme:
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as a class scheme: {error}.") from error
     return _from_toml(document, path.stem, str(path))
+
+
+def scheme_in(document: Mapping[str, Any]) -> ClassScheme:
+    """Read the scheme of a document, also of one from before documents had schemes.
+
+    Parameters
+    ----------
+    document : mapping
+        With ``scheme``, or with a list ``classes`` of names, or of a routine differential.
+
+    Returns
+    -------
+    ClassScheme
+        Checked.
+
+    Raises
+    ------
+    DataError
+        When what stands there is none.
+    """
+    if "scheme" in document:
+        return ClassScheme.from_dict(document["scheme"])
+    names = document.get("classes")
+    return scheme_of(names) if isinstance(names, list) else load_scheme(DIFFERENTIAL_5)
 
 
 def scheme_of(names: Sequence[str], *, name: str = "own") -> ClassScheme:

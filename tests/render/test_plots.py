@@ -14,7 +14,8 @@ from PIL import Image
 
 from leuko.render import plots
 from leuko.render.style import PAGE, css_variables, style, themed
-from leuko.taxonomy import CLASSES, COLOURS
+from leuko.scheme import load_scheme, scheme_of
+from leuko.taxonomy import CLASSES
 
 pytest.importorskip("matplotlib", reason="plots need the extra 'report'")
 
@@ -193,7 +194,25 @@ def test_text_can_be_read(dark):
     assert contrast(paint.on_accent, paint.accent) >= 4.5
 
 
-def test_light_paper_has_the_taxonomys_colours():
-    assert style().classes == COLOURS
-    assert css_variables(style()).count(":") == css_variables(PAGE).count(":") == 8 + 5 + 6
-    assert themed("#010b0f #5b5fc7") == "#010b0f #5b5fc7"
+def test_light_paper_has_the_schemes_colours_and_dark_paper_lighter_ones():
+    scheme = load_scheme("pbc-8")
+    assert style().classes(scheme) == tuple(one.colour for one in scheme.classes)
+    assert style(dark=True).classes(scheme)[0] == "#7f82d3"
+    assert themed(PAGE.classes(scheme)[7]) == "var(--class-7)"
+    assert css_variables(style(), scheme).count(":") == 8 + 8 + 6
+
+
+@pytest.mark.parametrize("count", [21, 100])
+def test_more_classes_than_colours_are_told_apart_by_hatching(count):
+    scheme = scheme_of([f"kind {number}" for number in range(count)])
+    counts = {name: 10 + number for number, name in enumerate(scheme.names)}
+    figure = plots.class_counts_plot({"train": counts}, scheme)
+    bars = figure.axes[0].patches
+    looks = {(bar.get_edgecolor() if bar.get_hatch() else bar.get_facecolor(), bar.get_hatch())
+             for bar in bars}  # fmt: skip
+    assert len(bars) == len(looks) == count
+    assert sum(bar.get_hatch() is None for bar in bars) == 12
+    text = plots.svg(plots.class_counts_plot({"train": counts}, scheme, colours=PAGE), name="a",
+                     label="b")  # fmt: skip
+    assert f"var(--class-{count - 1})" in text
+    assert themed("#010a0f #5b5fc7") == "#010a0f #5b5fc7"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from leuko.errors import MissingExtraError
 from leuko.render.style import Style, style, themed
-from leuko.taxonomy import ABBREVIATIONS, CLASSES
+from leuko.scheme import ClassScheme, scheme_in
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,6 +48,7 @@ _DASHES: Final = (
     (0, (3, 1, 1, 1, 1, 1)),
 )
 _MARKERS: Final = ("o", "s", "D", "^", "v", "P")
+_HATCHES: Final = ("////", "....", "xxxx", "----", "||||", "++++", "oooo", "****")
 _SLIDES: Final = 45
 _MARKER_ROOM: Final = 0.035
 
@@ -86,7 +87,9 @@ def confusion_plot(
     Figure
     """
     paint = colours or style()
-    figure, axes = _figure(4.3, 3.9, paint)
+    scheme = scheme_in(evaluation)
+    wide = max(0.0, 0.52 * (len(scheme) - 5))
+    figure, axes = _figure(4.3 + wide, 3.9 + wide, paint)
     rows = evaluation["confusion"]
     for row, counts in enumerate(rows):
         total = sum(counts)
@@ -116,13 +119,13 @@ def confusion_plot(
                 color=paint.on_accent if _shade(share) > 0.55 else paint.ink,
                 alpha=1.0 if count else 0.45,
             )
-    ticks = range(len(CLASSES))
-    axes.set_xticks(ticks, ABBREVIATIONS)
-    axes.set_yticks(ticks, CLASSES)
-    axes.set(xlim=(-0.5, 4.5), ylim=(4.5, -0.5), xlabel="predicted", ylabel="true", aspect="equal")
+    ticks, end = range(len(scheme)), len(scheme) - 0.5
+    axes.set_xticks(ticks, _abbreviations(scheme), rotation=90 if len(scheme) > 8 else 0)
+    axes.set_yticks(ticks, _names(scheme))
+    axes.set(xlim=(-0.5, end), ylim=(end, -0.5), xlabel="predicted", ylabel="true", aspect="equal")
     axes.tick_params(length=0)
     axes.grid(visible=False)
-    for edge in range(6):
+    for edge in range(len(scheme) + 1):
         axes.axhline(edge - 0.5, color=paint.line, linewidth=0.8)
         axes.axvline(edge - 0.5, color=paint.line, linewidth=0.8)
     return figure
@@ -145,11 +148,12 @@ def roc_plot(evaluation: Document, *, colours: Style | None = None) -> Figure:
     paint = colours or style()
     figure, axes = _figure(4.3, 3.9, paint)
     axes.plot((0, 1), (0, 1), color=paint.muted, linewidth=0.8, dashes=(2, 3))
-    for index, name in enumerate(CLASSES):
+    scheme = scheme_in(evaluation)
+    for index, name in enumerate(scheme.names):
         curve = evaluation["roc"].get(name) or {}
         if curve.get("fpr"):
-            label = f"{name}  {_decimals(curve.get('auc'))}"
-            axes.plot(curve["fpr"], curve["tpr"], label=label, **_line(paint, index))
+            label = f"{_clipped(name, 24)}  {_decimals(curve.get('auc'))}"
+            axes.plot(curve["fpr"], curve["tpr"], label=label, **_line(paint, scheme, index))
     axes.set(xlabel="false positive rate (1 − specificity)", ylabel="sensitivity")
     _unit_square(axes)
     _legend(axes, paint, "area under the curve", "lower right")
@@ -172,11 +176,14 @@ def pr_plot(evaluation: Document, *, colours: Style | None = None) -> Figure:
     """
     paint = colours or style()
     figure, axes = _figure(4.3, 3.9, paint)
-    for index, name in enumerate(CLASSES):
+    scheme = scheme_in(evaluation)
+    for index, name in enumerate(scheme.names):
         curve = evaluation["pr"].get(name) or {}
         if curve.get("recall"):
-            label = f"{name}  {_decimals(curve.get('average_precision'))}"
-            axes.plot(curve["recall"], curve["precision"], label=label, **_line(paint, index))
+            label = f"{_clipped(name, 24)}  {_decimals(curve.get('average_precision'))}"
+            axes.plot(
+                curve["recall"], curve["precision"], label=label, **_line(paint, scheme, index)
+            )
     axes.set(xlabel="recall (sensitivity)", ylabel="precision")
     _unit_square(axes)
     _legend(axes, paint, "average precision", "lower left")
@@ -320,19 +327,20 @@ def sensitivity_plot(
     paint = colours or style()
     several = len(evaluations) > 1
     step = 0.7 / max(1, len(evaluations))
-    height = 1.0 + len(CLASSES) * max(0.5, 0.24 * len(evaluations)) + (0.3 if several else 0)
+    scheme = scheme_in(next(iter(evaluations.values())))
+    height = 1.0 + len(scheme) * max(0.5, 0.24 * len(evaluations)) + (0.3 if several else 0)
     figure, axes = _figure(5.2, height, paint)
     first = next(iter(evaluations.values()))["per_class"]
     lowest = 1.0
     for number, (key, evaluation) in enumerate(evaluations.items()):
         name = _clipped(key, 44)
-        for index, title in enumerate(CLASSES):
+        for index, title in enumerate(scheme.names):
             one = evaluation["per_class"].get(title) or {}
             value = one.get("sensitivity")
             if value is None:
                 continue
             at = index + (number - (len(evaluations) - 1) / 2) * step
-            colour = _model_colour(paint, number) if several else paint.classes[index]
+            colour = _model_colour(paint, number) if several else paint.classes(scheme)[index]
             span = one.get("sensitivity_interval")
             if span:
                 axes.plot((span["low"], span["high"]), (at, at), color=colour, linewidth=2.2)
@@ -349,13 +357,14 @@ def sensitivity_plot(
                 label=name if several and not shown else None,
             )
     labels = []
-    for title in CLASSES:
+    for title in scheme.names:
         one = first.get(title) or {}
         n, slides = one.get("n") or 0, one.get("slides") or 0
         few = ", too few for an interval" if one.get("note") == "too few slides" else ""
-        labels.append(f"{title}\n{n:,} on {_slides(slides)}{few}" if n else f"{title}\nabsent")
-    axes.set_yticks(range(len(CLASSES)), labels)
-    axes.set(ylim=(len(CLASSES) - 0.4, -0.6), xlabel="sensitivity (95% interval over slides)")
+        told = f"{n:,} on {_slides(slides)}{few}" if n else "absent"
+        labels.append(f"{_clipped(title, 24)}\n{told}")
+    axes.set_yticks(range(len(scheme)), labels)
+    axes.set(ylim=(len(scheme) - 0.4, -0.6), xlabel="sensitivity (95% interval over slides)")
     _percent_axis(axes, max(0.0, math.floor(lowest * 10 - 0.3) / 10), 1.0, margin=_MARKER_ROOM)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
@@ -365,7 +374,10 @@ def sensitivity_plot(
 
 
 def class_counts_plot(
-    classes: Mapping[str, Mapping[str, int]], *, colours: Style | None = None
+    classes: Mapping[str, Mapping[str, int]],
+    scheme: ClassScheme,
+    *,
+    colours: Style | None = None,
 ) -> Figure:
     """Draw how many images each split has of each class.
 
@@ -373,6 +385,8 @@ def class_counts_plot(
     ----------
     classes : dict of str to dict of str to int
         ``classes`` of ``audit.json``: by split, then by class.
+    scheme : ClassScheme
+        Of the data set.
     colours : Style, optional
         Light paper when left out.
 
@@ -384,11 +398,11 @@ def class_counts_plot(
     paint = colours or style()
     splits = list(classes)
     step = 0.8 / max(1, len(splits))
-    figure, axes = _figure(5.2, 1.0 + 0.26 * len(CLASSES) * (len(splits) + 0.6), paint)
+    figure, axes = _figure(5.2, 1.0 + 0.26 * len(scheme) * (len(splits) + 0.6), paint)
     largest = 0.0
     for number, split in enumerate(splits):
         total = sum(classes[split].values()) or 1
-        for index, name in enumerate(CLASSES):
+        for index, name in enumerate(scheme.names):
             count = classes[split].get(name, 0)
             share = count / total
             largest = max(largest, share)
@@ -399,13 +413,14 @@ def class_counts_plot(
                     at - step * 0.44,
                     share,
                     step * 0.88,
-                    paint.classes[index],
+                    paint.classes(scheme)[index],
                     alpha=1.0 if number == 0 else 0.55,
+                    hatch=scheme.hatches[index],
                 )
             )
             _say(axes, share, at, f"{split} {count:,}" if len(splits) > 1 else f"{count:,}", paint)
-    axes.set_yticks(range(len(CLASSES)), CLASSES)
-    axes.set(ylim=(len(CLASSES) - 0.4, -0.6), xlabel="share of the split")
+    axes.set_yticks(range(len(scheme)), _names(scheme))
+    axes.set(ylim=(len(scheme) - 0.4, -0.6), xlabel="share of the split")
     axes.tick_params(axis="y", length=0)
     _percent_axis(axes, 0.0, min(1.3, max(largest * 1.3, 0.05)))
     axes.grid(axis="y", visible=False)
@@ -413,7 +428,10 @@ def class_counts_plot(
 
 
 def slides_plot(
-    slides: Mapping[str, Mapping[str, Mapping[str, int]]], *, colours: Style | None = None
+    slides: Mapping[str, Mapping[str, Mapping[str, int]]],
+    scheme: ClassScheme,
+    *,
+    colours: Style | None = None,
 ) -> Figure:
     """Draw which slides each class comes from, split by split.
 
@@ -421,6 +439,8 @@ def slides_plot(
     ----------
     slides : dict
         ``slides`` of ``audit.json``: by split, then by slide, then by class, counts.
+    scheme : ClassScheme
+        Of the data set.
     colours : Style, optional
         Light paper when left out.
 
@@ -437,14 +457,17 @@ def slides_plot(
         for slide, counts in table.items():
             totals[slide] = totals.get(slide, 0) + sum(counts.values())
     kept = sorted(sorted(totals, key=lambda slide: (-totals[slide], slide))[:_SLIDES])
-    figure, axes = _figure(1.3 + 1.2 * len(splits), 1.2 + 0.2 * max(4, len(kept)), paint)
+    figure, axes = _figure(
+        1.3 + 0.24 * len(scheme) * len(splits), 1.2 + 0.2 * max(4, len(kept)), paint
+    )
     places = []
     for number, split in enumerate(splits):
-        start = number * (len(CLASSES) + 0.8)
+        start = number * (len(scheme) + 0.8)
         sums = [
-            sum(counts.get(name, 0) for counts in slides[split].values()) or 1 for name in CLASSES
+            sum(counts.get(name, 0) for counts in slides[split].values()) or 1
+            for name in scheme.names
         ]
-        for index, name in enumerate(CLASSES):
+        for index, name in enumerate(scheme.names):
             places.append(start + index)
             for row, slide in enumerate(kept):
                 count = slides[split].get(slide, {}).get(name, 0)
@@ -456,10 +479,11 @@ def slides_plot(
                             row - side / 2,
                             side,
                             side,
-                            paint.classes[index],
+                            paint.classes(scheme)[index],
+                            hatch=scheme.hatches[index],
                         )
                     )
-        spots = [(start + index, row) for index in range(len(CLASSES)) for row in range(len(kept))]
+        spots = [(start + index, row) for index in range(len(scheme)) for row in range(len(kept))]
         axes.plot(
             *zip(*spots, strict=True),
             linestyle="none",
@@ -469,7 +493,7 @@ def slides_plot(
             zorder=0,
         )
         axes.text(
-            start + 2,
+            start + (len(scheme) - 1) / 2,
             -1.1,
             _clipped(split, 20),
             ha="center",
@@ -479,7 +503,7 @@ def slides_plot(
             fontweight="bold",
         )
     axes.set_yticks(range(len(kept)), [_clipped(slide, 24) for slide in kept], fontsize=8)
-    axes.set_xticks(places, list(ABBREVIATIONS) * len(splits), rotation=90, fontsize=8)
+    axes.set_xticks(places, _abbreviations(scheme) * len(splits), rotation=90, fontsize=8)
     axes.set(
         xlim=(-0.8, max(places, default=1) + 0.8), ylim=(len(kept) - 0.2, -2.2), aspect="equal"
     )
@@ -489,7 +513,11 @@ def slides_plot(
 
 
 def recall_plot(
-    recall: Mapping[str, float | None], *, label: str, colours: Style | None = None
+    recall: Mapping[str, float | None],
+    scheme: ClassScheme,
+    *,
+    label: str,
+    colours: Style | None = None,
 ) -> Figure:
     """Draw one bar for each class, such as what is recalled from the background alone.
 
@@ -497,6 +525,8 @@ def recall_plot(
     ----------
     recall : dict of str to float or None
         By class, 0 to 1.
+    scheme : ClassScheme
+        Of the data set.
     label : str
         Of the axis.
     colours : Style, optional
@@ -507,16 +537,25 @@ def recall_plot(
     Figure
     """
     paint = colours or style()
-    figure, axes = _figure(5.2, 2.4, paint)
-    for index, name in enumerate(CLASSES):
+    figure, axes = _figure(5.2, 0.8 + 0.32 * len(scheme), paint)
+    for index, name in enumerate(scheme.names):
         value = recall.get(name)
         if value is None:
             axes.text(0.01, index, "absent", va="center", fontsize=9, color=paint.muted)
             continue
-        axes.add_patch(_rectangle(0, index - 0.36, value, 0.72, paint.classes[index]))
+        axes.add_patch(
+            _rectangle(
+                0,
+                index - 0.36,
+                value,
+                0.72,
+                paint.classes(scheme)[index],
+                hatch=scheme.hatches[index],
+            )
+        )
         _say(axes, value, index, f"{100 * value:.0f}%", paint)
-    axes.set_yticks(range(len(CLASSES)), CLASSES)
-    axes.set(ylim=(len(CLASSES) - 0.4, -0.6), xlabel=label)
+    axes.set_yticks(range(len(scheme)), _names(scheme))
+    axes.set(ylim=(len(scheme) - 0.4, -0.6), xlabel=label)
     axes.tick_params(axis="y", length=0)
     _percent_axis(axes, 0.0, 1.1)
     axes.grid(axis="y", visible=False)
@@ -732,11 +771,23 @@ def _settings() -> Iterator[None]:
 
 
 def _rectangle(
-    left: float, top: float, width: float, height: float, colour: str, *, alpha: float = 1.0
+    left: float,
+    top: float,
+    width: float,
+    height: float,
+    colour: str,
+    *,
+    alpha: float = 1.0,
+    hatch: int = 0,
 ) -> Any:
-    """A filled box without an edge."""
+    """A box without an edge: filled, or hatched in its own way where colours are used again."""
     from matplotlib.patches import Rectangle
 
+    if hatch:
+        return Rectangle(
+            (left, top), width, height, facecolor="none", edgecolor=colour,
+            hatch=_HATCHES[(hatch - 1) % len(_HATCHES)], linewidth=0.6, alpha=alpha,
+        )  # fmt: skip
     return Rectangle((left, top), width, height, facecolor=colour, linewidth=0, alpha=alpha)
 
 
@@ -753,9 +804,20 @@ def _say(axes: Any, across: float, row: float, text: str, paint: Style) -> None:
     )
 
 
-def _line(paint: Style, index: int) -> dict[str, Any]:
+def _line(paint: Style, scheme: ClassScheme, index: int) -> dict[str, Any]:
     """A class's colour and dashes: no line is told by its colour alone."""
-    return {"color": paint.classes[index], "linestyle": _DASHES[index], "linewidth": 2.0}
+    dashes = _DASHES[(index + scheme.hatches[index]) % len(_DASHES)]
+    return {"color": paint.classes(scheme)[index], "linestyle": dashes, "linewidth": 2.0}
+
+
+def _names(scheme: ClassScheme) -> list[str]:
+    """Names of classes, as they fit beside an axis."""
+    return [_clipped(name, 24) for name in scheme.names]
+
+
+def _abbreviations(scheme: ClassScheme) -> list[str]:
+    """Abbreviations of classes, as they fit below an axis."""
+    return [_clipped(one.abbreviation, 6) for one in scheme.classes]
 
 
 def _legend(axes: Any, paint: Style, title: str | None, place: str, *, above: bool = False) -> None:

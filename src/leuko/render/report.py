@@ -16,6 +16,7 @@ from leuko.errors import DataError
 from leuko.render import plots, tables, views, words
 from leuko.render.mistakes import Thumbnail, worst_mistakes
 from leuko.render.style import PAGE, css_variables, style
+from leuko.scheme import ClassScheme, scheme_in
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -60,6 +61,7 @@ def evaluation_html(
     folder = str((evaluation.get("data") or {}).get("folder") or "")
     return _render(
         "evaluation.html.j2",
+        scheme_in(evaluation),
         title=title or (f"{model} on {folder}" if folder else model),
         kind="Evaluation",
         headline=views.evaluation_headline(evaluation),
@@ -90,6 +92,7 @@ def audit_html(audit: Document) -> str:
     """
     return _render(
         "audit.html.j2",
+        scheme_in(audit),
         title=f"What is in {tables.folder_name(audit)}",
         kind="Audit",
         headline=_audit_headline(audit),
@@ -166,6 +169,7 @@ def comparison_html(
     )
     return _render(
         "comparison.html.j2",
+        scheme_in(next(iter(evaluations.values()), comparison)),
         title=f"{words.counted(len(models), 'model')} on {tables.folder_name(comparison)}",
         kind="Comparison",
         headline=tables.comparison_headline(comparison),
@@ -281,16 +285,16 @@ def _environment() -> Environment:
     )
 
 
-def _render(template: str, **values: Any) -> str:
-    """Fill a template."""
+def _render(template: str, scheme: ClassScheme, **values: Any) -> str:
+    """Fill a template, in the colours of a scheme."""
     from markupsafe import Markup
 
     text = (
         _environment()
         .get_template(template)
         .render(
-            light=Markup(css_variables(style())),  # noqa: S704
-            dark=Markup(css_variables(style(dark=True))),  # noqa: S704
+            light=Markup(css_variables(style(), scheme)),  # noqa: S704
+            dark=Markup(css_variables(style(dark=True), scheme)),  # noqa: S704
             **values,
         )
     )

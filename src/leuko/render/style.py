@@ -10,9 +10,13 @@ import re
 from dataclasses import dataclass, fields
 from typing import Final
 
-from leuko.taxonomy import CLASSES, COLOURS
+from leuko.scheme import ClassScheme
 
 __all__ = ["PAGE", "Style", "css_variables", "style", "themed"]
+
+
+_CLASS: Final = "#010b"
+"""How the placeholder of every class begins; its number follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +33,8 @@ class Style:
         Emphasis, and text on a ground of that colour.
     warn : str
         What should worry the reader.
-    classes : tuple of 5 str
-        In class order.
+    lift : float or None
+        Share of white in the colours of classes; None stands for placeholders.
     models : tuple of 6 str
         One for each model of a comparison, reused in turn.
     """
@@ -43,8 +47,25 @@ class Style:
     accent: str
     on_accent: str
     warn: str
-    classes: tuple[str, ...]
+    lift: float | None
     models: tuple[str, ...]
+
+    def classes(self, scheme: ClassScheme) -> tuple[str, ...]:
+        """Colours of the classes of a scheme, in order.
+
+        Parameters
+        ----------
+        scheme : ClassScheme
+            Of up to 100 classes.
+
+        Returns
+        -------
+        tuple of str
+            As ``#rrggbb``.
+        """
+        if self.lift is None:
+            return tuple(f"{_CLASS}{place:02x}" for place in range(len(scheme)))
+        return tuple(_lighter(one.colour, self.lift) for one in scheme.classes)
 
 
 def _lighter(colour: str, share: float) -> str:
@@ -62,7 +83,7 @@ _LIGHT: Final = Style(
     accent="#2a5d9f",
     on_accent="#ffffff",
     warn="#a33a15",
-    classes=COLOURS,
+    lift=0.0,
     models=("#2a5d9f", "#c05a1c", "#3a7d44", "#8a4f9e", "#8a6d00", "#5b6470"),
 )
 
@@ -75,7 +96,7 @@ _DARK: Final = Style(
     accent="#82b1ec",
     on_accent="#10131a",
     warn="#f0956b",
-    classes=tuple(_lighter(colour, 0.22) for colour in COLOURS),
+    lift=0.22,
     models=("#82b1ec", "#f0a068", "#84c48d", "#cd9ede", "#d9bd55", "#b0b8c4"),
 )
 
@@ -88,7 +109,7 @@ PAGE: Final = Style(
     accent="#010a06",
     on_accent="#010a07",
     warn="#010a08",
-    classes=tuple(f"#010b0{index}" for index in range(len(CLASSES))),
+    lift=None,
     models=tuple(f"#010c0{index}" for index in range(6)),
 )
 """Placeholders, for figures that `themed` turns over to the page's CSS variables."""
@@ -109,8 +130,8 @@ def style(*, dark: bool = False) -> Style:
 
     Examples
     --------
-    >>> style().classes[0], style(dark=True).ink
-    ('#5b5fc7', '#e8e9ec')
+    >>> style().accent, style(dark=True).ink
+    ('#2a5d9f', '#e8e9ec')
     """
     return _DARK if dark else _LIGHT
 
@@ -123,18 +144,20 @@ def _named(colours: Style) -> dict[str, str]:
         name = field.name.replace("_", "-")
         if isinstance(value, str):
             named[f"--{name}"] = value
-        else:
+        elif isinstance(value, tuple):
             named.update({f"--{name[:-1]}-{i}": one for i, one in enumerate(value)})
-    return {name.replace("--classe-", "--class-"): value for name, value in named.items()}
+    return named
 
 
-def css_variables(colours: Style) -> str:
+def css_variables(colours: Style, scheme: ClassScheme) -> str:
     """Declare the colours for a style sheet.
 
     Parameters
     ----------
     colours : Style
         Usually from `style`.
+    scheme : ClassScheme
+        Whose classes have colours too.
 
     Returns
     -------
@@ -143,10 +166,13 @@ def css_variables(colours: Style) -> str:
 
     Examples
     --------
-    >>> css_variables(style())[:15], "--class-4:#e09f3e;" in css_variables(style())
+    >>> from leuko.scheme import load_scheme
+    >>> text = css_variables(style(), load_scheme("differential-5"))
+    >>> text[:15], "--class-4:#e09f3e;" in text
     ('--ink:#1d2129;-', True)
     """
-    return "".join(f"{name}:{value};" for name, value in _named(colours).items())
+    classes = {f"--class-{place}": one for place, one in enumerate(colours.classes(scheme))}
+    return "".join(f"{name}:{value};" for name, value in (_named(colours) | classes).items())
 
 
 def themed(svg: str) -> str:
@@ -168,8 +194,10 @@ def themed(svg: str) -> str:
     'fill: var(--ink); stroke: var(--class-3)'
     """
     names = {value: name for name, value in _named(PAGE).items()}
-    return re.sub(
-        r"#01[0-9a-f]{4}",
-        lambda found: f"var({names[found[0]]})" if found[0] in names else found[0],
-        svg,
-    )
+
+    def variable(found: re.Match[str]) -> str:
+        if found[0].startswith(_CLASS):
+            return f"var(--class-{int(found[0][len(_CLASS) :], 16)})"
+        return f"var({names[found[0]]})" if found[0] in names else found[0]
+
+    return re.sub(r"#01[0-9a-f]{4}", variable, svg)

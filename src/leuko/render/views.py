@@ -10,7 +10,7 @@ from leuko.render import plots, tables, words
 from leuko.render.mistakes import Thumbnail
 from leuko.render.style import PAGE
 from leuko.render.words import NONE
-from leuko.taxonomy import CLASSES
+from leuko.scheme import scheme_in
 
 Document = Mapping[str, Any]
 
@@ -133,7 +133,10 @@ def evaluation_view(
             page_figure(figure, f"{mark}-{name}", title, caption)
             for figure, name, title, caption in drawn
         ],
-        "classes": [_class_row(name, evaluation["per_class"].get(name) or {}) for name in CLASSES],
+        "classes": [
+            _class_row(name, number, evaluation["per_class"].get(name) or {})
+            for number, name in enumerate(scheme_in(evaluation).names)
+        ],
         "warnings": list(evaluation.get("warnings") or ()),
         "facts": _evaluation_facts(evaluation),
         "mistakes": _mistake_views(evaluation, mistakes),
@@ -147,11 +150,11 @@ def evaluation_view(
     }
 
 
-def _class_row(name: str, one: Document) -> dict[str, Any]:
+def _class_row(name: str, number: int, one: Document) -> dict[str, Any]:
     """One class of the per-class table."""
     return {
         "title": name,
-        "number": CLASSES.index(name),
+        "number": number,
         "n": f"{one.get('n') or 0:,}",
         "slides": f"{one.get('slides') or 0:,}",
         "note": one.get("note") or "",
@@ -253,6 +256,7 @@ def _mistake_views(
     evaluation: Document, mistakes: Sequence[Thumbnail] | None
 ) -> list[dict[str, str]]:
     """Mistakes for the gallery, with pictures where there are any."""
+    numbers = {name: number for number, name in enumerate(scheme_in(evaluation).names)}
     if mistakes is None:
         listed = [
             Thumbnail(
@@ -272,10 +276,8 @@ def _mistake_views(
             "name": PurePosixPath(one.path).name or one.path,
             "true": one.true,
             "predicted": one.predicted,
-            "true_number": str(CLASSES.index(one.true)) if one.true in CLASSES else "0",
-            "predicted_number": str(CLASSES.index(one.predicted))
-            if one.predicted in CLASSES
-            else "0",
+            "true_number": str(numbers.get(one.true, 0)),
+            "predicted_number": str(numbers.get(one.predicted, 0)),
             "confidence": words.percent(one.confidence),
             "probability_of_true": words.percent(one.probability_of_true),
             "picture": words.data_uri(one.jpeg) if one.jpeg else "",
@@ -331,10 +333,11 @@ def hidden_findings(audit: Document) -> list[dict[str, str]]:
 def audit_view(audit: Document) -> dict[str, Any]:
     """Everything that the audit macro shows."""
     figures = []
+    scheme = scheme_in(audit)
     if audit.get("classes"):
         figures.append(
             page_figure(
-                plots.class_counts_plot(audit["classes"], colours=PAGE),
+                plots.class_counts_plot(audit["classes"], scheme, colours=PAGE),
                 "audit-classes",
                 "Classes",
                 "Shares of each split, with the number of images.",
@@ -344,7 +347,7 @@ def audit_view(audit: Document) -> dict[str, Any]:
     if audit.get("slides"):
         figures.append(
             page_figure(
-                plots.slides_plot(audit["slides"], colours=PAGE),
+                plots.slides_plot(audit["slides"], scheme, colours=PAGE),
                 "audit-slides",
                 "Which slides the classes come from",
                 "The area of a square is the share of the class in that split; a full square "
@@ -359,6 +362,7 @@ def audit_view(audit: Document) -> dict[str, Any]:
             page_figure(
                 plots.recall_plot(
                     background["per_class_recall"],
+                    scheme,
                     label="recalled without seeing the cell",
                     colours=PAGE,
                 ),
