@@ -11,6 +11,7 @@ import contextlib
 import io
 import math
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -699,7 +700,9 @@ def svg(figure: Figure, *, name: str, label: str) -> str:
     for axes in figure.axes:
         for artist in (*axes.texts, *axes.lines, *axes.patches):
             artist.set_in_layout(False)  # they lie inside, and measuring them takes half the time
-    with _settings():
+    with _settings(), warnings.catch_warnings():
+        # Text stays text: the reader's own fonts show it.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         import matplotlib as mpl
         from matplotlib.backends.backend_svg import FigureCanvasSVG
 
