@@ -266,8 +266,10 @@ def test_an_unusual_packing(tiny_bundle: ModelBundle, tmp_path: Path) -> None:
     [
         ({"schema": "leuko.bundle/2"}, "newer Leuko"),
         ({"schema": "leuko.audit/1"}, "not a bundle document"),
-        ({"classes": ["Neutrophil", "Basophil", "Eosinophil", "Lymphocyte", "Monocyte"]}, "order"),
-        ({"classes": ["a"]}, "another class order"),
+        ({"classes": ["Neutrophil", "Basophil", "Eosinophil", "Lymphocyte", "Monocyte"]}, "scheme"),
+        ({"scheme": {"name": "x", "classes": [{"name": "a"}]}}, "1 classes; expected 2 to 100"),
+        ({"scheme": 7}, "class scheme cannot be read"),
+        ({"classes": ["a"]}, "its classes are not those of its scheme"),
         ({"classes": None}, "damaged"),
         ({"preprocess": {"size": [24, 24], "crop": 1.0, "resize": "lanczos"}}, "newer Leuko"),
         ({"preprocess": {"size": [24, 4.5]}}, "whole numbers"),

@@ -35,7 +35,7 @@ from leuko.artifacts import (
 )
 from leuko.errors import BundleError, DataError, OutputError
 from leuko.imaging import MIN_SIDE, PreprocessSpec
-from leuko.taxonomy import CLASSES
+from leuko.scheme import DIFFERENTIAL_5, ClassScheme, load_scheme, scheme_in
 
 __all__ = [
     "MAX_AXES",
@@ -132,7 +132,7 @@ class Goldens:
     ----------
     pictures : (K, 96, 96, 3) uint8, RGB
         Before preprocessing.
-    probabilities : (K, 5) float32
+    probabilities : (K, C) float32
         As they were answered when the bundle was written: by ONNX Runtime, and calibrated where
         the bundle has a calibration.
     """
@@ -191,8 +191,8 @@ class MeasuredLayer:
         What is measured, as in `leuko.cells.measure.MEASURES`.
     middle, spread : (m,) float64
         Numbers are taken from the first, divided by the second, and cut at `MOST_MEASURED`.
-    weights : (m, 5) float64
-        Of what comes of that.
+    weights : (m, K) float64
+        Of what comes of that, for each class.
     """
 
     names: tuple[str, ...]
@@ -210,7 +210,7 @@ class MeasuredLayer:
 
         Returns
         -------
-        (N, 5) float64
+        (N, K) float64
             To be added to the network's logits.
         """
         rows = [self.middle if numbers is None else numbers for numbers in measures]
@@ -230,13 +230,15 @@ class MeasuredLayer:
         return {"names": list(self.names), **arrays}
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> MeasuredLayer:
+    def from_dict(cls, values: dict[str, Any], classes: int) -> MeasuredLayer:
         """Read what `to_dict` gives.
 
         Parameters
         ----------
         values : dict
             From an untrusted file.
+        classes : int
+            How many the bundle has.
 
         Returns
         -------
@@ -255,7 +257,7 @@ class MeasuredLayer:
         fits = (
             len(names) > 0
             and middle.shape == spread.shape == (len(names),)
-            and weights.shape == (len(names), len(CLASSES))
+            and weights.shape == (len(names), classes)
             and all(bool(np.isfinite(array).all()) for array in (middle, spread, weights))
             and float(spread.min()) > 0
             and float(np.abs(weights).max()) <= _MAX_WEIGHT
@@ -275,7 +277,7 @@ class ModelBundle:
         Short name.
     onnx : bytes
         Graph with input ``pixels`` (N, h, w, 3) float32 RGB 0-255 and output ``probabilities``
-        (N, 5) float32 in class order.
+        (N, C) float32 in the order of the scheme.
     preprocess : PreprocessSpec
         How a picture becomes the input.
     card : str
@@ -291,6 +293,8 @@ class ModelBundle:
         What a picture must be like to be answered; None when nothing is known of that.
     measured : MeasuredLayer or None
         What numbers measured on the cell add to the network's answer.
+    scheme : ClassScheme
+        Of its C answers.
     """
 
     name: str
@@ -305,13 +309,14 @@ class ModelBundle:
     validation: dict[str, Any] = field(default_factory=dict)
     space: FeatureSpace | None = None
     measured: MeasuredLayer | None = None
+    scheme: ClassScheme = field(default_factory=lambda: load_scheme(DIFFERENTIAL_5))
 
     @property
     def digest(self) -> str:
-        """SHA-256 over everything that decides an answer; cards may be reworded."""
+        """SHA-256 over everything that decides an answer; cards and colours may change."""
         document = {
             "onnx": digest_bytes(self.onnx),
-            "classes": list(CLASSES),
+            "classes": list(self.scheme.names),
             "preprocess": self.preprocess.to_dict(),
             "calibration": self.calibration,
             "thresholds": self.thresholds,
@@ -343,7 +348,8 @@ class ModelBundle:
             "research_use": RESEARCH_USE,
             "name": self.name,
             "digest": self.digest,
-            "classes": list(CLASSES),
+            "classes": list(self.scheme.names),
+            "scheme": self.scheme.to_dict(),
             "preprocess": self.preprocess.to_dict(),
             "parameters": self.parameters,
             "calibration": self.calibration,
@@ -421,7 +427,7 @@ class ModelBundle:
         Raises
         ------
         BundleError
-            When it is missing, damaged, from a newer version, or has another class order.
+            When it is missing, damaged or from a newer version.
         """
         source = Path(os.path.expanduser(path))
         try:
@@ -463,15 +469,13 @@ class ModelBundle:
                         f"{source} is damaged: {name} is not the file that was written. Fetch or "
                         "export the bundle again."
                     )
-            if list(document["classes"]) != list(CLASSES):
-                raise BundleError(
-                    f"{source} has another class order: expected {', '.join(CLASSES)}; received "
-                    f"{', '.join(map(str, document['classes']))}."
-                )
+            scheme = scheme_in(document)
+            if list(document["classes"]) != list(scheme.names):
+                raise ValueError("its classes are not those of its scheme")
             variant = document["provenance"].get("variant", {})
             if not isinstance(variant, dict) or not isinstance(variant.get("source", {}), dict):
                 raise ValueError("what it says of its original is no table")
-            goldens = _read_goldens(files["goldens.npz"])
+            goldens = _read_goldens(files["goldens.npz"], len(scheme))
             bundle = cls(
                 name=str(document["name"]),
                 onnx=files["model.onnx"],
@@ -483,17 +487,18 @@ class ModelBundle:
                 thresholds=dict(document["thresholds"]),
                 provenance=dict(document["provenance"]),
                 validation=dict(document["validation"]),
-                space=_read_space(files[_TRUST], len(goldens.pictures))
+                space=_read_space(files[_TRUST], len(goldens.pictures), len(scheme))
                 if _TRUST in files
                 else None,
-                measured=MeasuredLayer.from_dict(document["measured"])
+                measured=MeasuredLayer.from_dict(document["measured"], len(scheme))
                 if "measured" in document
                 else None,
+                scheme=scheme,
             )
         except BundleError:
             raise
         except (
-            KeyError, TypeError, ValueError, AttributeError, OverflowError, *_ZIP_FAULTS,
+            DataError, KeyError, TypeError, ValueError, AttributeError, OverflowError, *_ZIP_FAULTS,
         ) as error:  # fmt: skip
             raise BundleError(f"{source} is damaged: {error!r}.") from error
         if bundle.digest != document.get("digest"):
@@ -553,7 +558,7 @@ def _read_npz(
         return {name: arrays[name] for name in names}
 
 
-def _read_goldens(data: bytes) -> Goldens:
+def _read_goldens(data: bytes, classes: int) -> Goldens:
     """Read the golden pictures, refusing arrays of another kind and any bomb."""
     arrays = _read_npz(data, ("pictures", "probabilities"), _MAX_GOLDENS, "goldens")
     pictures, probabilities = arrays["pictures"], arrays["probabilities"]
@@ -561,7 +566,7 @@ def _read_goldens(data: bytes) -> Goldens:
         pictures.dtype == np.uint8
         and probabilities.dtype == np.float32
         and (pictures.ndim, pictures.shape[3:]) == (4, (3,))
-        and probabilities.shape == (len(pictures), len(CLASSES))
+        and probabilities.shape == (len(pictures), classes)
         and len(pictures) > 0
         and min(pictures.shape[1:3]) >= MIN_SIDE
         and bool(np.isfinite(probabilities).all())
@@ -571,7 +576,7 @@ def _read_goldens(data: bytes) -> Goldens:
     return Goldens(pictures, probabilities)
 
 
-def _read_space(data: bytes, pictures: int) -> FeatureSpace:
+def _read_space(data: bytes, pictures: int, classes: int) -> FeatureSpace:
     """Read a feature space, refusing arrays that do not fit each other and any bomb."""
     names = tuple(FeatureSpace.__dataclass_fields__)
     space = FeatureSpace(**_read_npz(data, names, _MAX_TRUST, "trust statistics"))
@@ -584,7 +589,7 @@ def _read_space(data: bytes, pictures: int) -> FeatureSpace:
         and space.mean.shape == (features,)
         and space.whitening.shape == (axes, axes)
         and space.centres.ndim == 2
-        and 1 <= len(space.centres) <= len(CLASSES)
+        and 1 <= len(space.centres) <= classes
         and space.centres.shape[1] == axes
         and space.spread.shape == (1,)
         and space.goldens.shape == (pictures,)
