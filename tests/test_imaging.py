@@ -16,13 +16,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image, ImageOps
 
+from leuko import jpeg
 from leuko.errors import BundleError, ImageError
 from leuko.imaging import (
     MAX_FILE_BYTES,
     MAX_FRAMES,
-    MAX_SCANS,
     REJECT_REASONS,
     PreprocessSpec,
     decode_image,
@@ -32,6 +33,7 @@ from leuko.imaging import (
     refuse_bombs,
     warp_image,
 )
+from leuko.jpeg import MAX_SCANS, UNCHECKED
 from tiny import unprivileged
 
 RNG = np.random.default_rng(11)
@@ -423,13 +425,109 @@ def test_a_cut_jpeg_is_called_truncated() -> None:
     assert reason_of(data[: len(data) // 2]) == "truncated"
 
 
-def test_a_damaged_jpeg_that_still_decodes_says_so() -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
-    data = bytearray(encode_jpeg(noise))
-    data[-40:-20] = b"\xff\xd0" * 10
-    image = decode_image(bytes(data))
-    assert image.notes
-    assert image.notes[0].startswith("decoded in spite of damage: ")
+RARE = sorted((Path(__file__).parent / "rare").glob("*.jpg"), key=lambda path: path.name)
+
+
+@pytest.mark.parametrize("path", RARE, ids=lambda path: path.stem)
+def test_rare_samplings_and_codings_of_jpeg_are_read(path: Path) -> None:
+    image = read_image(path)
+    with Image.open(path) as second:
+        np.testing.assert_array_equal(image.pixels, np.asarray(second.convert("RGB")))
+    # libjpeg-turbo's interface has no name for these, so another library reads them, unwarned.
+    nameless = path.stem in ("311", "410", "mixed")
+    assert image.notes == ((UNCHECKED,) if nameless else ())
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (KeyError(6), "corrupt"),
+        (RuntimeError("no"), "corrupt"),
+        (cv2.error("no"), "corrupt"),
+        (MemoryError(), "too-large"),
+        (EOFError(), "truncated"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_whatever_a_decoder_raises_is_that_files_reason(
+    kind: str, error: Exception, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise error
+
+    data = saved(Image.fromarray(SMOOTH), kind)
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", fail)
+    monkeypatch.setattr(Image, "open", fail)
+    assert reason_of(data) == reason
+
+
+def dressings(picture: Image.Image) -> dict[str, bytes]:
+    """Sound JPEGs by way of everything that decides how one is read."""
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    return {
+        "plain": saved(picture, "JPEG", quality=90),
+        "grey": saved(picture.convert("L"), "JPEG", quality=90),
+        "progressive": saved(picture, "JPEG", quality=90, progressive=True),
+        "restarts": saved(picture, "JPEG", quality=90, restart_marker_rows=1),
+        "turned": saved(picture, "JPEG", quality=90, exif=turned),
+        "cmyk": saved(picture.convert("CMYK"), "JPEG", quality=90),
+        "in a TIFF": saved(picture, "TIFF", compression="jpeg"),
+    }
+
+
+@pytest.mark.parametrize("way", [*dressings(Image.new("RGB", (16, 16)))])
+@pytest.mark.parametrize("spec", [None, PreprocessSpec((16, 16), scaled=True)])
+def test_a_damaged_jpeg_is_never_pixels(way: str, spec: PreprocessSpec | None) -> None:
+    noise = np.random.default_rng(3).integers(0, 256, (160, 160, 3)).astype(np.uint8)
+    noise = cv2.GaussianBlur(noise, (0, 0), 2)
+    data = dressings(Image.fromarray(noise))[way]
+    assert decode_image(data, spec=spec).notes in ((), ("turned upright by its EXIF orientation",))
+    for share in (0.3, 0.5, 0.6):
+        place = int(share * len(data))
+        for bad in (bytes(300), b"\xff" * 300):
+            with pytest.raises(ImageError) as caught:
+                decode_image(data[:place] + bad + data[place + 300 :], spec=spec)
+            assert caught.value.reason == "damaged", (share, bad[:1])
+            assert "damaged" in caught.value.detail
+
+
+def test_pixels_of_turned_and_cmyk_jpegs_are_pillows() -> None:
+    for way, data in dressings(Image.fromarray(SMOOTH)).items():
+        with Image.open(io.BytesIO(data)) as second:
+            upright = ImageOps.exif_transpose(second).convert("RGB")
+        np.testing.assert_array_equal(decode_image(data).pixels, np.asarray(upright), err_msg=way)
+
+
+@pytest.mark.parametrize(
+    ("process", "bits", "name"), [(0xC1, 12, "12-bit"), (0xC3, 8, "lossless"), (0xC5, 8, "hierarc")]
+)
+def test_a_jpeg_that_is_hardly_read_anywhere_is_named(process: int, bits: int, name: str) -> None:
+    data = bytearray(encode_jpeg(SMOOTH))
+    place = data.index(b"\xff\xc0")
+    data[place + 1], data[place + 4] = process, bits
+    with pytest.raises(ImageError, match=name) as caught:
+        decode_image(bytes(data))
+    assert caught.value.reason == "unsupported-format"
+
+
+@pytest.mark.parametrize("more", [b"", b"\xff" * 9, b"film" * 400, encode_jpeg(SMOOTH)])
+def test_what_follows_a_sound_jpeg_is_no_damage(more: bytes) -> None:
+    for data in dressings(Image.fromarray(SMOOTH)).values():
+        decode_image(data + more)
+    exif = Image.Exif()
+    exif[0x010F] = "phone"
+    frames = [Image.fromarray(SMOOTH), Image.fromarray(SMOOTH[::-1].copy())]
+    pair = saved(frames[0], "MPO", save_all=True, append_images=frames[1:], exif=exif)
+    assert decode_image(pair + more).notes == ("first of 2 frames",)
+
+
+def test_without_the_library_that_warns_a_jpeg_says_that_it_was_not_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jpeg, "library", lambda: None)
+    for data in dressings(Image.fromarray(SMOOTH)).values():
+        assert UNCHECKED in decode_image(data).notes
 
 
 def test_a_damaged_png_is_corrupt() -> None:
