@@ -11,14 +11,14 @@ import io
 import os
 import stat
 import warnings
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from leuko import jpeg
+from leuko import jpeg, tiff
 from leuko.errors import BundleError, ImageError
 
 __all__ = [
@@ -69,17 +69,11 @@ REJECT_REASONS: Final = (
 
 _FORMATS: Final = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 
-_BITS: Final = 258
-_COMPRESSION: Final = 259
 _INTERPRETATION: Final = 262
-_JPEG_TABLES: Final = 347
-_PIECES: Final = (273, 324)
-_SIZES_OF_PIECES: Final = (279, 325)
-"""Tags of TIFF: bits of a sample; what its numbers mean, 0 for white (TIFF 6.0, section 8)."""
+"""Tag of TIFF: what its numbers mean, 0 for white (TIFF 6.0, section 8)."""
 
-_JPEG: Final = 7
-_OLD_JPEG: Final = 6
-"""Compressions of TIFF."""
+_DEPTHS: Final = (8, 10, 12, 14)
+"""Bits that cameras give, and programs store in 16."""
 
 _REDUCTIONS: Final = (8, 4, 2)
 
@@ -185,8 +179,13 @@ def read_image(path: str | os.PathLike[str], *, spec: PreprocessSpec | None = No
 def decode_image(data: bytes, *, spec: PreprocessSpec | None = None) -> DecodedImage:
     """Decode one picture from bytes that nobody vouches for.
 
-    Transparent pixels are laid over white; 16-bit grey is scaled by 1/257; of several frames the
-    first is taken; EXIF orientation is applied.
+    Transparent pixels are laid over white; of several frames the first is taken; EXIF orientation
+    is applied; 16 bits are scaled to 8.
+
+    Cameras of 8, 10, 12 or 14 bits store them in 16. Where a TIFF names its largest value, that
+    decides. Otherwise a picture that uses at most 14 bits is read as the least of these that holds
+    its largest value, if a tenth of it reaches a quarter of that: the background of a smear is
+    bright by any exposure. What is darker is read as 16 bits, and so stays dark. A note says which.
 
     Parameters
     ----------
@@ -208,7 +207,9 @@ def decode_image(data: bytes, *, spec: PreprocessSpec | None = None) -> DecodedI
     """
     kind = _sniff(data)
     try:
-        return _decode_jpeg(data, spec) if kind == "JPEG" else _decode_pillow(data, kind)
+        if kind == "JPEG":
+            return _decode_jpeg(data, spec)
+        return _decode_tiff(data) if kind == "TIFF" else _decode_pillow(data, kind)
     except ImageError:
         raise
     except Exception as error:  # a decoder may fail in any way on hostile bytes
@@ -297,6 +298,21 @@ def _decode_jpeg(data: bytes, spec: PreprocessSpec | None) -> DecodedImage:
     return _decode_pillow(data, "JPEG", spec)
 
 
+def _decode_tiff(data: bytes) -> DecodedImage:
+    """Decode a TIFF, or say what it is that Pillow does not open."""
+    from PIL import UnidentifiedImageError
+
+    try:
+        return _decode_pillow(data, "TIFF")
+    except UnidentifiedImageError:
+        colours = tiff.named_colours(data)
+        if colours is None:
+            tiff.name_unusual(data)
+            raise
+    image = _decode_pillow(colours, "TIFF")
+    return replace(image, notes=(*image.notes, "its samples were taken for red, green and blue"))
+
+
 def _least(height: int, width: int, spec: PreprocessSpec | None) -> tuple[int, int]:
     """Rows and columns that a JPEG must keep when it is decoded for a preprocessing."""
     factor = 1 if spec is None else spec.reduction(height, width)
@@ -321,14 +337,12 @@ def _decode_pillow(data: bytes, kind: str, spec: PreprocessSpec | None = None) -
             notes.append("turned upright by its EXIF orientation")
         loaded = _load_jpeg(image, data, spec) if kind == "JPEG" else None
         if loaded is None:
-            checked = kind != "JPEG" and (kind != "TIFF" or _check_tiff(image, data))
-            notes += [] if checked else [jpeg.UNCHECKED]
+            notes += [] if _is_checked(image, kind, data) else [jpeg.UNCHECKED]
             image.load()
         elif turned:
             loaded.getexif()[0x0112] = image.getexif()[0x0112]
-        upright = ImageOps.exif_transpose(loaded or image)
-        pixels = _to_rgb(upright, *_scale_of_grey(image))
-    return DecodedImage(pixels, kind, mode, tuple(notes))
+        pixels, remark = _to_rgb(ImageOps.exif_transpose(loaded or image), image, data)
+    return DecodedImage(pixels, kind, mode, (*notes, *remark))
 
 
 def _load_jpeg(header: Any, data: bytes, spec: PreprocessSpec | None) -> Any:
@@ -344,22 +358,13 @@ def _load_jpeg(header: Any, data: bytes, spec: PreprocessSpec | None) -> Any:
     return Image.fromarray(255 - pixels, "CMYK") if inks else Image.fromarray(pixels)
 
 
-def _check_tiff(image: Any, data: bytes) -> bool:
-    """Refuse an opened TIFF with a damaged JPEG inside; false where one could not be checked."""
-    tags = image.tag_v2
-    compression = tags.get(_COMPRESSION)
-    if compression != _JPEG:
-        return bool(compression != _OLD_JPEG)
-    places, sizes = (
-        tags.get(strips) or tags[tiles] for strips, tiles in (_PIECES, _SIZES_OF_PIECES)
-    )
-    if sum(sizes) > len(data):
-        raise ImageError("corrupt", "The TIFF file has more data than bytes.")
-    tables = bytes(tags.get(_JPEG_TABLES, b"\xff\xd8\xff\xd9"))[:-2]
-    checked = True
-    for place, size in zip(places, sizes, strict=True):
-        checked &= _check_jpeg(tables + data[place + 2 : place + size])
-    return checked
+def _is_checked(image: Any, kind: str, data: bytes) -> bool:
+    """Refuse a damaged JPEG in an opened TIFF; false for JPEGs that could not be checked."""
+    if kind != "TIFF":
+        return kind != "JPEG"
+    streams = tiff.jpeg_streams(image.tag_v2, data)
+    # Each of them, also behind one that cannot be checked.
+    return streams is not None and False not in {_check_jpeg(stream) for stream in streams}
 
 
 def _check_jpeg(data: bytes) -> bool:
@@ -387,26 +392,15 @@ def _count_frames(image: Any) -> int:
     return frames
 
 
-def _to_rgb(image: Any, white: int, is_negative: bool) -> Pixels:
-    """Turn any of Pillow's colour modes into RGB uint8; the others are for wide grey numbers."""
+def _to_rgb(image: Any, header: Any, data: bytes) -> tuple[Pixels, tuple[str, ...]]:
+    """Turn a loaded picture of any of Pillow's colour modes into RGB uint8, and say how."""
     from PIL import Image
 
     mode: str = image.mode
     if mode == "F":
         raise ImageError("unsupported-format", "Pictures of floating-point numbers have no white.")
     if mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise ImageError("unsupported-format", "Pictures of more than 16 bits have no white.")
-        clear = image.info.get("transparency")
-        grey = np.empty(values.shape, np.uint8)
-        for top in range(0, len(values), 256):  # in strips: 50 megapixels of wide numbers are much
-            strip = values[top : top + 256].astype(np.uint32)
-            part = np.minimum((strip * 255 + white // 2) // white, 255)
-            grey[top : top + 256] = np.where(
-                strip == clear, 255, 255 - part if is_negative else part
-            )
-        return np.repeat(grey[..., None], 3, axis=2)
+        return _grey_to_rgb(image, header)
     if mode not in _MODES and not mode.endswith((";16", ";16L", ";16B")):
         raise ImageError("unsupported-format", f"Pictures of colour mode {mode} are not read.")
     if mode == "La":  # premultiplied, of which Pillow makes nothing else
@@ -414,17 +408,66 @@ def _to_rgb(image: Any, white: int, is_negative: bool) -> Pixels:
     if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return np.array(image.convert("RGB"), dtype=np.uint8)
+    pixels = np.array(image.convert("RGB"), dtype=np.uint8)
+    is_dark = mode in ("RGB", "RGBA") and header.format in ("PNG", "TIFF") and pixels.max() < 64
+    return _dark_colours(pixels, header, data) if is_dark else (pixels, ())
 
 
-def _scale_of_grey(image: Any) -> tuple[int, bool]:
-    """Largest wide grey number, and whether it is black in place of white, as a TIFF may say.
+def _grey_to_rgb(image: Any, header: Any) -> tuple[Pixels, tuple[str, ...]]:
+    """Scale wide grey numbers, of which a TIFF may say that zero is white."""
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise ImageError("unsupported-format", "Pictures of more than 16 bits have no white.")
+    tags = getattr(header, "tag_v2", {})
+    is_negative = tags.get(_INTERPRETATION) == 0
+    bits, remark = _depth(values, tiff.bits_in_use(tags), guess=not is_negative)
+    if tiff.stored_bits(tags) == 12:  # Pillow widens them
+        bits, remark = 12, ()
+    grey = _scale(values, bits)
+    if is_negative:
+        grey = 255 - grey
+    clear = image.info.get("transparency")
+    if clear is not None:
+        grey[values == clear] = 255
+    return np.repeat(grey[..., None], 3, axis=2), remark
 
-    Pillow widens 12 bits to 16 without scaling, and turns only narrow negatives.
-    """
-    tags = getattr(image, "tag_v2", {})
-    white = 4095 if tuple(tags.get(_BITS, ()))[:1] == (12,) else 65535
-    return white, tags.get(_INTERPRETATION) == 0
+
+def _dark_colours(pixels: Pixels, header: Any, data: bytes) -> tuple[Pixels, tuple[str, ...]]:
+    """Read dark colours again, of which Pillow keeps the upper 8 of 16 bits."""
+    tags = getattr(header, "tag_v2", {})
+    if (data[24] if header.format == "PNG" else tiff.stored_bits(tags)) != 16:
+        return pixels, ()
+    read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    values = np.zeros(0) if read is None else read[..., ::-1]
+    if values.dtype != np.uint16 or not np.array_equal(np.right_shift(values, 8), pixels):
+        return pixels, ("uses few of 65536 values",)
+    bits, remark = _depth(values, tiff.bits_in_use(tags), guess=True)
+    return _scale(values, bits), remark
+
+
+def _depth(values: npt.NDArray[Any], said: int, *, guess: bool) -> tuple[int, tuple[str, ...]]:
+    """Decide how many bits of wide numbers are in use, by the rule of `decode_image`."""
+    largest = int(values.max())
+    used = largest.bit_length()
+    if said and used <= said < 16:
+        return said, ((f"uses {largest + 1} of 65536 values, read as {said} bits",))
+    if used > _DEPTHS[-1]:
+        return 16, ()
+    bits = next(depth for depth in _DEPTHS if depth >= used)
+    some = values[:: 1 + len(values) // 256]
+    if guess and not said and (some >= 2 ** (bits - 2)).mean() >= 0.1:
+        return bits, (f"uses {largest + 1} of 65536 values, read as {bits} bits",)
+    return 16, (f"uses {largest + 1} of 65536 values",)
+
+
+def _scale(values: npt.NDArray[Any], bits: int) -> Pixels:
+    """Scale numbers of so many bits to 8, rounded."""
+    white = 2**bits - 1
+    scaled = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), 256):  # in strips: 50 megapixels of wide numbers are much
+        strip = values[top : top + 256].astype(np.uint32)
+        scaled[top : top + 256] = (strip * 255 + white // 2) // white
+    return scaled
 
 
 def encode_jpeg(pixels: Pixels, *, quality: int = 95, subsampling: str = "444") -> bytes:
