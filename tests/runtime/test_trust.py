@@ -164,7 +164,8 @@ def test_the_gravest_reason_is_given(
     reason: str,
 ) -> None:
     found = EVERYTHING.judge(probabilities, distance, quality, lambda: nucleus)
-    assert found == Judgement(decision, reason, (), distance)
+    assert replace(found, limit=None) == Judgement(decision, reason, (), distance)
+    assert (found.limit is None) == (reason in ("", "blank"))
     assert decision == "class" or reason in REASONS[decision]
 
 

@@ -88,7 +88,7 @@ def test_ordinary_pictures_stand(doubting: OnnxClassifier, rows: Manifest) -> No
         assert len(row.preprocessing) == 12
         assert row.distance is not None
         assert dict(row.quality)["resolution"] == 1.0
-        assert row.label in row.prediction_set
+        assert row.likeliest in row.prediction_set
         assert (row.reason == "") == (row.decision == "class")
 
 
@@ -122,7 +122,9 @@ def test_a_far_away_picture_is_unlike_training(doubting: OnnxClassifier) -> None
         noisy = np.clip(pixels.astype(int) + np.indices(pixels.shape).sum(0) % 30, 0, 255)
         row = doubting.predict_one(noisy.astype(np.uint8))
         assert (row.decision, row.reason) == ("unlike-training", "far-from-training")
-        assert row.label in CLASSES  # still said, for whoever wants to know
+        assert row.label == ""
+        assert row.likeliest in CLASSES  # still said, for whoever wants to know
+        assert row.limit == doubting.bundle.thresholds["distance"]
         assert row.distance is not None
         assert row.distance > doubting.bundle.thresholds["distance"]
     assert doubting.predict_one(GREEN).reason == "blank"
@@ -347,7 +349,7 @@ def test_a_bundle_that_looks_again_keeps_when_it_does(tmp_path: Path) -> None:
     answers = opened.predict(few.files())
     told = OnnxClassifier(shipped, threads=1).predict(few.files())
     assert [row.distance for row in answers.rows] == [row.distance for row in told.rows]
-    assert answers.counts == told.counts
+    assert answers.likeliest == told.likeliest
 
 
 def test_few_false_alarms_take_many_pictures(

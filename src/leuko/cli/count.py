@@ -52,7 +52,9 @@ def count(
     model: ModelOption = "default",
     predictions: Annotated[
         Path | None,
-        typer.Option(help="Count what leuko predict wrote, CSV or Parquet, in place of images."),
+        typer.Option(
+            help="Count what leuko predict wrote, CSV, Parquet or JSON, in place of images."
+        ),
     ] = None,
     manual: Annotated[
         list[Path] | None,

@@ -371,7 +371,7 @@ class EvaluationReport:
         return "\n".join(lines)
 
     def _selective_lines(self) -> list[str]:
-        """What is right among the answers that the model stands by."""
+        """What is right among the most confident answers, and among the accepted."""
         lines = [
             f"{'most confident 95%':<20}{one['accuracy']:.4f}"
             for one in self.selective
@@ -383,7 +383,7 @@ class EvaluationReport:
                 span = "no interval" if answered["low"] is None else _bracket(
                     answered["low"], answered["high"])  # fmt: skip
                 lines.append(
-                    f"{'labels that stand':<20}{answered['accuracy']:.4f}  {span}  of "
+                    f"{'accepted':<20}{answered['accuracy']:.4f}  {span}  of "
                     f"{_count(answered['n'], 'image')}"
                 )
             told = ", ".join(

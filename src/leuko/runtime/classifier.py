@@ -411,6 +411,7 @@ class OnnxClassifier:
                     prediction_set=judgement.prediction_set,
                     distance=judgement.distance,
                     quality=quality,
+                    limit=judgement.limit,
                 )
             rows.append(row)
         return rows

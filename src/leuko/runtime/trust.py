@@ -80,6 +80,17 @@ REASONS: Final = {
 }
 """What a decision may give as its reason, in the order in which they are looked for."""
 
+_LIMIT_OF: Final = {
+    "no-nucleus": "nucleus",
+    "far-from-training": "distance",
+    "blurred": "sharpness",
+    "overexposed": "overexposed",
+    "underexposed": "underexposed",
+    "few-pixels": "resolution",
+    "low-confidence": "confidence",
+}
+"""The one of `LIMITS` that a reason speaks of."""
+
 _DISTANCE_DECIMALS: Final = 4
 _LEAST: Final = 1e-12
 _TEMPERATURES: Final = (0.01, 100.0)
@@ -92,7 +103,7 @@ class Judgement:
     Attributes
     ----------
     decision : {"class", "unsure", "not-a-cell", "unlike-training"}
-        Whether the label stands.
+        Whether the answer is accepted.
     reason : str
         Empty for ``class``, otherwise one of `REASONS`.
     prediction_set : tuple of str
@@ -100,12 +111,15 @@ class Judgement:
         it states none.
     distance : float or None
         See `feature_distances`; None where the bundle has no feature space.
+    limit : float or None
+        The bundle's limit that the reason speaks of; None where there is none.
     """
 
     decision: str = "class"
     reason: str = ""
     prediction_set: tuple[str, ...] = ()
     distance: float | None = None
+    limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +152,7 @@ class Trust:
         Returns
         -------
         Trust
-            Ready to judge; for a bundle that says nothing, every answer stands.
+            Ready to judge; for a bundle that says nothing, every answer is accepted.
 
         Raises
         ------
@@ -236,7 +250,8 @@ class Trust:
         """
         members = prediction_set(probabilities, self.limits)
         for decision, reason in self._faults(probabilities, distance, quality, nucleus):
-            return Judgement(decision, reason, members, distance)
+            limit = self.limits.get(_LIMIT_OF.get(reason, ""))
+            return Judgement(decision, reason, members, distance, limit)
         return Judgement("class", "", members, distance)
 
     def _faults(
