@@ -425,7 +425,7 @@ class OnnxClassifier:
     ) -> tuple[Judgement, tuple[tuple[str, float], ...]]:
         """Decide on one answer, where the bundle says how: (judgement, figures of quality)."""
         if not self.trust.active:
-            return Judgement(distance=distance), ()
+            return self.trust.judge(probabilities, distance), ()
         quality = measure_quality(inputs, resolution)
         judgement = self.trust.judge(
             probabilities, distance, quality, partial(nucleus_evidence, inputs)

@@ -34,6 +34,7 @@ from leuko.errors import BundleError, MissingExtraError, UsageError
 from leuko.imaging import PreprocessSpec
 from leuko.quiet import import_onnxruntime
 from leuko.runtime.classifier import make_goldens
+from leuko.runtime.trust import NEVER_CHECKED
 from leuko.taxonomy import CLASSES, class_named, describe_aliases
 from leuko.training.importing_child import FOREIGN, JOB, MODEL, RESULT
 
@@ -478,7 +479,7 @@ def import_bundle(
             f"- Command: `{command}`" if command else "- Imported from Python.",
             "",
             "Nothing is known about how it was trained or how well it does. Measure it with "
-            "`leuko evaluate` before relying on any answer.",
+            f"`leuko evaluate` before relying on any answer. {NEVER_CHECKED}",
             "",
         ]
     )
