@@ -52,7 +52,9 @@ def count(
     model: ModelOption = "default",
     predictions: Annotated[
         Path | None,
-        typer.Option(help="Count what leuko predict wrote, CSV or Parquet, in place of images."),
+        typer.Option(
+            help="Count what leuko predict wrote, CSV, Parquet or JSON, in place of images."
+        ),
     ] = None,
     manual: Annotated[
         list[Path] | None,
@@ -97,6 +99,7 @@ def count(
     from leuko.evaluation.differential_manual import read_manual_counts
     from leuko.prediction import PredictionTable
     from leuko.runtime.classifier import load
+    from leuko.runtime.trust import NEVER_CHECKED
 
     for value, known in ((method, (None, *METHODS)), (limits, LIMITS)):
         if value not in known:
@@ -113,6 +116,8 @@ def count(
         classifier = load(model, threads=workers)
         bundle = classifier.bundle
         talk.detail(f"Model {classifier.name}, digest {classifier.digest[:12]}.")
+        if not classifier.trust.accepts:
+            talk.say(NEVER_CHECKED)
         choose_method(method, bundle.validation, bundle.provenance)  # refused before any image
         if predictions is None:
             _add(classifier.stream(find_sources(images or [], talk.say)), tally, talk)

@@ -159,7 +159,7 @@ class Tally:
             return
         self.decisions[row.decision] += 1
         if row.decision == _SORTED or (self.count_unsure and row.decision == _UNSURE):
-            self._counts[row.label] += 1
+            self._counts[row.likeliest] += 1
             if self._probabilities is not None:
                 self._probabilities.extend(row.probabilities)
 

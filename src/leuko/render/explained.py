@@ -159,7 +159,7 @@ def _write(explainer: Explainer, source: Source, row: Prediction, path: Path) ->
         if digest_bytes(data) != row.sha256:
             return "the file changed while it was read"
         pixels = decode_image(data, spec=explainer.preprocess).pixels
-        explanation = explainer.explain(pixels, row.label)
+        explanation = explainer.explain(pixels, row.likeliest)
     except ImageError as error:
         return error.detail
     picture = encode_png(heat_picture(pixels, row, explanation), effort=1)

@@ -12,7 +12,7 @@ from typing import Final
 
 from leuko.scheme import ClassScheme
 
-__all__ = ["PAGE", "Style", "css_variables", "style", "themed"]
+__all__ = ["PAGE", "Style", "css_variables", "lighter", "style", "themed"]
 
 
 _CLASS: Final = "#010b"
@@ -65,10 +65,10 @@ class Style:
         """
         if self.lift is None:
             return tuple(f"{_CLASS}{place:02x}" for place in range(len(scheme)))
-        return tuple(_lighter(one.colour, self.lift) for one in scheme.classes)
+        return tuple(lighter(one.colour, self.lift) for one in scheme.classes)
 
 
-def _lighter(colour: str, share: float) -> str:
+def lighter(colour: str, share: float) -> str:
     """Mix a colour with white."""
     parts = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
     return "#" + "".join(f"{round(part + (255 - part) * share):02x}" for part in parts)
