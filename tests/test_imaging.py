@@ -34,6 +34,7 @@ from leuko.imaging import (
     warp_image,
 )
 from leuko.jpeg import MAX_SCANS, UNCHECKED
+from mutated import try_pictures
 from tiny import unprivileged
 
 RNG = np.random.default_rng(11)
@@ -794,6 +795,14 @@ def test_mutated_files_are_decoded_or_refused_by_name() -> None:
     assert set(reasons) <= set(REJECT_REASONS)
     assert set(reasons) >= {"truncated", "corrupt", "not-an-image", "too-large"}, reasons
     assert slowest < 10
+
+
+def test_sound_pictures_in_rare_encodings_and_mutated_ones_of_the_long_run() -> None:
+    outcome = try_pictures(0, 3_000)
+    assert not outcome.faults
+    assert outcome.slowest < 10
+    assert outcome.met["ok"] > 0.4 * 3_000
+    assert {"mutated: damaged", "mutated: ok", "archive", "refused archive"} <= set(outcome.met)
 
 
 # Preprocessing

@@ -9,7 +9,14 @@ from typing import Any, Final
 
 from leuko.errors import ImageError
 
-__all__ = ["bits_in_use", "jpeg_streams", "name_unusual", "named_colours", "stored_bits"]
+__all__ = [
+    "bits_in_use",
+    "jpeg_streams",
+    "name_unusual",
+    "named_colours",
+    "refuse_misread",
+    "stored_bits",
+]
 
 Tags = Any
 """Pillow's directory: values by the number of their tag."""
@@ -19,6 +26,7 @@ _COMPRESSION: Final = 259
 _INTERPRETATION: Final = 262
 _SAMPLES: Final = 277
 _LARGEST: Final = (281, 341)
+_PLANES: Final = 284
 _EXTRA: Final = 338
 _KIND: Final = 339
 _TABLES: Final = 347
@@ -62,6 +70,27 @@ def stored_bits(tags: Tags) -> int:
         Of the first sample; 1 where nothing is said, as the format has it.
     """
     return _first(tags.get(_BITS), 1)
+
+
+def refuse_misread(tags: Tags) -> None:
+    """Refuse what Pillow opens and gives wrong pixels of.
+
+    Parameters
+    ----------
+    tags : mapping
+        The directory.
+
+    Raises
+    ------
+    ImageError
+        ``unsupported-format`` for 16 bits in planes that are not compressed, of which it takes
+        every byte for a sample.
+    """
+    if stored_bits(tags) == 16 and tags.get(_PLANES) == 2 and tags.get(_COMPRESSION, 1) == 1:
+        raise ImageError(
+            "unsupported-format",
+            "The TIFF file has 16 bits in separate planes, which Leuko reads only compressed.",
+        )
 
 
 def bits_in_use(tags: Tags) -> int:
@@ -115,8 +144,7 @@ def _read_tags(data: bytes) -> Tags:
     """Read the first directory; empty where there is none."""
     from PIL import TiffImagePlugin
 
-    is_big = 43 in data[2:4]
-    tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if is_big else 8])
+    tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2] == 43 else 8])
     file = io.BytesIO(data)
     file.seek(tags.next)
     tags.load(file)
@@ -136,7 +164,7 @@ def named_colours(data: bytes) -> bytes | None:
     bytes or None
         The same file with the right name; None where that is not its fault.
     """
-    tags = _read_tags(data)
+    tags = {} if data.startswith(b"MM\0+") else _read_tags(data)
     if tags.get(_INTERPRETATION) != _BLACK_IS_ZERO or tags.get(_SAMPLES) != 3:
         return None
     order = "<" if data.startswith(b"II") else ">"
@@ -162,6 +190,8 @@ def name_unusual(data: bytes) -> None:
         ``unsupported-format``, where the directory tells how the pixels are written and these are
         there.
     """
+    if data.startswith(b"MM\0+"):
+        raise ImageError("unsupported-format", "The file is a BigTIFF with the high byte first.")
     tags = _read_tags(data)
     places = next((tags[tag] for tag in _PLACES if tag in tags), ())
     if not places or max(places) >= len(data) or _BITS not in tags:
