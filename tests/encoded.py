@@ -371,17 +371,26 @@ def encoded_image(seed: int) -> Encoded:
     return WAYS[seed % len(WAYS)](piece(rng), rng)
 
 
-def second_decoder(data: bytes) -> np.ndarray | None:
-    """Pixels as OpenCV gives a JPEG, Pillow one of four inks and all else; None where it fails."""
+def by_pillow(data: bytes) -> np.ndarray | None:
+    """Pixels as Pillow gives them, over white; None where it fails."""
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if image.format != "JPEG" or image.mode == "CMYK":
-                upright = ImageOps.exif_transpose(image)
-                if upright.mode == "RGBA":
-                    white = Image.new("RGBA", upright.size, "white")
-                    upright = Image.alpha_composite(white, upright)
-                return np.asarray(upright.convert("RGB"))
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode == "RGBA":
+                white = Image.new("RGBA", upright.size, "white")
+                upright = Image.alpha_composite(white, upright)
+            return np.asarray(upright.convert("RGB"))
     except Exception:  # noqa: BLE001 - it may fail in any way
         return None
+
+
+def by_opencv(data: bytes) -> np.ndarray | None:
+    """Pixels as OpenCV gives them; None where it fails."""
     read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     return None if read is None else read[..., ::-1]
+
+
+def second_decoder(data: bytes) -> np.ndarray | None:
+    """OpenCV's pixels of a JPEG, Pillow's of four inks and all else; None where it fails."""
+    is_jpeg = data.startswith(b"\xff\xd8")
+    return by_opencv(data) if is_jpeg and b"Adobe" not in data else by_pillow(data)
