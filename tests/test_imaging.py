@@ -602,6 +602,15 @@ def test_without_the_library_that_warns_a_jpeg_says_that_it_was_not_checked(
         assert UNCHECKED in decode_image(data).notes
 
 
+def test_a_deflated_tiff_is_compared_with_its_checksums() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    data = saved(Image.fromarray(noise), "TIFF", compression="tiff_adobe_deflate")
+    decode_image(data)
+    place = len(data) // 2  # noise is stored as it is, so that any decoder reads on
+    changed = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+    assert reason_of(changed) == "damaged"
+
+
 def test_a_damaged_png_is_corrupt() -> None:
     data = bytearray(encode_png(PIXELS))
     data[60] ^= 0xFF

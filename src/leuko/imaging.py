@@ -363,6 +363,7 @@ def _is_checked(image: Any, kind: str, data: bytes) -> bool:
     if kind != "TIFF":
         return kind != "JPEG"
     tiff.refuse_misread(image.tag_v2)
+    tiff.check_deflated(image.tag_v2, data)
     streams = tiff.jpeg_streams(image.tag_v2, data)
     # Each of them, also behind one that cannot be checked.
     return streams is not None and False not in {_check_jpeg(stream) for stream in streams}

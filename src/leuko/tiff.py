@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from leuko.errors import ImageError
 
 __all__ = [
     "bits_in_use",
+    "check_deflated",
     "jpeg_streams",
     "name_unusual",
     "named_colours",
@@ -38,6 +40,10 @@ _BLACK_IS_ZERO: Final = 1
 _RGB: Final = 2
 _OLD_JPEG: Final = 6
 _JPEG: Final = 7
+_DEFLATED: Final = (8, 32946)
+
+_AT_ONCE: Final = 1 << 20
+"""Bytes that are inflated before they are forgotten."""
 
 _COMPRESSIONS: Final = {
     33003: "JPEG 2000",
@@ -132,12 +138,46 @@ def jpeg_streams(tags: Tags, data: bytes) -> Iterator[bytes] | None:
     compression = tags.get(_COMPRESSION)
     if compression != _JPEG:
         return None if compression == _OLD_JPEG else iter(())
+    tables = bytes(tags.get(_TABLES, b"\xff\xd8\xff\xd9"))[:-2]
+    return (tables + piece[2:] for piece in _pieces(tags, data))
+
+
+def check_deflated(tags: Tags, data: bytes) -> None:
+    """Compare deflated strips or tiles with their checksums, which readers leave unread.
+
+    Parameters
+    ----------
+    tags : mapping
+        The directory.
+    data : bytes
+        The whole file.
+
+    Raises
+    ------
+    ImageError
+        ``damaged``, or ``corrupt`` where the strips together are longer than the file.
+    """
+    if tags.get(_COMPRESSION) not in _DEFLATED:
+        return
+    for piece in _pieces(tags, data):
+        inflater = zlib.decompressobj()
+        rest = piece
+        try:
+            while rest and not inflater.eof:
+                inflater.decompress(rest, _AT_ONCE)
+                rest = inflater.unconsumed_tail
+        except zlib.error as error:
+            raise ImageError("damaged", f"The TIFF's data is damaged ({error}).") from error
+        if not inflater.eof:
+            raise ImageError("damaged", "The TIFF's data is damaged (a strip has no end).")
+
+
+def _pieces(tags: Tags, data: bytes) -> list[bytes]:
+    """Give the bytes of each strip or tile."""
     places, sizes = (next(tags[tag] for tag in each if tag in tags) for each in (_PLACES, _SIZES))
     if sum(sizes) > len(data):
         raise ImageError("corrupt", "The TIFF file has more data than bytes.")
-    tables = bytes(tags.get(_TABLES, b"\xff\xd8\xff\xd9"))[:-2]
-    pieces = zip(places, sizes, strict=True)
-    return (tables + data[place + 2 : place + size] for place, size in pieces)
+    return [data[place : place + size] for place, size in zip(places, sizes, strict=True)]
 
 
 def _read_tags(data: bytes) -> Tags:
