@@ -34,6 +34,7 @@ from leuko.imaging import (
     warp_image,
 )
 from leuko.jpeg import MAX_SCANS, UNCHECKED
+from mutated import try_pictures
 from tiny import unprivileged
 
 RNG = np.random.default_rng(11)
@@ -601,6 +602,15 @@ def test_without_the_library_that_warns_a_jpeg_says_that_it_was_not_checked(
         assert UNCHECKED in decode_image(data).notes
 
 
+def test_a_deflated_tiff_is_compared_with_its_checksums() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    data = saved(Image.fromarray(noise), "TIFF", compression="tiff_adobe_deflate")
+    decode_image(data)
+    place = len(data) // 2  # noise is stored as it is, so that any decoder reads on
+    changed = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+    assert reason_of(changed) == "damaged"
+
+
 def test_a_damaged_png_is_corrupt() -> None:
     data = bytearray(encode_png(PIXELS))
     data[60] ^= 0xFF
@@ -794,6 +804,14 @@ def test_mutated_files_are_decoded_or_refused_by_name() -> None:
     assert set(reasons) <= set(REJECT_REASONS)
     assert set(reasons) >= {"truncated", "corrupt", "not-an-image", "too-large"}, reasons
     assert slowest < 10
+
+
+def test_sound_pictures_in_rare_encodings_and_mutated_ones_of_the_long_run() -> None:
+    outcome = try_pictures(0, 3_000)
+    assert not outcome.faults
+    assert outcome.slowest < 10
+    assert outcome.met["ok"] > 0.4 * 3_000
+    assert {"mutated: damaged", "mutated: ok", "archive", "refused archive"} <= set(outcome.met)
 
 
 # Preprocessing

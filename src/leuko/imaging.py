@@ -359,9 +359,11 @@ def _load_jpeg(header: Any, data: bytes, spec: PreprocessSpec | None) -> Any:
 
 
 def _is_checked(image: Any, kind: str, data: bytes) -> bool:
-    """Refuse a damaged JPEG in an opened TIFF; false for JPEGs that could not be checked."""
+    """Refuse a TIFF of damaged JPEGs or wrong pixels; false for JPEGs that were not checked."""
     if kind != "TIFF":
         return kind != "JPEG"
+    tiff.refuse_misread(image.tag_v2)
+    tiff.check_deflated(image.tag_v2, data)
     streams = tiff.jpeg_streams(image.tag_v2, data)
     # Each of them, also behind one that cannot be checked.
     return streams is not None and False not in {_check_jpeg(stream) for stream in streams}

@@ -300,7 +300,7 @@ def _archive(path: Path) -> Generator[Source, None, int]:
     seen = [
         entry
         for entry in members
-        if not entry.is_dir()
+        if not entry.filename.endswith("/")  # is_dir fails on an empty name
         and not PurePosixPath(entry.filename).name.startswith(".")
         and not entry.filename.startswith("__MACOSX/")
     ]
