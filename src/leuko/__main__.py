@@ -5,12 +5,18 @@ import sys
 
 def main() -> None:
     """Load the command line and run it; stop quietly where Ctrl-C comes while it loads."""
+    from leuko.cli.streams import leave_streams, open_streams
+
+    open_streams()
     try:
         from leuko.cli.main import main as run
+
+        run()
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted.\n")
         raise SystemExit(130) from None
-    run()
+    finally:
+        leave_streams()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import io
 import os
 import struct
 import sys
@@ -102,7 +103,9 @@ def expand(
         if matches is None and argument != "-" and os.path.isdir(path):  # noqa: PTH112 - see below
             _look_into(Path(path))
     only = len(chosen) == 1 if alone is None else alone
-    return _expand(chosen, sys.stdin if stdin is None else stdin, say, alone=only)
+    # A program that was started without standard input is given none.
+    given = stdin or sys.stdin or io.StringIO()
+    return _expand(chosen, given, say, alone=only)
 
 
 def named_files(argument: str | os.PathLike[str]) -> Iterator[str]:
