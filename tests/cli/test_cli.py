@@ -547,6 +547,7 @@ def test_evaluate(tiny_model: Path, tmp_path: Path, leuko: Leuko) -> None:
         "folder": "Test", "digest": one_document(done.out)["data"]["digest"],
         "found": 16, "rejected": 1,
     }  # fmt: skip
+    assert "16 images: 15 accepted, 1 rejected. Each rejected file stands" in done.err
     done = leuko("evaluate", tiny_model, root, "--resamples", 100, "--out", tmp_path / "out")
     assert (tmp_path / "out" / "evaluation.json").is_file()
     assert "Written: " in done.err
