@@ -24,6 +24,7 @@ from leuko.cli.main import _spread
 from leuko.imaging import encode_png, read_image
 from leuko.prediction import CSV_COLUMNS, PredictionTable
 from leuko.render.picture import prediction_sheet
+from leuko.runtime.trust import NEVER_CHECKED
 from leuko.taxonomy import CLASSES
 from tiny import open_to_all, paint, unprivileged, write_dataset, write_picture
 
@@ -628,7 +629,11 @@ def test_train_says_what_it_passes_over_and_its_document_has_a_schema(
         folder=tmp_path / "run",
         seconds={"fit": 1.0},
         history=[{}],
-        validation={"metrics": {name: {"value": 0.5} for name in names}},
+        validation={
+            "metrics": {name: {"value": 0.5} for name in names},
+            "baselines": {"majority": {"class": "Monocyte", "accuracy": 0.5, "beaten": False}},
+            "confusion": np.diag([0, 0, 0, 3, 0]).tolist(),
+        },
         bundle=SimpleNamespace(digest="ab", validation={"split": "slide"}),
     )
     room = SimpleNamespace(train=lambda *_, **__: run)
@@ -637,7 +642,10 @@ def test_train_says_what_it_passes_over_and_its_document_has_a_schema(
     arguments = ("train", tmp_path / "set", "--recipe", "cnn", "--out", tmp_path / "run", "--json")
     done = leuko(*arguments)
     assert done.err == ""
-    assert one_document(done.out)["schema"] == "leuko.training/1"
+    document = one_document(done.out)
+    assert document["schema"] == "leuko.training/1"
+    assert document["baselines"]["majority"]["beaten"] is False
+    assert "No better than always answering Monocyte" in leuko(*arguments[:-1]).out
     write_dataset(tmp_path / "set" / "Balanced_Train", each=1)
     assert leuko(*arguments).err == (
         "Balanced_Train is not read: training takes Train, and a recipe balances it by itself.\n"
@@ -666,6 +674,29 @@ def test_models(tiny_model: Path, leuko: Leuko) -> None:
     document = one_document(leuko("models", "list", "--json").out)
     assert list(document) == ["schema", "models"]
     assert document["schema"] == "leuko.models/1"
+    assert all(one["accepts"] for one in document["models"].values())
+
+
+def test_a_model_that_was_never_checked_says_so(
+    cells: Path, tiny_bundle: ModelBundle, tmp_path: Path, leuko: Leuko
+) -> None:
+    model = tmp_path / "never.zip"
+    replace(tiny_bundle, thresholds={}).save(model)
+    assert f"decisions: {NEVER_CHECKED}" in leuko("models", "show", model).out
+    assert not one_document(leuko("models", "show", model, "--json").out)["accepts"]
+    done = leuko("predict", cells, "--model", model)
+    assert done.err.count(NEVER_CHECKED) == 1
+    assert done.out.count("\tunsure\tunproven\t") == 6
+    document = one_document(leuko("predict", cells, "--model", model, "--json").out)
+    assert document["decisions"]["unsure"] == 6
+    done = leuko("count", cells, "--model", model)
+    assert done.code == 0
+    assert NEVER_CHECKED in done.err
+    write_dataset(tmp_path / "set", each=4)
+    done = leuko("evaluate", model, tmp_path / "set")
+    assert done.code == 0
+    assert f"Warning: {NEVER_CHECKED}" in done.out
+    assert "unsure 100.0%" in done.out
 
 
 def test_results_reach_a_file_while_progress_is_shown_on_a_terminal(

@@ -99,6 +99,7 @@ def count(
     from leuko.evaluation.differential_manual import read_manual_counts
     from leuko.prediction import PredictionTable
     from leuko.runtime.classifier import load
+    from leuko.runtime.trust import NEVER_CHECKED
 
     for value, known in ((method, (None, *METHODS)), (limits, LIMITS)):
         if value not in known:
@@ -115,6 +116,8 @@ def count(
         classifier = load(model, threads=workers)
         bundle = classifier.bundle
         talk.detail(f"Model {classifier.name}, digest {classifier.digest[:12]}.")
+        if not classifier.trust.accepts:
+            talk.say(NEVER_CHECKED)
         choose_method(method, bundle.validation, bundle.provenance)  # refused before any image
         if predictions is None:
             _add(classifier.stream(find_sources(images or [], talk.say)), tally, talk)

@@ -13,6 +13,7 @@ from leuko.artifacts import RESEARCH_USE
 from leuko.cli import adapt, count, data, export, models, predict, training
 from leuko.cli.common import printable, take_late_error
 from leuko.errors import LeukoError
+from leuko.quiet import silence, throw_away_settings
 
 __all__ = ["app", "main"]
 
@@ -63,6 +64,8 @@ def main() -> None:
     """Run the command line; returns through `SystemExit` with the documented exit codes."""
     # TensorFlow reads this when it is first imported; its start-up remarks help nobody here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    silence()
+    throw_away_settings()
     try:
         _own_process()
         _command()(args=_spread(sys.argv[1:]), prog_name="leuko")

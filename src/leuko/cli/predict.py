@@ -92,6 +92,7 @@ def predict(
     from leuko.artifacts import atomic_write_bytes
     from leuko.cli import batch
     from leuko.runtime.classifier import load
+    from leuko.runtime.trust import NEVER_CHECKED
 
     outputs = {"--csv": csv, "--out": out, "--picture": picture, "--explain": explain,
                "--log-file": log_file}  # fmt: skip
@@ -107,6 +108,8 @@ def predict(
         try_outputs(csv, whole, picture)
         classifier = load(model, threads=workers, device=device)
         talk.detail(f"Model {classifier.name}, digest {classifier.digest[:12]}.")
+        if not classifier.trust.accepts:
+            talk.say(NEVER_CHECKED)
         gallery = None
         if engine != "local":
             kept, outcomes = batch.predict_in_batch(images, classifier, talk, engine=engine,

@@ -20,6 +20,7 @@ from leuko.manifest import Manifest, read_labelled
 from leuko.parallel import Progress
 from leuko.prediction import Prediction, PredictionTable
 from leuko.runtime.classifier import OnnxClassifier, load
+from leuko.runtime.trust import NEVER_CHECKED
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -148,6 +149,8 @@ def evaluate(
     warnings = list(manifest.notes)
     if table.rejected:
         warnings.append(f"{len(table.rejected)} of {total} images were rejected.")
+    if not classifier.trust.accepts:
+        warnings.append(NEVER_CHECKED)
     report = evaluate_predictions(
         kept.labels,
         table.probabilities,

@@ -22,6 +22,7 @@ from leuko.errors import BundleError, DeviceError, ImageError, UsageError
 from leuko.imaging import PreprocessSpec, check_size, decode_image
 from leuko.parallel import bounded_map, worker_count
 from leuko.prediction import DECIMALS, Prediction, PredictionTable
+from leuko.quiet import import_onnxruntime
 from leuko.runtime.graph import check_tensors, expose
 from leuko.runtime.looks import average_looks, mean_looks
 from leuko.runtime.quality import Quality, measure_quality, nucleus_evidence, resolution_of
@@ -424,7 +425,7 @@ class OnnxClassifier:
     ) -> tuple[Judgement, tuple[tuple[str, float], ...]]:
         """Decide on one answer, where the bundle says how: (judgement, figures of quality)."""
         if not self.trust.active:
-            return Judgement(distance=distance), ()
+            return self.trust.judge(probabilities, distance), ()
         quality = measure_quality(inputs, resolution)
         judgement = self.trust.judge(
             probabilities, distance, quality, partial(nucleus_evidence, inputs)
@@ -754,8 +755,7 @@ def _open_session(
 
     With `features` it has a second output, where the graph shows what enters its last layer.
     """
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     check_tensors(onnx)
     exposed = expose(onnx, features=True, maps=False) if features else None
     onnx = onnx if exposed is None else exposed.onnx
@@ -795,8 +795,7 @@ def _open_session(
 
 def _providers(device: str) -> list[Any]:
     """What ONNX Runtime calls a device, with settings that keep answers the same run to run."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     if device not in _DEVICES:
         known = " or ".join(_DEVICES)
         raise UsageError(f"The device must be {known}, received {device!r}.")

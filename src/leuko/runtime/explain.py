@@ -28,6 +28,7 @@ from leuko.errors import BundleError, ImageError, UsageError
 from leuko.imaging import PreprocessSpec, check_size
 from leuko.parallel import bounded_map, worker_count
 from leuko.prediction import DECIMALS
+from leuko.quiet import import_onnxruntime
 from leuko.runtime.classifier import BATCH, OnnxClassifier
 from leuko.runtime.graph import expose
 from leuko.runtime.looks import FLOOR, average_looks, mean_looks, softmax
@@ -403,8 +404,7 @@ def placement(spec: PreprocessSpec, pixels: Pixels) -> Doubles:
 
 def _open(onnx: bytes) -> Any:
     """Open a graph that the classifier has opened and checked before."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.intra_op_num_threads = 1

@@ -25,6 +25,7 @@ from leuko.taxonomy import CLASSES
 
 __all__ = [
     "LIMITS",
+    "NEVER_CHECKED",
     "REASONS",
     "Judgement",
     "LookAgain",
@@ -76,7 +77,14 @@ LIMITS: Final = (
 REASONS: Final = {
     "not-a-cell": ("blank", "no-nucleus"),
     "unlike-training": ("far-from-training",),
-    "unsure": ("blurred", "overexposed", "underexposed", "few-pixels", "low-confidence"),
+    "unsure": (
+        "blurred",
+        "overexposed",
+        "underexposed",
+        "few-pixels",
+        "low-confidence",
+        "unproven",
+    ),
 }
 """What a decision may give as its reason, in the order in which they are looked for."""
 
@@ -90,6 +98,11 @@ _LIMIT_OF: Final = {
     "low-confidence": "confidence",
 }
 """The one of `LIMITS` that a reason speaks of."""
+NEVER_CHECKED: Final = (
+    "No answer is accepted: how sure this model must be to be right was never shown. "
+    "`leuko models calibrate` finds that out on labelled pictures that it has not seen."
+)
+"""What a bundle without a limit of confidence has to say."""
 
 _DISTANCE_DECIMALS: Final = 4
 _LEAST: Final = 1e-12
@@ -152,7 +165,7 @@ class Trust:
         Returns
         -------
         Trust
-            Ready to judge; for a bundle that says nothing, every answer is accepted.
+            Ready to judge; for a bundle without a limit of confidence, no answer is accepted.
 
         Raises
         ------
@@ -189,8 +202,13 @@ class Trust:
 
     @property
     def active(self) -> bool:
-        """Whether any picture could be judged otherwise than ``class``."""
+        """Whether there is anything to look at in a picture."""
         return bool(self.limits)
+
+    @property
+    def accepts(self) -> bool:
+        """Whether any answer can be accepted; see `NEVER_CHECKED`."""
+        return "confidence" in self.limits
 
     @property
     def again(self) -> LookAgain | None:
@@ -281,7 +299,9 @@ class Trust:
                 yield "unsure", "underexposed"
             if quality.resolution < limits.get("resolution", -np.inf):
                 yield "unsure", "few-pixels"
-        if float(probabilities.max()) < limits.get("confidence", -np.inf):
+        if not self.accepts:
+            yield "unsure", "unproven"
+        elif float(probabilities.max()) < limits["confidence"]:
             yield "unsure", "low-confidence"
 
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from leuko.artifacts import atomic_write
 from leuko.errors import TrainingError
+from leuko.quiet import keras_home
 from leuko.recipe import Recipe
 from leuko.taxonomy import CLASSES
 from leuko.training.narrow import narrow_backbone
@@ -44,6 +45,12 @@ _SCALES: Final[dict[str, tuple[float, float]]] = {
     "minus-one-one": (1 / 127.5, -1.0),
     "divided-twice": (1 / 255 / 255, 0.0),
 }
+
+_IMAGENET: Final = (
+    "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
+    "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{width}_{size}_no_top.h5"
+)
+"""Keras's own address, where it would keep them in its folder of this moment, which may be none."""
 
 _KERNELS: Final = (("kernel_initializer", "kernel"), ("depthwise_initializer", "kernel"))
 """Where layers keep what they draw: the initialiser's name and the variable's."""
@@ -276,12 +283,16 @@ def _load_narrowed(backbone: keras.Model, recipe: Recipe, examples: Examples | N
 
 
 def _load_imagenet(backbone: keras.Model, width: float) -> None:
-    """Fetch Keras's own ImageNet weights (cached by Keras after the first time)."""
+    """Fetch Keras's own ImageNet weights (kept in Keras's folder after the first time)."""
     size = 224
+    origin = _IMAGENET.format(width=float(width), size=size)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # Keras reports its download
+            path = keras.utils.get_file(
+                origin=origin, cache_subdir="models", cache_dir=keras_home()
+            )
             source = keras.applications.MobileNetV2(
-                include_top=False, weights="imagenet", input_shape=(size, size, 3), alpha=width
+                include_top=False, weights=path, input_shape=(size, size, 3), alpha=width
             )
     except Exception as error:  # Keras raises whatever urllib and h5py raise
         first = (str(error).splitlines() or [type(error).__name__])[0]

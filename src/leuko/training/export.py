@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.errors import BundleError, MissingExtraError, TrainingError
+from leuko.quiet import silence
 from leuko.taxonomy import CLASSES
 
 if TYPE_CHECKING:
@@ -418,6 +419,7 @@ def _import(package: str) -> Any:
     """Import a package of the extra `train`, or say what to install."""
     import importlib
 
+    silence()  # one of them is ONNX Runtime
     try:
         return importlib.import_module(package)
     except ImportError as error:

@@ -27,6 +27,7 @@ from leuko.errors import OutputError
 from leuko.host import versions
 from leuko.manifest import Manifest
 from leuko.parallel import Progress, bounded_map, worker_count
+from leuko.quiet import import_onnxruntime
 from leuko.recipe import Recipe
 from leuko.training.architectures import BACKBONE
 from leuko.training.export import features_onnx
@@ -187,8 +188,7 @@ def _keep(path: Path, values: npt.NDArray[np.float32], say: Callable[[str], None
 
 def _network(data: bytes, threads: int) -> Network:
     """Open a graph with ONNX Runtime."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4

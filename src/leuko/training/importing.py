@@ -32,7 +32,9 @@ from leuko.artifacts import RESEARCH_USE, atomic_write_bytes
 from leuko.bundle import ModelBundle
 from leuko.errors import BundleError, MissingExtraError, UsageError
 from leuko.imaging import PreprocessSpec
+from leuko.quiet import import_onnxruntime
 from leuko.runtime.classifier import make_goldens
+from leuko.runtime.trust import NEVER_CHECKED
 from leuko.taxonomy import CLASSES, class_named, describe_aliases
 from leuko.training.importing_child import FOREIGN, JOB, MODEL, RESULT
 
@@ -374,7 +376,6 @@ def _model_bytes(home: Path, name: str) -> bytes:
 def _check_onnx(data: bytes, size: tuple[int, int], name: str) -> None:
     """Open the graph from memory and look at its answers, as every later reader will."""
     import onnx
-    import onnxruntime
 
     from leuko.training.export import INPUT_NAME, OUTPUT_NAME, example_pixels
 
@@ -392,6 +393,7 @@ def _check_onnx(data: bytes, size: tuple[int, int], name: str) -> None:
             raise wrong("it holds conditions or loops")
     if any(item.data_location or item.external_data for item in graph.initializer):
         raise wrong("it keeps weights outside of itself")
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
@@ -477,7 +479,7 @@ def import_bundle(
             f"- Command: `{command}`" if command else "- Imported from Python.",
             "",
             "Nothing is known about how it was trained or how well it does. Measure it with "
-            "`leuko evaluate` before relying on any answer.",
+            f"`leuko evaluate` before relying on any answer. {NEVER_CHECKED}",
             "",
         ]
     )

@@ -37,7 +37,7 @@ from leuko.data.audit_duplicates import difference_hash, near_duplicates, thumbn
 from leuko.data.balance import write_balanced
 from leuko.data.split import split_at_random, split_by_slide
 from leuko.errors import DataError, ImageError, OutputError, TrainingError
-from leuko.evaluation.report import evaluate_predictions
+from leuko.evaluation.report import evaluate_predictions, no_better
 from leuko.host import machine, versions
 from leuko.imaging import read_image
 from leuko.manifest import Manifest, find_splits, is_table, read_csv, read_folder, read_split
@@ -45,6 +45,7 @@ from leuko.memory import keep_freed_memory
 from leuko.parallel import Progress, bounded_map, worker_count
 from leuko.recipe import Recipe
 from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
+from leuko.runtime.trust import NEVER_CHECKED, Trust
 from leuko.runtime.trust_bundle import ALWAYS_NAMES, NOT_CALIBRATED, fit_trust, trust_card
 from leuko.taxonomy import CLASSES
 from leuko.training.architectures import build_model
@@ -538,8 +539,8 @@ def _finish(
         )
     else:
         tell(
-            "Nothing is calibrated and no answer will be doubted: this validation holds copies of "
-            "training images and would promise too much."
+            "Nothing is calibrated: this validation holds copies of training images and would "
+            f"promise too much. {NEVER_CHECKED}"
         )
     classifier = OnnxClassifier(bundle, threads=threads)
     total = len(validation_rows)
@@ -570,6 +571,8 @@ def _finish(
         },
     ).to_dict()
     atomic_write_json(run / "validation.json", validation)
+    if not validation["baselines"]["majority"]["beaten"]:
+        tell(no_better(validation["confusion"]))
     kept = best_epoch(history, recipe.train.monitor)
     provenance = {
         **_without_folders(recipe),
@@ -623,6 +626,7 @@ def validation_summary(
         "n": document["n"],
         "n_slides": document["n_slides"],
         "metrics": {name: document["metrics"][name] for name in names},
+        "baselines": document["baselines"],
         "confusion": document["confusion"],
     }
     trust = bundle.validation.get("trust")
@@ -672,6 +676,8 @@ def model_card(bundle: ModelBundle, recipe: Recipe) -> str:
             f"{v['n']:,} images drawn at random from balanced files: copies of the same originals "
             "were trained on, so these figures read too high."
         )
+    if not v["baselines"]["majority"]["beaten"]:
+        lines += ["", f"**{no_better(v['confusion'])}**"]
     lines += ["", "| figure | value | 95% interval |", "|---|---|---|"]
     for name, metric in v["metrics"].items():
         low, high = metric["low"], metric["high"]
@@ -683,7 +689,8 @@ def model_card(bundle: ModelBundle, recipe: Recipe) -> str:
         "",
         "Cells of one laboratory share stain, light and camera. Figures on images from another "
         "laboratory will be lower; measure them with `leuko evaluate` on labelled images of your "
-        f"own before relying on any answer. {NOT_CALIBRATED}",
+        f"own before relying on any answer. {NOT_CALIBRATED}"
+        + ("" if Trust.of(bundle).accepts else f" {NEVER_CHECKED}"),
         "",
     ]
     return "\n".join(lines)

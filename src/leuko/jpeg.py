@@ -1,0 +1,206 @@
+"""A JPEG's data, read by libjpeg-turbo: whatever it warns of is damage.
+
+A decoder that meets damage goes on behind it and shows another cell; only its warning tells. So a
+file with a warning has no pixels here. Pillow and OpenCV hear no warnings.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from itertools import islice
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from leuko.errors import ImageError
+
+__all__ = ["MAX_SCANS", "UNCHECKED", "has_exif", "is_plain", "library", "load", "read_header"]
+
+MAX_SCANS: Final = 100
+"""Ordinary progressive JPEGs have about ten; each costs a pass over the whole picture."""
+
+UNCHECKED: Final = "its data was not checked for damage"
+"""The note of a JPEG whose pixels no library gave that hears warnings."""
+
+# Regular expressions find these in half the time that bytes.count and `in` take.
+# A scan with its length and number of components: chance bytes of what follows a picture lack them.
+_SCAN: Final = re.compile(rb"\xff\xda\x00(?:\x06\x00|\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
+_EXIF: Final = re.compile(rb"Exif\x00\x00")
+
+_SEGMENTS: Final = 100
+"""More of them before a JPEG's first scan are not read one by one."""
+
+_SEQUENTIAL: Final = (0xC0, 0xC1)
+_HUFFMAN: Final = 0xC4
+_START_OF_SCAN: Final = 0xDA
+_NO_FRAMES: Final = (0xC4, 0xC8, 0xCC)
+"""Markers of JPEG: what frames, tables and scans begin with (ITU-T T.81, table B.1)."""
+
+_PROCESSES: Final = {0xC3: "lossless", 0xCB: "lossless"} | dict.fromkeys(
+    (0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical"
+)
+"""Processes of JPEG that hardly anything reads, by the marker of their frame."""
+
+
+@functools.cache
+def library() -> Any:
+    """Load libjpeg-turbo's binding, simplejpeg.
+
+    Returns
+    -------
+    module or None
+        None where no wheel of it exists.
+    """
+    try:
+        import simplejpeg
+    except ImportError:
+        return None
+    return simplejpeg
+
+
+def read_header(data: bytes) -> tuple[int, int, str] | None:
+    """Ask libjpeg-turbo what a JPEG is.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+
+    Returns
+    -------
+    (int, int, str) or None
+        Rows, columns and colour space, such as YCbCr, Gray or CMYK; None where it cannot say.
+    """
+    binding = library()
+    if binding is None:
+        return None
+    try:
+        height, width, space, _ = binding.decode_jpeg_header(data)
+    except (ValueError, KeyError):  # a KeyError where it knows the sampling and lacks its name
+        return None
+    return height, width, space
+
+
+def load(data: bytes, space: str, least: tuple[int, int]) -> npt.NDArray[np.uint8] | None:
+    """Decode a JPEG of which nothing is damaged.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file; its size has been checked.
+    space : {"RGB", "CMYK"}
+        Colour space of the pixels. Only a file of four colours can give CMYK, of light.
+    least : (int, int)
+        Rows and columns that are needed; at a half, a quarter or an eighth of its size the file
+        may have as many.
+
+    Returns
+    -------
+    (H, W, 3) or (H, W, 4) uint8, or None
+        None where libjpeg-turbo's binding is missing or has no name for the file's sampling.
+
+    Raises
+    ------
+    ImageError
+        ``damaged`` where it warns of anything, ``truncated``, or ``unsupported-format``.
+    """
+    binding = library()
+    if binding is None:
+        return None
+    try:
+        pixels: npt.NDArray[np.uint8] = binding.decode_jpeg(
+            data, colorspace=space, min_height=least[0], min_width=least[1]
+        )
+    except ValueError as error:
+        why = str(error)
+        refuse_unusual(data)
+        if "Could not determine subsampling level" in why:
+            return None
+        if why.startswith("Premature end of JPEG file"):
+            raise ImageError("truncated", "The JPEG data ends too early.") from error
+        raise ImageError("damaged", f"The JPEG data is damaged ({why}).") from error
+    return pixels
+
+
+def refuse_unusual(data: bytes) -> None:
+    """Say that an intact JPEG is of a kind that is not read.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+
+    Raises
+    ------
+    ImageError
+        ``unsupported-format`` for other than 8 bits, lossless and hierarchical JPEGs.
+    """
+    place = 2
+    for _ in range(_SEGMENTS):
+        head = data[place : place + 5]
+        if len(head) < 5 or head[0] != 0xFF or head[1] == _START_OF_SCAN:
+            return
+        if 0xC0 <= head[1] <= 0xCF and head[1] not in _NO_FRAMES:
+            kind = _PROCESSES.get(head[1]) or (f"{head[4]}-bit" if head[4] != 8 else "")
+            if kind:
+                raise ImageError("unsupported-format", f"The file is a {kind} JPEG, rarely used.")
+            return
+        place += 2 + int.from_bytes(head[2:4], "big")
+
+
+def has_exif(data: bytes) -> bool:
+    """Whether there is EXIF before a JPEG's first scan, whichever that is.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+
+    Returns
+    -------
+    bool
+        True in case of doubt.
+
+    Raises
+    ------
+    ImageError
+        ``corrupt`` for a file of endless scans.
+    """
+    scans = [match.start() for match in islice(_SCAN.finditer(data), MAX_SCANS + 1)]
+    if len(scans) > MAX_SCANS:
+        raise ImageError("corrupt", f"The JPEG file has more than {MAX_SCANS} scans.")
+    return _EXIF.search(data, 0, scans[-1] if scans else len(data)) is not None
+
+
+def is_plain(data: bytes) -> bool:
+    """Whether a JPEG has one scan and no EXIF.
+
+    Segments are read as far as the first scan. If that holds all components of a sequential JPEG,
+    a second one is an error to decoders.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole file.
+
+    Returns
+    -------
+    bool
+        False in case of doubt.
+    """
+    place, components = 2, 0
+    for _ in range(_SEGMENTS):
+        head = data[place : place + 10]
+        if len(head) < 10 or head[0] != 0xFF:
+            return False
+        marker = head[1]
+        if marker == _START_OF_SCAN:
+            return 0 < components == head[4]
+        if marker in _SEQUENTIAL:
+            components = head[9]
+        elif (marker != _HUFFMAN and not _START_OF_SCAN < marker < 0xFF) or head[4:] == b"Exif\0\0":
+            return False
+        place += 2 + int.from_bytes(head[2:4], "big")
+    return False
