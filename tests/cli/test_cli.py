@@ -686,11 +686,11 @@ def test_a_model_that_was_never_checked_says_so(
     assert not one_document(leuko("models", "show", model, "--json").out)["accepts"]
     done = leuko("predict", cells, "--model", model)
     assert done.err.count(NEVER_CHECKED) == 1
-    assert done.out.count("\tunsure\tunproven\t") == 6
+    assert done.out.count("\tunsure\tthis model has not shown when it is right\t") == 6
     document = one_document(leuko("predict", cells, "--model", model, "--json").out)
     assert document["decisions"]["unsure"] == 6
     done = leuko("count", cells, "--model", model)
-    assert done.code == 0
+    assert done.code == 1  # nothing to count
     assert NEVER_CHECKED in done.err
     write_dataset(tmp_path / "set", each=4)
     done = leuko("evaluate", model, tmp_path / "set")
