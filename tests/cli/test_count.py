@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from leuko.artifacts import finite
 from leuko.bundle import ModelBundle
 from leuko.prediction import PredictionTable
 from leuko.taxonomy import CLASSES
@@ -122,19 +123,24 @@ def test_what_is_given_twice_is_counted_once(
         assert "observer once" in done.err
 
 
-def test_predictions_may_be_parquet(
+def test_predictions_may_be_any_file_of_answers(
     cells: Path, validated: Path, tmp_path: Path, leuko: Leuko
 ) -> None:
-    """The content tells, not the name."""
+    """The content tells what it is and of which version, not the name."""
     pytest.importorskip("pyarrow", reason="needs the extra 'parquet'")
     table = tmp_path / "p.csv"
     leuko("predict", cells, "-m", validated, "--csv", table)
-    PredictionTable.from_csv(table).to_parquet(tmp_path / "p.dat")
+    answers = PredictionTable.from_csv(table)
+    answers.to_parquet(tmp_path / "parquet.dat")
+    (tmp_path / "json.dat").write_text(json.dumps(finite(answers.to_dict())))
+    lines = [line.rpartition(",")[0] for line in table.read_text().splitlines()]
+    (tmp_path / "old.dat").write_text("\n".join(lines) + "\n")  # version 1, all being accepted
     first = json.loads(leuko("count", "--predictions", table, "-m", validated, "--json").out)
-    done = leuko("count", "--predictions", tmp_path / "p.dat", "-m", validated, "--json")
-    then = json.loads(done.out)
-    assert then["classes"] == first["classes"]
-    assert then["rejected"] == first["rejected"]
+    for name in ("parquet.dat", "json.dat", "old.dat"):
+        done = leuko("count", "--predictions", tmp_path / name, "-m", validated, "--json")
+        then = json.loads(done.out)
+        assert then["classes"] == first["classes"]
+        assert then["rejected"] == first["rejected"]
 
 
 def test_a_decision_that_is_none_is_refused(

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import leuko
+from leuko.bundle import ModelBundle
 from leuko.errors import BundleError, DataError
 from leuko.experiment.evaluating import evaluate
 from leuko.manifest import read_folder, read_labelled
@@ -52,6 +54,19 @@ def test_figures_counted_by_hand(labelled: Path, tiny_classifier: OnnxClassifier
     assert told[-1] == ("predicting", 30, 30)
     assert result.images_per_second > 0
     assert str(labelled.parent) not in json.dumps(document)
+
+
+def test_what_is_not_accepted_is_measured_by_its_likeliest_class(
+    labelled: Path, tiny_bundle: ModelBundle
+) -> None:
+    doubting = OnnxClassifier(replace(tiny_bundle, thresholds={"confidence": 0.999999}))
+    result = evaluate(doubting, labelled, resamples=100)
+    document = result.report.to_dict()
+    assert document["metrics"]["accuracy"]["value"] == pytest.approx(28 / 30)
+    assert document["decisions"]["counts"]["unsure"] == 30
+    assert document["decisions"]["answered"] is None
+    assert set(result.table.labels.values()) == {0}
+    assert sum(result.table.likeliest.values()) == 30
 
 
 def test_rows_are_called_by_their_path_in_the_set(
