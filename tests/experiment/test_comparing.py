@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from leuko.data.synth import draw_dataset
-from leuko.errors import DataError, UsageError
+from leuko.errors import DataError, LeukoError, UsageError
 from leuko.evaluation.compare import compare_predictions, recipe_titles
 from leuko.imaging import PreprocessSpec
 from leuko.manifest import read_split
@@ -39,6 +40,7 @@ from leuko.experiment.comparing import (  # noqa: E402
     _unused,
     compare,
 )
+from tiny import write_dataset  # noqa: E402
 from training.killed import use_small_networks  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -311,6 +313,101 @@ def test_what_cannot_be_compared_is_refused(
     with pytest.raises(UsageError, match="not empty"):
         compare(dataset, recipes, tmp_path / "mine")
     assert not (tmp_path / "out").exists()
+
+
+def without_weights(tmp_path: Path) -> dict[str, Any]:
+    return {"weights": str(tmp_path / "none.weights.h5")}
+
+
+def damaged_weights(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "damaged.npz").write_bytes(b"PK")
+    return {"weights": str(tmp_path / "damaged.npz")}
+
+
+def without_teacher(tmp_path: Path) -> dict[str, Any]:
+    train = TrainSettings(epochs=1, steps=1, teacher=str(tmp_path / "none.zip"))
+    return {"second": recipe("second", train=train)}
+
+
+def unreadable_set(tmp_path: Path) -> dict[str, Any]:
+    for name in CLASSES:
+        (tmp_path / "Other" / name).mkdir(parents=True)
+        (tmp_path / "Other" / name / "a.png").write_bytes(b"no image")
+    return {"unseen": [tmp_path / "Other"]}
+
+
+def unseen_nowhere(tmp_path: Path) -> dict[str, Any]:
+    return {"unseen": [tmp_path / "nowhere"]}
+
+
+def too_few_slides(tmp_path: Path) -> dict[str, Any]:
+    write_dataset(tmp_path / "One" / "Train", slides=1)
+    write_dataset(tmp_path / "One" / "Test", slides=1)
+    return {"dataset": tmp_path / "One"}
+
+
+def below_a_file(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "file").write_text("mine")
+    return {"out": tmp_path / "file" / "out"}
+
+
+def begun_otherwise(tmp_path: Path) -> dict[str, Any]:
+    place = tmp_path / "out" / "runs" / "second-seed1"
+    place.mkdir(parents=True)
+    (place / "recipe.toml").write_text(recipe("second").with_seed(9).to_toml())
+    return {"resume": True}
+
+
+def full_disk(_: Path) -> dict[str, Any]:
+    return {"free": 10**6}
+
+
+def without_plots(_: Path) -> dict[str, Any]:
+    return {"missing": "matplotlib"}
+
+
+def without_exporter(_: Path) -> dict[str, Any]:
+    return {"missing": "tf2onnx"}
+
+
+@pytest.mark.parametrize(
+    ("lacking", "told"),
+    [
+        (without_weights, "The weights file .* does not exist"),
+        (damaged_weights, "does not hold a MobileNetV2 backbone"),
+        (without_teacher, "none.zip"),
+        (unreadable_set, "Not one of the 5 images of Other"),
+        (unseen_nowhere, "nowhere"),
+        (too_few_slides, "belong to one slide"),
+        (below_a_file, "file"),
+        (begun_otherwise, "begun with another recipe"),
+        (full_disk, "MB free, and this comparison may take"),
+        (without_plots, "matplotlib"),
+        (without_exporter, "tf2onnx"),
+    ],
+)
+def test_what_the_second_training_lacks_is_said_before_the_first(
+    lacking: Callable[[Path], dict[str, Any]],
+    told: str,
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A comparison once failed after 24 minutes, at the weights of its second network."""
+    second = recipe("second", model=ModelSettings("mobilenetv2", "minus-one-one", "all", "none"))
+    given = {"dataset": dataset, "second": second, "out": tmp_path / "out", **lacking(tmp_path)}
+    if "missing" in given:
+        monkeypatch.setitem(sys.modules, given.pop("missing"), None)
+    if "free" in given:
+        usage = SimpleNamespace(free=given.pop("free"))
+        monkeypatch.setattr("leuko.experiment.planning.shutil.disk_usage", lambda _: usage)
+    trained: list[Any] = []
+    monkeypatch.setattr("leuko.experiment.comparing.train", lambda *a, **_: trained.append(a))
+    recipes = [recipe("first", data=DataSettings("random-file", balance="files")),
+               given.pop("second")]  # fmt: skip
+    with pytest.raises(LeukoError, match=told):
+        compare(given.pop("dataset"), recipes, given.pop("out"), **given)
+    assert trained == []
 
 
 def test_recipes_of_one_title_are_told_apart(recipes: list[Recipe]) -> None:

@@ -26,13 +26,20 @@ from leuko.evaluation.compare import (
     verdict,
 )
 from leuko.experiment.evaluating import Evaluation, evaluate
-from leuko.experiment.planning import passed_over, plan_comparison
+from leuko.experiment.planning import (
+    check_readable,
+    check_room,
+    passed_over,
+    plan_comparison,
+)
 from leuko.host import machine, versions
 from leuko.manifest import Manifest, read_labelled, read_split
 from leuko.parallel import Progress
 from leuko.prediction import PredictionTable
 from leuko.recipe import Recipe, load_recipe
+from leuko.render.plots import require_matplotlib
 from leuko.runtime.classifier import OnnxClassifier
+from leuko.training.ready import check_ready, with_weights
 from leuko.training.run import TrainedRun, train
 
 __all__ = ["compare"]
@@ -104,14 +111,21 @@ def compare(
     Raises
     ------
     DataError
-        When there is no test folder, or a class is missing in Train.
+        When there is no test folder, a class is missing in Train, there are too few slides, or no
+        image of a set can be read.
     UsageError
         When recipes repeat, there are no seeds, or the folder holds other things.
+    TrainingError
+        When weights cannot be had, or a run was begun with other settings.
+    OutputError
+        When the folder cannot be written, or the disk is too full.
+    MissingExtraError
+        Without Matplotlib, which draws the report.
     """
     opened = plan_comparison(dataset, recipes, out, seeds=seeds, resume=resume)
     folder, tell = Path(out), say or (lambda _: None)
     started = time.monotonic()
-    prepare_folder(folder)
+    require_matplotlib()
     if remark := passed_over(dataset):
         tell(remark)
     rows = read_split(dataset, "train", ignore=ignore)
@@ -120,17 +134,31 @@ def compare(
     for place in unseen:
         manifest = read_labelled(place, ignore=ignore)
         sets[_unused(_set_name(place), sets)] = manifest
+    jobs = {
+        recipe.name: [
+            (seed, folder / "runs" / f"{recipe.name}-seed{seed}")
+            for seed in range(recipe.seed, recipe.seed + seeds)
+        ]
+        for recipe in opened
+    }
+    # Everything that a training may lack is looked for before the first one takes its time.
+    check_readable({"Train": rows, **sets})
+    for recipe in opened:
+        for seed, place in jobs[recipe.name]:
+            check_ready(with_weights(recipe, weights).with_seed(seed), place, rows)
+    prepare_folder(folder)
+    check_room(folder, opened, seeds, rows)
     audit = audit_dataset(dataset, ignore=ignore, workers=workers, progress=progress, say=tell)
     models = []
     for recipe in opened:
         runs = []
-        for seed in range(recipe.seed, recipe.seed + seeds):
+        for seed, place in jobs[recipe.name]:
             stage = f"{recipe.name}, seed {seed}"
             tell(f"Training {stage}")
             run = train(
                 rows,
                 recipe.with_seed(seed),
-                folder / "runs" / f"{recipe.name}-seed{seed}",
+                place,
                 weights=weights,
                 resume=True,
                 workers=workers,

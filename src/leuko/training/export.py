@@ -60,6 +60,18 @@ _IR_VERSION: Final = 8
 _PARITY_SEED: Final = 20220113
 
 
+def require_converters() -> None:
+    """Raise before any work when no network can be exported.
+
+    Raises
+    ------
+    MissingExtraError
+        When a package that the conversion needs is not installed.
+    """
+    for package in ("tf2onnx", "onnx", "onnxruntime"):
+        _import(package)
+
+
 def export_onnx(
     model: keras.Model,
     *,
@@ -99,8 +111,7 @@ def export_onnx(
         When a package that the conversion needs is not installed.
     """
     keras = _import("keras")
-    for package in ("tf2onnx", "onnx", "onnxruntime"):
-        _import(package)
+    require_converters()
     rows, columns = _check_model(model)
     order = list(range(len(CLASSES))) if class_order is None else [int(i) for i in class_order]
     if sorted(order) != list(range(len(CLASSES))):
@@ -150,8 +161,7 @@ def features_onnx(trunk: keras.Model) -> bytes:
         When a package that the conversion needs is not installed.
     """
     keras = _import("keras")
-    for package in ("tf2onnx", "onnx", "onnxruntime"):
-        _import(package)
+    require_converters()
     rows, columns, width = _check_network(trunk)
     pixels = keras.Input((rows, columns, 3), name=INPUT_NAME, dtype="float32")
     whole = keras.Model(pixels, trunk(pixels, training=False), name="exported")

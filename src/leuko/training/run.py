@@ -61,10 +61,10 @@ from leuko.training.pipeline import (
     pixel_source,
     training_order,
 )
+from leuko.training.ready import BALANCED, refuse_claimed, with_weights
 
 __all__ = ["TrainedRun", "default_cache", "model_card", "train", "validation_summary"]
 
-_BALANCED: Final = "Balanced_Train"
 _PARITY: Final = 1e-4
 
 _EXAMPLES: Final = 512
@@ -187,8 +187,7 @@ def train(
         )
     if weights is not None and recipe.model.architecture == "cnn":
         tell(f"{recipe.name} has no backbone, so the weights {weights} are not used for it.")
-    elif weights is not None:
-        recipe = replace(recipe, model=replace(recipe.model, weights=weights))
+    recipe = with_weights(recipe, weights)
     clock = _Clock(run / "environment.json", resume=resume)
     manifest = _training_rows(dataset, ignore)
     _claim(run, recipe, resume)
@@ -292,22 +291,9 @@ def _training_rows(dataset: str | os.PathLike[str] | Manifest, ignore: tuple[str
 
 def _claim(run: Path, recipe: Recipe, resume: bool) -> None:
     """Make the run folder ours, or say why it is not."""
-    begun = (run / "recipe.toml").exists()
-    if begun and not resume:
-        raise TrainingError(
-            f"{run} already holds a run. Go on with it by --resume, or choose another folder."
-        )
-    if run.exists() and not run.is_dir():
-        raise TrainingError(f"{run} is a file; a run needs a folder.")
-    if run.exists() and not begun and any(not _is_ours(entry) for entry in run.iterdir()):
-        raise TrainingError(f"{run} is not empty and holds no run; choose another folder.")
+    refuse_claimed(run, recipe, resume=resume)
     prepare_folder(run)
     _sweep(run)
-    if begun and (run / "recipe.toml").read_text(encoding="utf-8") != recipe.to_toml():
-        raise TrainingError(
-            f"{run} was begun with another recipe, seed or weights; resume it with the same ones, "
-            "or choose another folder."
-        )
 
 
 def _sweep(run: Path) -> None:
@@ -347,19 +333,10 @@ def _save_manifest(run: Path, both: Manifest) -> None:
                 f"{run} was begun with other data; resume it with the same data, or choose another "
                 "folder."
             )
-    if both.root == (run / _BALANCED).resolve():
+    if both.root == (run / BALANCED).resolve():
         # A run's own files are named from the run folder, wherever that stands.
-        both = Manifest(Path(_BALANCED), both.samples, both.notes)
+        both = Manifest(Path(BALANCED), both.samples, both.notes)
     both.save(path)
-
-
-def _is_ours(entry: Path) -> bool:
-    """Whether a killed run may have left this before its recipe was written."""
-    return entry.name.startswith(artifacts.TEMPORARY_PREFIX) or entry.name in {
-        _BALANCED,
-        "manifest.json",
-        "environment.json",
-    }
 
 
 def _look(
@@ -400,7 +377,7 @@ def _balance(
     progress: Progress | None,
 ) -> Manifest:
     """Balance the whole of Train on disk, as published, and open that."""
-    folder = run / _BALANCED
+    folder = run / BALANCED
     write_balanced(manifest, folder, seed=recipe.seed, workers=workers, progress=progress)
     return read_folder(folder)
 
