@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from leuko.errors import DataError, ImageError
-from leuko.runtime.sources import Source, expand
+from leuko.runtime.sources import Passed, Source, expand
 
 __all__ = ["Row", "list_rows", "open_rows"]
 
@@ -64,7 +64,7 @@ def list_rows(
     stdin : text file, optional
         Read for ``-``; the process's own by default.
     say : callable, optional
-        Told of each argument how many files were passed over for their names.
+        Told at the end what was passed over.
 
     Returns
     -------
@@ -155,6 +155,7 @@ def _list(
 ) -> Iterator[Row]:
     """Go through the arguments one by one."""
     alone = len(arguments) == 1
+    passed = Passed(arguments)
     for argument in arguments:
         path = os.path.expanduser(argument)
         if files := _tables(argument):
@@ -168,17 +169,18 @@ def _list(
         elif path.lower().endswith(".zip") and Path(path).is_file():
             place = os.path.abspath(path)
             stamp = _stamp(place)
-            for index, source in enumerate(expand([argument], say=say, alone=alone)):
+            for index, source in enumerate(expand([argument], alone=alone, passed=passed)):
                 refused = _refused(source) if source.name == argument else None
                 yield refused or Row(source.name, "member", place, index, stamp)
         else:
             # The home folder's sign is understood in arguments, not in lists.
             single = argument != "-" and not path.lower().endswith(".txt") and _is_one(path)
-            for source in expand([argument], stdin=stdin, say=say, alone=alone):
+            for source in expand([argument], stdin=stdin, alone=alone, passed=passed):
                 # A source that is called as a list is: the list, which cannot be read.
                 whole = source.name == argument and not single
                 refused = _refused(source) if whole else None
                 yield refused or _file_row(source, path if single else source.name)
+    passed.tell(say)
 
 
 def _tables(argument: str) -> list[str]:

@@ -173,7 +173,7 @@ def compare(
         models.append(_model_entry(recipe, runs, weights or recipe.model.weights))
     for model, title in zip(models, recipe_titles(models).values(), strict=True):
         model["title"] = title
-    notes = [note for manifest in (rows, *sets.values()) for note in manifest.notes]
+    notes = [*dict.fromkeys(note for part in (rows, *sets.values()) for note in part.notes)]
     document: dict[str, Any] = {
         "schema": schema("comparison"),
         "research_use": RESEARCH_USE,

@@ -10,6 +10,7 @@ from leuko.artifacts import atomic_write_bytes
 from leuko.data.balance import write_balanced
 from leuko.data.synth import draw_dataset
 from leuko.experiment.comparing import compare
+from leuko.files import mark_own_picture
 from leuko.imaging import encode_png, read_image
 from leuko.manifest import read_split
 from leuko.parallel import Progress, worker_count
@@ -93,7 +94,7 @@ def run_demo(
     sheet = prediction_sheet(
         [(read_image(file).pixels, row) for file, row in zip(files, table.predicted, strict=True)]
     )
-    atomic_write_bytes(out / "predictions.png", encode_png(sheet))
+    atomic_write_bytes(out / "predictions.png", mark_own_picture(encode_png(sheet)))
     tell(f"Predicted cells: {out / 'predictions.png'}. {tally_text(table.outcomes)}")
     return out / "compare" / "report.html"
 

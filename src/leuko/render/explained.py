@@ -11,6 +11,7 @@ from typing import Final
 
 from leuko.artifacts import atomic_write_bytes, digest_bytes, prepare_folder
 from leuko.errors import ImageError, UsageError
+from leuko.files import mark_own_picture
 from leuko.imaging import decode_image, encode_png
 from leuko.parallel import bounded_map, worker_count
 from leuko.prediction import Prediction
@@ -163,7 +164,7 @@ def _write(explainer: Explainer, source: Source, row: Prediction, path: Path) ->
     except ImageError as error:
         return error.detail
     picture = encode_png(heat_picture(pixels, row, explanation), effort=1)
-    atomic_write_bytes(path, picture, durable=False)
+    atomic_write_bytes(path, mark_own_picture(picture), durable=False)
     return ""
 
 
