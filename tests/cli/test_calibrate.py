@@ -62,7 +62,7 @@ def test_few_images_take_no_safeguard_away(
     blank = tmp_path / "white.png"
     blank.write_bytes(encode_png(np.full((40, 40, 3), 255, np.uint8)))
     told = leuko("predict", blank, "--model", then).out.split("\t")
-    assert told[1:3] == ["not-a-cell", "blank"]
+    assert told[1:3] == ["not a cell", "nothing is in the picture"]
 
 
 def test_what_cannot_be_calibrated(
