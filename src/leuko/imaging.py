@@ -14,6 +14,7 @@ import re
 import stat
 import warnings
 from dataclasses import asdict, dataclass, fields, replace
+from importlib.util import find_spec
 from itertools import islice
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.errors import BundleError, ImageError
+from leuko.packages import require
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -38,6 +40,9 @@ __all__ = [
     "read_image",
     "warp_image",
 ]
+
+# A missing decoder would be taken for the fault of each file; a wheel of simplejpeg is not for all.
+require("cv2.version", "PIL.Image", *(["simplejpeg._jpeg"] if find_spec("simplejpeg") else []))
 
 Pixels = npt.NDArray[np.uint8]
 
