@@ -12,6 +12,7 @@ import os
 import stat
 import warnings
 from dataclasses import asdict, dataclass, fields, replace
+from importlib.util import find_spec
 from typing import Any, Final
 
 import cv2
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 from leuko import jpeg, tiff
 from leuko.errors import BundleError, ImageError
+from leuko.packages import require
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -36,6 +38,9 @@ __all__ = [
     "read_image",
     "warp_image",
 ]
+
+# A missing decoder would be taken for the fault of each file; a wheel of simplejpeg is not for all.
+require("cv2.version", "PIL.Image", *(["simplejpeg._jpeg"] if find_spec("simplejpeg") else []))
 
 Pixels = npt.NDArray[np.uint8]
 

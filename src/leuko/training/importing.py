@@ -32,7 +32,7 @@ from leuko.artifacts import RESEARCH_USE, atomic_write_bytes
 from leuko.bundle import ModelBundle
 from leuko.errors import BundleError, MissingExtraError, UsageError
 from leuko.imaging import PreprocessSpec
-from leuko.quiet import import_onnxruntime
+from leuko.packages import import_onnxruntime
 from leuko.runtime.classifier import make_goldens
 from leuko.runtime.trust import NEVER_CHECKED
 from leuko.taxonomy import CLASSES, class_named, describe_aliases
