@@ -34,6 +34,7 @@ __all__ = [
     "decode_image",
     "encode_jpeg",
     "encode_png",
+    "pixels_to_decode",
     "read_bytes",
     "read_image",
     "warp_image",
@@ -91,6 +92,9 @@ _INTERPRETATION: Final = 262
 """Tags of TIFF: bits of a sample; what its numbers mean, 0 for white (TIFF 6.0, section 8)."""
 
 _REDUCTIONS: Final = (8, 4, 2)
+
+_STRIP: Final = 1_000_000
+"""Pixels that are turned into RGB at a time."""
 
 VIEWS: Final = ("centre", "cell", "cell-alone")
 
@@ -322,6 +326,37 @@ def check_size(height: int, width: int) -> None:
         )
 
 
+def pixels_to_decode(data: bytes, spec: PreprocessSpec | None = None) -> int:
+    """Count the pixels that `decode_image` will hold, by the header alone.
+
+    Parameters
+    ----------
+    data, spec
+        See `decode_image`.
+
+    Returns
+    -------
+    int
+        0 where there is no header that can be read: then nothing is decoded.
+    """
+    from PIL import Image
+
+    try:
+        kind = _sniff(data)
+        if kind == "JPEG" and (simplejpeg := _simplejpeg()) is not None:
+            rows, columns = simplejpeg.decode_jpeg_header(data)[:2]
+        elif kind == "PNG":
+            columns, rows = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+        else:
+            with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+                columns, rows = image.size
+    except Exception:  # noqa: BLE001 - what is wrong is for `decode_image` to say
+        return 0
+    reduced = spec is not None and kind == "JPEG" and _is_plain_jpeg(data)
+    factor = spec.reduction(rows, columns) if spec is not None and reduced else 1
+    return int(rows * columns) // factor**2
+
+
 def _decode_jpeg_fast(data: bytes, spec: PreprocessSpec | None) -> DecodedImage | str:
     """Decode an ordinary JPEG; otherwise what is wrong with it, if anything, for Pillow to see."""
     simplejpeg = _simplejpeg()
@@ -359,10 +394,10 @@ def _decode_pillow(data: bytes, kind: str) -> DecodedImage:
             # Asked before the pixels are loaded: a TIFF is turned, and forgets it, by loading.
             turned = image.getexif().get(0x0112, 1) in range(2, 9)
             image.load()
-            upright = ImageOps.exif_transpose(image)
+            ImageOps.exif_transpose(image, in_place=True)
             if turned:
                 notes.append("turned upright by its EXIF orientation")
-            pixels = _to_rgb(upright, *_scale_of_grey(image))
+            pixels = _in_strips(image, *_scale_of_grey(image))
     except ImageError:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -393,6 +428,19 @@ def _count_frames(image: Any) -> int:
         pass
     image.seek(0)
     return frames
+
+
+def _in_strips(image: Any, white: int, is_negative: bool) -> Pixels:
+    """`_to_rgb` of a megapixel at a time: of a large picture no other copy is ever made."""
+    columns, rows = image.size
+    step = max(1, _STRIP // columns)
+    if step >= rows or image.mode.startswith("I"):  # which looks at all numbers together
+        return _to_rgb(image, white, is_negative)
+    pixels = np.empty((rows, columns, 3), np.uint8)
+    for top in range(0, rows, step):
+        strip = image.crop((0, top, columns, min(top + step, rows)))
+        pixels[top : top + step] = _to_rgb(strip, white, is_negative)
+    return pixels
 
 
 def _to_rgb(image: Any, white: int, is_negative: bool) -> Pixels:

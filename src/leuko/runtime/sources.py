@@ -9,13 +9,15 @@ import struct
 import sys
 import zipfile
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final, TextIO
 
 from leuko.errors import DataError, ImageError
 from leuko.imaging import IMAGE_SUFFIXES, MAX_FILE_BYTES, read_bytes
+from leuko.pictures import file_size, hold_data
 
 __all__ = ["Source", "expand", "file_source", "named_files"]
 
@@ -33,10 +35,23 @@ class Source:
         How the user would name it.
     read : callable
         Returns the file's bytes or raises `ImageError`.
+    size : callable
+        Returns how many bytes these will be; 0 where they are in memory already, or will not be.
     """
 
     name: str
     read: Callable[[], bytes]
+    size: Callable[[], int] = int
+
+    def open(self) -> AbstractContextManager[bytes]:
+        """Read when there is room, see `leuko.pictures.hold_data`.
+
+        Returns
+        -------
+        context manager
+            Of the file's bytes.
+        """
+        return hold_data(self.read, self.size())
 
 
 def file_source(path: str | os.PathLike[str]) -> Source:
@@ -52,7 +67,7 @@ def file_source(path: str | os.PathLike[str]) -> Source:
     Source
         Named by the path as given.
     """
-    return Source(os.fspath(path), partial(read_bytes, path))
+    return Source(os.fspath(path), partial(read_bytes, path), partial(file_size, path))
 
 
 def expand(
@@ -185,7 +200,7 @@ def _one(argument: str) -> Generator[Source, None, int]:
     if path.suffix.lower() == ".txt":
         yield from _list(path)
     else:
-        yield Source(argument, partial(read_bytes, path))
+        yield replace(file_source(path), name=argument)
     return 0
 
 
@@ -310,7 +325,8 @@ def _archive(path: Path) -> Generator[Source, None, int]:
     if not entries:
         raise ImageError("not-an-image", f"{path} has no images in it.")
     for entry in sorted(entries, key=lambda entry: entry.filename):
-        yield Source(f"{path}/{entry.filename}", partial(_member, archive, entry))
+        size = partial(int, entry.file_size)
+        yield Source(f"{path}/{entry.filename}", partial(_member, archive, entry), size)
     return len(seen) - len(entries)
 
 
