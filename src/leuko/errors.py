@@ -61,6 +61,16 @@ class ImageError(DataError):
         """Pickle with both arguments, so that a worker process can send it home."""
         return (type(self), (self.reason, self.detail))
 
+    def without_frames(self) -> ImageError:
+        """Give it anew, to be kept: the frames that this one came through hold the whole picture.
+
+        Returns
+        -------
+        ImageError
+            With the same reason and detail.
+        """
+        return ImageError(self.reason, self.detail)
+
 
 class RecipeError(LeukoError):
     """A recipe has an unknown key, a value out of range or two settings at odds."""

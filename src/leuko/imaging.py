@@ -34,6 +34,7 @@ __all__ = [
     "decode_image",
     "encode_jpeg",
     "encode_png",
+    "pixels_to_decode",
     "read_bytes",
     "read_image",
     "warp_image",
@@ -81,6 +82,9 @@ _DEPTHS: Final = (8, 10, 12, 14)
 """Bits that cameras give, and programs store in 16."""
 
 _REDUCTIONS: Final = (8, 4, 2)
+
+_STRIP: Final = 1_000_000
+"""Pixels that are turned into RGB at a time."""
 
 VIEWS: Final = ("centre", "cell", "cell-alone")
 
@@ -289,6 +293,38 @@ def check_size(height: int, width: int) -> None:
         )
 
 
+def pixels_to_decode(data: bytes, spec: PreprocessSpec | None = None) -> int:
+    """Count the pixels that `decode_image` will hold, by the header alone.
+
+    Parameters
+    ----------
+    data, spec
+        See `decode_image`.
+
+    Returns
+    -------
+    int
+        0 where there is no header that can be read: then nothing is decoded.
+    """
+    from PIL import Image
+
+    try:
+        kind = _sniff(data)
+        header = jpeg.read_header(data) if kind == "JPEG" else None
+        if header is not None:
+            rows, columns, _ = header
+        elif kind == "PNG":
+            columns, rows = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+        else:
+            with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+                columns, rows = image.size
+    except Exception:  # noqa: BLE001 - what is wrong is for `decode_image` to say
+        return 0
+    reduced = spec is not None and header is not None and jpeg.is_plain(data)
+    factor = spec.reduction(rows, columns) if spec is not None and reduced else 1
+    return int(rows * columns) // factor**2
+
+
 def _decode_jpeg(data: bytes, spec: PreprocessSpec | None) -> DecodedImage:
     """Decode a JPEG; one that more than its pixels belongs to goes the longer way."""
     ordinary = jpeg.is_plain(data) or not jpeg.has_exif(data)
@@ -341,7 +377,9 @@ def _decode_pillow(data: bytes, kind: str, spec: PreprocessSpec | None = None) -
             image.load()
         elif turned:
             loaded.getexif()[0x0112] = image.getexif()[0x0112]
-        pixels, remark = _to_rgb(ImageOps.exif_transpose(loaded or image), image, data)
+        upright = image if loaded is None else loaded
+        ImageOps.exif_transpose(upright, in_place=True)
+        pixels, remark = _to_rgb(upright, image, data)
     return DecodedImage(pixels, kind, mode, (*notes, *remark))
 
 
@@ -396,8 +434,6 @@ def _count_frames(image: Any) -> int:
 
 def _to_rgb(image: Any, header: Any, data: bytes) -> tuple[Pixels, tuple[str, ...]]:
     """Turn a loaded picture of any of Pillow's colour modes into RGB uint8, and say how."""
-    from PIL import Image
-
     mode: str = image.mode
     if mode == "F":
         raise ImageError("unsupported-format", "Pictures of floating-point numbers have no white.")
@@ -405,14 +441,26 @@ def _to_rgb(image: Any, header: Any, data: bytes) -> tuple[Pixels, tuple[str, ..
         return _grey_to_rgb(image, header)
     if mode not in _MODES and not mode.endswith((";16", ";16L", ";16B")):
         raise ImageError("unsupported-format", f"Pictures of colour mode {mode} are not read.")
-    if mode == "La":  # premultiplied, of which Pillow makes nothing else
-        image = image.convert("LA")
-    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    pixels = np.array(image.convert("RGB"), dtype=np.uint8)
+    columns, rows = image.size
+    step = max(1, _STRIP // columns)
+    pixels = np.empty((rows, columns, 3), np.uint8)
+    for top in range(0, rows, step):  # of a large picture no other copy is ever made
+        strip = image.crop((0, top, columns, min(top + step, rows))) if step < rows else image
+        pixels[top : top + step] = _opaque(strip)
     is_dark = mode in ("RGB", "RGBA") and header.format in ("PNG", "TIFF") and pixels.max() < 64
     return _dark_colours(pixels, header, data) if is_dark else (pixels, ())
+
+
+def _opaque(image: Any) -> Pixels:
+    """Colours of a loaded picture, transparent ones over white."""
+    from PIL import Image
+
+    if image.mode == "La":  # premultiplied, of which Pillow makes nothing else
+        image = image.convert("LA")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
 def _grey_to_rgb(image: Any, header: Any) -> tuple[Pixels, tuple[str, ...]]:

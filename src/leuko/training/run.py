@@ -44,6 +44,7 @@ from leuko.imaging import read_image
 from leuko.manifest import Manifest, find_splits, is_table, read_csv, read_folder, read_split
 from leuko.memory import keep_freed_memory
 from leuko.parallel import Progress, bounded_map, worker_count
+from leuko.pictures import open_picture
 from leuko.recipe import Recipe
 from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
 from leuko.runtime.trust import NEVER_CHECKED, Trust
@@ -355,9 +356,10 @@ def _look(
 
     def look(file: Path) -> Any:
         try:
-            return thumbnail(read_image(file).pixels)
+            with open_picture(file) as image:
+                return thumbnail(image.pixels)
         except ImageError as error:
-            return error
+            return error.without_frames()
 
     kept, small = [], []
     results = bounded_map(look, manifest.files(), workers=workers, ahead=64)
