@@ -25,7 +25,9 @@ from leuko.data.synth import draw_dataset
 from leuko.taxonomy import CLASSES
 
 pytest.importorskip("onnx", reason="needs the extra 'train'")
-from tiny import make_bundle
+from tiny import COLOURS, make_bundle
+
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 SOURCE = Path(package.__file__).resolve().parent.parent
 
@@ -52,9 +54,7 @@ SLOW = {
     "train": "train Dataset --recipe ./tiny.toml --out run --save-h5",
     "compare": "compare Dataset --recipes ./tiny.toml --out both",
     "adapt": "adapt small Dataset/Train --out a.zip",
-    "import": "import-model model.h5 --classes "
-    + ",".join(CLASSES)
-    + " --input-scale 1 --out a.zip",
+    "import": f"import-model model.keras --classes {','.join(CLASSES)} --input-scale 1 --out a.zip",
     "openvino": "export ./tiny.zip --format openvino --check Dataset/Test --out a",
     "litert": "export small --format litert --check Dataset/Test --out a",
     "calibrate": "models calibrate ./tiny.zip Dataset/Train --out a.zip",
@@ -193,7 +193,7 @@ def seen(inputs: Path) -> Iterator[Callable[..., Seen]]:
                 (folder / place).mkdir()
             shutil.copytree(inputs, folder / "work")
             if name == "import":
-                write_model(folder / "work" / "model.h5")
+                write_model(folder / "work" / "model.keras")
             words = program or ("-m", "leuko", *(FAST | SLOW)[name].split())
             return run([sys.executable, *words], folder)
 
@@ -201,12 +201,15 @@ def seen(inputs: Path) -> Iterator[Callable[..., Seen]]:
 
 
 def write_model(path: Path) -> None:
-    """A Keras model, as somebody may have saved it."""
+    """`tiny`'s network as a Keras model, as somebody may have saved it."""
     import keras
 
     layers = [keras.layers.Input((64, 64, 3)), keras.layers.Rescaling(1 / 255)]
     layers += [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(5, "softmax")]
-    keras.Sequential(layers).save(path)
+    model = keras.Sequential(layers)
+    colours = COLOURS / 255
+    model.layers[-1].set_weights([8 * colours.T, -4 * (colours**2).sum(axis=1)])
+    model.save(path)
 
 
 def asked_for(path: str) -> bool:

@@ -15,6 +15,14 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted.\n")
         raise SystemExit(130) from None
+    except Exception as error:
+        from leuko.packages import fault_behind
+
+        fault = fault_behind(error)
+        if fault is None:
+            raise
+        sys.stderr.write(f"Error: {fault}\n")
+        raise SystemExit(fault.exit_code) from None
     finally:
         leave_streams()
 

@@ -12,6 +12,7 @@ import os
 import stat
 import warnings
 from dataclasses import asdict, dataclass, fields, replace
+from importlib.util import find_spec
 from typing import Any, Final
 
 import cv2
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 from leuko import jpeg, tiff
 from leuko.errors import BundleError, ImageError
+from leuko.packages import require
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -36,6 +38,9 @@ __all__ = [
     "read_image",
     "warp_image",
 ]
+
+# A missing decoder would be taken for the fault of each file; a wheel of simplejpeg is not for all.
+require("cv2.version", "PIL.Image", *(["simplejpeg._jpeg"] if find_spec("simplejpeg") else []))
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -292,7 +297,8 @@ def _decode_jpeg(data: bytes, spec: PreprocessSpec | None) -> DecodedImage:
         height, width, space = header
         check_size(height, width)
         if ordinary and space in ("YCbCr", "RGB", "Gray"):
-            pixels = jpeg.load(data, "RGB", _least(height, width, spec))
+            reduction = 1 if spec is None else spec.reduction(height, width)
+            pixels = jpeg.load(data, "RGB", (height, width), reduction)
             if pixels is not None:
                 return DecodedImage(pixels, "JPEG", "L" if space == "Gray" else "RGB")
     return _decode_pillow(data, "JPEG", spec)
@@ -311,12 +317,6 @@ def _decode_tiff(data: bytes) -> DecodedImage:
             raise
     image = _decode_pillow(colours, "TIFF")
     return replace(image, notes=(*image.notes, "its samples were taken for red, green and blue"))
-
-
-def _least(height: int, width: int, spec: PreprocessSpec | None) -> tuple[int, int]:
-    """Rows and columns that a JPEG must keep when it is decoded for a preprocessing."""
-    factor = 1 if spec is None else spec.reduction(height, width)
-    return -(-height // factor), -(-width // factor)
 
 
 def _decode_pillow(data: bytes, kind: str, spec: PreprocessSpec | None = None) -> DecodedImage:
@@ -350,8 +350,9 @@ def _load_jpeg(header: Any, data: bytes, spec: PreprocessSpec | None) -> Any:
     from PIL import Image
 
     inks = header.mode == "CMYK"
-    least = _least(header.height, header.width, spec)
-    pixels = jpeg.load(data, "CMYK" if inks else "RGB", least)
+    shape = (header.height, header.width)
+    reduction = 1 if spec is None else spec.reduction(*shape)
+    pixels = jpeg.load(data, "CMYK" if inks else "RGB", shape, reduction)
     if pixels is None:
         return None
     # Everybody writes CMYK as light, and Pillow's is ink.
@@ -371,11 +372,10 @@ def _is_checked(image: Any, kind: str, data: bytes) -> bool:
 
 def _check_jpeg(data: bytes) -> bool:
     """Refuse a damaged JPEG whose pixels another library gives; false where it cannot be told."""
-    header = jpeg.read_header(data)
-    if header is not None:
-        check_size(max(header[0], MIN_SIDE), max(header[1], MIN_SIDE))
-    inks = header is not None and header[2] in ("CMYK", "YCCK")
-    return jpeg.load(data, "CMYK" if inks else "RGB", (1, 1)) is not None
+    rows, columns, space = jpeg.read_header(data) or (MIN_SIDE, MIN_SIDE, "")
+    check_size(max(rows, MIN_SIDE), max(columns, MIN_SIDE))
+    space = "CMYK" if space in ("CMYK", "YCCK") else "RGB"
+    return jpeg.load(data, space, (rows, columns), _REDUCTIONS[0]) is not None
 
 
 def _count_frames(image: Any) -> int:

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from leuko.data.seen import _hashed
 from leuko.data.synth import draw_dataset
 from leuko.errors import DataError, LeukoError, UsageError
 from leuko.evaluation.compare import compare_predictions, recipe_titles
@@ -40,6 +42,7 @@ from leuko.experiment.comparing import (  # noqa: E402
     _unused,
     compare,
 )
+from leuko.experiment.starting import find_starts, head_starts  # noqa: E402
 from tiny import write_dataset  # noqa: E402
 from training.killed import use_small_networks  # noqa: E402
 
@@ -130,6 +133,7 @@ def test_the_document_has_everything(compared: tuple[Path, dict[str, Any]]) -> N
 
 def test_every_model_has_every_set_and_seed(compared: tuple[Path, dict[str, Any]]) -> None:
     first, second = compared[1]["models"]
+    assert first["start"]["told"] == second["start"]["told"] == "random weights"
     for model, name in ((first, "sampled"), (second, "files")):
         assert model["recipe"] == name
         assert model["input"] == [32, 32]
@@ -408,6 +412,62 @@ def test_what_the_second_training_lacks_is_said_before_the_first(
     with pytest.raises(LeukoError, match=told):
         compare(given.pop("dataset"), recipes, given.pop("out"), **given)
     assert trained == []
+
+
+@pytest.fixture
+def learned(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """As if Leuko's backbone had learned from Train, and from some cells of Test."""
+    hashes = {
+        split: [_hashed(file) for file in read_split(dataset, split).files()]
+        for split in ("train", "test")
+    }
+
+    def of_test(count: int) -> None:
+        known = np.sort(np.array(hashes["train"] + hashes["test"][:count], dtype=np.uint64))
+        monkeypatch.setattr("leuko.data.seen._fingerprints", lambda: known)
+
+    return of_test
+
+
+def test_a_start_that_has_learned_the_test_set_is_refused(
+    dataset: Path,
+    tmp_path: Path,
+    learned: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained: list[Any] = []
+    monkeypatch.setattr("leuko.experiment.comparing.train", lambda *a, **_: trained.append(a))
+    monkeypatch.setattr("leuko.experiment.comparing.check_ready", lambda *_: None)
+    head = recipe("head", model=ModelSettings("mobilenetv2", "minus-one-one", "head", "none"))
+    learned(3)
+    with pytest.raises(DataError, match=r"3 of the 30 images of test .* by Leuko's backbone"):
+        compare(dataset, [recipe("cnn"), head], tmp_path / "out", weights="leuko")
+    assert trained == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_start_has_seen_is_found(dataset: Path, learned: Callable[[int], None]) -> None:
+    known = load_recipe("mobilenetv2")
+    leuko = replace(known, model=replace(known.model, weights="leuko"))
+    sets = {split: read_split(dataset, split) for split in ("train", "test")}
+    find = partial(find_starts, workers=2, progress=None)
+    learned(3)
+    found = find({"cnn": recipe("cnn"), "leuko": leuko}, sets, allow_seen=True)
+    assert found["leuko"]["seen"] == {"train": [50, 50], "test": [3, 30]}
+    assert found["cnn"] == {
+        "told": "random weights", "weights": "random weights", "teacher": "", "fingerprints": False,
+    }  # fmt: skip
+    assert head_starts([{"title": "One", "start": one} for one in found.values()]) == [
+        "One has a head start: before it was trained it had learned from 50 of 50 images of train, "
+        "3 of 30 images of test."
+    ]
+    learned(0)  # Train alone is marked
+    assert find({"leuko": leuko}, sets, allow_seen=False)["leuko"]["seen"]["test"] == [0, 30]
+    small = load_recipe("small")
+    taught = replace(small, model=replace(small.model, weights="imagenet"))
+    assert find({"taught": taught}, sets, allow_seen=False)["taught"]["told"] == (
+        "ImageNet, taught by default, which has learned Raabin-WBC Train (10,175 cells)"
+    )
 
 
 def test_recipes_of_one_title_are_told_apart(recipes: list[Recipe]) -> None:

@@ -8,10 +8,12 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import leuko
 from leuko.bundle import ModelBundle
+from leuko.data.seen import _hashed
 from leuko.errors import BundleError, DataError
 from leuko.experiment.evaluating import evaluate
 from leuko.manifest import read_folder, read_labelled
@@ -146,6 +148,24 @@ def test_files_that_are_written(
         ]
     again = PredictionTable.from_csv(tmp_path / "out" / "predictions.csv")
     assert again.csv_text() == result.table.csv_text()
+
+
+def test_images_that_a_model_has_learned_from_are_counted(
+    labelled: Path, tiny_bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = [_hashed(file) for file in read_folder(labelled).files()[:9]]
+    hashes = np.sort(np.array(known, dtype=np.uint64))
+    monkeypatch.setattr("leuko.data.seen._fingerprints", lambda: hashes)
+    start = {"start": {"fingerprints": True}}
+    learned = OnnxClassifier(replace(tiny_bundle, provenance=start), threads=1)
+    told = [one for one in evaluate(learned, labelled, resamples=100).report.warnings
+            if "has learned from" in one]  # fmt: skip
+    assert len(told) == 1
+    assert int(told[0].split()[0]) >= 9
+    assert "of these 30 images are among those that tiny has learned from" in told[0]
+    never = OnnxClassifier(tiny_bundle, threads=1)
+    report = evaluate(never, labelled, resamples=100).report
+    assert not any("has learned from" in one for one in report.warnings)
 
 
 def test_nothing_to_score(tmp_path: Path, tiny_classifier: OnnxClassifier) -> None:

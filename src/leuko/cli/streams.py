@@ -85,5 +85,5 @@ def _as(kind: type[io.TextIOWrapper], stream: TextIO) -> TextIO:
     """Put a stream into a kind of ours; one that somebody made for us stays as it is."""
     if type(stream) is not io.TextIOWrapper:
         return stream
-    encoding, lines = stream.encoding, stream.line_buffering
+    encoding, lines = stream.encoding, stream.line_buffering or kind is _Remarks
     return kind(stream.detach(), encoding, "backslashreplace", line_buffering=lines)

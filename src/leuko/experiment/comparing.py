@@ -32,6 +32,7 @@ from leuko.experiment.planning import (
     passed_over,
     plan_comparison,
 )
+from leuko.experiment.starting import find_starts, head_starts
 from leuko.host import machine, versions
 from leuko.manifest import Manifest, read_labelled, read_split
 from leuko.parallel import Progress
@@ -64,6 +65,7 @@ def compare(
     seeds: int = 1,
     unseen: Sequence[str | os.PathLike[str]] = (),
     weights: str | None = None,
+    allow_seen: bool = False,
     resume: bool = False,
     ignore: tuple[str, ...] = (),
     workers: int | None = None,
@@ -88,6 +90,8 @@ def compare(
         Labelled folders from laboratories that training has not seen.
     weights : str, optional
         Initial weights in place of the recipes'.
+    allow_seen : bool
+        Measure also on sets of which initial weights have seen more than a few images.
     resume : bool
         Go on where a killed comparison stood.
     ignore : tuple of str
@@ -111,8 +115,8 @@ def compare(
     Raises
     ------
     DataError
-        When there is no test folder, a class is missing in Train, there are too few slides, or no
-        image of a set can be read.
+        When there is no test folder, a class is missing in Train, there are too few slides, no
+        image of a set can be read, or initial weights have seen a set that is to be measured on.
     UsageError
         When recipes repeat, there are no seeds, or the folder holds other things.
     TrainingError
@@ -146,6 +150,13 @@ def compare(
     for recipe in opened:
         for seed, place in jobs[recipe.name]:
             check_ready(with_weights(recipe, weights).with_seed(seed), place, rows)
+    starts = find_starts(
+        {recipe.name: with_weights(recipe, weights) for recipe in opened},
+        {"train": rows, **sets},
+        allow_seen=allow_seen,
+        workers=workers,
+        progress=progress,
+    )
     prepare_folder(folder)
     check_room(folder, opened, seeds, rows)
     audit = audit_dataset(dataset, ignore=ignore, workers=workers, progress=progress, say=tell)
@@ -170,7 +181,8 @@ def compare(
             runs.append(
                 _score(run, recipe.name, seed, sets, folder, command, workers, progress, tell)
             )
-        models.append(_model_entry(recipe, runs, weights or recipe.model.weights))
+        entry = _model_entry(recipe, runs, weights or recipe.model.weights)
+        models.append({**entry, "start": starts[recipe.name]})
     for model, title in zip(models, recipe_titles(models).values(), strict=True):
         model["title"] = title
     notes = [*dict.fromkeys(note for part in (rows, *sets.values()) for note in part.notes)]
@@ -188,7 +200,7 @@ def compare(
         "balance": _balance_entry(models),
         "models": models,
         "paired": _paired(models, sets, folder),
-        "warnings": [*notes, *collect_warnings(models, known=notes)],
+        "warnings": [*head_starts(models), *notes, *collect_warnings(models, known=notes)],
     }
     shared = _shared_slides(audit)
     document["verdict"] = verdict(models, document["paired"], shared_slides=shared)

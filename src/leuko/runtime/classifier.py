@@ -20,9 +20,9 @@ from leuko.cells.measure import MEASURES
 from leuko.cells.style import FirstLook, first_look
 from leuko.errors import BundleError, DeviceError, ImageError, UsageError
 from leuko.imaging import PreprocessSpec, check_size, decode_image
+from leuko.packages import import_onnxruntime
 from leuko.parallel import bounded_map, worker_count
 from leuko.prediction import DECIMALS, Prediction, PredictionTable
-from leuko.quiet import import_onnxruntime
 from leuko.runtime.graph import check_tensors, expose
 from leuko.runtime.looks import average_looks, mean_looks
 from leuko.runtime.quality import Quality, measure_quality, nucleus_evidence, resolution_of

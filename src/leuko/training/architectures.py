@@ -330,8 +330,9 @@ def _load_imagenet(backbone: keras.Model, width: float) -> None:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise TrainingError(
             f"The ImageNet weights could not be fetched ({first[:200]}). Without a network, give "
-            "--weights PATH (MobileNetV2 without top, .weights.h5), --weights leuko (the backbone "
-            "that comes with Leuko) or --weights none (start from random weights)."
+            "--weights PATH (MobileNetV2 without top, .weights.h5), --weights none (start from "
+            "random weights) or, where the images are not Raabin-WBC's, --weights leuko (Leuko's "
+            "backbone, which has learned Raabin-WBC Train)."
         ) from error
     backbone.set_weights(source.get_weights())
 

@@ -12,7 +12,7 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +35,7 @@ from leuko.bundle import ModelBundle
 from leuko.cells.view import prepare
 from leuko.data.audit_duplicates import difference_hash, near_duplicates, thumbnail
 from leuko.data.balance import write_balanced
+from leuko.data.seen import had_a_head_start, start_of, were_seen
 from leuko.data.split import split_at_random, split_by_slide
 from leuko.errors import DataError, ImageError, OutputError, TrainingError
 from leuko.evaluation.report import evaluate_predictions, no_better
@@ -203,7 +204,7 @@ def train(
     threads = worker_count(workers)
     keep_freed_memory()
     with clock("data"):
-        manifest, same_cell = _look(manifest, threads, progress, tell)
+        manifest, same_cell, hashes = _look(manifest, threads, progress, tell)
     if recipe.data.split == "random-file":
         with clock("balance"):
             manifest = _balance(manifest, recipe, run, workers, progress)
@@ -213,6 +214,10 @@ def train(
     identity = {"recipe": recipe.digest, "data": both.digest}
     if teacher is not None:
         identity["teacher"] = teacher.digest
+    start = start_of(recipe, teacher.bundle.provenance if teacher else None)
+    seen = int(were_seen(hashes).sum()) if start.fingerprints else 0
+    if seen:
+        tell(had_a_head_start(seen, len(hashes)))
     _deterministic()
     source, held = pixel_source(train_rows, recipe), pixel_source(validation_rows, recipe)
     order = training_order(recipe, train_rows.labels, train_rows.slides)
@@ -258,6 +263,7 @@ def train(
         bundle, validation = _finish(
             model, recipe, run, both, source_digest, validation_rows, history, progress, tell,
             save_h5=save_h5, threads=threads, teacher=teacher.digest if teacher else None,
+            start={**asdict(start), "seen": seen, "of": len(hashes)},
         )  # fmt: skip
     clock.save(command)
     return TrainedRun(run, bundle, history, clock.seconds, validation)
@@ -341,8 +347,11 @@ def _save_manifest(run: Path, both: Manifest) -> None:
 
 def _look(
     manifest: Manifest, workers: int, progress: Progress | None, tell: Callable[[str], None]
-) -> tuple[Manifest, list[tuple[int, int]]]:
-    """Decode every image once: leave out, by name, what is none, and find cells shown twice."""
+) -> tuple[Manifest, list[tuple[int, int]], npt.NDArray[np.uint64]]:
+    """Decode every image once: leave out, by name, what is none, and find cells shown twice.
+
+    The last are fingerprints of the images that are left.
+    """
 
     def look(file: Path) -> Any:
         try:
@@ -366,7 +375,7 @@ def _look(
     manifest.require_all_classes("Training")
     thumbnails = np.stack(small)
     hashes = np.array([difference_hash(one) for one in thumbnails], dtype=np.uint64)
-    return manifest, [(a, b) for a, b, _, _ in near_duplicates(thumbnails, hashes)]
+    return manifest, [(a, b) for a, b, _, _ in near_duplicates(thumbnails, hashes)], hashes
 
 
 def _balance(
@@ -499,6 +508,7 @@ def _finish(
     save_h5: bool,
     threads: int,
     teacher: str | None,
+    start: dict[str, Any],
 ) -> tuple[ModelBundle, dict[str, Any]]:
     """Export, evaluate the export on validation rows, and write everything."""
     onnx = export_onnx(model)
@@ -562,6 +572,7 @@ def _finish(
         "best_epoch": kept,
         "seed": recipe.seed,
         "versions": versions(),
+        "start": start,
         **({"teacher": teacher} if teacher else {}),
     }
     summary = validation_summary(bundle, validation, split=recipe.data.split)
@@ -637,8 +648,8 @@ def model_card(bundle: ModelBundle, recipe: Recipe) -> str:
         "",
         f"- Network: {recipe.model.architecture}, {bundle.parameters:,} parameters, input "
         f"{recipe.preprocess.size[0]} x {recipe.preprocess.size[1]}, {_view_words(recipe)}.",
-        f"- Initial weights: {_weights_name(recipe)}.",
-        *_teacher_lines(recipe, p.get("teacher")),
+        f"- Initial weights: {p['start']['weights']}.",
+        *_teacher_lines(recipe, p),
         f"- Trained on {p['training_images']:,} images, seed {p['seed']}, "
         f"{p['epochs']} epochs (best: {p['best_epoch']}).",
         f"- Data digest `{p['manifest_digest'][:16]}`, recipe digest `{p['recipe_digest'][:16]}`.",
@@ -703,25 +714,19 @@ def _without_folders(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _teacher_lines(recipe: Recipe, digest: str | None) -> list[str]:
-    """Who taught it, for the card."""
-    if digest is None:
-        return []
-    name = recipe.train.teacher.replace("\\", "/").rpartition("/")[2]
-    return [
-        f"- Taught by {name}, digest `{digest[:16]}`: {recipe.train.imitation:.0%} of what it "
-        "learned are that model's probabilities, the rest are labels."
-    ]
-
-
-def _weights_name(recipe: Recipe) -> str:
-    """Initial weights for people, without anybody's folders."""
-    weights = recipe.model.weights
-    if weights == "leuko" and recipe.model.width != 1:
-        return "those of `--weights leuko`, narrowed by least squares"
-    if weights in _KNOWN_WEIGHTS:
-        return {"none": "random, from the seed"}.get(weights, weights)
-    return f"the file {Path(weights).name}"
+def _teacher_lines(recipe: Recipe, provenance: dict[str, Any]) -> list[str]:
+    """Who taught it, and which of its images were known before, for the card."""
+    start, lines = provenance["start"], []
+    if "teacher" in provenance:
+        name = recipe.train.teacher.replace("\\", "/").rpartition("/")[2]
+        lines.append(
+            f"- Taught by {name}, digest `{provenance['teacher'][:16]}`: "
+            f"{recipe.train.imitation:.0%} of what it learned are that model's probabilities, the "
+            f"rest are labels. Its teacher: {start['teacher']}."
+        )
+    if start["seen"]:
+        lines.append(f"- **{had_a_head_start(start['seen'], start['of'])}**")
+    return lines
 
 
 def _write_history(path: Path, history: History) -> None:
