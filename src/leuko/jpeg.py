@@ -54,7 +54,7 @@ _PROCESSES: Final = {0xC3: "lossless", 0xCB: "lossless"} | dict.fromkeys(
 
 
 _TORN: Final = 10.0
-"""Levels; sound pictures reach 2.8, drawn ones of quality 20 reach 8.8 (docs/decisions/0026)."""
+"""Levels; sound pictures reach 2.6, drawn ones of quality 20 reach 8.2 (docs/decisions/0026)."""
 
 _PLAIN: Final = 1.0
 """Mean step along a row of plain colour, in levels."""
@@ -177,11 +177,12 @@ def find_tear(pixels: npt.NDArray[np.uint8], block: int) -> int | None:
     """
     if block < 4 or min(pixels.shape[:2]) < _LEAST:
         return None
-    count, step = len(pixels) // block, 1 + pixels.shape[1] // 128
-    blocks = pixels[: count * block, ::step, 1].reshape(count, block, -1)
-    edges = blocks[:, [0, 1, -2, -1]].astype(np.int16)
-    below, above = edges[1:, 0], edges[:-1, 3]
-    slope = np.maximum(np.abs(above - edges[:-1, 2]), np.abs(edges[1:, 1] - below))
+    count, step = len(pixels) // block, 1 + pixels.shape[1] // 64
+    sample = pixels[: count * block, ::step, 1]
+    # Upper two rows of every block but the first, lower two of every block but the last.
+    below, second = (sample[block + k :: block].astype(np.int16) for k in (0, 1))
+    before, above = (sample[block - k : -block : block].astype(np.int16) for k in (2, 1))
+    slope = np.maximum(np.abs(above - before), np.abs(second - below))
     excess = (np.abs(below - above) - slope).mean(axis=1)
     if excess.max() <= _TORN:
         return None
