@@ -98,3 +98,11 @@ def test_errors_keep_their_exit_code(here: Path, arguments: str) -> None:
     wanted = shell(here, f"leuko predict {arguments}").returncode
     assert wanted in (1, 2)
     assert shell(here, f"leuko predict {arguments} <&- >&- 2>&-").returncode == wanted
+
+
+def test_programs_that_are_started_have_streams_too(here: Path) -> None:
+    """Ray's do not start without."""
+    code = "import os; from leuko.cli.streams import open_streams; open_streams(); "
+    code += "raise SystemExit(sum(map(os.get_inheritable, range(3))))"
+    done = shell(here, f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} <&- >&- 2>&-")
+    assert done.returncode == 3

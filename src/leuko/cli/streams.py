@@ -52,10 +52,8 @@ def open_streams() -> None:
         try:
             os.fstat(number)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)
-            os.dup2(opened, number)
-            if opened != number:
-                os.close(opened)
+            os.open(os.devnull, os.O_RDWR)  # takes the first number that is free, this one
+            os.set_inheritable(number, True)  # by workers too
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 - for the whole run
     sys.stdout = _as(_Answers, sys.stdout)
@@ -85,5 +83,5 @@ def _as(kind: type[io.TextIOWrapper], stream: TextIO) -> TextIO:
     """Put a stream into a kind of ours; one that somebody made for us stays as it is."""
     if type(stream) is not io.TextIOWrapper:
         return stream
-    encoding, lines = stream.encoding, stream.line_buffering or kind is _Remarks
-    return kind(stream.detach(), encoding, "backslashreplace", line_buffering=lines)
+    told = (stream.encoding, "backslashreplace", None, stream.line_buffering, stream.write_through)
+    return kind(stream.detach(), *told)
