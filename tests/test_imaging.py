@@ -20,6 +20,7 @@ import simplejpeg
 from PIL import Image, ImageOps
 
 from leuko import jpeg
+from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import BundleError, ImageError
 from leuko.imaging import (
     MAX_FILE_BYTES,
@@ -34,6 +35,7 @@ from leuko.imaging import (
     warp_image,
 )
 from leuko.jpeg import MAX_SCANS, UNCHECKED
+from mutated import try_pictures
 from tiny import unprivileged
 
 RNG = np.random.default_rng(11)
@@ -582,6 +584,59 @@ def test_a_jpeg_that_is_hardly_read_anywhere_is_named(process: int, bits: int, n
     assert caught.value.reason == "unsupported-format"
 
 
+def drawn_cell(side: int) -> np.ndarray:
+    rng = np.random.default_rng(4)
+    return draw_cell("Neutrophil", rng, draw_slide_style(rng), size=side).pixels
+
+
+@pytest.mark.parametrize("way", ["plain", "grey", "progressive", "turned", "cmyk"])
+def test_a_picture_that_does_not_go_on_behind_damage_is_never_pixels(way: str) -> None:
+    """As when a sector holds another's bytes, with as many blocks: no decoder notices."""
+    cell = drawn_cell(160)
+    assert decode_image(dressings(Image.fromarray(cell))[way]).pixels.shape == (160, 160, 3)
+    torn = cell.copy()
+    torn[64:] = np.clip(np.roll(torn[64:], 40, axis=1).astype(int) - 30, 0, 255)
+    data = dressings(Image.fromarray(torn))[way]
+    for spec in (None, PreprocessSpec((80, 80), scaled=True)):
+        with pytest.raises(ImageError, match="row 64 does not go on") as caught:
+            decode_image(data, spec=spec)
+        assert caught.value.reason == "damaged"
+    np.testing.assert_array_equal(decode_image(encode_png(torn)).pixels, torn)
+
+
+@pytest.mark.parametrize("colour", [0, 90, 255])
+def test_a_frame_and_a_tear_within_a_block_are_no_damage(colour: int) -> None:
+    framed = drawn_cell(160)
+    framed[:32], framed[-32:], framed[:, :32] = colour, colour, colour
+    decode_image(encode_jpeg(framed))
+    beside = drawn_cell(160)
+    beside[68:] //= 2
+    decode_image(encode_jpeg(beside))
+    for quality in (20, 60, 95):
+        decode_image(encode_jpeg(drawn_cell(160), quality=quality))
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("kind", ["zeros", "ones", "random", "repeated"])
+def test_real_cells_with_a_damaged_sector_are_hardly_ever_read(kind: str, raabin: Path) -> None:
+    files = sorted((raabin / "Test").glob("*/*.jpg"))[::22]
+    rng = np.random.default_rng(0)
+    read = 0
+    for file in files:
+        data = file.read_bytes()
+        decode_image(data)
+        here, there = rng.choice(len(data) // 512, 2, replace=False) * 512
+        other = {"zeros": bytes(512), "ones": b"\xff" * 512, "random": rng.bytes(512)}
+        sector = other.get(kind, data[there : there + 512])
+        try:
+            decode_image(data[:here] + sector + data[here + 512 :])
+        except ImageError:
+            continue
+        read += 1
+    assert len(files) > 190
+    assert read == 0
+
+
 @pytest.mark.parametrize("more", [b"", b"\xff" * 9, b"film" * 400, encode_jpeg(SMOOTH)])
 def test_what_follows_a_sound_jpeg_is_no_damage(more: bytes) -> None:
     for data in dressings(Image.fromarray(SMOOTH)).values():
@@ -599,6 +654,15 @@ def test_without_the_library_that_warns_a_jpeg_says_that_it_was_not_checked(
     monkeypatch.setattr(jpeg, "library", lambda: None)
     for data in dressings(Image.fromarray(SMOOTH)).values():
         assert UNCHECKED in decode_image(data).notes
+
+
+def test_a_deflated_tiff_is_compared_with_its_checksums() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    data = saved(Image.fromarray(noise), "TIFF", compression="tiff_adobe_deflate")
+    decode_image(data)
+    place = len(data) // 2  # noise is stored as it is, so that any decoder reads on
+    changed = data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+    assert reason_of(changed) == "damaged"
 
 
 def test_a_damaged_png_is_corrupt() -> None:
@@ -794,6 +858,14 @@ def test_mutated_files_are_decoded_or_refused_by_name() -> None:
     assert set(reasons) <= set(REJECT_REASONS)
     assert set(reasons) >= {"truncated", "corrupt", "not-an-image", "too-large"}, reasons
     assert slowest < 10
+
+
+def test_sound_pictures_in_rare_encodings_and_mutated_ones_of_the_long_run() -> None:
+    outcome = try_pictures(0, 3_000)
+    assert not outcome.faults
+    assert outcome.slowest < 10
+    assert outcome.met["ok"] > 0.4 * 3_000
+    assert {"mutated: damaged", "mutated: ok", "archive", "refused archive"} <= set(outcome.met)
 
 
 # Preprocessing

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from leuko.quiet import import_onnxruntime, keras_home, silence
+from leuko.packages import import_onnxruntime
+from leuko.quiet import keras_home, silence
 
 OURS = ("ORT_DISABLE_TELEMETRY", "RAY_USAGE_STATS_ENABLED", "MPLCONFIGDIR", "KERAS_HOME")
 

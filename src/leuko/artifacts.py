@@ -57,7 +57,7 @@ SCHEMA_VERSIONS: Final = {
     "bundle": 1,
     "export": 1,
     "predictions": 2,
-    "count": 1,
+    "count": 2,
     "batch": 2,
     "evaluation": 1,
     "comparison": 1,

@@ -12,6 +12,7 @@ import os
 import stat
 import warnings
 from dataclasses import asdict, dataclass, fields, replace
+from importlib.util import find_spec
 from typing import Any, Final
 
 import cv2
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 from leuko import jpeg, tiff
 from leuko.errors import BundleError, ImageError
+from leuko.packages import require
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -32,10 +34,14 @@ __all__ = [
     "decode_image",
     "encode_jpeg",
     "encode_png",
+    "pixels_to_decode",
     "read_bytes",
     "read_image",
     "warp_image",
 ]
+
+# A missing decoder would be taken for the fault of each file; a wheel of simplejpeg is not for all.
+require("cv2.version", "PIL.Image", *(["simplejpeg._jpeg"] if find_spec("simplejpeg") else []))
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -76,6 +82,9 @@ _DEPTHS: Final = (8, 10, 12, 14)
 """Bits that cameras give, and programs store in 16."""
 
 _REDUCTIONS: Final = (8, 4, 2)
+
+_STRIP: Final = 1_000_000
+"""Pixels that are turned into RGB at a time."""
 
 VIEWS: Final = ("centre", "cell", "cell-alone")
 
@@ -284,6 +293,38 @@ def check_size(height: int, width: int) -> None:
         )
 
 
+def pixels_to_decode(data: bytes, spec: PreprocessSpec | None = None) -> int:
+    """Count the pixels that `decode_image` will hold, by the header alone.
+
+    Parameters
+    ----------
+    data, spec
+        See `decode_image`.
+
+    Returns
+    -------
+    int
+        0 where there is no header that can be read: then nothing is decoded.
+    """
+    from PIL import Image
+
+    try:
+        kind = _sniff(data)
+        header = jpeg.read_header(data) if kind == "JPEG" else None
+        if header is not None:
+            rows, columns, _ = header
+        elif kind == "PNG":
+            columns, rows = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+        else:
+            with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+                columns, rows = image.size
+    except Exception:  # noqa: BLE001 - what is wrong is for `decode_image` to say
+        return 0
+    reduced = spec is not None and header is not None and jpeg.is_plain(data)
+    factor = spec.reduction(rows, columns) if spec is not None and reduced else 1
+    return int(rows * columns) // factor**2
+
+
 def _decode_jpeg(data: bytes, spec: PreprocessSpec | None) -> DecodedImage:
     """Decode a JPEG; one that more than its pixels belongs to goes the longer way."""
     ordinary = jpeg.is_plain(data) or not jpeg.has_exif(data)
@@ -292,7 +333,8 @@ def _decode_jpeg(data: bytes, spec: PreprocessSpec | None) -> DecodedImage:
         height, width, space = header
         check_size(height, width)
         if ordinary and space in ("YCbCr", "RGB", "Gray"):
-            pixels = jpeg.load(data, "RGB", _least(height, width, spec))
+            reduction = 1 if spec is None else spec.reduction(height, width)
+            pixels = jpeg.load(data, "RGB", (height, width), reduction)
             if pixels is not None:
                 return DecodedImage(pixels, "JPEG", "L" if space == "Gray" else "RGB")
     return _decode_pillow(data, "JPEG", spec)
@@ -311,12 +353,6 @@ def _decode_tiff(data: bytes) -> DecodedImage:
             raise
     image = _decode_pillow(colours, "TIFF")
     return replace(image, notes=(*image.notes, "its samples were taken for red, green and blue"))
-
-
-def _least(height: int, width: int, spec: PreprocessSpec | None) -> tuple[int, int]:
-    """Rows and columns that a JPEG must keep when it is decoded for a preprocessing."""
-    factor = 1 if spec is None else spec.reduction(height, width)
-    return -(-height // factor), -(-width // factor)
 
 
 def _decode_pillow(data: bytes, kind: str, spec: PreprocessSpec | None = None) -> DecodedImage:
@@ -341,7 +377,9 @@ def _decode_pillow(data: bytes, kind: str, spec: PreprocessSpec | None = None) -
             image.load()
         elif turned:
             loaded.getexif()[0x0112] = image.getexif()[0x0112]
-        pixels, remark = _to_rgb(ImageOps.exif_transpose(loaded or image), image, data)
+        upright = image if loaded is None else loaded
+        ImageOps.exif_transpose(upright, in_place=True)
+        pixels, remark = _to_rgb(upright, image, data)
     return DecodedImage(pixels, kind, mode, (*notes, *remark))
 
 
@@ -350,8 +388,9 @@ def _load_jpeg(header: Any, data: bytes, spec: PreprocessSpec | None) -> Any:
     from PIL import Image
 
     inks = header.mode == "CMYK"
-    least = _least(header.height, header.width, spec)
-    pixels = jpeg.load(data, "CMYK" if inks else "RGB", least)
+    shape = (header.height, header.width)
+    reduction = 1 if spec is None else spec.reduction(*shape)
+    pixels = jpeg.load(data, "CMYK" if inks else "RGB", shape, reduction)
     if pixels is None:
         return None
     # Everybody writes CMYK as light, and Pillow's is ink.
@@ -359,9 +398,11 @@ def _load_jpeg(header: Any, data: bytes, spec: PreprocessSpec | None) -> Any:
 
 
 def _is_checked(image: Any, kind: str, data: bytes) -> bool:
-    """Refuse a damaged JPEG in an opened TIFF; false for JPEGs that could not be checked."""
+    """Refuse a TIFF of damaged JPEGs or wrong pixels; false for JPEGs that were not checked."""
     if kind != "TIFF":
         return kind != "JPEG"
+    tiff.refuse_misread(image.tag_v2)
+    tiff.check_deflated(image.tag_v2, data)
     streams = tiff.jpeg_streams(image.tag_v2, data)
     # Each of them, also behind one that cannot be checked.
     return streams is not None and False not in {_check_jpeg(stream) for stream in streams}
@@ -369,11 +410,10 @@ def _is_checked(image: Any, kind: str, data: bytes) -> bool:
 
 def _check_jpeg(data: bytes) -> bool:
     """Refuse a damaged JPEG whose pixels another library gives; false where it cannot be told."""
-    header = jpeg.read_header(data)
-    if header is not None:
-        check_size(max(header[0], MIN_SIDE), max(header[1], MIN_SIDE))
-    inks = header is not None and header[2] in ("CMYK", "YCCK")
-    return jpeg.load(data, "CMYK" if inks else "RGB", (1, 1)) is not None
+    rows, columns, space = jpeg.read_header(data) or (MIN_SIDE, MIN_SIDE, "")
+    check_size(max(rows, MIN_SIDE), max(columns, MIN_SIDE))
+    space = "CMYK" if space in ("CMYK", "YCCK") else "RGB"
+    return jpeg.load(data, space, (rows, columns), _REDUCTIONS[0]) is not None
 
 
 def _count_frames(image: Any) -> int:
@@ -394,8 +434,6 @@ def _count_frames(image: Any) -> int:
 
 def _to_rgb(image: Any, header: Any, data: bytes) -> tuple[Pixels, tuple[str, ...]]:
     """Turn a loaded picture of any of Pillow's colour modes into RGB uint8, and say how."""
-    from PIL import Image
-
     mode: str = image.mode
     if mode == "F":
         raise ImageError("unsupported-format", "Pictures of floating-point numbers have no white.")
@@ -403,14 +441,26 @@ def _to_rgb(image: Any, header: Any, data: bytes) -> tuple[Pixels, tuple[str, ..
         return _grey_to_rgb(image, header)
     if mode not in _MODES and not mode.endswith((";16", ";16L", ";16B")):
         raise ImageError("unsupported-format", f"Pictures of colour mode {mode} are not read.")
-    if mode == "La":  # premultiplied, of which Pillow makes nothing else
-        image = image.convert("LA")
-    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    pixels = np.array(image.convert("RGB"), dtype=np.uint8)
+    columns, rows = image.size
+    step = max(1, _STRIP // columns)
+    pixels = np.empty((rows, columns, 3), np.uint8)
+    for top in range(0, rows, step):  # of a large picture no other copy is ever made
+        strip = image.crop((0, top, columns, min(top + step, rows))) if step < rows else image
+        pixels[top : top + step] = _opaque(strip)
     is_dark = mode in ("RGB", "RGBA") and header.format in ("PNG", "TIFF") and pixels.max() < 64
     return _dark_colours(pixels, header, data) if is_dark else (pixels, ())
+
+
+def _opaque(image: Any) -> Pixels:
+    """Colours of a loaded picture, transparent ones over white."""
+    from PIL import Image
+
+    if image.mode == "La":  # premultiplied, of which Pillow makes nothing else
+        image = image.convert("LA")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
 def _grey_to_rgb(image: Any, header: Any) -> tuple[Pixels, tuple[str, ...]]:

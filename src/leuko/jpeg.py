@@ -16,7 +16,16 @@ import numpy.typing as npt
 
 from leuko.errors import ImageError
 
-__all__ = ["MAX_SCANS", "UNCHECKED", "has_exif", "is_plain", "library", "load", "read_header"]
+__all__ = [
+    "MAX_SCANS",
+    "UNCHECKED",
+    "find_tear",
+    "has_exif",
+    "is_plain",
+    "library",
+    "load",
+    "read_header",
+]
 
 MAX_SCANS: Final = 100
 """Ordinary progressive JPEGs have about ten; each costs a pass over the whole picture."""
@@ -42,6 +51,16 @@ _PROCESSES: Final = {0xC3: "lossless", 0xCB: "lossless"} | dict.fromkeys(
     (0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical"
 )
 """Processes of JPEG that hardly anything reads, by the marker of their frame."""
+
+
+_TORN: Final = 10.0
+"""Levels; sound pictures reach 2.6, drawn ones of quality 20 reach 8.2 (docs/decisions/0026)."""
+
+_PLAIN: Final = 1.0
+"""Mean step along a row of plain colour, in levels."""
+
+_LEAST: Final = 64
+"""Sides of less have too few rows of blocks to tell what is usual."""
 
 
 @functools.cache
@@ -83,7 +102,9 @@ def read_header(data: bytes) -> tuple[int, int, str] | None:
     return height, width, space
 
 
-def load(data: bytes, space: str, least: tuple[int, int]) -> npt.NDArray[np.uint8] | None:
+def load(
+    data: bytes, space: str, shape: tuple[int, int], reduction: int = 1
+) -> npt.NDArray[np.uint8] | None:
     """Decode a JPEG of which nothing is damaged.
 
     Parameters
@@ -92,9 +113,10 @@ def load(data: bytes, space: str, least: tuple[int, int]) -> npt.NDArray[np.uint
         The whole file; its size has been checked.
     space : {"RGB", "CMYK"}
         Colour space of the pixels. Only a file of four colours can give CMYK, of light.
-    least : (int, int)
-        Rows and columns that are needed; at a half, a quarter or an eighth of its size the file
-        may have as many.
+    shape : (int, int)
+        Rows and columns of the file.
+    reduction : {1, 2, 4, 8}
+        How many times smaller it is decoded.
 
     Returns
     -------
@@ -104,14 +126,16 @@ def load(data: bytes, space: str, least: tuple[int, int]) -> npt.NDArray[np.uint
     Raises
     ------
     ImageError
-        ``damaged`` where it warns of anything, ``truncated``, or ``unsupported-format``.
+        ``damaged`` where it warns of anything, or the picture is torn; ``truncated``, or
+        ``unsupported-format``.
     """
     binding = library()
     if binding is None:
         return None
+    rows, columns = (-(-side // reduction) for side in shape)
     try:
         pixels: npt.NDArray[np.uint8] = binding.decode_jpeg(
-            data, colorspace=space, min_height=least[0], min_width=least[1]
+            data, colorspace=space, min_height=rows, min_width=columns
         )
     except ValueError as error:
         why = str(error)
@@ -121,7 +145,51 @@ def load(data: bytes, space: str, least: tuple[int, int]) -> npt.NDArray[np.uint
         if why.startswith("Premature end of JPEG file"):
             raise ImageError("truncated", "The JPEG data ends too early.") from error
         raise ImageError("damaged", f"The JPEG data is damaged ({why}).") from error
+    torn = find_tear(pixels, 8 // reduction)
+    if torn is not None:
+        raise ImageError(
+            "damaged",
+            f"The JPEG data is damaged: row {torn * reduction} does not go on from what is above.",
+        )
     return pixels
+
+
+def find_tear(pixels: npt.NDArray[np.uint8], block: int) -> int | None:
+    """Find where a picture no longer goes on from the rows above.
+
+    Each block's brightness is told from the block before, so behind damage all of them are off,
+    which shows along a whole row of blocks, and a decoder need not notice: if the damage happens to
+    hold as many blocks as it replaced, everything else fits.
+
+    Parameters
+    ----------
+    pixels : (H, W, C) uint8
+        As decoded.
+    block : int
+        Rows of a block in it. Below 4, or in pictures under 64 pixels, nothing is found.
+
+    Returns
+    -------
+    int or None
+        The row of a whole row of blocks whose upper edge differs from the row above by 10 levels
+        more than the rows beside them do, and than is usual in the picture. Where one side of it
+        is of plain colour, as at a frame, it is no tear.
+    """
+    if block < 4 or min(pixels.shape[:2]) < _LEAST:
+        return None
+    count, step = len(pixels) // block, 1 + pixels.shape[1] // 64
+    sample = pixels[: count * block, ::step, 1]
+    # Upper two rows of every block but the first, lower two of every block but the last.
+    below, second = (sample[block + k :: block].astype(np.int16) for k in (0, 1))
+    before, above = (sample[block - k : -block : block].astype(np.int16) for k in (2, 1))
+    slope = np.maximum(np.abs(above - before), np.abs(second - below))
+    excess = (np.abs(below - above) - slope).mean(axis=1)
+    if excess.max() <= _TORN:
+        return None
+    for row in np.flatnonzero(excess > _TORN + max(0.0, np.median(excess))):
+        if min(np.abs(np.diff(edge)).mean() for edge in (below[row], above[row])) > _PLAIN:
+            return int(row + 1) * block
+    return None
 
 
 def refuse_unusual(data: bytes) -> None:

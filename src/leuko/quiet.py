@@ -13,9 +13,9 @@ import secrets
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-__all__ = ["import_onnxruntime", "keras_home", "silence", "throw_away_settings"]
+__all__ = ["keras_home", "silence", "throw_away_settings"]
 
 _SILENCE: Final = {
     # ONNX Runtime's reports begin with its import: its own function to end them comes too late.
@@ -32,20 +32,6 @@ def silence() -> None:
     """
     for name, value in _SILENCE.items():
         _choose(name, value)
-
-
-def import_onnxruntime() -> Any:
-    """Import ONNX Runtime, silenced.
-
-    Returns
-    -------
-    module
-        ``onnxruntime``.
-    """
-    silence()
-    import onnxruntime
-
-    return onnxruntime
 
 
 def throw_away_settings() -> None:

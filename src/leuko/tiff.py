@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
 from collections.abc import Iterator
 from typing import Any, Final
 
 from leuko.errors import ImageError
 
-__all__ = ["bits_in_use", "jpeg_streams", "name_unusual", "named_colours", "stored_bits"]
+__all__ = [
+    "bits_in_use",
+    "check_deflated",
+    "jpeg_streams",
+    "name_unusual",
+    "named_colours",
+    "refuse_misread",
+    "stored_bits",
+]
 
 Tags = Any
 """Pillow's directory: values by the number of their tag."""
@@ -19,6 +28,7 @@ _COMPRESSION: Final = 259
 _INTERPRETATION: Final = 262
 _SAMPLES: Final = 277
 _LARGEST: Final = (281, 341)
+_PLANES: Final = 284
 _EXTRA: Final = 338
 _KIND: Final = 339
 _TABLES: Final = 347
@@ -30,6 +40,10 @@ _BLACK_IS_ZERO: Final = 1
 _RGB: Final = 2
 _OLD_JPEG: Final = 6
 _JPEG: Final = 7
+_DEFLATED: Final = (8, 32946)
+
+_AT_ONCE: Final = 1 << 20
+"""Bytes that are inflated before they are forgotten."""
 
 _COMPRESSIONS: Final = {
     33003: "JPEG 2000",
@@ -62,6 +76,27 @@ def stored_bits(tags: Tags) -> int:
         Of the first sample; 1 where nothing is said, as the format has it.
     """
     return _first(tags.get(_BITS), 1)
+
+
+def refuse_misread(tags: Tags) -> None:
+    """Refuse what Pillow opens and gives wrong pixels of.
+
+    Parameters
+    ----------
+    tags : mapping
+        The directory.
+
+    Raises
+    ------
+    ImageError
+        ``unsupported-format`` for 16 bits in planes that are not compressed, of which it takes
+        every byte for a sample.
+    """
+    if stored_bits(tags) == 16 and tags.get(_PLANES) == 2 and tags.get(_COMPRESSION, 1) == 1:
+        raise ImageError(
+            "unsupported-format",
+            "The TIFF file has 16 bits in separate planes, which Leuko reads only compressed.",
+        )
 
 
 def bits_in_use(tags: Tags) -> int:
@@ -103,20 +138,53 @@ def jpeg_streams(tags: Tags, data: bytes) -> Iterator[bytes] | None:
     compression = tags.get(_COMPRESSION)
     if compression != _JPEG:
         return None if compression == _OLD_JPEG else iter(())
+    tables = bytes(tags.get(_TABLES, b"\xff\xd8\xff\xd9"))[:-2]
+    return (tables + piece[2:] for piece in _pieces(tags, data))
+
+
+def check_deflated(tags: Tags, data: bytes) -> None:
+    """Compare deflated strips or tiles with their checksums, which readers leave unread.
+
+    Parameters
+    ----------
+    tags : mapping
+        The directory.
+    data : bytes
+        The whole file.
+
+    Raises
+    ------
+    ImageError
+        ``damaged``, or ``corrupt`` where the strips together are longer than the file.
+    """
+    if tags.get(_COMPRESSION) not in _DEFLATED:
+        return
+    for piece in _pieces(tags, data):
+        inflater = zlib.decompressobj()
+        rest = piece
+        try:
+            while rest and not inflater.eof:
+                inflater.decompress(rest, _AT_ONCE)
+                rest = inflater.unconsumed_tail
+        except zlib.error as error:
+            raise ImageError("damaged", f"The TIFF's data is damaged ({error}).") from error
+        if not inflater.eof:
+            raise ImageError("damaged", "The TIFF's data is damaged (a strip has no end).")
+
+
+def _pieces(tags: Tags, data: bytes) -> list[bytes]:
+    """Give the bytes of each strip or tile."""
     places, sizes = (next(tags[tag] for tag in each if tag in tags) for each in (_PLACES, _SIZES))
     if sum(sizes) > len(data):
         raise ImageError("corrupt", "The TIFF file has more data than bytes.")
-    tables = bytes(tags.get(_TABLES, b"\xff\xd8\xff\xd9"))[:-2]
-    pieces = zip(places, sizes, strict=True)
-    return (tables + data[place + 2 : place + size] for place, size in pieces)
+    return [data[place : place + size] for place, size in zip(places, sizes, strict=True)]
 
 
 def _read_tags(data: bytes) -> Tags:
     """Read the first directory; empty where there is none."""
     from PIL import TiffImagePlugin
 
-    is_big = 43 in data[2:4]
-    tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if is_big else 8])
+    tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2] == 43 else 8])
     file = io.BytesIO(data)
     file.seek(tags.next)
     tags.load(file)
@@ -136,7 +204,7 @@ def named_colours(data: bytes) -> bytes | None:
     bytes or None
         The same file with the right name; None where that is not its fault.
     """
-    tags = _read_tags(data)
+    tags = {} if data.startswith(b"MM\0+") else _read_tags(data)
     if tags.get(_INTERPRETATION) != _BLACK_IS_ZERO or tags.get(_SAMPLES) != 3:
         return None
     order = "<" if data.startswith(b"II") else ">"
@@ -162,6 +230,8 @@ def name_unusual(data: bytes) -> None:
         ``unsupported-format``, where the directory tells how the pixels are written and these are
         there.
     """
+    if data.startswith(b"MM\0+"):
+        raise ImageError("unsupported-format", "The file is a BigTIFF with the high byte first.")
     tags = _read_tags(data)
     places = next((tags[tag] for tag in _PLACES if tag in tags), ())
     if not places or max(places) >= len(data) or _BITS not in tags:

@@ -548,6 +548,7 @@ def test_evaluate(tiny_model: Path, tmp_path: Path, leuko: Leuko) -> None:
         "folder": "Test", "digest": one_document(done.out)["data"]["digest"],
         "found": 16, "rejected": 1,
     }  # fmt: skip
+    assert "16 images: 15 accepted, 1 rejected. Each rejected file stands" in done.err
     done = leuko("evaluate", tiny_model, root, "--resamples", 100, "--out", tmp_path / "out")
     assert (tmp_path / "out" / "evaluation.json").is_file()
     assert "Written: " in done.err
@@ -685,11 +686,11 @@ def test_a_model_that_was_never_checked_says_so(
     assert not one_document(leuko("models", "show", model, "--json").out)["accepts"]
     done = leuko("predict", cells, "--model", model)
     assert done.err.count(NEVER_CHECKED) == 1
-    assert done.out.count("\tunsure\tunproven\t") == 6
+    assert done.out.count("\tunsure\tthis model has not shown when it is right\t") == 6
     document = one_document(leuko("predict", cells, "--model", model, "--json").out)
     assert document["decisions"]["unsure"] == 6
     done = leuko("count", cells, "--model", model)
-    assert done.code == 0
+    assert done.code == 1  # nothing to count
     assert NEVER_CHECKED in done.err
     write_dataset(tmp_path / "set", each=4)
     done = leuko("evaluate", model, tmp_path / "set")

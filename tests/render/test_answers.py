@@ -81,6 +81,7 @@ def test_the_tally_adds_up() -> None:
         ({("class", ""): 9, ("unsure", "underexposed"): 1}, "more light"),
         ({("class", ""): 9, ("unsure", "few-pixels"): 1}, "higher magnification"),
         ({("class", ""): 9, ("unsure", "new-doubt"): 1}, "name them by eye"),
+        ({("unsure", "unproven"): 30}, "leuko models calibrate"),
         ({("class", ""): 9, ("unlike-training", "far-from-training"): 1}, "the stain"),
         ({("class", ""): 9, ("not-a-cell", "blank"): 1}, "one white cell in its middle"),
         ({("class", ""): 9, ("duplicate", ""): 1}, "No count has a cell twice"),

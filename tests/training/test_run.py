@@ -503,7 +503,9 @@ def test_a_narrow_network_is_shown_draws_of_its_own_training(
     assert 0 <= shown[0].min() < shown[0].max() <= 1
     assert any("73% of the variance" in line for line in said)
     assert made.seconds["build"] > 0
-    assert "narrowed by least squares" in made.bundle.card
+    assert "Initial weights: Leuko's backbone, narrowed by least squares, which" in made.bundle.card
+    assert made.bundle.provenance["start"]["seen"] == 0
+    assert "head start" not in made.bundle.card
 
 
 def test_a_run_is_not_continued_with_another_teacher(

@@ -441,7 +441,7 @@ class Answerer:
         self, bundle: Any, ledger: Any, wave: int, threads: int, stall_s: float, version: str
     ) -> None:
         ray = importlib.import_module("ray")
-        prepare_process()
+        prepare_process(max(1, worker_count(None) // threads))  # as many as this machine may get
         self._ledger, self._wave, self._stall_s = ledger, wave, stall_s
         self._begin = ray.get
         self._fault: LeukoError | None = None

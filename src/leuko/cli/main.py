@@ -68,7 +68,11 @@ def main() -> None:
     throw_away_settings()
     try:
         _own_process()
-        _command()(args=_spread(sys.argv[1:]), prog_name="leuko")
+        try:
+            _command()(args=_spread(sys.argv[1:]), prog_name="leuko")
+        except SystemExit:
+            sys.stdout.flush()  # here a full disk is a sentence
+            raise
     except LeukoError as error:
         _say_error(error)
         raise SystemExit(error.exit_code) from None
@@ -83,9 +87,7 @@ def main() -> None:
             raise SystemExit(late.exit_code) from None
         raise
     except BrokenPipeError:
-        # The reader went away, as `head` does.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
+        raise SystemExit(1) from None  # the reader went away, as `head` does
     except MemoryError:
         print("Error: the memory is used up. Use a smaller batch or fewer --workers.",
               file=sys.stderr)  # fmt: skip

@@ -244,6 +244,7 @@ def _line(row: Prediction) -> str:
 def _encoder(picture: Path) -> Callable[[Any], bytes]:
     """How a picture of that name is written."""
     from leuko.errors import UsageError
+    from leuko.files import mark_own_picture
     from leuko.imaging import encode_jpeg, encode_png
 
     known: dict[str, Callable[[Any], bytes]] = {
@@ -254,7 +255,7 @@ def _encoder(picture: Path) -> Callable[[Any], bytes]:
     encode = known.get(picture.suffix.lower())
     if encode is None:
         raise UsageError(f"--picture must end in {', '.join(known)}, received {picture.name}.")
-    return encode
+    return lambda pixels: mark_own_picture(encode(pixels))
 
 
 def evaluate(

@@ -125,6 +125,9 @@ def compare(
         typer.Option("--unseen", help="Labelled folders of other laboratories."),
     ] = None,
     weights: WeightsOption = None,
+    allow_seen: Annotated[
+        bool, typer.Option(help="Measure also on images that initial weights have learned from.")
+    ] = False,
     resume: Annotated[bool, typer.Option(help="Go on where a killed run stood.")] = False,
     ignore: IgnoreOption = None,
     cache: CacheOption = None,
@@ -149,6 +152,7 @@ def compare(
             seeds=seeds,
             unseen=unseen or (),
             weights=weights,
+            allow_seen=allow_seen,
             resume=resume,
             ignore=tuple(ignore or ()),
             workers=workers,

@@ -29,6 +29,7 @@ _REASONS: Final = {
     "overexposed": "too bright",
     "underexposed": "too dark",
     "few-pixels": "too few pixels",
+    "unproven": "this model has not shown when it is right",
 }
 _MANY: Final = 10
 """From so many answers on, a share of them says something of the model."""
@@ -43,6 +44,8 @@ _STEPS: Final = {
     "overexposed": "Photograph the cells that are too bright again, with less light.",
     "underexposed": "Photograph the cells that are too dark again, with more light.",
     "few-pixels": "Photograph the cells of too few pixels again, at a higher magnification.",
+    "unproven": "Nothing is accepted until leuko models calibrate has checked this model on cells "
+    "with labels.",
     "duplicate": "No count has a cell twice.",
     "rejected": "Each rejected file stands among the answers, with its reason.",
 }

@@ -326,8 +326,8 @@ def _means_one(text: str, files: list[tuple[str, str]]) -> bool:
 
 
 def _beside_name(prediction: Prediction) -> str:
-    """What stands to the right of a name: the second class, or the likeliest of none accepted."""
-    if prediction.status != "ok":
+    """What stands right of a name: the second class, or the likeliest where it is said nowhere."""
+    if prediction.status != "ok" or question(prediction):
         return ""
     ranked = sorted(range(len(CLASSES)), key=lambda k: -prediction.probabilities[k])
     place, word = (ranked[1], "then") if prediction.label else (ranked[0], "likeliest")

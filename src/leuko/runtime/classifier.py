@@ -19,10 +19,11 @@ from leuko.bundle import Goldens, MeasuredLayer, ModelBundle, golden_pictures, i
 from leuko.cells.measure import MEASURES
 from leuko.cells.style import FirstLook, first_look
 from leuko.errors import BundleError, DeviceError, ImageError, UsageError
-from leuko.imaging import PreprocessSpec, check_size, decode_image
+from leuko.imaging import PreprocessSpec, check_size
+from leuko.packages import import_onnxruntime
 from leuko.parallel import bounded_map, worker_count
+from leuko.pictures import decoded
 from leuko.prediction import DECIMALS, Prediction, PredictionTable
-from leuko.quiet import import_onnxruntime
 from leuko.runtime.graph import check_tensors, expose
 from leuko.runtime.looks import average_looks, mean_looks
 from leuko.runtime.quality import Quality, measure_quality, nucleus_evidence, resolution_of
@@ -436,14 +437,14 @@ class OnnxClassifier:
         """Read one source."""
         digest = ""
         try:
-            data = source.read()
-            digest = digest_bytes(data)
-            image = decode_image(data, spec=self.bundle.preprocess)
-            seen = first_look(image.pixels, self.bundle.preprocess)
-            resolution = resolution_of(self.bundle.preprocess, image.pixels.shape)
-            return source.name, seen, digest, "; ".join(image.notes), resolution
+            with source.open() as data:
+                digest = digest_bytes(data)
+                with decoded(data, self.bundle.preprocess) as image:
+                    seen = first_look(image.pixels, self.bundle.preprocess)
+                    resolution = resolution_of(self.bundle.preprocess, image.pixels.shape)
+                    return source.name, seen, digest, "; ".join(image.notes), resolution
         except ImageError as error:
-            return source.name, error, digest, "", 0.0
+            return source.name, error.without_frames(), digest, "", 0.0
 
     def _check_goldens(self) -> None:
         """Ask the golden pictures and compare with what the bundle promises."""

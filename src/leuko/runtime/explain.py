@@ -26,9 +26,9 @@ from leuko.cells.view import frame_of, prepare
 from leuko.cells.whole import find_cell
 from leuko.errors import BundleError, ImageError, UsageError
 from leuko.imaging import PreprocessSpec, check_size
+from leuko.packages import import_onnxruntime
 from leuko.parallel import bounded_map, worker_count
 from leuko.prediction import DECIMALS
-from leuko.quiet import import_onnxruntime
 from leuko.runtime.classifier import BATCH, OnnxClassifier
 from leuko.runtime.graph import expose
 from leuko.runtime.looks import FLOOR, average_looks, mean_looks, softmax

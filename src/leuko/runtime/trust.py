@@ -98,6 +98,7 @@ _LIMIT_OF: Final = {
     "low-confidence": "confidence",
 }
 """The one of `LIMITS` that a reason speaks of."""
+
 NEVER_CHECKED: Final = (
     "No answer is accepted: how sure this model must be to be right was never shown. "
     "`leuko models calibrate` finds that out on labelled pictures that it has not seen."

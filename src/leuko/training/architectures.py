@@ -28,6 +28,7 @@ from leuko.training.narrow import narrow_backbone
 __all__ = [
     "BACKBONE",
     "build_model",
+    "check_weights",
     "compile_model",
     "leuko_weights_path",
     "save_backbone",
@@ -104,6 +105,31 @@ def build_model(
         elif recipe.model.weights != "none":
             _load_backbone(model.get_layer(BACKBONE), recipe.model.weights, recipe.model.width)
     return model
+
+
+def check_weights(recipe: Recipe) -> None:
+    """Refuse initial weights that a network cannot be built from; fetch those to be fetched.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Its ``model`` and the size of its input.
+
+    Raises
+    ------
+    TrainingError
+        As `build_model` does, without any image.
+    """
+    model = recipe.model
+    if model.weights == "none":
+        return
+    with _own_draws():
+        if model.weights == "leuko" and model.width != 1:
+            _wide_backbone(recipe)
+        else:
+            _load_backbone(
+                _backbone(recipe.preprocess.size, model.width), model.weights, model.width
+            )
 
 
 @contextlib.contextmanager
@@ -265,21 +291,27 @@ def _load_backbone(backbone: keras.Model, weights: str, width: float) -> None:
 
 def _load_narrowed(backbone: keras.Model, recipe: Recipe, examples: Examples | None) -> float:
     """Fill a backbone with Leuko's own, narrowed to its width; see `narrow_backbone`."""
-    if recipe.model.width > 1 or recipe.model.train == "head":
-        raise TrainingError(
-            "Leuko's backbone can only be made narrower, and then all of it must learn: choose "
-            'model.width 1 or less and model.train "all", or --weights imagenet, none or PATH.'
-        )
+    wide = _wide_backbone(recipe)
     if examples is None:
         raise TrainingError(
             "Leuko's backbone is narrowed to a recipe's width by means of training images; none "
             "were given."
         )
-    wide = _backbone(recipe.preprocess.size, 1.0)
-    _load_npz(wide, leuko_weights_path())
     scale, offset = _SCALES[recipe.model.pixels]
     shown = examples().astype(np.float32) * np.float32(scale) + np.float32(offset)
     return narrow_backbone(wide, backbone, shown, np.random.default_rng(recipe.seed))
+
+
+def _wide_backbone(recipe: Recipe) -> keras.Model:
+    """Leuko's backbone as it is, for a recipe that it can be narrowed for."""
+    if recipe.model.width > 1 or recipe.model.train == "head":
+        raise TrainingError(
+            "Leuko's backbone can only be made narrower, and then all of it must learn: choose "
+            'model.width 1 or less and model.train "all", or --weights imagenet, none or PATH.'
+        )
+    wide = _backbone(recipe.preprocess.size, 1.0)
+    _load_npz(wide, leuko_weights_path())
+    return wide
 
 
 def _load_imagenet(backbone: keras.Model, width: float) -> None:
@@ -298,8 +330,9 @@ def _load_imagenet(backbone: keras.Model, width: float) -> None:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise TrainingError(
             f"The ImageNet weights could not be fetched ({first[:200]}). Without a network, give "
-            "--weights PATH (MobileNetV2 without top, .weights.h5), --weights leuko (the backbone "
-            "that comes with Leuko) or --weights none (start from random weights)."
+            "--weights PATH (MobileNetV2 without top, .weights.h5), --weights none (start from "
+            "random weights) or, where the images are not Raabin-WBC's, --weights leuko (Leuko's "
+            "backbone, which has learned Raabin-WBC Train)."
         ) from error
     backbone.set_weights(source.get_weights())
 

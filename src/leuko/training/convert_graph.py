@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.errors import BundleError, MissingExtraError
-from leuko.quiet import import_onnxruntime
+from leuko.packages import import_onnxruntime
 
 __all__ = ["Graph", "clean_graph", "import_extra", "open_session", "to_float16"]
 

@@ -26,8 +26,8 @@ from leuko.artifacts import atomic_write, digest_bytes, digest_json
 from leuko.errors import OutputError
 from leuko.host import versions
 from leuko.manifest import Manifest
+from leuko.packages import import_onnxruntime
 from leuko.parallel import Progress, bounded_map, worker_count
-from leuko.quiet import import_onnxruntime
 from leuko.recipe import Recipe
 from leuko.training.architectures import BACKBONE
 from leuko.training.export import features_onnx
