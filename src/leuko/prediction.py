@@ -9,7 +9,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,7 +48,7 @@ CSV_COLUMNS: Final = (
 )
 """Header of every predictions CSV, in order."""
 
-DECISIONS: Final = ("class", "unsure", "not-a-cell", "unlike-training")
+DECISIONS: Final = ("class", "unsure", "not-a-cell", "unlike-training", "duplicate")
 """What may be decided on an answer; only with ``class`` does the label stand."""
 
 PARQUET_COLUMNS: Final = (
@@ -113,6 +113,9 @@ class Prediction:
         `leuko.runtime.trust.feature_distances`.
     quality : tuple of (str, float)
         Figures of the picture by name; see `leuko.runtime.quality.Quality`.
+    fingerprint : str
+        Of the picture, in base 64, until `leuko.runtime.repeats.mark_repeats` has used it; see
+        `leuko.data.alike.fingerprint`. In no file.
     """
 
     path: str
@@ -129,6 +132,7 @@ class Prediction:
     prediction_set: tuple[str, ...] = ()
     distance: float | None = None
     quality: tuple[tuple[str, float], ...] = ()
+    fingerprint: str = field(default="", repr=False, compare=False)
 
     @property
     def scores(self) -> dict[str, float]:
@@ -525,7 +529,7 @@ def _parquet_cells(row: Prediction) -> list[Any]:
     return [
         _text(row.path),
         row.status,
-        row.reason,
+        _text(row.reason),
         row.label,
         *numbers,
         row.decision,

@@ -82,7 +82,7 @@ def test_an_image_is_counted_once_however_often_it_is_given():
     assert result.unsorted == plain.unsorted
     assert (result.found, result.repeated) == (2 * plain.found, 201)
     assert result.rejected == {"truncated": 2}  # what could not be read has no digest
-    assert result.sorted_sentence().endswith("201 repeated (the same image as an earlier one).")
+    assert result.sorted_sentence().endswith("201 repeated (the same cell as an earlier one).")
     assert result.to_dict()["repeated"] == 201
     assert (plain.repeated, "repeated" in plain.sorted_sentence()) == (0, False)
     for name in ("cell 7", ""):  # somebody's own table may name images otherwise, or not at all

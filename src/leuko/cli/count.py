@@ -97,6 +97,7 @@ def count(
     from leuko.evaluation.differential_manual import read_manual_counts
     from leuko.prediction import PredictionTable
     from leuko.runtime.classifier import load
+    from leuko.runtime.repeats import mark_repeats
 
     for value, known in ((method, (None, *METHODS)), (limits, LIMITS)):
         if value not in known:
@@ -115,7 +116,7 @@ def count(
         talk.detail(f"Model {classifier.name}, digest {classifier.digest[:12]}.")
         choose_method(method, bundle.validation, bundle.provenance)  # refused before any image
         if predictions is None:
-            _add(classifier.stream(find_sources(images or [], talk.say)), tally, talk)
+            _add(mark_repeats(classifier.stream(find_sources(images or [], talk.say))), tally, talk)
         else:
             _add(PredictionTable.from_file(predictions).rows, tally, talk)
         method = _allowed(method, tally, bundle, talk)

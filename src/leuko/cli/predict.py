@@ -91,6 +91,7 @@ def predict(
     from leuko.artifacts import atomic_write_bytes
     from leuko.cli import batch
     from leuko.runtime.classifier import load
+    from leuko.runtime.repeats import mark_repeats
 
     outputs = {"--csv": csv, "--out": out, "--picture": picture, "--explain": explain,
                "--log-file": log_file}  # fmt: skip
@@ -121,6 +122,7 @@ def predict(
             answers = classifier.stream(sources)
             if explain is not None:
                 answers = _explained(classifier, sources, images, explain, workers, talk)
+            answers = mark_repeats(answers)
             if gallery is not None:
                 answers = gallery.keep(answers)
             answers = batch.also_to_parquet(answers, whole, classifier)
@@ -221,7 +223,7 @@ def _line(row: Prediction) -> str:
         return f"{path}\trejected\t{row.reason}"
     if row.decision != "class":
         likeliest = f"(likeliest: {row.label} {row.confidence:.3f})"
-        return f"{path}\t{row.decision}\t{row.reason}\t{likeliest}"
+        return f"{path}\t{row.decision}\t{printable(row.reason)}\t{likeliest}"
     others = sorted(row.scores.items(), key=lambda item: -item[1])[1]
     return f"{path}\t{row.label}\t{row.confidence:.3f}\t(next: {others[0]} {others[1]:.3f})"
 

@@ -81,6 +81,7 @@ UNDECIDED: Final = "not decided at this n"
 _COLUMNS: Final = 96
 _SORTED: Final = "class"
 _UNSURE: Final = "unsure"
+_REPEATED: Final = "duplicate"
 
 
 class Tally:
@@ -100,7 +101,8 @@ class Tally:
     found : int
         Rows added.
     repeated : int
-        Rows that have an answer and the digest of an earlier one: the same image, left out.
+        Rows that have an answer and show the same cell as an earlier one, by decision or digest:
+        left out.
     decisions : Counter of str
         The other rows that have an answer, by decision.
     rejected : Counter of str
@@ -154,7 +156,7 @@ class Tally:
         if row.status != "ok":
             self.rejected[row.reason] += 1
             return
-        if row.sha256 and self._known(row.sha256):
+        if row.decision == _REPEATED or (row.sha256 and self._known(row.sha256)):
             self.repeated += 1
             return
         self.decisions[row.decision] += 1
@@ -330,7 +332,7 @@ class Differential:
         others = [f"{count:,} {name}" for name, count in self.unsorted.items()]
         others += [f"{count:,} rejected ({name})" for name, count in self.rejected.items()]
         if self.repeated:
-            others.append(f"{self.repeated:,} repeated (the same image as an earlier one)")
+            others.append(f"{self.repeated:,} repeated (the same cell as an earlier one)")
         told = f"Sorted into classes: {self.total:,} of {self.found:,} images"
         return f"{told}; not sorted: {', '.join(others)}." if others else f"{told}."
 

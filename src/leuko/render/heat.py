@@ -47,6 +47,7 @@ _DECISIONS: Final = {
     "unsure": "Unsure",
     "not-a-cell": "Not a white cell",
     "unlike-training": "Unlike the training cells",
+    "duplicate": "The same cell as another",
 }
 _METHODS: Final = {
     "class-activation map": "Class-activation map: the places add up to the network's answer.",
