@@ -101,7 +101,8 @@ class Tally:
     found : int
         Rows added.
     repeated : int
-        Rows that show the same cell as an earlier one, left out.
+        Rows that have an answer and show the same cell as an earlier one, by decision or digest:
+        left out.
     left_out : Counter of str
         The other rows that have an answer and show no cell, by decision.
     rejected : Counter of str
@@ -150,7 +151,7 @@ class Tally:
             self.models.add(row.model)
         if row.status != "ok":
             self.rejected[row.reason] += 1
-        elif (row.sha256 and self._known(row.sha256)) or row.decision == _REPEATED:
+        elif row.decision == _REPEATED or (row.sha256 and self._known(row.sha256)):
             self.repeated += 1
         elif row.decision in (_ACCEPTED, *_OPEN):
             self._counts[row.decision == _ACCEPTED][_likeliest(row)] += 1
