@@ -690,9 +690,9 @@ def _needed(found: _Found, k: int, total: int, width: float, each: float) -> int
 def _assumptions(validation: Mapping[str, Any], effect: float) -> list[str]:
     """What the limits take for granted."""
     notes = [
-        f"They hold while accepted answers are wrong at most {ACCEPTED_TIMES:g} times as often as "
-        f"in the model's validation, and of the other cells at most {100 * OTHERS_WRONG:g}% of "
-        "each class are taken for another."
+        f"The limits hold while accepted answers are wrong at most {ACCEPTED_TIMES:g} times as "
+        "often as in the model's validation, and of the other cells at most "
+        f"{100 * OTHERS_WRONG:g}% of each class are taken for another."
     ]
     if effect > 1.05:
         slides = validation.get("n_slides")
