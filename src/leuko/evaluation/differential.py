@@ -623,8 +623,8 @@ def flag_of(name: str, low: float, high: float) -> str:
 
 _FIT: Final = (
     "Label some 50 of these cells, of every class; fit the model to them (leuko adapt MODEL IMAGES "
-    "--labels CSV --out BUNDLE), set its limits on other labelled cells, the more the better (leuko "
-    "models calibrate), and count again. Until it accepts enough, count by hand."
+    "--labels CSV --out BUNDLE), set its limits on other labelled cells, the more the better ("
+    "leuko models calibrate), and count again. Until it accepts enough, count by hand."
 )
 _VALIDATED: Final = "Count with a model that was validated, or by hand."
 
