@@ -624,8 +624,8 @@ def flag_of(name: str, low: float, high: float) -> str:
 
 _FIT: Final = (
     "Label some 50 of these cells, of every class; fit the model to them (leuko adapt MODEL IMAGES "
-    "--labels CSV --out BUNDLE), set its limits on other labelled cells (leuko models calibrate), "
-    "and count again. Until then count by hand."
+    "--labels CSV --out BUNDLE), set its limits on other labelled cells, the more the better ("
+    "leuko models calibrate), and count again. Until it accepts enough, count by hand."
 )
 _VALIDATED: Final = "Count with a model that was validated, or by hand."
 
@@ -691,9 +691,9 @@ def _needed(found: _Found, k: int, total: int, width: float, each: float) -> int
 def _assumptions(validation: Mapping[str, Any], effect: float) -> list[str]:
     """What the limits take for granted."""
     notes = [
-        f"They hold while accepted answers are wrong at most {ACCEPTED_TIMES:g} times as often as "
-        f"in the model's validation, and of the other cells at most {100 * OTHERS_WRONG:g}% of "
-        "each class are taken for another."
+        f"The limits hold while accepted answers are wrong at most {ACCEPTED_TIMES:g} times as "
+        "often as in the model's validation, and of the other cells at most "
+        f"{100 * OTHERS_WRONG:g}% of each class are taken for another."
     ]
     if effect > 1.05:
         slides = validation.get("n_slides")
