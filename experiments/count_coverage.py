@@ -3,6 +3,7 @@
     python experiments/count_coverage.py [--repeats 500] [--draws 99] [--seed 0] [--model M]
     leuko predict Dataset/Test --csv answers.csv
     python experiments/count_coverage.py --widths answers.csv --repeats 1000 --draws 399
+    python experiments/count_coverage.py --widths answers.csv --mixed others.csv
 
 For every composition, size of count and share of accepted cells a microscope is drawn, and a count
 is drawn through it. Classes are accepted unequally: their log-odds differ by a normal variable
@@ -13,7 +14,8 @@ distribution. It is noted whether the 95% limits hold the true shares, and where
 
 With `--widths` the second table, of the answers to pictures in one folder a class: 200 cells are
 drawn from them many times, and the limits are set against the exact binomial limits of the number
-of cells of the class that are truly among the 200.
+of cells of the class that are truly among the 200. With `--mixed`, a part of the 200 comes from the
+answers to another laboratory's pictures, and it is noted how often printed limits hold the truth.
 """
 
 from __future__ import annotations
@@ -152,17 +154,50 @@ def print_coverage(
               f"  {rates.mean():5.1f}  {shown:5.1f}")  # fmt: skip
 
 
+def read_answers(path: Path) -> np.ndarray:
+    """True class, whether accepted, and likeliest class of every cell: (N, 3)."""
+    return np.array(
+        [(CLASSES.index(Path(row.path).parent.name), row.decision == "class",
+          int(np.argmax(row.probabilities)))
+         for row in PredictionTable.from_file(path).rows
+         if row.status == "ok" and row.decision != "not-a-cell"]
+    )  # fmt: skip
+
+
+def print_mixed(
+    validation: dict[str, object],
+    answers: tuple[Path, Path],
+    repeats: int,
+    draws: int,
+    seed: int,
+) -> None:
+    """How often limits hold the truth where a part of 200 cells is of another laboratory."""
+    table, effect = accepted_table(validation)
+    home, other = map(read_answers, answers)
+    rng = np.random.default_rng(seed)
+    natural = [np.bincount(cells[:, 0], minlength=5) / len(cells) for cells in (home, other)]
+    for part in (20, 40, 60, 80, 100):
+        shares, held = natural[0] + part / 200 * (natural[1] - natural[0]), []
+        for _ in range(repeats):
+            cells = [home[rng.choice(len(home), 200 - part)], other[rng.choice(len(other), part)]]
+            _, sure, answer = np.concatenate(cells).T
+            if sure.mean() < LEAST_ACCEPTED:
+                continue
+            counts = [np.bincount(answer[sure == one], minlength=5) for one in (1, 0)]
+            low, high = adjusted_draws(
+                *counts, table, seed=rng, draws=draws, effect=effect
+            ).limits()
+            held.append((low <= shares) & (shares <= high))
+        hold = _row(100 * np.mean(held, axis=0)) if held else "-"
+        print(f"{part / 2:>4.0f}% mixed in: printed {len(held)} of {repeats}, hold {hold}")
+
+
 def print_widths(
     validation: dict[str, object], answers: Path, repeats: int, draws: int, seed: int
 ) -> None:
     """Limits of 200 cells drawn from real answers, against exact binomial limits."""
     table, effect = accepted_table(validation)
-    known = np.array(
-        [(CLASSES.index(Path(row.path).parent.name), row.decision == "class",
-          int(np.argmax(row.probabilities)))
-         for row in PredictionTable.from_file(answers).rows
-         if row.status == "ok" and row.decision != "not-a-cell"]
-    )  # fmt: skip
+    known = read_answers(answers)
     rng = np.random.default_rng(seed)
     ratios, held, shares = [], [], np.bincount(known[:, 0], minlength=5) / len(known)
     for _ in range(repeats):
@@ -194,6 +229,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--model", default="default")
     parser.add_argument("--widths", type=Path)
+    parser.add_argument("--mixed", type=Path)
     arguments = parser.parse_args()
     classifier = load(arguments.model)
     print(f"{classifier.name}, digest {classifier.digest[:12]}, {arguments.repeats} repeats, "
@@ -202,6 +238,8 @@ def main() -> int:
     validation = dict(classifier.bundle.validation)
     if arguments.widths is None:
         print_coverage(coverage(validation, *settings))
+    elif arguments.mixed is not None:
+        print_mixed(validation, (arguments.widths, arguments.mixed), *settings)
     else:
         print_widths(validation, arguments.widths, *settings)
     return 0

@@ -29,7 +29,7 @@ from tiny import paint
     "name",
     ["@eaDir", ".@__thumb", ".thumbnails", "__MACOSX", "._a.jpg", ".picasaoriginals", "Thumbs.db",
      "$RECYCLE.BIN", ".Trash-1000", "lost+found", "#recycle", "SYNOFILE_THUMB_XL.jpg",
-     "desktop.ini", ".DS_Store", "System Volume Information"],
+     "desktop.ini", "System Volume Information"],
 )  # fmt: skip
 def test_strays_are_known_in_any_case(name: str) -> None:
     assert stray_kind(name)

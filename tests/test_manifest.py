@@ -133,8 +133,8 @@ def test_what_is_passed_over(tmp_path: Path) -> None:
     paths = [sample.path for sample in manifest.samples]
     assert paths == ["Basophil/a_1.jpg", "Basophil/patient 2/b_1.jpg"]
     assert manifest.notes[0] == (
-        "Passed over, as no pictures of cells: 2 x @eaDir, a NAS's thumbnails; 2 x a desktop's "
-        "notes; 1 x thumbnails; 1 x pictures that Leuko drew."
+        "Passed over, as no pictures of cells: 2 x @eaDir, a NAS's thumbnails; 1 x thumbnails; "
+        "1 x a desktop's notes; 1 x pictures that Leuko drew."
     )
 
 

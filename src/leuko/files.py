@@ -43,7 +43,7 @@ _STRAYS: Final = (
     # Files.
     (r"\._.*", "._*, made by macOS"),
     (r"(eh)?thumbs\.db|synofile_thumb_.*", "thumbnails"),
-    (r"desktop\.ini|\.ds_store|\.picasa\.ini|\.directory", "a desktop's notes"),
+    (r"desktop\.ini", "a desktop's notes"),
 )
 """Names of folders and files that are no pictures of cells, in any case, and what they are."""
 

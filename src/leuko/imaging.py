@@ -447,8 +447,15 @@ def _to_rgb(image: Any, header: Any, data: bytes) -> tuple[Pixels, tuple[str, ..
     for top in range(0, rows, step):  # of a large picture no other copy is ever made
         strip = image.crop((0, top, columns, min(top + step, rows))) if step < rows else image
         pixels[top : top + step] = _opaque(strip)
-    is_dark = mode in ("RGB", "RGBA") and header.format in ("PNG", "TIFF") and pixels.max() < 64
-    return _dark_colours(pixels, header, data) if is_dark else (pixels, ())
+    is_wide = mode in ("RGB", "RGBA") and _stored_bits(header, data) == 16
+    return _dark_colours(pixels, header, data) if is_wide and pixels.max() < 64 else (pixels, ())
+
+
+def _stored_bits(header: Any, data: bytes) -> int:
+    """Bits that a sample of an opened PNG or TIFF is stored in; 8 for the others."""
+    if header.format == "TIFF":
+        return tiff.stored_bits(header.tag_v2)
+    return data[24] if header.format == "PNG" else 8
 
 
 def _opaque(image: Any) -> Pixels:
@@ -485,8 +492,6 @@ def _grey_to_rgb(image: Any, header: Any) -> tuple[Pixels, tuple[str, ...]]:
 def _dark_colours(pixels: Pixels, header: Any, data: bytes) -> tuple[Pixels, tuple[str, ...]]:
     """Read dark colours again, of which Pillow keeps the upper 8 of 16 bits."""
     tags = getattr(header, "tag_v2", {})
-    if (data[24] if header.format == "PNG" else tiff.stored_bits(tags)) != 16:
-        return pixels, ()
     read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     values = np.zeros(0) if read is None else read[..., ::-1]
     if values.dtype != np.uint16 or not np.array_equal(np.right_shift(values, 8), pixels):

@@ -10,7 +10,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -57,7 +57,7 @@ CSV_COLUMNS: Final = (
 )
 """Header of every predictions CSV, in order."""
 
-DECISIONS: Final = ("class", "unsure", "not-a-cell", "unlike-training")
+DECISIONS: Final = ("class", "unsure", "not-a-cell", "unlike-training", "duplicate")
 """What may be decided on an answer; only with ``class`` is it accepted and has a label."""
 
 PARQUET_COLUMNS: Final = (
@@ -128,6 +128,9 @@ class Prediction:
         Figures of the picture by name; see `leuko.runtime.quality.Quality`.
     limit : float or None
         The bundle's threshold that the answer fails, by its reason; None where there is none.
+    fingerprint : str
+        Of the picture, in base 64, until `leuko.runtime.repeats.mark_repeats` has used it; see
+        `leuko.data.alike.fingerprint`. In no file.
     """
 
     path: str
@@ -145,6 +148,7 @@ class Prediction:
     distance: float | None = None
     quality: tuple[tuple[str, float], ...] = ()
     limit: float | None = None
+    fingerprint: str = field(default="", repr=False, compare=False)
 
     @property
     def label(self) -> str:
@@ -571,7 +575,7 @@ def _parquet_cells(row: Prediction) -> list[Any]:
     return [
         _text(row.path),
         row.status,
-        row.reason,
+        _text(row.reason),
         row.label,
         *numbers,
         row.decision,

@@ -32,6 +32,7 @@ from leuko.bundle import ModelBundle
 from leuko.errors import BatchError, DataError, MissingExtraError, OutputError, UsageError
 from leuko.prediction import CSV_COLUMNS, Prediction, PredictionTable
 from leuko.runtime.classifier import OnnxClassifier
+from leuko.runtime.repeats import mark_repeats
 from leuko.taxonomy import CLASSES
 
 
@@ -235,8 +236,10 @@ def test_changed_images_are_done_again(
     # Content touches the first of the three parts; a new last file, the third; without the first
     # file all of them move.
     assert result.kept == {"content": 1, "more": 2, "fewer": 0}[change]
-    table = predict_partition(list_rows([str(folder)]), tiny_classifier)
+    rows = predict_partition(list_rows([str(folder)]), tiny_classifier).rows
+    table = PredictionTable(tuple(mark_repeats(rows)))
     assert (tmp_path / "p.csv").read_text() == table.csv_text()
+    assert table.decisions["duplicate"] == (change != "fewer")
 
 
 @pytest.mark.parametrize("how", ["short", "zeros", "foreign"])

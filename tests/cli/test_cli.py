@@ -314,7 +314,8 @@ def test_a_sheet_of_some_says_of_how_many(
                  "--picture", tmp_path / "p.png")  # fmt: skip
     assert done.code == 0
     row = package.load(tiny_model).predict([cells / "1.png"]).rows[0]
-    pairs = [(read_image(row.path).pixels, row)] * 48
+    again = replace(row, decision="duplicate", reason=f"same cell as {row.path}")
+    pairs = [(read_image(row.path).pixels, one) for one in (row, *[again] * 47)]
     drawn = read_image(tmp_path / "p.png").pixels
     assert np.array_equal(drawn, prediction_sheet(pairs, total=60))
     assert not np.array_equal(drawn, prediction_sheet(pairs))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from leuko.artifacts import finite
 from leuko.bundle import ModelBundle
+from leuko.data.synth import draw_dataset
 from leuko.prediction import PredictionTable
 from leuko.taxonomy import CLASSES
 from tiny import write_picture
@@ -257,3 +260,66 @@ def test_errors(
     assert message in done.err
     if code == 1:
         assert sum(line.startswith("Error: ") for line in done.err.splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty drawn cells in one folder."""
+    root = tmp_path_factory.mktemp("drawn")
+    draw_dataset(root / "set", train=15, test=40, size=288, seed=0, workers=2)
+    for file in sorted((root / "set" / "Test").glob("*/*.jpg")):
+        (root / "cells").mkdir(exist_ok=True)
+        shutil.copy(file, root / "cells")
+    return root / "cells"
+
+
+def add_thumbnails(cells: Path) -> None:
+    """As a Synology drive puts beside every picture."""
+    for file in sorted(cells.glob("*.jpg")):
+        place = cells / "@eaDir" / file.name
+        place.mkdir(parents=True)
+        for side, name in ((320, "M"), (120, "S"), (1280, "XL")):
+            with Image.open(file) as image:
+                image.thumbnail((side, side))
+                image.save(place / f"SYNOFILE_THUMB_{name}.jpg", quality=80)
+
+
+def test_a_cell_is_counted_once(drawn: Path, tmp_path: Path, leuko: Leuko) -> None:
+    alone = json.loads(leuko("count", drawn, "--json").out)
+    assert (alone["found"], alone["repeated"]) == (40, 0)
+    assert alone["accepted"] > 20
+    cells = tmp_path / "cells"
+    shutil.copytree(drawn, cells)
+    add_thumbnails(cells)
+    leuko("predict", cells, "--picture", cells / "sheet.png", "--csv", tmp_path / "p.csv")
+    done = leuko("count", cells, "--json")
+    document = json.loads(done.out)
+    assert (document["classes"], document["found"]) == (alone["classes"], 40)
+    assert done.err.splitlines()[-1] == (
+        "Passed over, as no pictures of cells: 1 x @eaDir, a NAS's thumbnails; 1 x pictures that "
+        "Leuko drew."
+    )
+
+
+def test_copies_in_other_bytes_are_counted_once(drawn: Path, tmp_path: Path, leuko: Leuko) -> None:
+    alone = json.loads(leuko("count", drawn, "--json").out)
+    cells = tmp_path / "cells"
+    shutil.copytree(drawn, cells)
+    for number, file in enumerate(sorted(drawn.glob("*.jpg"))):
+        with Image.open(file) as image:
+            image.save(cells / f"{file.stem}.tif")
+            image.resize((160, 160)).save(cells / f"z{number}.jpg", quality=50)
+            image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(cells / f"z{number}.png")
+    once = json.loads(leuko("count", cells, "--json").out)
+    assert (once["classes"], once["found"], once["repeated"]) == (alone["classes"], 160, 120)
+    assert "120 repeated (the same cell as an earlier one)" in once["sentences"][1]
+    table, other = tmp_path / "p.csv", tmp_path / "q.csv"
+    leuko("predict", cells, "--csv", table)
+    leuko("predict", cells, "--engine", "processes", "--workers", "2", "--out", other)
+    assert table.read_bytes() == other.read_bytes()
+    again = json.loads(leuko("count", "--predictions", table, "--json").out)
+    assert (again["classes"], again["repeated"]) == (alone["classes"], 120)
+    rows = [row for row in PredictionTable.from_file(table).rows if row.decision == "duplicate"]
+    first = min(drawn.glob("*.jpg")).name
+    assert len(rows) == 120
+    assert (rows[0].reason, len(rows[0].probabilities)) == (f"same cell as {cells / first}", 5)

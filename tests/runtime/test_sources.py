@@ -330,6 +330,7 @@ def test_a_list_of_nothing(data: bytes, tmp_path: Path) -> None:
 def test_standard_input(tmp_path: Path) -> None:
     paths = pictures(tmp_path, "a.png", "b.png")
     assert names("-", stdin=f"{paths[1]}\n\n {paths[0]} \n") == paths[::-1]
+    assert names("-", stdin=f'"{paths[1]}"\n"gone.png"\n') == [paths[1], '"gone.png"']
     with pytest.raises(DataError, match="Standard input lists no images"):
         names("-", stdin="\n")
 

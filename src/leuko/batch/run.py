@@ -27,6 +27,7 @@ from leuko.batch.work import WorkFolder, check_output, open_work, write_predicti
 from leuko.bundle import ModelBundle
 from leuko.errors import BatchError, UsageError
 from leuko.prediction import Prediction
+from leuko.runtime.repeats import Repeats
 
 __all__ = ["ENGINES", "BatchResult", "Engine", "open_engine", "predict_to_file"]
 
@@ -344,10 +345,11 @@ def _assemble(
 ) -> BatchResult:
     """Put the partitions together, and count."""
     outcomes: Counter[tuple[str, str]] = Counter()
+    repeats = Repeats()
 
     def parts() -> Iterator[list[Prediction]]:
         for key, count in tally.keys:
-            rows = work.read(key)
+            rows = [repeats.mark(row) for row in work.read(key)]
             if len(rows) != count:
                 raise BatchError(
                     f"{work.path} holds {len(rows)} answers for a partition of {count} rows. "

@@ -83,6 +83,7 @@ def count(
     from leuko.evaluation.differential_manual import read_manual_counts
     from leuko.prediction import PredictionTable
     from leuko.runtime.classifier import load
+    from leuko.runtime.repeats import mark_repeats
     from leuko.runtime.trust import NEVER_CHECKED
 
     if bool(images) == (predictions is not None):
@@ -99,7 +100,7 @@ def count(
         if not classifier.trust.accepts:
             talk.say(NEVER_CHECKED)
         if predictions is None:
-            _add(classifier.stream(find_sources(images or [], talk.say)), tally, talk)
+            _add(mark_repeats(classifier.stream(find_sources(images or [], talk.say))), tally, talk)
         else:
             _add(PredictionTable.from_file(predictions).rows, tally, talk)
         answers_of(tally, bundle.name, bundle.digest)

@@ -92,6 +92,7 @@ def predict(
     from leuko.artifacts import atomic_write_bytes
     from leuko.cli import batch
     from leuko.runtime.classifier import load
+    from leuko.runtime.repeats import mark_repeats
     from leuko.runtime.trust import NEVER_CHECKED
 
     outputs = {"--csv": csv, "--out": out, "--picture": picture, "--explain": explain,
@@ -125,6 +126,7 @@ def predict(
             answers = classifier.stream(sources)
             if explain is not None:
                 answers = _explained(classifier, sources, images, explain, workers, talk)
+            answers = mark_repeats(answers)
             if gallery is not None:
                 answers = gallery.keep(answers)
             answers = batch.also_to_parquet(answers, whole, classifier)

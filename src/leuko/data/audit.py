@@ -15,12 +15,7 @@ import numpy.typing as npt
 
 from leuko.artifacts import RESEARCH_USE, digest_json, schema
 from leuko.data.audit_background import background_test, missing_for_background, ring_features
-from leuko.data.audit_duplicates import (
-    difference_hash,
-    identical_files,
-    near_duplicates,
-    thumbnail,
-)
+from leuko.data.audit_duplicates import identical_files, same_cells, thumbnail
 from leuko.errors import ImageError
 from leuko.manifest import (
     Manifest,
@@ -194,9 +189,7 @@ def audit_manifests(
     if small:
         if progress is not None:
             progress("comparing", 0, 1)
-        stack = np.stack(small)
-        hashes = np.array([difference_hash(image) for image in stack], dtype=np.uint64)
-        for one, two, distance, _ in near_duplicates(stack, hashes):
+        for one, two, distance in same_cells(np.stack(small)):
             first, second = readable[one], readable[two]
             if same.get(first, -1) != same.get(second, -2):
                 pairs.append((first, second, distance))
@@ -436,7 +429,7 @@ def _findings(document: dict[str, Any], manifests: dict[str, Manifest]) -> list[
         one, two = document["near_duplicates"][0][:2]
         add(
             "warning",
-            "Cells photographed twice",
+            "Cells shown twice",
             f"{_groups(document['near_duplicate_count'])} the same cell in different files, such "
             f"as {one} and {two}.",
         )

@@ -32,6 +32,7 @@ from leuko.artifacts import (
     read_json,
     schema,
 )
+from leuko.data.audit_duplicates import same_cells, thumbnail
 from leuko.errors import DataError, ImageError, OutputError, UsageError
 from leuko.imaging import encode_jpeg, warp_image
 from leuko.manifest import Manifest, Sample, original_of
@@ -618,9 +619,10 @@ def write_balanced(
     )
     begun = _begun(folder, request)
     if begun is None:
-        rejected = _check_originals(manifest, threads, progress)
+        rejected, repeats = _check_originals(manifest, threads, progress)
     else:
         rejected = tuple(dict(row) for row in begun["rejected"])
+        repeats = int(begun.get("repeats", 0))
     bad = {row["path"] for row in rejected}
     readable = manifest.subset(i for i, s in enumerate(manifest.samples) if s.path not in bad)
     plan = plan_balance(readable, seed=seed, target=target)
@@ -630,8 +632,14 @@ def write_balanced(
             "others of their class stand in for them."
         )
         plan = replace(plan, notes=(*plan.notes, note))
+    if repeats:
+        note = (
+            f"{repeats} of {len(manifest)} originals show the same cell as another; each is kept "
+            "and counts for its class."
+        )
+        plan = replace(plan, notes=(*plan.notes, note))
     written = kept = 0
-    document = _document(plan, request, jpeg, rejected)
+    document = _document(plan, request, jpeg, rejected) | {"repeats": repeats}
     if not dry_run:
         prepare_folder(folder)
         if begun is None:
@@ -730,32 +738,35 @@ def _begun(folder: Path, request: str) -> dict[str, Any] | None:
 
 def _check_originals(
     manifest: Manifest, threads: int, progress: Progress | None
-) -> tuple[dict[str, str], ...]:
-    """Decode every original once and list those that are no usable images."""
+) -> tuple[tuple[dict[str, str], ...], int]:
+    """Decode every original once: (those that are no usable images, how many repeat a cell)."""
 
-    def check(samples: tuple[Sample, ...]) -> list[dict[str, str]]:
-        bad = []
+    def check(samples: tuple[Sample, ...]) -> tuple[list[dict[str, str]], list[Any]]:
+        bad, small = [], []
         for sample in samples:
             try:
-                with open_picture(manifest.root / sample.path):
-                    pass
+                with open_picture(manifest.root / sample.path) as image:
+                    small.append(thumbnail(image.pixels))
             except ImageError as error:
                 detail = error.detail.replace(str(manifest.root / sample.path), sample.path)
                 bad.append({"path": sample.path, "reason": error.reason, "detail": detail})
-        return bad
+        return bad, small
 
     pieces = (
         manifest.samples[start : start + _FILES_AT_ONCE]
         for start in range(0, len(manifest), _FILES_AT_ONCE)
     )
     rejected: list[dict[str, str]] = []
+    thumbnails: list[Any] = []
     done = 0
-    for bad in bounded_map(check, pieces, workers=threads):
+    for bad, small in bounded_map(check, pieces, workers=threads):
         rejected += bad
+        thumbnails += small
         done = min(done + _FILES_AT_ONCE, len(manifest))
         if progress is not None:
             progress("checking", done, len(manifest))
-    return tuple(rejected)
+    pairs = same_cells(np.stack(thumbnails)) if thumbnails else []
+    return tuple(rejected), len({two for _, two, _ in pairs})
 
 
 def _tidy(folder: Path, plan: BalancePlan) -> set[str]:

@@ -101,7 +101,8 @@ class Tally:
     found : int
         Rows added.
     repeated : int
-        Rows that show the same cell as an earlier one, left out.
+        Rows that have an answer and show the same cell as an earlier one, by decision or digest:
+        left out.
     left_out : Counter of str
         The other rows that have an answer and show no cell, by decision.
     rejected : Counter of str
@@ -150,7 +151,7 @@ class Tally:
             self.models.add(row.model)
         if row.status != "ok":
             self.rejected[row.reason] += 1
-        elif (row.sha256 and self._known(row.sha256)) or row.decision == _REPEATED:
+        elif row.decision == _REPEATED or (row.sha256 and self._known(row.sha256)):
             self.repeated += 1
         elif row.decision in (_ACCEPTED, *_OPEN):
             self._counts[row.decision == _ACCEPTED][_likeliest(row)] += 1
@@ -623,8 +624,8 @@ def flag_of(name: str, low: float, high: float) -> str:
 
 _FIT: Final = (
     "Label some 50 of these cells, of every class; fit the model to them (leuko adapt MODEL IMAGES "
-    "--labels CSV --out BUNDLE), set its limits on other labelled cells (leuko models calibrate), "
-    "and count again. Until then count by hand."
+    "--labels CSV --out BUNDLE), set its limits on other labelled cells, the more the better ("
+    "leuko models calibrate), and count again. Until it accepts enough, count by hand."
 )
 _VALIDATED: Final = "Count with a model that was validated, or by hand."
 
@@ -690,9 +691,9 @@ def _needed(found: _Found, k: int, total: int, width: float, each: float) -> int
 def _assumptions(validation: Mapping[str, Any], effect: float) -> list[str]:
     """What the limits take for granted."""
     notes = [
-        f"They hold while accepted answers are wrong at most {ACCEPTED_TIMES:g} times as often as "
-        f"in the model's validation, and of the other cells at most {100 * OTHERS_WRONG:g}% of "
-        "each class are taken for another."
+        f"The limits hold while accepted answers are wrong at most {ACCEPTED_TIMES:g} times as "
+        "often as in the model's validation, and of the other cells at most "
+        f"{100 * OTHERS_WRONG:g}% of each class are taken for another."
     ]
     if effect > 1.05:
         slides = validation.get("n_slides")

@@ -18,6 +18,7 @@ from leuko.evaluation.compare import holm
 from leuko.evaluation.differential_adjust import Draws, sampled_draws
 from leuko.evaluation.differential_limits import fisher_p_value, share_limits
 from leuko.evaluation.intervals import LEVEL
+from leuko.files import text_of
 from leuko.taxonomy import CLASSES, class_named, describe_aliases
 
 __all__ = [
@@ -250,9 +251,8 @@ def _content(path: str | os.PathLike[str]) -> bytes:
 def _lines(path: str | os.PathLike[str], content: bytes) -> list[tuple[int, list[str]]]:
     """The filled lines below the header, with their numbers."""
     try:
-        text = content.decode("utf-8-sig")
-        rows = list(csv.reader(text.splitlines(), strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
+        rows = list(csv.reader(text_of(content).splitlines(), strict=True))
+    except (ValueError, csv.Error) as error:
         raise DataError(f"{path} cannot be read as a CSV: {error}.") from error
     filled = [
         (number, [cell.strip() for cell in row])

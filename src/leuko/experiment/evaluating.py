@@ -21,6 +21,7 @@ from leuko.manifest import Manifest, read_labelled
 from leuko.parallel import Progress, worker_count
 from leuko.prediction import Prediction, PredictionTable
 from leuko.runtime.classifier import OnnxClassifier, load
+from leuko.runtime.repeats import DUPLICATE, mark_repeats
 from leuko.runtime.trust import NEVER_CHECKED
 
 __all__ = ["Evaluation", "evaluate"]
@@ -150,6 +151,12 @@ def evaluate(
     warnings = list(manifest.notes)
     if table.rejected:
         warnings.append(f"{len(table.rejected)} of {total} images were rejected.")
+    repeats = sum(row.decision == DUPLICATE for row in mark_repeats(rows))
+    if repeats:
+        warnings.append(
+            f"{repeats} of {total} images show the same cell as an earlier one; each is scored."
+        )
+        tell(warnings[-1])
     if has_learned(classifier.bundle.provenance):
         known = seen_in(kept, workers=worker_count(threads), progress=progress)
         if known:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
 from itertools import count, islice
@@ -18,6 +19,7 @@ from leuko.artifacts import digest_bytes, digest_json
 from leuko.bundle import Goldens, MeasuredLayer, ModelBundle, golden_pictures, is_model_path
 from leuko.cells.measure import MEASURES
 from leuko.cells.style import FirstLook, first_look
+from leuko.data.alike import fingerprint
 from leuko.errors import BundleError, DeviceError, ImageError, UsageError
 from leuko.imaging import PreprocessSpec, check_size
 from leuko.packages import import_onnxruntime
@@ -60,8 +62,8 @@ _LEAST_DISTANCE: Final = 1e-3
 
 _Answer = TypeVar("_Answer")
 
-_Prepared = tuple[str, FirstLook | ImageError, str, str, float]
-"""Name, looks or error, digest, what was done beyond decoding, resolution."""
+_Prepared = tuple[str, FirstLook | ImageError, str, str, float, str]
+"""Name, looks or error, digest, what was done beyond decoding, resolution, fingerprint."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -237,7 +239,7 @@ class OnnxClassifier:
             digest = digest_bytes(np.ascontiguousarray(image).data)
             seen = first_look(image, self.bundle.preprocess)
             resolution = resolution_of(self.bundle.preprocess, image.shape)
-            return self._answers([("", seen, digest, "", resolution)])[0]
+            return self._answers([("", seen, digest, "", resolution, "")])[0]
         row = next(self.stream([file_source(image)]))
         if row.status != "ok":
             raise ImageError(row.reason, row.detail)
@@ -285,7 +287,7 @@ class OnnxClassifier:
         Yields
         ------
         Prediction
-            In input order.
+            In input order, each by itself: see `leuko.runtime.repeats.mark_repeats`.
         """
         yield from self._in_parts(self._classify, sources)
 
@@ -326,7 +328,7 @@ class OnnxClassifier:
         )
         rows = iter(range(len(seen)))
         found: list[Observation | ImageError] = []
-        for _, content, _, _, resolution in prepared:
+        for _, content, _, _, resolution, _ in prepared:
             if isinstance(content, ImageError):
                 found.append(content)
                 continue
@@ -386,7 +388,7 @@ class OnnxClassifier:
         distances = self.trust.distances(outputs[1] if len(outputs) > 1 else None)
         far = iter(distances.tolist() if distances is not None else [None] * len(seen))
         rows = []
-        for name, content, digest, remark, resolution in prepared:
+        for name, content, digest, remark, resolution, print_ in prepared:
             if isinstance(content, ImageError):
                 row = Prediction(
                     path=name,
@@ -414,6 +416,7 @@ class OnnxClassifier:
                     quality=quality,
                     limit=judgement.limit,
                 )
+                row = replace(row, fingerprint=print_)
             rows.append(row)
         return rows
 
@@ -442,9 +445,10 @@ class OnnxClassifier:
                 with decoded(data, self.bundle.preprocess) as image:
                     seen = first_look(image.pixels, self.bundle.preprocess)
                     resolution = resolution_of(self.bundle.preprocess, image.pixels.shape)
-                    return source.name, seen, digest, "; ".join(image.notes), resolution
+                    print_ = base64.b64encode(fingerprint(image.pixels)).decode()
+                    return source.name, seen, digest, "; ".join(image.notes), resolution, print_
         except ImageError as error:
-            return source.name, error.without_frames(), digest, "", 0.0
+            return source.name, error.without_frames(), digest, "", 0.0, ""
 
     def _check_goldens(self) -> None:
         """Ask the golden pictures and compare with what the bundle promises."""

@@ -377,8 +377,10 @@ def _standard_input(stdin: TextIO, passed: Passed) -> Iterator[Source]:
     listed = False
     for name in _names(stdin, Path()):
         listed = True
-        if not passed.takes(name):
-            yield file_source(name)
+        found = os.fspath(find_listed(Path(), name))
+        file = name if os.path.lexists(name) or not os.path.lexists(found) else found
+        if not passed.takes(file):
+            yield file_source(file)
     if not listed:
         raise ImageError("not-an-image", "Standard input lists no images.")
 

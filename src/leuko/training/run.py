@@ -33,7 +33,7 @@ from leuko.artifacts import (
 )
 from leuko.bundle import ModelBundle
 from leuko.cells.view import prepare
-from leuko.data.audit_duplicates import difference_hash, near_duplicates, thumbnail
+from leuko.data.audit_duplicates import difference_hash, same_cells, thumbnail
 from leuko.data.balance import write_balanced
 from leuko.data.seen import had_a_head_start, start_of, were_seen
 from leuko.data.split import split_at_random, split_by_slide
@@ -375,8 +375,15 @@ def _look(
         manifest = manifest.subset(kept)
     manifest.require_all_classes("Training")
     thumbnails = np.stack(small)
+    pairs = [(one, two) for one, two, _ in same_cells(thumbnails)]
+    repeats = len({two for _, two in pairs})
+    if repeats:
+        tell(
+            f"{repeats} of {len(manifest)} images show the same cell as another; all are kept, and "
+            "a split by slide keeps them together."
+        )
     hashes = np.array([difference_hash(one) for one in thumbnails], dtype=np.uint64)
-    return manifest, [(a, b) for a, b, _, _ in near_duplicates(thumbnails, hashes)], hashes
+    return manifest, pairs, hashes
 
 
 def _balance(
