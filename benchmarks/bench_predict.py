@@ -44,7 +44,7 @@ from leuko.host import machine, versions
 from leuko.imaging import PreprocessSpec, encode_jpeg
 from leuko.memory import keep_freed_memory
 from leuko.parallel import worker_count
-from leuko.prediction import CSV_COLUMNS, csv_cells, csv_line
+from leuko.prediction_files import csv_cells, csv_line, csv_names
 from leuko.recipe import load_recipe
 from leuko.runtime.classifier import Observation, OnnxClassifier, zoo_models
 from leuko.runtime.sources import Source, expand
@@ -164,10 +164,10 @@ def leuko(classifier: OnnxClassifier, folder: Path, out: Path) -> float:
     started = time.perf_counter()
     done = 0
     with out.open("w", encoding="utf-8", newline="") as file:
-        file.write(csv_line(CSV_COLUMNS))
+        file.write(csv_line(csv_names(classifier.bundle.scheme)))
         for row in classifier.stream(expand([str(folder)])):
             assert row.status == "ok", row
-            file.write(csv_line(csv_cells(row)))
+            file.write(csv_line(csv_cells(row, classifier.bundle.scheme)))
             done += 1
     return done / (time.perf_counter() - started)
 

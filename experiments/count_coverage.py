@@ -34,7 +34,7 @@ from leuko.evaluation.differential_adjust import (
     validation_confusion,
 )
 from leuko.evaluation.differential_limits import exact_interval
-from leuko.prediction import PredictionTable
+from leuko.prediction_files import read_predictions
 from leuko.runtime.classifier import load
 from leuko.taxonomy import ABBREVIATIONS, CLASSES
 
@@ -159,7 +159,7 @@ def read_answers(path: Path) -> np.ndarray:
     return np.array(
         [(CLASSES.index(Path(row.path).parent.name), row.decision == "class",
           int(np.argmax(row.probabilities)))
-         for row in PredictionTable.from_file(path).rows
+         for row in read_predictions(path).rows
          if row.status == "ok" and row.decision != "not-a-cell"]
     )  # fmt: skip
 

@@ -19,7 +19,7 @@ from leuko.batch.processes import Processes
 from leuko.batch.rows import list_rows
 from leuko.batch.run import BatchResult, Engine, predict_to_file
 from leuko.bundle import ModelBundle
-from leuko.prediction import PredictionTable
+from leuko.prediction_files import csv_text, read_predictions
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.taxonomy import CLASSES
 from tiny import make_bundle, write_picture
@@ -62,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wanted(folder: Path, bundle: ModelBundle) -> str:
     """What one process answers."""
     classifier = OnnxClassifier(bundle, threads=1)
-    return predict_partition(list_rows([str(folder)]), classifier).csv_text()
+    return csv_text(predict_partition(list_rows([str(folder)]), classifier))
 
 
 class Killer(threading.Thread):
@@ -107,7 +107,7 @@ def check(result: BatchResult, out: Path, wanted: str) -> None:
     """Every file once, in order, as one process answers it."""
     assert result.found == result.predicted + result.rejected == FILES
     assert result.rejected == sum(1 for number in range(FILES) if number % 100 == 50)
-    paths = [row.path for row in PredictionTable.from_csv(out).rows]
+    paths = [row.path for row in read_predictions(out).rows]
     assert len(set(paths)) == len(paths) == FILES
     assert paths == sorted(paths)
     # Compared by lines, so that a difference can be read.

@@ -20,17 +20,22 @@ from hypothesis import strategies as st
 import leuko
 from leuko.artifacts import SCHEMA_VERSIONS, atomic_write_json
 from leuko.errors import DataError
-from leuko.prediction import (
-    CSV_COLUMNS,
-    DECISIONS,
-    PARQUET_COLUMNS,
-    Prediction,
-    PredictionTable,
+from leuko.prediction import DECISIONS, Prediction, PredictionTable
+from leuko.prediction_files import (
+    columns,
     csv_line,
+    csv_names,
+    csv_text,
     parquet_predictions,
+    read_predictions,
+    to_pandas,
+    write_csv,
+    write_parquet,
 )
+from leuko.scheme import load_scheme, scheme_of
 from leuko.taxonomy import CLASSES
 
+CSV_COLUMNS = csv_names(load_scheme("differential-5"))
 VALUES = np.array([0.1, 0.2, 0.3, 0.15, 0.25])
 
 
@@ -51,7 +56,7 @@ def test_the_columns_are_those_promised() -> None:
 
 def test_the_text_is_exact() -> None:
     table = PredictionTable((answered(), rejected()))
-    assert table.csv_text() == (
+    assert csv_text(table) == (
         ",".join(CSV_COLUMNS) + "\n"
         "a.jpg,ok,,Lymphocyte,0.300000,0.100000,0.200000,0.300000,0.150000,0.250000,class,"
         + "ab" * 32 + ",0123456789ab,Lymphocyte\n"
@@ -103,11 +108,11 @@ def test_counts() -> None:
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
 def test_formulas_are_quoted(start: str, tmp_path: Path) -> None:
     table = PredictionTable((answered(f"{start}cmd|' /C calc'!A0.jpg"),))
-    cells = next(csv.DictReader(io.StringIO(table.csv_text(), newline="")))
+    cells = next(csv.DictReader(io.StringIO(csv_text(table), newline="")))
     assert cells["path"].startswith("'")
     assert float(cells["confidence"]) == 0.3  # numbers stay numbers
-    table.to_csv(tmp_path / "p.csv")
-    assert PredictionTable.from_csv(tmp_path / "p.csv") == table
+    write_csv(table, tmp_path / "p.csv")
+    assert read_predictions(tmp_path / "p.csv") == table
 
 
 AWKWARD = ["a,b", 'a"b', "a\nb", "a\rb", "a\r\nb", "'a", "'=a", "''=a", "", " a ", "ä\u2028b", "\0"]
@@ -115,8 +120,8 @@ AWKWARD = ["a,b", 'a"b', "a\nb", "a\rb", "a\r\nb", "'a", "'=a", "''=a", "", " a 
 
 def test_awkward_paths_come_back(tmp_path: Path) -> None:
     rows = [answered(path) for path in AWKWARD] + [rejected(os.fsdecode(b"zelle_\xe4.jpg"))]
-    PredictionTable(tuple(rows)).to_csv(tmp_path / "p.csv")
-    received = PredictionTable.from_csv(tmp_path / "p.csv").rows
+    write_csv(PredictionTable(tuple(rows)), tmp_path / "p.csv")
+    received = read_predictions(tmp_path / "p.csv").rows
     assert [row.path for row in received] == [row.path for row in rows]
 
 
@@ -131,20 +136,20 @@ def test_round_trip(tmp_path: Path) -> None:
     rng = np.random.default_rng(4)
     rows = [answered(f"{n}.jpg", np.round(rng.dirichlet(np.ones(5)), 6)) for n in range(20)]
     table = PredictionTable((*rows, rejected()))
-    table.to_csv(tmp_path / "p.csv")
-    again = PredictionTable.from_csv(tmp_path / "p.csv")
+    write_csv(table, tmp_path / "p.csv")
+    again = read_predictions(tmp_path / "p.csv")
     assert again.rows[:20] == table.rows[:20]
     assert (again.rows[20].reason, again.rows[20].detail) == ("corrupt", "")
     np.testing.assert_array_equal(again.probabilities, table.probabilities)
     text = (tmp_path / "p.csv").read_bytes()
     (tmp_path / "excel.csv").write_bytes(b"\xef\xbb\xbf" + text)
-    assert PredictionTable.from_csv(tmp_path / "excel.csv").rows[:20] == again.rows[:20]
+    assert read_predictions(tmp_path / "excel.csv").rows[:20] == again.rows[:20]
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        lambda text: text.replace("p_monocyte", "p_mono", 1),
+        lambda text: text.replace("confidence", "certainty", 1),
         lambda text: text[: text.rindex("0.15")],  # cut in the middle of a row
         lambda text: text.replace("0.300000", "much", 1),
         lambda text: text.replace("0.200000", "nan", 1),
@@ -157,21 +162,26 @@ def test_round_trip(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_table_is_one_sentence(change: object, tmp_path: Path) -> None:
-    text = PredictionTable((answered(),)).csv_text()
+    text = csv_text(PredictionTable((answered(),)))
     assert callable(change)
     (tmp_path / "p.csv").write_text(change(text))
     with pytest.raises(DataError, match=r"p\.csv"):
-        PredictionTable.from_csv(tmp_path / "p.csv")
+        read_predictions(tmp_path / "p.csv")
+
+
+def test_columns_of_other_classes_than_expected(tmp_path: Path) -> None:
+    write_csv(eight_rows(), tmp_path / "p.csv")
+    with pytest.raises(DataError, match="lacks the columns p_band_neutrophil, p_segmented_neu"):
+        read_predictions(tmp_path / "p.csv", load_scheme("differential-6"))
 
 
 def test_no_table(tmp_path: Path) -> None:
-    for read in (PredictionTable.from_csv, PredictionTable.from_file):
-        with pytest.raises(DataError, match="cannot be read as predictions"):
-            read(tmp_path / "p.csv")
-    text = PredictionTable((answered(),)).csv_text()
+    with pytest.raises(DataError, match="cannot be read as predictions"):
+        read_predictions(tmp_path / "p.csv")
+    text = csv_text(PredictionTable((answered(),)))
     (tmp_path / "german.csv").write_text(text.replace(",", ";"))
     with pytest.raises(DataError, match="separated by semicolons"):
-        PredictionTable.from_file(tmp_path / "german.csv")
+        read_predictions(tmp_path / "german.csv")
 
 
 def test_a_file_is_read_by_its_content(tmp_path: Path) -> None:
@@ -184,28 +194,28 @@ def test_a_file_is_read_by_its_content(tmp_path: Path) -> None:
         quality=(("sharpness", 0.5),),
     )
     table = PredictionTable((full, rejected(), answered("'=b.jpg")))
-    table.to_parquet(tmp_path / "p.csv")
-    again = PredictionTable.from_file(tmp_path / "p.csv")
+    write_parquet(table, tmp_path / "p.csv")
+    again = read_predictions(tmp_path / "p.csv")
     assert again.rows[0] == full
     assert again.rows[1].to_dict() == table.rows[1].to_dict()
     assert again.rows[2].path == "'=b.jpg"
-    table.to_csv(tmp_path / "p.parquet")
-    assert [row.path for row in PredictionTable.from_file(tmp_path / "p.parquet").rows] == [
+    write_csv(table, tmp_path / "p.parquet")
+    assert [row.path for row in read_predictions(tmp_path / "p.parquet").rows] == [
         row.path for row in table.rows
     ]
     (tmp_path / "cut").write_bytes((tmp_path / "p.csv").read_bytes()[:200])
     with pytest.raises(DataError, match="cut cannot be read as predictions"):
-        PredictionTable.from_file(tmp_path / "cut")
+        read_predictions(tmp_path / "cut")
 
 
 def test_a_table_from_a_pipe(tmp_path: Path) -> None:
-    PredictionTable((answered(), rejected())).to_csv(tmp_path / "p.csv")
+    write_csv(PredictionTable((answered(), rejected())), tmp_path / "p.csv")
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     data = (tmp_path / "p.csv").read_bytes()
     with ThreadPoolExecutor(1) as writer:
         writing = writer.submit(pipe.write_bytes, data)
-        assert PredictionTable.from_file(pipe) == PredictionTable.from_file(tmp_path / "p.csv")
+        assert read_predictions(pipe) == read_predictions(tmp_path / "p.csv")
         writing.result()
 
 
@@ -215,8 +225,10 @@ def test_a_parquet_file_that_is_given_up_leaves_nothing(
     pytest.importorskip("pyarrow.parquet", reason="needs the extra 'parquet'")
 
     def interrupted() -> None:
-        with parquet_predictions(tmp_path / "p.parquet", model="m") as file:
-            file.write([answered()])
+        with parquet_predictions(
+            tmp_path / "p.parquet", model="m", scheme=load_scheme("pbc-8")
+        ) as file:
+            file.write(eight_rows().rows)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -231,10 +243,10 @@ def test_parquet_and_pandas_hold_the_same_columns_and_rows(tmp_path: Path) -> No
     pytest.importorskip("pandas", reason="needs pandas")
     probabilities = np.array([0.1, 0.2, 0.3, 0.25, 0.15])
     table = PredictionTable((answered(values=probabilities), rejected()))
-    table.to_parquet(tmp_path / "p.parquet")
+    write_parquet(table, tmp_path / "p.parquet")
     read = parquet.read_table(tmp_path / "p.parquet").to_pylist()
-    frame = table.to_pandas()
-    assert tuple(read[0]) == tuple(frame.columns) == PARQUET_COLUMNS
+    frame = to_pandas(table)
+    assert [*read[0]] == [*frame.columns] == [column.name for column in columns(table.scheme)]
     assert [row["label"] for row in read] == frame["label"].tolist() == ["Lymphocyte", ""]
     assert read[0]["p_lymphocyte"] == frame["p_lymphocyte"][0] == 0.3
     assert read[1]["confidence"] is None
@@ -285,10 +297,10 @@ def test_only_what_is_accepted_has_a_label() -> None:
 def written(table: PredictionTable, kind: str, path: Path) -> Path:
     """The table as a file of a kind."""
     if kind == "csv":
-        table.to_csv(path)
+        write_csv(table, path)
     elif kind == "parquet":
         pytest.importorskip("pyarrow.parquet", reason="needs the extra 'parquet'")
-        table.to_parquet(path)
+        write_parquet(table, path)
     else:
         atomic_write_json(path, table.to_dict())
     return path
@@ -300,7 +312,7 @@ KINDS = pytest.mark.parametrize("kind", ["csv", "parquet", "json"])
 @KINDS
 def test_every_kind_of_file_gives_the_rows_back(kind: str, tmp_path: Path) -> None:
     table = decided()
-    again = PredictionTable.from_file(written(table, kind, tmp_path / "p"))
+    again = read_predictions(written(table, kind, tmp_path / "p"))
     if kind == "csv":
         table = PredictionTable(
             tuple(
@@ -343,7 +355,7 @@ def test_a_file_of_version_1_has_the_likeliest_class_as_its_label(
         rows = [{**one, **numbers, **more} for one in (known, accepted)]
         file = pa.Table.from_pylist(rows, metadata={"leuko.schema": "leuko.predictions/1"})
         pyarrow.parquet.write_table(file, path)
-    first, second = PredictionTable.from_file(path).rows
+    first, second = read_predictions(path).rows
     assert (first.label, first.likeliest, first.decision) == ("", "Lymphocyte", "unsure")
     assert (second.label, second.likeliest, second.decision) == (
         "Lymphocyte",
@@ -362,7 +374,7 @@ def test_a_newer_version_is_refused(
         newer.setitem(SCHEMA_VERSIONS, "predictions", 3)
         path = written(decided(), kind, tmp_path / "p")
     with pytest.raises(DataError, match=r"written by a newer Leuko .*/3.* Update Leuko"):
-        PredictionTable.from_file(path)
+        read_predictions(path)
 
 
 @pytest.mark.parametrize(
@@ -372,11 +384,11 @@ def test_a_newer_version_is_refused(
 def test_a_label_at_odds_with_its_decision_is_refused(
     row: int, change: tuple[str, str], tmp_path: Path
 ) -> None:
-    text = PredictionTable((decided().rows[row],)).csv_text()
+    text = csv_text(PredictionTable((decided().rows[row],)))
     assert change[0] in text
     (tmp_path / "p.csv").write_text(text.replace(*change))
     with pytest.raises(DataError, match=r"has the label .* but the decision"):
-        PredictionTable.from_csv(tmp_path / "p.csv")
+        read_predictions(tmp_path / "p.csv")
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '{"schema": "leuko.predictions/2"}',
@@ -385,4 +397,37 @@ def test_a_label_at_odds_with_its_decision_is_refused(
 def test_json_that_is_no_predictions(text: str, tmp_path: Path) -> None:
     (tmp_path / "p.json").write_text(text)
     with pytest.raises(DataError, match=r"p\.json"):
-        PredictionTable.from_file(tmp_path / "p.json")
+        read_predictions(tmp_path / "p.json")
+
+
+EIGHT = load_scheme("pbc-8")
+
+
+def eight_rows() -> PredictionTable:
+    rows = [
+        Prediction.answered(f"{place}.jpg", np.eye(8)[place], "ab" * 32, "m", scheme=EIGHT)
+        for place in (3, 7)
+    ]
+    return PredictionTable((*rows, replace(rejected(), scheme=EIGHT)), EIGHT)
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "parquet"])
+def test_a_table_of_eight_classes_comes_back_with_its_scheme(kind: str, tmp_path: Path) -> None:
+    table = eight_rows()
+    again = read_predictions(written(table, kind, tmp_path / "p"))
+    assert again.scheme == EIGHT
+    assert again.rows[0].scores["Immature granulocyte"] == 1.0
+    assert again.labels["Platelet"] == 1
+    assert again.probabilities.shape == (2, 8)
+
+
+@pytest.mark.parametrize("kind", ["csv", "json", "parquet"])
+def test_classes_of_ones_own_come_back_with_their_names(kind: str, tmp_path: Path) -> None:
+    scheme = scheme_of(["Reactive lymphocyte", "中性粒细胞", "other"])
+    rows = [
+        Prediction.answered("a.jpg", np.eye(3)[0], "ab" * 32, "m", scheme=scheme),
+        Prediction.answered("b.jpg", np.eye(3)[1], "cd" * 32, "m", scheme=scheme),
+    ]
+    path = written(PredictionTable(tuple(rows), scheme), kind, tmp_path / "p")
+    assert read_predictions(path).scheme.names == scheme.names
+    assert [row.label for row in read_predictions(path, scheme).rows] == list(scheme.names[:2])

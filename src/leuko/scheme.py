@@ -26,6 +26,7 @@ __all__ = [
     "merging",
     "scheme_in",
     "scheme_of",
+    "slug_of",
 ]
 
 MOST_CLASSES: Final = 100
@@ -98,7 +99,7 @@ class CellClass:
         >>> scheme_of(["Immature granulocyte", "中性粒细胞"]).slugs
         ('immature_granulocyte', '中性粒细胞')
         """
-        return re.sub(r"\W+", "_", self.name.casefold()).strip("_")
+        return slug_of(self.name)
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as plain JSON values.
@@ -439,6 +440,22 @@ def merging(
         told[place] if place in told else _counterpart(one, target)
         for place, one in enumerate(source.classes)
     )
+
+
+def slug_of(name: str) -> str:
+    """Name of a class in the columns of files.
+
+    Parameters
+    ----------
+    name : str
+        As people write it.
+
+    Returns
+    -------
+    str
+        Small letters and digits of any script, with ``_`` between words.
+    """
+    return re.sub(r"\W+", "_", name.casefold()).strip("_")
 
 
 def _counterpart(one: CellClass, target: ClassScheme) -> int | None:

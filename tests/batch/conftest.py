@@ -7,6 +7,7 @@ import pytest
 from batch.drawn import Cells, write_cells
 from leuko.batch.partition import predict_partition
 from leuko.batch.rows import list_rows
+from leuko.prediction_files import csv_text
 from leuko.runtime.classifier import OnnxClassifier
 
 
@@ -16,4 +17,4 @@ def cells(tiny_classifier: OnnxClassifier, tmp_path_factory: pytest.TempPathFact
     folder = write_cells(tmp_path_factory.mktemp("batch") / "cells", 200)
     table = predict_partition(list_rows([str(folder)]), tiny_classifier)
     assert (len(table.predicted), len(table.rejected)) == (190, 10)
-    return Cells(folder, table.csv_text())
+    return Cells(folder, csv_text(table))

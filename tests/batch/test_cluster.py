@@ -86,12 +86,13 @@ def many(cells: Cells, tmp_path: Path) -> tuple[list[str], ModelBundle, bytes]:
     from leuko.batch.partition import predict_partition
     from leuko.batch.rows import list_rows
     from leuko.prediction import PredictionTable
+    from leuko.prediction_files import csv_text
     from leuko.runtime.repeats import mark_repeats
 
     images = [str(cells.folder)] * 2
     rows = predict_partition(list_rows(images), classifier).rows
     table = PredictionTable(tuple(mark_repeats(rows)))
-    return images, classifier.bundle, table.csv_text().encode()
+    return images, classifier.bundle, csv_text(table).encode()
 
 
 @pytest.mark.slow

@@ -21,7 +21,7 @@ from leuko.batch.run import predict_to_file
 from leuko.bundle import ModelBundle
 from leuko.errors import BatchError, BundleError
 from leuko.parallel import worker_count
-from leuko.prediction import PredictionTable
+from leuko.prediction_files import read_predictions
 
 SOURCE = Path(leuko.__file__).resolve().parent.parent
 
@@ -46,7 +46,7 @@ def test_pictures_that_kill_that_never_end_and_that_meet_a_bug(
     result = predict_to_file(
         [str(folder)], tiny_bundle, tmp_path / "p.csv", engine, size=4, detail=said.append
     )
-    rows = PredictionTable.from_csv(tmp_path / "p.csv").rows
+    rows = read_predictions(tmp_path / "p.csv").rows
     assert [Path(row.path).name for row in rows if row.reason == DIED] == sorted(bad)
     assert result.found == result.predicted + result.rejected == 16
     told = {row.split("(")[1].partition(";")[2] for row in said if f"({DIED}" in row}

@@ -30,10 +30,20 @@ from leuko.batch.rows import Row, list_rows
 from leuko.batch.run import BatchResult, open_engine, predict_to_file
 from leuko.bundle import ModelBundle
 from leuko.errors import BatchError, DataError, MissingExtraError, OutputError, UsageError
-from leuko.prediction import CSV_COLUMNS, Prediction, PredictionTable
+from leuko.prediction import Prediction, PredictionTable
+from leuko.prediction_files import (
+    columns,
+    csv_names,
+    csv_text,
+    parquet_predictions,
+    read_predictions,
+)
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.repeats import mark_repeats
+from leuko.scheme import load_scheme
 from leuko.taxonomy import CLASSES
+
+FIVE = load_scheme("differential-5")
 
 
 @dataclass
@@ -118,10 +128,10 @@ def test_only_what_kills_is_rejected(
     out = tmp_path_factory.mktemp("killed") / "p.csv"
     engine = Here(tiny_classifier, names, wave, random.Random(seed), chance)
     result = run(cells.folder, engine, out, size=size)
-    got = PredictionTable.from_csv(out).rows
+    got = read_predictions(out).rows
     assert result.found == result.predicted + result.rejected == len(got) == 200
     (out.parent / "whole.csv").write_text(cells.csv)
-    whole = PredictionTable.from_csv(out.parent / "whole.csv").rows
+    whole = read_predictions(out.parent / "whole.csv").rows
     for row, due in zip(got, whole, strict=True):
         assert row.path == due.path
         if Path(row.path).name in names:
@@ -238,7 +248,7 @@ def test_changed_images_are_done_again(
     assert result.kept == {"content": 1, "more": 2, "fewer": 0}[change]
     rows = predict_partition(list_rows([str(folder)]), tiny_classifier).rows
     table = PredictionTable(tuple(mark_repeats(rows)))
-    assert (tmp_path / "p.csv").read_text() == table.csv_text()
+    assert (tmp_path / "p.csv").read_text() == csv_text(table)
     assert table.decisions["duplicate"] == (change != "fewer")
 
 
@@ -321,10 +331,10 @@ def test_answers_travel_unchanged(tiny_classifier: OnnxClassifier, cells: Cells)
         quality=(("blur", 0.1), ("exposure", 1e-300)),
     )
     sent = [*table.predicted, odd]
-    assert decode_answers(encode_answers(sent), "here") == sent
+    assert decode_answers(encode_answers(sent), "here", FIVE) == sent
     assert encode_answers(sent) == encode_answers(sent)
     halves = encode_answers(sent[:7]) + encode_answers(sent[7:])
-    assert decode_answers(halves, "here") == sent
+    assert decode_answers(halves, "here", FIVE) == sent
 
 
 def test_keys_tell_rows_and_model() -> None:
@@ -340,7 +350,7 @@ def test_keys_tell_rows_and_model() -> None:
 
 def test_a_bundle_will_do(tiny_bundle: ModelBundle, cells: Cells) -> None:
     table = predict_partition(list_rows([str(cells.folder)]), tiny_bundle)
-    assert table.csv_text() == cells.csv
+    assert csv_text(table) == cells.csv
 
 
 def test_a_machine_that_sees_no_file_says_so(
@@ -351,7 +361,7 @@ def test_a_machine_that_sees_no_file_says_so(
         answer_piece(Piece(0, 0, rows), tiny_classifier)
     (tmp_path / "1.png").write_bytes(b"")
     (table,) = [answer_piece(Piece(0, 0, rows), tiny_classifier)]
-    reasons = [row.reason for row in decode_answers(table.payload, "")]
+    reasons = [row.reason for row in decode_answers(table.payload, "", FIVE)]
     assert reasons == ["unreadable", "empty-file", "unreadable"]
 
 
@@ -382,11 +392,11 @@ def test_parquet_has_the_rows_of_the_csv(
     run(cells.folder, Here(tiny_classifier), tmp_path / "p.parquet", size=64)
     file = pq.ParquetFile(tmp_path / "p.parquet")
     assert file.num_row_groups == 4
-    assert file.schema_arrow.names[: len(CSV_COLUMNS)] == list(CSV_COLUMNS)
+    assert file.schema_arrow.names[:14] == csv_names(FIVE)
     assert file.schema_arrow.metadata[b"leuko.model"].decode() == tiny_classifier.digest
     (tmp_path / "p.csv").write_text(cells.csv)
     for got, due in zip(
-        file.read().to_pylist(), PredictionTable.from_csv(tmp_path / "p.csv").rows, strict=True
+        file.read().to_pylist(), read_predictions(tmp_path / "p.csv").rows, strict=True
     ):
         assert got["path"] == due.path
         assert got["status"] == due.status
@@ -403,7 +413,6 @@ def test_parquet_has_the_rows_of_the_csv(
 
 def test_parquet_holds_what_the_csv_has_no_column_for(tmp_path: Path) -> None:
     pq = pytest.importorskip("pyarrow.parquet", reason="needs the extra 'parquet'")
-    from leuko.prediction import PARQUET_COLUMNS, parquet_predictions
 
     row = Prediction(
         path="a.png",
@@ -419,11 +428,11 @@ def test_parquet_holds_what_the_csv_has_no_column_for(tmp_path: Path) -> None:
         distance=1 / 3,
         quality=(("blur", 0.25), ("exposure", 0.5)),
     )
-    with parquet_predictions(tmp_path / "p.parquet", model="m" * 64) as out:
+    with parquet_predictions(tmp_path / "p.parquet", model="m" * 64, scheme=FIVE) as out:
         out.write([row])
         out.write([])
     (got,) = pq.read_table(tmp_path / "p.parquet").to_pylist()
-    assert tuple(got) == PARQUET_COLUMNS
+    assert [*got] == [column.name for column in columns(FIVE)]
     assert (got["decision"], got["reason"], got["p_neutrophil"]) == ("unsure", "blurred", 0.2)
     assert got["prediction_set"] == ["Monocyte", "Neutrophil"]
     assert (got["distance"], got["quality"]) == (1 / 3, [("blur", 0.25), ("exposure", 0.5)])

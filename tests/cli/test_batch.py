@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from leuko.prediction import CSV_COLUMNS
+from leuko.prediction_files import csv_names
+from leuko.scheme import load_scheme
 from leuko.taxonomy import CLASSES
 from tiny import make_bundle, write_picture
 
@@ -51,7 +52,7 @@ def test_out_names_a_csv_or_parquet(
     done = leuko("predict", cells, "-m", tiny_model, "--out", tmp_path / "p.parquet")
     assert (done.code, done.out) == (0, "")
     table = pq.read_table(tmp_path / "p.parquet")
-    assert table.column_names[: len(CSV_COLUMNS)] == list(CSV_COLUMNS)
+    assert table.column_names[:14] == csv_names(load_scheme("differential-5"))
     lines = (tmp_path / "p.csv").read_text().splitlines()
     assert [line.split(",")[3] for line in lines[1:]] == table["label"].to_pylist()
     both = leuko(

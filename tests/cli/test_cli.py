@@ -22,9 +22,10 @@ import leuko as package
 from leuko.bundle import ModelBundle
 from leuko.cli.main import _spread
 from leuko.imaging import encode_png, read_image
-from leuko.prediction import CSV_COLUMNS, PredictionTable
+from leuko.prediction_files import csv_names, read_predictions, write_csv
 from leuko.render.picture import prediction_sheet
 from leuko.runtime.trust import NEVER_CHECKED
+from leuko.scheme import load_scheme
 from leuko.taxonomy import CLASSES
 from tiny import open_to_all, paint, unprivileged, write_dataset, write_picture
 
@@ -144,7 +145,7 @@ def test_what_is_not_accepted_is_never_called_by_its_class(
     first = document["predictions"][0]
     assert (first["label"], first["likeliest"], first["limit"]) == ("", "Basophil", 0.999999)
     leuko("predict", cells, "-m", doubting, "--csv", tmp_path / "p.csv")
-    table = PredictionTable.from_csv(tmp_path / "p.csv")
+    table = read_predictions(tmp_path / "p.csv")
     assert {row.label for row in table.rows} == {""}
     assert [row.likeliest for row in table.rows[:6]] == [*CLASSES, "Basophil"]
 
@@ -195,10 +196,10 @@ def test_predict_json_is_one_document(cells: Path, tiny_model: Path, leuko: Leuk
 def test_predict_csv(cells: Path, tiny_model: Path, tmp_path: Path, leuko: Leuko) -> None:
     done = leuko("predict", cells, "--model", tiny_model, "--csv", tmp_path / "new" / "p.csv")
     assert (done.code, done.out) == (0, "")
-    table = PredictionTable.from_csv(tmp_path / "new" / "p.csv")
+    table = read_predictions(tmp_path / "new" / "p.csv")
     assert (len(table.predicted), len(table.rejected)) == (6, 3)
     text = (tmp_path / "new" / "p.csv").read_text()
-    assert text.splitlines()[0] == ",".join(CSV_COLUMNS)
+    assert text.splitlines()[0] == ",".join(csv_names(load_scheme("differential-5")))
     again = leuko("predict", cells, "--model", tiny_model, "--csv", "/dev/stdout")
     assert again.code == 0
     assert Path("/dev/stdout").is_symlink()
@@ -209,7 +210,7 @@ def test_the_csv_is_the_python_table(
 ) -> None:
     leuko("predict", cells, "--model", tiny_model, "--csv", tmp_path / "p.csv")
     files = sorted(cells.iterdir())
-    package.load(tiny_model).predict(files).to_csv(tmp_path / "q.csv")
+    write_csv(package.load(tiny_model).predict(files), tmp_path / "q.csv")
     assert (tmp_path / "p.csv").read_bytes() == (tmp_path / "q.csv").read_bytes()
 
 
@@ -218,7 +219,7 @@ def test_strict_is_3_and_everything_is_still_written(
 ) -> None:
     done = leuko("predict", cells, "-m", tiny_model, "--strict", "--csv", tmp_path / "p.csv")
     assert done.code == 3
-    assert len(PredictionTable.from_csv(tmp_path / "p.csv")) == 9
+    assert len(read_predictions(tmp_path / "p.csv")) == 9
     assert leuko("predict", cells / "0.png", "-m", tiny_model, "--strict").code == 0
 
 
@@ -332,7 +333,7 @@ def test_one_bad_argument_costs_its_own_row(
     arguments = ("predict", *images, "-m", tiny_model, "--csv", tmp_path / "p.csv")
     done = leuko(*arguments)
     assert done.code == 0, done.err
-    rows = PredictionTable.from_csv(tmp_path / "p.csv").rows
+    rows = read_predictions(tmp_path / "p.csv").rows
     assert [row.path for row in rows] == [str(image) for image in images]
     assert [row.reason for row in rows] == ["", "unreadable", "unreadable", "not-an-image", ""]
     assert "5 images: 2 accepted, 3 rejected." in done.err
@@ -416,7 +417,7 @@ def test_awkward_names(tiny_model: Path, tmp_path: Path, leuko: Leuko) -> None:
     assert len(done.out.splitlines()) == len(names)
     assert "\x1b" not in done.out
     leuko("predict", folder, "-m", tiny_model, "--csv", tmp_path / "p.csv")
-    rows = PredictionTable.from_csv(tmp_path / "p.csv").rows
+    rows = read_predictions(tmp_path / "p.csv").rows
     assert sorted(Path(row.path).name for row in rows) == sorted(names)
     document = one_document(leuko("predict", folder, "-m", tiny_model, "--json").out)
     assert sorted(Path(row["path"]).name for row in document["predictions"]) == sorted(names)

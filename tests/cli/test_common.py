@@ -18,7 +18,7 @@ from leuko.artifacts import atomic_write_bytes
 from leuko.cli.common import keep_apart, try_outputs
 from leuko.cli.main import _say_interrupted
 from leuko.errors import OutputError, UsageError
-from leuko.prediction import PredictionTable
+from leuko.prediction_files import read_predictions
 from tiny import open_to_all, unprivileged, write_picture
 
 Leuko = Callable[..., Any]
@@ -229,7 +229,7 @@ def test_a_log_that_breaks_off_costs_nothing_else(
                  "--picture", "p.png", "--json", "--verbose")  # fmt: skip
     assert done.code == 1
     assert json.loads(done.out)["found"] == 2
-    assert len(PredictionTable.from_csv(here / "p.csv")) == 2
+    assert len(read_predictions(here / "p.csv")) == 2
     assert (here / "p.png").is_file()
     assert "2 images: 1 accepted, 1 rejected." in done.err
     assert "Logging error" not in done.err

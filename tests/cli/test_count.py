@@ -18,6 +18,7 @@ from leuko.artifacts import finite
 from leuko.bundle import ModelBundle
 from leuko.data.synth import draw_dataset
 from leuko.prediction import PredictionTable
+from leuko.prediction_files import read_predictions, write_csv, write_parquet
 from leuko.taxonomy import CLASSES
 from tiny import write_picture
 
@@ -133,8 +134,8 @@ def test_predictions_may_be_any_file_of_answers(
     pytest.importorskip("pyarrow", reason="needs the extra 'parquet'")
     table = tmp_path / "p.csv"
     leuko("predict", cells, "-m", validated, "--csv", table)
-    answers = PredictionTable.from_csv(table)
-    answers.to_parquet(tmp_path / "parquet.dat")
+    answers = read_predictions(table)
+    write_parquet(answers, tmp_path / "parquet.dat")
     (tmp_path / "json.dat").write_text(json.dumps(finite(answers.to_dict())))
     lines = [line.rpartition(",")[0] for line in table.read_text().splitlines()]
     (tmp_path / "old.dat").write_text("\n".join(lines) + "\n")  # version 1, all being accepted
@@ -177,11 +178,11 @@ def test_a_model_that_accepts_few_cells_cannot_count(
 ) -> None:
     table = tmp_path / "p.csv"
     leuko("predict", cells, "-m", validated, "--csv", table)
-    rows = PredictionTable.from_csv(table).rows
+    rows = read_predictions(table).rows
     doubted = [replace(row, decision="unsure", reason="low-confidence")
                if row.status == "ok" and number % 2 else row
                for number, row in enumerate(rows)]  # fmt: skip
-    PredictionTable(tuple(doubted)).to_csv(table)
+    write_csv(PredictionTable(tuple(doubted)), table)
     arguments = ("count", "--predictions", table, "-m", validated, "--manual", manual)
     done = leuko(*arguments)
     assert done.code == 0
@@ -210,8 +211,8 @@ def test_answers_of_another_model_are_not_counted(
 ) -> None:
     table = tmp_path / "p.csv"
     leuko("predict", cells, "-m", validated, "--csv", table)
-    rows = PredictionTable.from_csv(table).rows
-    PredictionTable(tuple(replace(row, model="feedfeedfeed") for row in rows)).to_csv(table)
+    rows = read_predictions(table).rows
+    write_csv(PredictionTable(tuple(replace(row, model="feedfeedfeed") for row in rows)), table)
     done = leuko("count", "--predictions", table, "-m", validated)
     assert (done.code, done.out) == (1, "")
     assert "made by the model feedfeedfeed, not by tiny" in done.err
@@ -319,7 +320,7 @@ def test_copies_in_other_bytes_are_counted_once(drawn: Path, tmp_path: Path, leu
     assert table.read_bytes() == other.read_bytes()
     again = json.loads(leuko("count", "--predictions", table, "--json").out)
     assert (again["classes"], again["repeated"]) == (alone["classes"], 120)
-    rows = [row for row in PredictionTable.from_file(table).rows if row.decision == "duplicate"]
+    rows = [row for row in read_predictions(table).rows if row.decision == "duplicate"]
     first = min(drawn.glob("*.jpg")).name
     assert len(rows) == 120
     assert (rows[0].reason, len(rows[0].probabilities)) == (f"same cell as {cells / first}", 5)

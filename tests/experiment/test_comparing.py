@@ -21,7 +21,7 @@ from leuko.errors import DataError, LeukoError, UsageError
 from leuko.evaluation.compare import compare_predictions, recipe_titles
 from leuko.imaging import PreprocessSpec
 from leuko.manifest import read_split
-from leuko.prediction import PredictionTable
+from leuko.prediction_files import read_predictions
 from leuko.recipe import (
     AugmentSettings,
     DataSettings,
@@ -240,7 +240,7 @@ def test_pairs_are_on_the_same_rows(compared: tuple[Path, dict[str, Any]], elsew
         for seed in (1, 2)
     ]
     tables = [
-        PredictionTable.from_csv(out / "evaluations" / f"{name}-seed2-Elsewhere/predictions.csv")
+        read_predictions(out / "evaluations" / f"{name}-seed2-Elsewhere/predictions.csv")
         for name in ("sampled", "files")
     ]
     assert [row.path for row in tables[0].rows] == [row.path for row in tables[1].rows]

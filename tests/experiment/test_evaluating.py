@@ -17,7 +17,7 @@ from leuko.data.seen import _hashed
 from leuko.errors import BundleError, DataError
 from leuko.experiment.evaluating import evaluate
 from leuko.manifest import read_folder, read_labelled
-from leuko.prediction import PredictionTable
+from leuko.prediction_files import csv_text, read_predictions
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.taxonomy import CLASSES
 from tiny import write_dataset, write_picture
@@ -146,8 +146,8 @@ def test_files_that_are_written(
         assert [row["path"] for row in csv.DictReader(file)] == [
             s.path for s in result.manifest.samples
         ]
-    again = PredictionTable.from_csv(tmp_path / "out" / "predictions.csv")
-    assert again.csv_text() == result.table.csv_text()
+    again = read_predictions(tmp_path / "out" / "predictions.csv")
+    assert csv_text(again) == csv_text(result.table)
 
 
 def test_images_that_a_model_has_learned_from_are_counted(

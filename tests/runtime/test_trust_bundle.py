@@ -17,6 +17,7 @@ from leuko.evaluation.report import evaluate_predictions
 from leuko.imaging import encode_png
 from leuko.manifest import Manifest, read_folder
 from leuko.prediction import DECISIONS, PredictionTable
+from leuko.prediction_files import read_predictions, write_csv
 from leuko.runtime import trust_bundle
 from leuko.runtime.classifier import OnnxClassifier, load
 from leuko.runtime.sources import Source
@@ -162,8 +163,8 @@ def test_the_table_says_so(doubting: OnnxClassifier, rows: Manifest, tmp_path: P
     assert green["prediction_set"]
     assert green["preprocessing"] == document["predictions"][3]["preprocessing"] != ""
     assert document["predictions"][3]["quality"] is None
-    table.to_csv(tmp_path / "p.csv")
-    again = PredictionTable.from_csv(tmp_path / "p.csv")
+    write_csv(table, tmp_path / "p.csv")
+    again = read_predictions(tmp_path / "p.csv")
     assert [(row.decision, row.reason) for row in again.rows] == [
         (row.decision, row.reason) for row in table.rows
     ]

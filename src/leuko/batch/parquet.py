@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from leuko.errors import DataError, ImageError
 from leuko.imaging import MAX_FILE_BYTES
-from leuko.prediction import arrow
+from leuko.prediction_files import arrow
 from leuko.runtime.sources import Source
 
 __all__ = ["read_names", "read_pictures"]

@@ -20,6 +20,7 @@ from leuko.errors import BatchError, DataError
 from leuko.host import versions
 from leuko.prediction import Prediction, PredictionTable
 from leuko.runtime.classifier import OnnxClassifier
+from leuko.scheme import ClassScheme
 
 __all__ = [
     "AT_ONCE",
@@ -146,7 +147,8 @@ def predict_partition(rows: Iterable[Row], bundle: ModelBundle | OnnxClassifier)
     DataError
         When an archive or a Parquet file cannot be read here.
     """
-    return PredictionTable(tuple(_predict(rows, bundle)))
+    scheme = bundle.scheme if isinstance(bundle, ModelBundle) else bundle.bundle.scheme
+    return PredictionTable(tuple(_predict(rows, bundle)), scheme)
 
 
 def _predict(rows: Iterable[Row], bundle: ModelBundle | OnnxClassifier) -> Iterator[Prediction]:
@@ -259,12 +261,13 @@ def encode_answers(rows: Iterable[Prediction]) -> bytes:
     bytes
         A gzip member; several, one after the other, are the answers one after the other.
     """
-    names = [field.name for field in fields(Prediction)]
+    # The scheme is the bundle's, and told by whoever reads them.
+    names = [field.name for field in fields(Prediction) if field.name != "scheme"]
     lines = [json.dumps({name: getattr(row, name) for name in names}) + "\n" for row in rows]
     return gzip.compress("".join(lines).encode(), compresslevel=1, mtime=0)
 
 
-def decode_answers(payload: bytes, source: str) -> list[Prediction]:
+def decode_answers(payload: bytes, source: str, scheme: ClassScheme) -> list[Prediction]:
     """Unpack answers.
 
     Parameters
@@ -273,6 +276,8 @@ def decode_answers(payload: bytes, source: str) -> list[Prediction]:
         Of `encode_answers`.
     source : str
         Where it came from, for the message.
+    scheme : ClassScheme
+        Of the bundle that answered.
 
     Returns
     -------
@@ -286,7 +291,7 @@ def decode_answers(payload: bytes, source: str) -> list[Prediction]:
     """
     try:
         lines = gzip.decompress(payload).decode().splitlines()
-        return [Prediction(**_tuples(json.loads(line))) for line in lines]
+        return [Prediction(**_tuples(json.loads(line)), scheme=scheme) for line in lines]
     except (OSError, EOFError, ValueError, TypeError, AttributeError, zlib.error) as error:
         raise BatchError(
             f"{source} is damaged: {error}. Delete it and run the same command with --resume."

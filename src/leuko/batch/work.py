@@ -22,7 +22,9 @@ from leuko.artifacts import (
 from leuko.batch.partition import decode_answers
 from leuko.bundle import ModelBundle
 from leuko.errors import BatchError, OutputError, UsageError
-from leuko.prediction import CSV_COLUMNS, Prediction, csv_cells, csv_line
+from leuko.prediction import Prediction
+from leuko.prediction_files import csv_cells, csv_line, csv_names
+from leuko.scheme import ClassScheme
 
 __all__ = ["SUFFIXES", "WorkFolder", "check_output", "write_predictions"]
 
@@ -41,9 +43,12 @@ class WorkFolder:
     ----------
     path : Path
         The output's name with ``.parts`` after it.
+    scheme : ClassScheme
+        Of the answers.
     """
 
     path: Path
+    scheme: ClassScheme
 
     def has(self, key: str) -> bool:
         """Whether a partition is finished."""
@@ -62,7 +67,7 @@ class WorkFolder:
             raise BatchError(
                 f"{file} cannot be read: {error.strerror}. Run the same command with --resume."
             ) from error
-        return decode_answers(payload, str(file))
+        return decode_answers(payload, str(file), self.scheme)
 
     @property
     def finished(self) -> int:
@@ -106,7 +111,7 @@ def check_output(out: Path) -> None:
     if out.exists() and not out.is_file():
         raise UsageError(f"{out} is no ordinary file; an engine needs a place beside its output.")
     if out.suffix.lower() == ".parquet":
-        from leuko.prediction import arrow
+        from leuko.prediction_files import arrow
 
         arrow()
 
@@ -137,7 +142,7 @@ def open_work(out: Path, bundle: ModelBundle, *, resume: bool) -> Iterator[WorkF
     BatchError
         When it was begun with another model, or by a Leuko whose answers are of another version.
     """
-    work = WorkFolder(out.with_name(out.name + ".parts"))
+    work = WorkFolder(out.with_name(out.name + ".parts"), bundle.scheme)
     prepare_folder(work.path)
     with _locked(work.path / _LOCK):
         _check_state(work, bundle, resume=resume)
@@ -230,15 +235,15 @@ def write_predictions(out: Path, parts: Iterable[list[Prediction]], bundle: Mode
         When it cannot be written; the old file stays.
     """
     if out.suffix.lower() == ".parquet":
-        from leuko.prediction import parquet_predictions
+        from leuko.prediction_files import parquet_predictions
 
-        with parquet_predictions(out, model=bundle.digest) as table:
+        with parquet_predictions(out, model=bundle.digest, scheme=bundle.scheme) as table:
             for rows in parts:
                 table.write(rows)
         return
     with atomic_write(out) as file:
-        file.write(csv_line(CSV_COLUMNS).encode())
+        file.write(csv_line(csv_names(bundle.scheme)).encode())
         for rows in parts:
-            text = "".join(csv_line(csv_cells(row)) for row in rows)
+            text = "".join(csv_line(csv_cells(row, bundle.scheme)) for row in rows)
             # Bytes of a file name that is not UTF-8 are given back.
             file.write(text.encode("utf-8", "surrogateescape"))

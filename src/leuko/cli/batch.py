@@ -149,9 +149,10 @@ def also_to_parquet(
         yield from answers
         return
     from leuko.batch.partition import PARTITION_ROWS
-    from leuko.prediction import parquet_predictions
+    from leuko.prediction_files import parquet_predictions
 
-    with parquet_predictions(path, model=classifier.digest) as table:
+    scheme = classifier.bundle.scheme
+    with parquet_predictions(path, model=classifier.digest, scheme=scheme) as table:
         waiting: list[Prediction] = []
         for row in answers:
             waiting.append(row)

@@ -81,7 +81,7 @@ def count(
     from leuko.errors import UsageError
     from leuko.evaluation.differential import Tally, answers_of, differential
     from leuko.evaluation.differential_manual import read_manual_counts
-    from leuko.prediction import PredictionTable
+    from leuko.prediction_files import read_predictions
     from leuko.runtime.classifier import load
     from leuko.runtime.repeats import mark_repeats
     from leuko.runtime.trust import NEVER_CHECKED
@@ -102,7 +102,7 @@ def count(
         if predictions is None:
             _add(mark_repeats(classifier.stream(find_sources(images or [], talk.say))), tally, talk)
         else:
-            _add(PredictionTable.from_file(predictions).rows, tally, talk)
+            _add(read_predictions(predictions, bundle.scheme).rows, tally, talk)
         answers_of(tally, bundle.name, bundle.digest)
         result = differential(
             tally,

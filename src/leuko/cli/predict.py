@@ -30,11 +30,13 @@ from leuko.cli.common import (
     session,
     try_outputs,
 )
-from leuko.prediction import CSV_COLUMNS, Prediction, PredictionTable, csv_cells, csv_line
+from leuko.prediction import Prediction, PredictionTable
+from leuko.prediction_files import csv_cells, csv_line, csv_names
 
 if TYPE_CHECKING:
     from leuko.runtime.classifier import OnnxClassifier
     from leuko.runtime.sources import Source
+    from leuko.scheme import ClassScheme
 
 __all__ = ["register"]
 
@@ -130,10 +132,11 @@ def predict(
             if gallery is not None:
                 answers = gallery.keep(answers)
             answers = batch.also_to_parquet(answers, whole, classifier)
-            kept, outcomes = _collect(answers, talk, csv=csv, keep=json,
+            scheme = classifier.bundle.scheme
+            kept, outcomes = _collect(answers, talk, scheme=scheme, csv=csv, keep=json,
                                       show=not json and whole is None)  # fmt: skip
         if json:
-            emit_json(PredictionTable(tuple(kept)).to_dict())
+            emit_json(PredictionTable(tuple(kept), classifier.bundle.scheme).to_dict())
         _tell(outcomes, talk, done="Count the classes with leuko count.")
         if picture is not None and encode is not None and gallery is not None:
             # Last, as it may fail: an image is no longer what it was.
@@ -158,6 +161,7 @@ def _collect(
     answers: Iterator[Prediction],
     talk: Session,
     *,
+    scheme: ClassScheme,
     csv: Path | None,
     keep: bool,
     show: bool,
@@ -178,11 +182,11 @@ def _collect(
             file = io.TextIOWrapper(
                 raw, encoding="utf-8", errors="surrogateescape", newline="", write_through=True
             )
-            file.write(csv_line(CSV_COLUMNS))
+            file.write(csv_line(csv_names(scheme)))
         for row in answers:
             outcomes[row.outcome] += 1
             if file is not None:
-                file.write(csv_line(csv_cells(row)))
+                file.write(csv_line(csv_cells(row, scheme)))
             if keep:
                 kept.append(row)
             if row.status != "ok":

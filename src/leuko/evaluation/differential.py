@@ -39,7 +39,8 @@ from leuko.evaluation.differential_limits import (
 )
 from leuko.evaluation.differential_manual import ManualComparison, compare_with_manual
 from leuko.evaluation.intervals import LEVEL
-from leuko.prediction import Prediction, PredictionTable, csv_line
+from leuko.prediction import Prediction, PredictionTable
+from leuko.prediction_files import csv_line
 from leuko.taxonomy import CLASSES
 
 __all__ = [

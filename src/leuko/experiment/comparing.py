@@ -36,7 +36,7 @@ from leuko.experiment.starting import find_starts, head_starts
 from leuko.host import machine, versions
 from leuko.manifest import Manifest, read_labelled, read_split
 from leuko.parallel import Progress
-from leuko.prediction import PredictionTable
+from leuko.prediction_files import read_predictions, write_csv
 from leuko.recipe import Recipe, load_recipe
 from leuko.render.plots import require_matplotlib
 from leuko.runtime.classifier import OnnxClassifier
@@ -258,7 +258,7 @@ def _score(
             )
             document = result.report.to_dict()
             document["images_per_second"] = round(result.images_per_second, 1)
-            result.table.to_csv(place / "predictions.csv")
+            write_csv(result.table, place / "predictions.csv")
             atomic_write_json(place / "evaluation.json", document)
         if name == "test":
             speed = float(document["images_per_second"])
@@ -349,7 +349,7 @@ def _paired(
                 a, b = models[first], models[second]
                 for run_a, run_b in zip(a["runs"], b["runs"], strict=True):
                     tables = [
-                        PredictionTable.from_csv(
+                        read_predictions(
                             folder / "evaluations" / f"{m['recipe']}-seed{r['seed']}-{name}"
                             / "predictions.csv"
                         )

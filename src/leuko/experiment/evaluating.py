@@ -20,6 +20,7 @@ from leuko.host import machine
 from leuko.manifest import Manifest, read_labelled
 from leuko.parallel import Progress, worker_count
 from leuko.prediction import Prediction, PredictionTable
+from leuko.prediction_files import write_csv
 from leuko.runtime.classifier import OnnxClassifier, load
 from leuko.runtime.repeats import DUPLICATE, mark_repeats
 from leuko.runtime.trust import NEVER_CHECKED
@@ -72,7 +73,7 @@ class Evaluation:
         folder = prepare_folder(Path(out))
         document = self.report.to_dict()
         atomic_write_json(folder / "evaluation.json", document)
-        self.table.to_csv(folder / "predictions.csv")
+        write_csv(self.table, folder / "predictions.csv")
         try:
             from leuko.render.report import evaluation_html, worst_mistakes
 

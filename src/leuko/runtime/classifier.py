@@ -274,7 +274,7 @@ class OnnxClassifier:
             rows.append(row)
             if progress is not None:
                 progress(len(rows))
-        return PredictionTable(tuple(rows))
+        return PredictionTable(tuple(rows), self.bundle.scheme)
 
     def stream(self, sources: Iterable[Source]) -> Iterator[Prediction]:
         """Classify sources one after the other, holding only a few at a time.
@@ -415,6 +415,7 @@ class OnnxClassifier:
                     distance=judgement.distance,
                     quality=quality,
                     limit=judgement.limit,
+                    scheme=self.bundle.scheme,
                 )
                 row = replace(row, fingerprint=print_)
             rows.append(row)

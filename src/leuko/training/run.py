@@ -651,8 +651,8 @@ def model_card(bundle: ModelBundle, recipe: Recipe) -> str:
         "",
         f"**{RESEARCH_USE}**",
         "",
-        f"Sorts one white blood cell, in the middle of an RGB picture, into {', '.join(bundle.scheme.names)}. "
-        f"{ALWAYS_NAMES}",
+        "Sorts one white blood cell, in the middle of an RGB picture, into "
+        f"{', '.join(bundle.scheme.names)}. {ALWAYS_NAMES}",
         "",
         f"- Network: {recipe.model.architecture}, {bundle.parameters:,} parameters, input "
         f"{recipe.preprocess.size[0]} x {recipe.preprocess.size[1]}, {_view_words(recipe)}.",
