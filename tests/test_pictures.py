@@ -25,10 +25,9 @@ from leuko.runtime.sources import expand
 SIDE = 7_000
 
 PEAK = """
-import sys
 from leuko.__main__ import main
 try:
-    main(sys.argv[1:])
+    main()
 except SystemExit as end:
     assert not end.code, end.code
 print([line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")][0])
