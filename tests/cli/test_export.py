@@ -94,7 +94,7 @@ def test_an_export_for_another_runtime_is_no_bundle(
     [
         (["{model}", "--int8"], 2, "Give --check FOLDER (labelled) or --calibrate FOLDER"),
         (["{model}", "--int8", "--float16"], 2, "exclude each other"),
-        (["{model}", "--format", "tflite"], 2, "known are onnx, litert, openvino"),
+        (["{model}", "--format", "tflite"], 2, "known are onnx, litert"),
         (["{model}", "--format", "litert", "--out", "{new}.zip"], 2, "is written as a folder"),
         (["{model}", "--calibrate", "{empty}"], 2, "--calibrate is for --int8"),
         (["resnet"], 1, "There is no bundled model 'resnet'"),
@@ -146,7 +146,6 @@ def test_no_permission(model: Path, tmp_path: Path, leuko: Leuko) -> None:
     ("package", "arguments", "extra"),
     [
         ("onnx", ["--float16"], "export"),
-        ("openvino", ["--format", "openvino"], "export"),
         ("tensorflow", ["--format", "litert"], "train"),
     ],
 )

@@ -44,17 +44,16 @@ from leuko.training.convert_check import (
     labelled_pictures,
     own_validation,
 )
-from leuko.training.convert_graph import clean_graph, open_session, to_float16
+from leuko.training.convert_graph import open_session, to_float16
 from leuko.training.convert_int8 import quantize
 from leuko.training.convert_litert import litert_runner, to_litert
-from leuko.training.convert_openvino import openvino_runner, to_openvino
 
 __all__ = ["FORMATS", "WEIGHTS", "Exported", "export_model"]
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
-FORMATS: Final = ("onnx", "litert", "openvino")
+FORMATS: Final = ("onnx", "litert")
 """What a model can be written as."""
 
 WEIGHTS: Final = ("float32", "float16", "int8")
@@ -63,11 +62,7 @@ WEIGHTS: Final = ("float32", "float16", "int8")
 _MOST_COMPARED: Final = 2000
 _PART: Final = 8
 _NOTE: Final = "export.json"
-_OTHERS: Final = {
-    "litert": ("model.tflite",),
-    "openvino": ("model.xml", "model.bin"),
-}
-_ALWAYS: Final = (_NOTE, "goldens.npz", "card.md")
+_LITERT: Final = ("model.tflite", _NOTE, "goldens.npz", "card.md")
 
 
 @dataclass(frozen=True)
@@ -131,7 +126,7 @@ def export_model(
     out : path-like, optional
         For ``onnx`` a bundle, a folder or a ``.zip``; otherwise a folder. By default a name made
         of the model's, in the current folder.
-    form : {"onnx", "litert", "openvino"}
+    form : {"onnx", "litert"}
         What to write.
     weights : {"float32", "float16", "int8"}
         How to keep its numbers.
@@ -205,7 +200,7 @@ def export_model(
         "check": None,
         "agreement": None,
         "drawn": compare_drawn(pair),
-        "versions": _versions(form),
+        "versions": _versions(),
     }
     validation: dict[str, Any] = {}
     leave = set(sample.digests) if sample else set()
@@ -283,14 +278,14 @@ def _target(
         return path
     check_room(path)
     if path.is_dir():
-        _check_folder(path, form)
+        _check_folder(path)
     return path
 
 
-def _check_folder(path: Path, form: str) -> None:
+def _check_folder(path: Path) -> None:
     """Refuse to replace a folder of another kind."""
     there = {place.name for place in path.iterdir()}
-    others = there - {*_OTHERS[form], *_ALWAYS}
+    others = there - {*_LITERT}
     if others or (there and _NOTE not in there):
         raise OutputError(
             f"{path} holds other things than an exported model, such as {min(others or there)}; "
@@ -304,31 +299,24 @@ def _convert(
     """Make the new network."""
     onnx, spec = bundle.onnx, bundle.preprocess
     pixels = sample.pixels if sample else None
-    several = partial(over_looks, weights=spec.weights)
     if form == "litert":
         data = to_litert(onnx, spec.size, weights=weights, pixels=pixels)
-        return _Converted({"model.tflite": data}, several(litert_runner(data, threads=threads)))
+        run = over_looks(litert_runner(data, threads=threads), spec.weights)
+        return _Converted({"model.tflite": data}, run)
     if weights == "float16":
         onnx = to_float16(onnx)
     elif pixels is not None:
         onnx = quantize(onnx, pixels)
-    if form == "openvino":
-        if weights == "float32":
-            onnx = clean_graph(onnx).to_bytes()
-        xml, numbers = to_openvino(onnx)
-        run = openvino_runner(xml, numbers, threads=threads)
-        return _Converted({"model.xml": xml, "model.bin": numbers}, several(run))
     made = bundle if weights == "float32" else _with_network(bundle, onnx)
     run = OnnxClassifier(made, threads=threads).predict_pixels
     return _Converted({"model.onnx": onnx}, run, made)
 
 
-def _versions(form: str) -> dict[str, str]:
+def _versions() -> dict[str, str]:
     """Versions of what the variant depends on."""
     found = versions()
-    for name in ("onnx", "openvino")[: 2 if form == "openvino" else 1]:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        found["onnx"] = metadata.version("onnx")
     return found
 
 
@@ -392,7 +380,7 @@ def _with_network(bundle: ModelBundle, onnx: bytes) -> ModelBundle:
 def _write_folder(
     bundle: ModelBundle, converted: _Converted, target: Path, variant: dict[str, Any]
 ) -> Exported:
-    """Write a network for another runtime, with what is needed to use it rightly."""
+    """Write a LiteRT network, with what is needed to use it rightly."""
     spec = bundle.preprocess
     pictures = golden_pictures()
     inputs = np.stack([looks(picture, spec) for picture in pictures])
@@ -415,13 +403,13 @@ def _write_folder(
         "preprocess": spec.to_dict(),
         "input": {
             "name": "pixels",
-            "shape": [1 if variant["format"] == "litert" else None, *spec.size, 3],
+            "shape": [1, *spec.size, 3],
             "type": "float32",
             "holds": "RGB, 0 to 255, cut and resized as preprocess says; one row for each style",
         },
         "output": {
             "name": "probabilities",
-            "shape": [1 if variant["format"] == "litert" else None, len(CLASSES)],
+            "shape": [1, len(CLASSES)],
             "type": "float32",
             "holds": "one probability for each of classes, in their order; those of a picture's "
             "styles are one answer as their geometric mean, by weight, scaled to sum 1",

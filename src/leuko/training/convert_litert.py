@@ -82,7 +82,7 @@ def to_litert(
     if unknown:
         raise TrainingError(
             f"The network has operators that the LiteRT export does not know: "
-            f"{', '.join(unknown)}. Export it to onnx or openvino, which take them."
+            f"{', '.join(unknown)}. Export it to onnx, which takes them."
         )
     module = tf.Module()
     signature = tf.TensorSpec((1, *size, 3), tf.float32, name=graph.input)
@@ -217,7 +217,7 @@ class _Tracer:
         if not isinstance(value, np.ndarray | np.generic):
             raise TrainingError(
                 f"The network has a {node.op_type} whose settings depend on the picture, which "
-                "LiteRT's export does not know. Export it to onnx or openvino."
+                "LiteRT's export does not know. Export it to onnx."
             )
         return np.asarray(value)
 
@@ -288,7 +288,7 @@ def _conv(t: _Tracer, node: Any) -> Any:
     else:
         raise TrainingError(
             f"The network has a convolution in {groups} groups of {weights.shape[1]} channels, "
-            "which LiteRT's export does not know. Export it to onnx or openvino."
+            "which LiteRT's export does not know. Export it to onnx."
         )
     bias = t.read(node, 2)
     return _Map(found if bias is None else tf.nn.bias_add(found, np.asarray(bias)))
