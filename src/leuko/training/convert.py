@@ -156,7 +156,8 @@ def export_model(
     Raises
     ------
     UsageError
-        When int8 is wanted without pictures, or a format or precision is not known.
+        When int8 is wanted without pictures, LiteRT of what is no run folder with its Keras model,
+        or a format or precision is not known.
     BundleError
         When there is no such model, or the variant does not answer as the original does: then
         nothing is written.
@@ -176,6 +177,7 @@ def export_model(
     bundle = classifier.bundle
     _check_source(bundle)
     target = _target(bundle, model, out, form, weights)
+    keras = _keras_file(bundle, model) if form == "litert" else None
     labelled = None if check is None else labelled_pictures(check, ignore, tell)
     others = None if calibrate is None else any_pictures(calibrate, ignore, tell)
     rng = np.random.default_rng([seed, 31])
@@ -183,7 +185,7 @@ def export_model(
     if weights == "int8" and source is not None:
         sample, left = draw_sample(source, bundle.preprocess, rng, threads, tell)
         labelled, rest = (left, None) if others is None else (labelled, left)
-    converted = _convert(bundle, form, weights, sample, threads)
+    converted = _convert(bundle, keras, weights, sample, threads)
     # What is compared is what is written: a bundle answers calibrated, and looks again where it
     # would; elsewhere there is the network alone.
     original = (
@@ -252,6 +254,17 @@ def _check_source(bundle: ModelBundle) -> None:
         )
 
 
+def _keras_file(bundle: ModelBundle, model: str | os.PathLike[str]) -> Path:
+    """Find the Keras model that LiteRT is written from."""
+    path = Path(os.path.expanduser(model)) / "model.keras"
+    if not path.is_file():
+        raise UsageError(
+            f"There is no LiteRT of {bundle.name}: it is written from the model.keras of a run "
+            f"folder that leuko train wrote, and {os.fspath(model)} has none."
+        )
+    return path
+
+
 def _target(
     bundle: ModelBundle,
     model: str | os.PathLike[str],
@@ -294,13 +307,13 @@ def _check_folder(path: Path) -> None:
 
 
 def _convert(
-    bundle: ModelBundle, form: str, weights: str, sample: Sample | None, threads: int
+    bundle: ModelBundle, keras: Path | None, weights: str, sample: Sample | None, threads: int
 ) -> _Converted:
-    """Make the new network."""
+    """Make the new network: LiteRT of a Keras model, where one is given."""
     onnx, spec = bundle.onnx, bundle.preprocess
     pixels = sample.pixels if sample else None
-    if form == "litert":
-        data = to_litert(onnx, spec.size, weights=weights, pixels=pixels)
+    if keras is not None:
+        data = to_litert(keras, spec.size, weights=weights, pixels=pixels)
         run = over_looks(litert_runner(data, threads=threads), spec.weights)
         return _Converted({"model.tflite": data}, run)
     if weights == "float16":
