@@ -21,12 +21,14 @@ from onnx import helper  # noqa: E402
 from foreign import ORDER, SIDE, TAKE, answers_by_hand, foreign_model  # noqa: E402
 from leuko.bundle import ModelBundle  # noqa: E402
 from leuko.errors import BundleError, UsageError  # noqa: E402
+from leuko.formats import importing  # noqa: E402
 from leuko.formats.importing import (  # noqa: E402
     ForeignPixels,
     import_bundle,
     read_classes,
     read_pixels,
 )
+from leuko.imaging import PreprocessSpec  # noqa: E402
 from leuko.runtime.classifier import OnnxClassifier  # noqa: E402
 from leuko.taxonomy import CLASSES  # noqa: E402
 
@@ -126,6 +128,7 @@ def test_an_onnx_file_becomes_a_bundle(tmp_path: Path) -> None:
         "Pixels are read as BGR 0 to 255 multiplied by 0.00784314, plus -1; outputs as "
         "Neutrophil, Eosinophil, Monocyte, Lymphocyte, Basophil.",
         "The network ends in logits; a softmax was added.",
+        "It answers Monocyte to all 30 drawn cells; is --input-scale that of its training?",
     ]
     assert source["source_sha256"] in bundle.card
     assert "a softmax was added" in bundle.card
@@ -190,6 +193,33 @@ def test_pixels_that_make_every_cell_the_same_are_refused(
         BundleError, match=r"answers?.* to .*30 drawn cells of all 5 classes.*--channel-order"
     ):
         import_bundle(saved(tmp_path), classes=ORDER, pixels=pixels)
+
+
+def test_usual_pixels_that_tell_cells_apart_are_named(tmp_path: Path) -> None:
+    drawn = importing._drawn_cells(PreprocessSpec(size=SIDE)).mean(axis=(1, 2))
+    colours = drawn[np.argsort(drawn[:, 1])][[0, 7, 14, 22, 29]]
+    path = saved(tmp_path, scale=[1 / 127.5], offset=[-1], colours=colours, sharpness=300)
+    sentence = (
+        r"one class to all 30 .* 5 with --input-scale 1/127\.5 --input-offset -1 --channel-or"
+    )
+    for wrong in (BY_255, ForeignPixels((1 / 100,), (-1.0,))):
+        with pytest.raises(BundleError, match=sentence):
+            import_bundle(path, classes=ORDER, pixels=wrong)
+    said: list[str] = []
+    import_bundle(path, classes=ORDER, pixels=read_pixels("1/127.5", "-1"), say=said.append)
+    assert len(said) == 2
+
+
+def test_answers_that_are_sure_of_everything() -> None:
+    sure = np.eye(5)[np.arange(30) % 5]
+    importing._refuse_collapsed(sure)  # and right: trained on drawn cells
+    doubtful = np.roll(sure, 1, axis=1)
+    doubtful[:10] = 0.6 * doubtful[:10] + 0.08
+    importing._refuse_collapsed(doubtful)
+    with pytest.raises(BundleError, match=r"is sure to 99\.9% of nearly all its answers to 30"):
+        importing._refuse_collapsed(np.roll(sure, 1, axis=1))
+    with pytest.raises(BundleError, match="gives the same answer to each of 30"):
+        importing._refuse_collapsed(np.full((30, 5), 0.2))
 
 
 def test_answers_that_hang_on_chance_or_on_others_are_refused(tmp_path: Path) -> None:

@@ -39,6 +39,13 @@ _USUAL: Final = (
     "ImageNet 1/58.395,1/57.12,1/57.375 with --input-offset "
     "-0.485/0.229,-0.456/0.224,-0.406/0.225."
 )
+_READINGS: Final = (
+    ("1/255", "0", "rgb"),
+    ("1/127.5", "-1", "rgb"),
+    ("1/58.395,1/57.12,1/57.375", "-0.485/0.229,-0.456/0.224,-0.406/0.225", "rgb"),
+    ("1", "0", "rgb"),
+    ("1", "-103.939,-116.779,-123.68", "bgr"),
+)
 _DRAWN_SEED: Final = 5
 _DRAWN_EACH: Final = 6
 # Measured in docs/decisions/0030-imports-are-thin.md. Networks that get pixels as in training name
@@ -47,7 +54,6 @@ _DRAWN_EACH: Final = 6
 _CERTAIN: Final = 0.99
 _ENTIRELY: Final = 0.999
 _MOST: Final = 0.8
-_STILL: Final = 0.02
 _CONSTANT: Final = 1e-3
 _SHARE: Final = 0.25
 _SAME: Final = 1e-4
@@ -227,7 +233,7 @@ def import_bundle(
     own = read_classes(classes)
     order = [own.index(name) for name in CLASSES]
     network, source = _open(path, pixels)
-    notes = []
+    notes: list[str] = []
     if pixels.scale is None:
         if not network.scales_pixels or {*pixels.offset} != {0.0}:
             raise UsageError(
@@ -237,9 +243,7 @@ def import_bundle(
         pixels = replace(pixels, scale=(1.0,))
         notes.append("The network scales pixels itself, so it is given 0 to 255: scale 1.")
     spec = PreprocessSpec(size=network.size, crop=crop)
-    onnx, softmax = _wrap(network, pixels, order, _drawn_cells(spec))
-    if softmax:
-        notes.append("The network ends in logits; a softmax was added.")
+    onnx, softmax = _wrap(network, pixels, order, notes)
     source |= {
         "model_classes": list(own),
         "class_order": order,
@@ -309,15 +313,14 @@ def _read(path: Path) -> bytes:
 
 
 def _wrap(
-    network: ForeignNetwork,
-    pixels: ForeignPixels,
-    order: Sequence[int],
-    drawn: npt.NDArray[np.uint8],
+    network: ForeignNetwork, pixels: ForeignPixels, order: Sequence[int], notes: list[str]
 ) -> tuple[bytes, bool]:
     """The network as a bundle has it, and whether a softmax was added; its answers must differ."""
+    spec = PreprocessSpec(size=network.size)
+    drawn = _drawn_cells(spec)
 
-    def answers_with(pixels: ForeignPixels, softmax: bool) -> tuple[bytes, Answers]:
-        onnx = wrap_foreign(
+    def written(pixels: ForeignPixels, softmax: bool) -> bytes:
+        return wrap_foreign(
             network,
             scale=pixels.scale or (1.0,),
             offset=pixels.offset,
@@ -325,23 +328,33 @@ def _wrap(
             softmax=softmax,
             order=order,
         )
-        return onnx, _ask(onnx, PreprocessSpec(size=network.size), drawn)
 
-    onnx, answers = answers_with(pixels, False)
-    softmax = _needs_softmax(answers, network.last)
+    softmax = _needs_softmax(_ask(written(pixels, False), spec, drawn), network.last)
     if softmax:
-        onnx, answers = answers_with(pixels, True)
+        notes.append("The network ends in logits; a softmax was added.")
+
+    def answers(pixels: ForeignPixels) -> Answers:
+        return _ask(written(pixels, softmax), spec, drawn)
+
+    found = answers(pixels)
     if network.scales_pixels and max(pixels.scale or (1.0,)) < 1:
         # Some were trained on pixels that were scaled twice; these answer such pixels no worse.
-        _, once = answers_with(ForeignPixels((1.0,), channels=pixels.channels), softmax)
-        if _spread(answers) < _SHARE * _spread(once):
+        once = answers(ForeignPixels((1.0,), channels=pixels.channels))
+        if _spread(found) < _SHARE * _spread(once):
             raise BundleError(
                 f"--input-scale contradicts the network: it multiplies pixels by about "
                 f"{network.scale_inside:.2g} itself, and with both its answers to drawn cells "
                 "hardly differ. Give --input-scale 1."
             )
-    _check_answers(answers, scale_known=network.scales_pixels)
-    return onnx, softmax
+    _refuse_collapsed(found)
+    if len({*found.argmax(axis=1)}) == 1:
+        _look_elsewhere(answers)
+        name = CLASSES[int(found[0].argmax())]
+        notes.append(
+            f"It answers {name} to all {len(found)} drawn cells; is --input-scale that of its "
+            "training?"
+        )
+    return written(pixels, softmax), softmax
 
 
 def _drawn_cells(spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
@@ -395,16 +408,15 @@ def _needs_softmax(answers: Answers, last: str) -> bool:
     return True
 
 
-def _check_answers(answers: Answers, *, scale_known: bool) -> None:
+def _refuse_collapsed(answers: Answers) -> None:
     """Refuse a network that says the same of drawn cells: its pixels are not what it knows."""
-    best, confidence = answers.argmax(axis=1), answers.max(axis=1)
-    moves, single = _spread(answers), len({*best}) == 1
+    best = answers.argmax(axis=1)
     right = float((best == np.arange(len(best)) % len(CLASSES)).mean())
-    if moves < _CONSTANT:
+    if _spread(answers) < _CONSTANT:
         what = "gives the same answer to each of"
-    elif single and (confidence.min() > _CERTAIN or (moves < _STILL and not scale_known)):
+    elif len({*best}) == 1 and answers.max(axis=1).min() > _CERTAIN:
         what = f"answers {CLASSES[int(best[0])]} to each of"
-    elif np.quantile(confidence, 1 - _MOST) > _ENTIRELY and right < _MOST:
+    elif _is_sure(answers) and right < _MOST:
         what = f"is sure to {_ENTIRELY:.1%} of nearly all its answers to"
     else:
         return
@@ -413,6 +425,24 @@ def _check_answers(answers: Answers, *, scale_known: bool) -> None:
         "cannot be used as it is. Probably --input-scale, --input-offset or --channel-order is "
         f"not what it was trained with. {_USUAL}"
     )
+
+
+def _look_elsewhere(ask: Callable[[ForeignPixels], Answers]) -> None:
+    """Refuse pixels with which all drawn cells are one class, where usual ones tell them apart."""
+    for scale, offset, channels in _READINGS:
+        answers = ask(read_pixels(scale, offset, channels))
+        told = len({*answers.argmax(axis=1)})
+        if told >= len(CLASSES) - 1 and _spread(answers) > _MOST and not _is_sure(answers):
+            raise BundleError(
+                f"The network answers one class to all {len(answers)} drawn cells as it is, and "
+                f"{told} with --input-scale {scale} --input-offset {offset} --channel-order "
+                f"{channels}: probably it was trained with these."
+            )
+
+
+def _is_sure(answers: Answers) -> bool:
+    """Whether nearly all answers are entirely sure."""
+    return bool(np.quantile(answers.max(axis=1), 1 - _MOST) > _ENTIRELY)
 
 
 def _spread(answers: Answers) -> float:
