@@ -333,7 +333,7 @@ def test_layers_that_are_called_as_in_training(kind: str, tmp_path: Path) -> Non
     pixels = keras.Input((16, 16, 3))
     settings = {"rate": 0.5} if kind == "Dropout" else {}
     x = getattr(layers, kind)(name="odd", **settings)(pixels, training=True)
-    inner = keras.Model(pixels, layers.GlobalMaxPooling2D()(x), name="inner")
+    inner = keras.Model(pixels, layers.GlobalAveragePooling2D()(x), name="inner")
     outer = keras.Input((16, 16, 3))
     model = keras.Model(outer, layers.Dense(5)(inner(outer)))
     samples = example_pixels((16, 16), count=3)
