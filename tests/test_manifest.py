@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 
 from leuko.artifacts import digest_file
 from leuko.errors import DataError
+from leuko.files import mark_own_picture
+from leuko.imaging import encode_png
 from leuko.manifest import (
     Manifest,
     find_splits,
@@ -19,9 +22,10 @@ from leuko.manifest import (
     read_folder,
     read_split,
     slide_of,
+    unread_beside,
 )
 from leuko.taxonomy import CLASSES
-from tiny import open_to_all, unprivileged, write_dataset, write_picture
+from tiny import open_to_all, paint, unprivileged, write_dataset, write_picture
 
 
 def touch(path: Path, content: bytes = b"x") -> Path:
@@ -49,7 +53,6 @@ def test_a_plain_folder(tmp_path: Path) -> None:
     "names",
     [
         ("basophils", "EOSINOPHIL", "Lymphocytes", "mono", "NEUT"),
-        ("5", "4", "2", "3", "1"),
         ("1_Basophil", "2_Eosinophil", "3-lymphocyte", "4. Monocytes", "5 neutrophils"),
         ("z", "y", "x", "w", "v"),
     ],
@@ -123,8 +126,86 @@ def test_what_is_passed_over(tmp_path: Path) -> None:
     touch(tmp_path / ".git" / "x")
     touch(tmp_path / "README.txt")
     touch(tmp_path / "Basophil" / "patient 2" / "b_1.jpg")
-    paths = [sample.path for sample in read_folder(tmp_path).samples]
+    touch(tmp_path / "@eaDir" / "Basophil" / "SYNOFILE_THUMB_M.jpg")
+    touch(tmp_path / "Basophil" / "@eaDir" / "a_1.jpg" / "SYNOFILE_THUMB_M.jpg")
+    touch(tmp_path / "Basophil" / "sheet.png", mark_own_picture(encode_png(paint("Basophil"))))
+    manifest = read_folder(tmp_path)
+    paths = [sample.path for sample in manifest.samples]
     assert paths == ["Basophil/a_1.jpg", "Basophil/patient 2/b_1.jpg"]
+    assert manifest.notes[0] == (
+        "Passed over, as no pictures of cells: 2 x @eaDir, a NAS's thumbnails; 1 x thumbnails; "
+        "1 x a desktop's notes; 1 x pictures that Leuko drew."
+    )
+
+
+def numbered(root: Path, name: str) -> list[str]:
+    """Folders 1 to 5, and the lines of a table that says the same."""
+    files = [touch(root / str(n) / name.format(n)) for n in range(1, 6)]
+    return [f"{file.relative_to(root)},{file.parent.name}" for file in files]
+
+
+@pytest.mark.parametrize("name", ["95-8-22-3_2{}_1.jpg", "20190527_11301{}_0.jpg"])
+def test_raabins_numbers_are_read_where_the_files_are_raabins(name: str, tmp_path: Path) -> None:
+    lines = numbered(tmp_path, name)
+    (tmp_path / "l.csv").write_text("\n".join(["path,label", *lines]))
+    for place, manifest in ((tmp_path, read_folder(tmp_path)),
+                            (tmp_path / "l.csv", read_csv(tmp_path / "l.csv"))):  # fmt: skip
+        assert [CLASSES[s.label] for s in manifest.samples] == [
+            "Neutrophil", "Lymphocyte", "Monocyte", "Eosinophil", "Basophil"]  # fmt: skip
+        assert manifest.notes[0] == (
+            f"{place} names classes by numbers, read as Raabin-WBC's, as its files are: 1 as "
+            "Neutrophil, 2 as Lymphocyte, 3 as Monocyte, 4 as Eosinophil, 5 as Basophil."
+        )
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_numbers_that_may_mean_several_classes_are_refused(shift: int, tmp_path: Path) -> None:
+    # As LabelEncoder counts, from 0 or from 1.
+    for label, name in enumerate(CLASSES):
+        touch(tmp_path / str(label + shift) / f"S0{label}_{name}_1.jpg")
+    lines = [f"{file.relative_to(tmp_path)},{file.parent.name}" for file in tmp_path.rglob("*.jpg")]
+    (tmp_path / "l.csv").write_text("\n".join(["path,label", *lines]))
+    for read, place in ((read_folder, tmp_path), (read_csv, tmp_path / "l.csv")):
+        with pytest.raises(DataError, match="may mean several classes: Raabin-WBC counts 1 Neut"):
+            read(place)
+    split = tmp_path / "data" / "Train"
+    split.parent.mkdir()
+    (tmp_path / "l.csv").unlink()
+    (tmp_path / str(shift)).rename(split.parent / "x")
+    with pytest.raises(DataError, match="Write names in their place: Basophil, Eosinophil"):
+        read_folder(tmp_path, ignore=["data"])
+
+
+def test_a_folder_of_another_class_within_one_is_said(tmp_path: Path) -> None:
+    write_dataset(tmp_path, each=2, slides=2)
+    touch(tmp_path / "Neutrophil" / "Monocyte" / "95-8-1-1_3_1.jpg")
+    touch(tmp_path / "Neutrophil" / "neutrophils" / "95-8-1-1_4_1.jpg")
+    manifest = read_folder(tmp_path)
+    assert manifest.counts.tolist() == [2, 2, 2, 2, 4]
+    assert manifest.notes == (
+        "Neutrophil/Monocyte names another class than the folder that it lies in; its images are "
+        "read as Neutrophil.",
+    )
+
+
+def test_folders_beside_train_and_test_are_named(tmp_path: Path) -> None:
+    for name in ("Train", "TestA"):
+        write_dataset(tmp_path / name, each=2, slides=2)
+    touch(tmp_path / "masks" / "a.png")
+    assert unread_beside(tmp_path) == ()
+    touch(tmp_path / "TestB" / "Monocyte" / "95-8-1-1_3_1.jpg")
+    assert read_split(tmp_path, "train").notes == ("TestB is not read, only Train and TestA.",)
+    touch(tmp_path / "TEST_SIMPLE" / "NEUTROPHIL" / "95-8-1-1_3_1.jpg")
+    assert unread_beside(tmp_path) == ("TEST_SIMPLE and TestB are not read, only Train and TestA.",)
+    assert unread_beside(tmp_path / "Train") == ()
+
+
+def test_a_table_from_windows(tmp_path: Path) -> None:
+    touch(tmp_path / "d" / unicodedata.normalize("NFD", "zä.jpg"))
+    text = 'path,label\r\n"d\\zä.jpg",Monocyte\r\n'
+    (tmp_path / "l.csv").write_bytes(text.encode("utf-16"))
+    (sample,) = read_csv(tmp_path / "l.csv").samples
+    assert sample.sha256 == digest_file(next((tmp_path / "d").iterdir()))
 
 
 def test_links_are_followed_once_and_what_cannot_be_followed_is_said(tmp_path: Path) -> None:
@@ -303,7 +384,7 @@ def table(tmp_path: Path, text: str, *, encoding: str = "utf-8") -> Path:
 def test_a_table(encoding: str, end: str, tmp_path: Path) -> None:
     lines = [
         "Path, LABEL ,slide",
-        "cells/Neutrophil_1.png,1,S2",
+        "cells/Neutrophil_1.png,NEUT,S2",
         "cells/Basophil_1.png,basophils,",
         "",
     ]

@@ -8,9 +8,12 @@ from leuko.taxonomy import (
     ABBREVIATIONS,
     CLASSES,
     COLOURS,
+    RAABIN_NUMBERS,
     class_index,
     class_named,
     describe_aliases,
+    describe_numbers,
+    is_number,
 )
 
 
@@ -34,17 +37,13 @@ def test_case_plural_space_and_number_are_forgiven(name: str) -> None:
         assert class_named(spelling) == name, spelling
 
 
-def test_raabins_labels() -> None:
+def test_a_number_means_no_class_of_itself() -> None:
+    assert [class_named(str(number)) for number in range(7)] == [None] * 7
+    assert [is_number(text) for text in ("1", " 05 ", "3.0", "1_a", "a", "", "²")] == [
+        True, True, True, False, False, False, False]  # fmt: skip
     # The order of the data set's paper: neutrophils first, basophils last.
-    assert [class_named(str(n)) for n in range(7)] == [
-        None,
-        "Neutrophil",
-        "Lymphocyte",
-        "Monocyte",
-        "Eosinophil",
-        "Basophil",
-        None,
-    ]
+    assert list(RAABIN_NUMBERS.values()) == [CLASSES[label] for label in (4, 2, 3, 1, 0)]
+    assert "Raabin-WBC counts 1 Neutrophil, 2 Lymphocyte, 3 Monocyte" in describe_numbers()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
 import stat
@@ -22,8 +23,17 @@ from leuko.artifacts import (
     schema,
 )
 from leuko.errors import DataError
+from leuko.files import DRAWN_BY_LEUKO, Strays, drew, find_listed, read_text, stray_kind
 from leuko.parallel import bounded_map, worker_count
-from leuko.taxonomy import CLASSES, class_index, class_named, describe_aliases
+from leuko.taxonomy import (
+    CLASSES,
+    RAABIN_NUMBERS,
+    class_index,
+    class_named,
+    describe_aliases,
+    describe_numbers,
+    is_number,
+)
 
 __all__ = [
     "Manifest",
@@ -36,16 +46,22 @@ __all__ = [
     "read_labelled",
     "read_split",
     "slide_of",
+    "unread_beside",
 ]
 
 _PASSED_OVER: Final = "; passed over."
-_JUNK: Final = {"thumbs.db", "desktop.ini", "balance.json", "drawn.json"}
+_NOTES: Final = {"balance.json", "drawn.json"}
+"""Leuko's own notes in folders that it wrote."""
+
 _SPLITS: Final = {
     "train": ("train", "training", "traindata"),
     "validation": ("validation", "valid", "val"),
     "test": ("test", "testa", "testing", "testdata"),
 }
 _AUGMENTED: Final = re.compile(r"aug_(\d+)_(?:aug_\d+_)*(.+)", re.DOTALL)
+
+_RAABIN: Final = re.compile(r"(\d\d-\d\d?-\d\d?-\d+_\d+_\d+|20\d{6}_\d{6}_\d+)\.\w+", re.ASCII)
+"""File names of Raabin-WBC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +350,7 @@ def find_splits(dataset: str | os.PathLike[str]) -> dict[str, Path]:
             )
         if matches:
             found[split] = matches[0]
-    if not found and any(class_named(folder.name) for folder in folders):
+    if not found and _holds_classes(root):
         found["train"] = root
     lost = _lost(root)
     for entry in lost:
@@ -393,20 +409,69 @@ def read_split(
         for entry, why in _lost(_existing_folder(dataset)).items()
         if _split_named(entry.name)
     ]
-    return Manifest(manifest.root, samples, tuple(dict.fromkeys((*lost, *manifest.notes))))
+    beside = unread_beside(dataset)
+    return Manifest(manifest.root, samples, tuple(dict.fromkeys((*beside, *lost, *manifest.notes))))
+
+
+def unread_beside(dataset: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Name the folders beside Train and Test that hold classes and are not read.
+
+    Parameters
+    ----------
+    dataset : path-like
+        The data set's folder.
+
+    Returns
+    -------
+    tuple of str
+        One sentence, or none.
+
+    Raises
+    ------
+    DataError
+        See `find_splits`.
+    """
+    splits = find_splits(dataset)
+    root = _existing_folder(dataset)
+    if root in splits.values():
+        return ()
+    others = [
+        folder.name
+        for folder in _listing(root)
+        if folder not in splits.values()
+        and folder.name[:1] != "."
+        and not stray_kind(folder.name)
+        and os.path.isdir(folder)  # noqa: PTH112 - see read_folder
+        and _holds_classes(folder)
+    ]
+    if not others:
+        return ()
+    read = " and ".join(place.name for place in splits.values())
+    verb = "is" if len(others) == 1 else "are"
+    return (f"{' and '.join(others)} {verb} not read, only {read}.",)
+
+
+def _holds_classes(folder: Path) -> bool:
+    """Whether a folder holds class folders, as far as one may look."""
+    try:
+        folders = [entry.name for entry in folder.iterdir() if entry.is_dir()]
+    except OSError:
+        return False
+    return any(class_named(name) or name in RAABIN_NUMBERS for name in folders)
 
 
 def read_folder(folder: str | os.PathLike[str], *, ignore: Sequence[str] = ()) -> Manifest:
     """Read a folder that holds one folder for each class.
 
     Symbolic links are followed; dangling ones, loops and folders that cannot be listed are
-    noted. Hidden files and the droppings of file managers are passed over; any other file
-    counts as an image until it is decoded.
+    noted, and so is what `leuko.files` knows to be no picture of a cell. Hidden files are passed
+    over; any other file counts as an image until it is decoded.
 
     Parameters
     ----------
     folder : path-like
-        With class folders in any case, singular or plural, or Raabin's labels 1 to 5.
+        With class folders in any case, singular or plural; called 1 to 5 only where the images
+        have Raabin-WBC's names.
     ignore : sequence of str
         Names of extra folders to pass over.
 
@@ -418,22 +483,25 @@ def read_folder(folder: str | os.PathLike[str], *, ignore: Sequence[str] = ()) -
     Raises
     ------
     DataError
-        When the folder is missing or empty, an extra folder is there, or two folders mean one
-        class.
+        When the folder is missing or empty, an extra folder is there, two folders mean one class,
+        or folders are called by numbers that may mean several.
     """
     root = _existing_folder(folder)
     by_class: dict[str, Path] = {}
     extra: list[str] = []
     notes: list[str] = []
+    strays = Strays()
     for entry in _listing(root):
-        if entry.name.startswith("."):
+        if (kind := stray_kind(entry.name)) or entry.name.startswith("."):
+            if kind:
+                strays.add(kind)
             continue
         if (why := _why_lost(entry)) and entry.name not in ignore:
             notes.append(f"{entry.name} {why}{_PASSED_OVER}")
         # Path.is_dir raises where a folder can be listed but not entered.
         if not os.path.isdir(entry):  # noqa: PTH112
             continue
-        name = class_named(entry.name)
+        name = class_named(entry.name) or RAABIN_NUMBERS.get(entry.name.strip())
         if name is None:
             if entry.name not in ignore:
                 extra.append(entry.name)
@@ -444,19 +512,26 @@ def read_folder(folder: str | os.PathLike[str], *, ignore: Sequence[str] = ()) -
             )
         else:
             by_class[name] = entry
-    if extra and by_class:
+    numbers = [entry for entry in (*by_class.values(), *map(root.joinpath, extra))
+               if is_number(entry.name)]  # fmt: skip
+    if extra and by_class and not numbers:
         raise DataError(
             f"{root} has folders that name no class: {', '.join(extra)}. Expected "
             f"{describe_aliases()}. Pass them over with --ignore NAME."
         )
-    if not by_class:
+    if not by_class and not numbers:
         found = ", ".join(extra[:8]) or "no folders"
         told = [f"{root} has no class folders; found {found}.", *notes[:8]]
         raise DataError(f"{' '.join(told)} Expected {describe_aliases()}.")
     rows: list[tuple[str, int]] = []
     for name, place in by_class.items():
-        for file in _walk(place, notes):
+        for file in _walk(place, name, notes, strays):
             rows.append((file.relative_to(root).as_posix(), class_index(name)))
+    if strays:
+        notes.append(f"{strays.sentence()}.")
+    if numbers:
+        _require_raabin(root, [entry.name for entry in numbers], [path for path, _ in rows])
+        notes.append(_how_numbers_were_read(str(root)))
     if not rows:
         raise DataError(" ".join([f"{root} has class folders but not one image in them.", *notes]))
     rows.sort()
@@ -466,6 +541,24 @@ def read_folder(folder: str | os.PathLike[str], *, ignore: Sequence[str] = ()) -
         for (path, label), digest in zip(rows, digests, strict=True)
     )
     return Manifest(root, samples, (*notes, *_remarks(root, samples)))
+
+
+def _require_raabin(place: str | Path, numbers: Sequence[str], paths: Sequence[str]) -> None:
+    """Refuse numbers in the place of class names, unless the files say whose numbers they are."""
+    known = {number.strip() for number in numbers} <= {*RAABIN_NUMBERS}
+    names = [original_of(Path(path).name)[1] for path in paths]
+    if known and names and all(_RAABIN.fullmatch(name) for name in names):
+        return
+    raise DataError(
+        f"{place} names classes by numbers ({', '.join(sorted({*numbers}))}). {describe_numbers()} "
+        f"Write names in their place: {', '.join(CLASSES)}."
+    )
+
+
+def _how_numbers_were_read(place: str) -> str:
+    """Say which number was read as which class."""
+    told = ", ".join(f"{number} as {name}" for number, name in RAABIN_NUMBERS.items())
+    return f"{place} names classes by numbers, read as Raabin-WBC's, as its files are: {told}."
 
 
 def is_table(source: str | os.PathLike[str]) -> bool:
@@ -523,7 +616,7 @@ def read_csv(path: str | os.PathLike[str]) -> Manifest:
     """
     table = Path(os.path.expanduser(path))
     try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
+        with io.StringIO(read_text(table), newline="") as file:
             reader = csv.DictReader(file)
             header = {name.strip().lower(): name for name in reader.fieldnames or []}
             absent = {"path", "label"} - set(header)
@@ -549,13 +642,16 @@ def read_csv(path: str | os.PathLike[str]) -> Manifest:
     root = table.parent.resolve()
     samples: list[Sample] = []
     seen: set[str] = set()
-    files = [root / Path(name) for name, _, _, _ in rows]
+    files = [find_listed(root, name) for name, _, _, _ in rows]
+    numbers = [label for _, label, _, _ in rows if is_number(label)]
+    if numbers:
+        _require_raabin(table, numbers, [name for name, _, _, _ in rows])
     for (name, label, slide, number), place, digest in zip(
         rows, files, _digest_all(files), strict=True
     ):
         if not name:
             raise DataError(f"{table}, line {number}: there is no path.")
-        meant = class_named(label)
+        meant = class_named(label) or RAABIN_NUMBERS.get(label)
         if meant is None:
             raise DataError(
                 f"{table}, line {number}: {label!r} names no class. Expected {describe_aliases()}."
@@ -567,7 +663,8 @@ def read_csv(path: str | os.PathLike[str]) -> Manifest:
         where = slide_of(relative) if slide is None else slide
         samples.append(Sample(relative, class_index(meant), where, digest))
     samples.sort(key=lambda sample: sample.path)
-    return Manifest(root, tuple(samples), _remarks(root, tuple(samples)))
+    notes = (_how_numbers_were_read(str(table)),) if numbers else ()
+    return Manifest(root, tuple(samples), (*notes, *_remarks(root, tuple(samples))))
 
 
 def _existing_folder(folder: str | os.PathLike[str]) -> Path:
@@ -594,8 +691,8 @@ def _listing(folder: Path) -> list[Path]:
         raise DataError(f"{folder} cannot be read: {error.strerror}.") from error
 
 
-def _walk(folder: Path, notes: list[str]) -> list[Path]:
-    """Collect files below a folder, following links once, noting what cannot be followed."""
+def _walk(folder: Path, name: str, notes: list[str], strays: Strays) -> list[Path]:
+    """Collect files of a class below its folder, following links once, noting what is odd."""
     files: list[Path] = []
     visited: set[tuple[int, int]] = set()
     waiting = [folder]
@@ -614,7 +711,7 @@ def _walk(folder: Path, notes: list[str]) -> list[Path]:
         visited.add((status.st_dev, status.st_ino))
         inner: list[Path] = []
         for entry in entries:
-            if entry.name.startswith(".") or entry.name.lower() in _JUNK:
+            if strays.take(entry.name) or entry.name.startswith(".") or entry.name in _NOTES:
                 continue
             try:
                 mode = os.stat(entry).st_mode
@@ -623,6 +720,14 @@ def _walk(folder: Path, notes: list[str]) -> list[Path]:
                 continue
             if stat.S_ISDIR(mode):
                 inner.append(entry)
+                other = class_named(entry.name)
+                if other not in (None, name):
+                    notes.append(
+                        f"{told}/{entry.name} names another class than the folder that it lies in; "
+                        f"its images are read as {name}."
+                    )
+            elif drew(entry):
+                strays.add(DRAWN_BY_LEUKO)
             elif stat.S_ISREG(mode):
                 files.append(entry)
             else:

@@ -9,7 +9,17 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["ABBREVIATIONS", "CLASSES", "COLOURS", "class_index", "class_named", "describe_aliases"]
+__all__ = [
+    "ABBREVIATIONS",
+    "CLASSES",
+    "COLOURS",
+    "RAABIN_NUMBERS",
+    "class_index",
+    "class_named",
+    "describe_aliases",
+    "describe_numbers",
+    "is_number",
+]
 
 CLASSES: Final = ("Basophil", "Eosinophil", "Lymphocyte", "Monocyte", "Neutrophil")
 """Class names in the order of every probability vector and confusion matrix."""
@@ -20,14 +30,14 @@ ABBREVIATIONS: Final = ("BASO", "EOS", "LYMPH", "MONO", "NEUT")
 COLOURS: Final = ("#5b5fc7", "#d1495b", "#2a9d8f", "#8d6a9f", "#e09f3e")
 """One colour for each class, in class order, told apart in the three common colour blindnesses."""
 
-# Raabin-WBC's label files number the classes in the order in which its paper lists them.
-_RAABIN_LABELS: Final = {
+RAABIN_NUMBERS: Final = {
     "1": "Neutrophil",
     "2": "Lymphocyte",
     "3": "Monocyte",
     "4": "Eosinophil",
     "5": "Basophil",
 }
+"""Raabin-WBC's label files number the classes in the order in which its paper lists them."""
 
 _STEMS: Final = {
     "basophil": "Basophil",
@@ -55,7 +65,7 @@ def class_named(name: str) -> str | None:
     """Find the class that a folder name or a label means.
 
     Case, surrounding space, a plural ``s`` and a leading number (``01_Neutrophil``) are
-    forgiven; Raabin-WBC's numeric labels 1 to 5 are understood.
+    forgiven. A number alone means no class: there are several orders; see `describe_numbers`.
 
     Parameters
     ----------
@@ -69,21 +79,48 @@ def class_named(name: str) -> str | None:
 
     Examples
     --------
-    >>> class_named("neutrophils"), class_named("EOSINOPHIL"), class_named("3")
+    >>> class_named("neutrophils"), class_named("EOSINOPHIL"), class_named("01_mono")
     ('Neutrophil', 'Eosinophil', 'Monocyte')
-    >>> class_named("platelet") is None
-    True
+    >>> class_named("platelet") is None, class_named("3") is None
+    (True, True)
+    """
+    text = name.strip().lower()
+    text = re.sub(r"^\d+[\s_.-]+", "", text)
+    return _STEMS.get(text) or _STEMS.get(text.removesuffix("s"))
+
+
+def is_number(name: str) -> bool:
+    """Whether a folder's name or a label is a number and nothing else.
+
+    Parameters
+    ----------
+    name : str
+        A folder name or a label.
+
+    Returns
+    -------
+    bool
+    """
+    return re.fullmatch(r"\d+(\.0*)?", name.strip(), re.ASCII) is not None
+
+
+def describe_numbers() -> str:
+    """Say in one sentence why numbers alone are no class names.
+
+    Returns
+    -------
+    str
+        With the orders that are in use.
 
     References
     ----------
-    The numeric labels are those of Raabin-WBC: Kouzehkanan et al., Scientific Reports 12:1123,
-    2022.
+    Raabin-WBC's numbers: Kouzehkanan et al., Scientific Reports 12:1123, 2022.
     """
-    text = name.strip().lower()
-    if text in _RAABIN_LABELS:
-        return _RAABIN_LABELS[text]
-    text = re.sub(r"^\d+[\s_.-]+", "", text)
-    return _STEMS.get(text) or _STEMS.get(text.removesuffix("s"))
+    raabin = ", ".join(f"{number} {name}" for number, name in RAABIN_NUMBERS.items())
+    return (
+        f"A number may mean several classes: Raabin-WBC counts {raabin}; the alphabet counts "
+        f"{CLASSES[0]} first, from 0 or from 1."
+    )
 
 
 def class_index(name: str) -> int:
@@ -115,9 +152,8 @@ def describe_aliases() -> str:
     str
         The class names with what else is accepted for each.
     """
-    numbers = {v: k for k, v in _RAABIN_LABELS.items()}
     parts = []
     for name in CLASSES:
         short = [stem for stem, full in _STEMS.items() if full == name and stem != name.lower()]
-        parts.append(f"{name} ({', '.join([*short, numbers[name]])})")
+        parts.append(f"{name} ({', '.join(short)})")
     return "; ".join(parts) + "; any case, plural or not"

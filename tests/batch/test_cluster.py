@@ -85,9 +85,12 @@ def many(cells: Cells, tmp_path: Path) -> tuple[list[str], ModelBundle, bytes]:
     classifier = load("default", threads=1)
     from leuko.batch.partition import predict_partition
     from leuko.batch.rows import list_rows
+    from leuko.prediction import PredictionTable
+    from leuko.runtime.repeats import mark_repeats
 
     images = [str(cells.folder)] * 2
-    table = predict_partition(list_rows(images), classifier)
+    rows = predict_partition(list_rows(images), classifier).rows
+    table = PredictionTable(tuple(mark_repeats(rows)))
     return images, classifier.bundle, table.csv_text().encode()
 
 

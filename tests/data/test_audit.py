@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from drawn_cells import drawn
 from leuko.data.audit import audit_dataset, audit_manifests, format_audit
 from leuko.data.audit_background import (
     RING_FEATURES,
@@ -20,8 +21,10 @@ from leuko.data.audit_duplicates import (
     difference_hash,
     identical_files,
     near_duplicates,
+    same_cells,
     thumbnail,
 )
+from leuko.data.turned import laid_upon, turned_copies
 from leuko.errors import DataError, MissingExtraError
 from leuko.imaging import encode_jpeg, encode_png
 from leuko.manifest import Manifest, Sample, read_folder, slide_of
@@ -132,6 +135,45 @@ def test_near_duplicates_by_brute_force_and_even_pictures():
     assert [pair[:2] for pair in near_duplicates(small, hashes)] == [(3, 577)]
     different = (int(hashes[3]) ^ int(hashes[577])).bit_count()
     assert near_duplicates(small, hashes)[0][2] == different <= 8
+
+
+def turned(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """As augmentation of single cells does it: any turn, mirrors, shear, light, black corners."""
+    side = len(pixels)
+    angle, shear = rng.uniform(0, 2 * np.pi), np.deg2rad(rng.uniform(-10, 10))
+    matrix = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    matrix = matrix @ np.array([[1, -np.sin(shear)], [0, np.cos(shear)]])
+    matrix = matrix @ np.diag([rng.choice([-1, 1]), 1])
+    middle = np.full(2, (side - 1) / 2)
+    whole = np.column_stack([matrix, middle - matrix @ middle])
+    moved = cv2.warpAffine(pixels, whole, (side, side))
+    return cv2.convertScaleAbs(moved, alpha=rng.uniform(0.85, 1.1))
+
+
+def test_turned_copies_across_splits_are_found(tmp_path: Path):
+    rng = np.random.default_rng(7)
+    cells = [drawn(name, seed).pixels for seed in range(10) for name in CLASSES][:48]
+    for number, cell in enumerate(cells):
+        for copy in range(6):
+            place = tmp_path / ("TEST" if copy == 5 else "TRAIN") / CLASSES[number % 5].upper()
+            place.mkdir(parents=True, exist_ok=True)
+            (place / f"_{number}_{copy}.jpeg").write_bytes(encode_jpeg(turned(cell, rng)))
+    audit = audit_dataset(tmp_path, background=False, workers=2)
+    cell_of = [
+        {Path(path).stem.split("_")[1] for path in group} for group in audit["across_splits"]
+    ]
+    assert {len(cell) for cell in cell_of} == {1}  # no two cells are taken for one
+    assert len({cell.pop() for cell in cell_of}) >= 45
+    assert "Same cell in two splits" in titles(audit)
+
+
+def test_round_cells_are_not_taken_for_one_another():
+    small = np.stack([thumbnail(drawn("Lymphocyte", seed).pixels) for seed in range(60)])
+    assert same_cells(small) == []
+    assert turned_copies(small[:1]) == []
+    assert turned_copies(np.full((3, 32, 32), 128, np.uint8)) == []
+    assert laid_upon(small[0], small[0]) == pytest.approx(1)
+    assert laid_upon(small[0], small[1]) < 0.9
 
 
 def test_hash_is_eight_rows_of_eight_comparisons():
@@ -271,15 +313,6 @@ def test_no_data_set_is_an_error(tmp_path: Path):
 
 
 # Real images
-
-
-@pytest.fixture(scope="module")
-def raabin() -> Path:
-    data = os.environ.get("LEUKO_DATA")
-    folder = Path(data or ".") / "raabin-wbc-288"
-    if not data or not folder.is_dir():
-        pytest.skip("LEUKO_DATA does not point to a folder with raabin-wbc-288")
-    return folder
 
 
 @pytest.mark.data

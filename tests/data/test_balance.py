@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import leuko
+from drawn_cells import drawn
 from leuko.data.balance import (
     PLAN_FILE,
     Augmentation,
@@ -526,3 +527,18 @@ def test_copy_numbers_count_showings():
     for index, number in zip(order.tolist(), numbers.tolist(), strict=True):
         assert number == seen.get(index, 0)
         seen[index] = number + 1
+
+
+def test_originals_that_show_one_cell_are_said(tmp_path: Path):
+    train = make_train(tmp_path / "Train")
+    cell = drawn("Monocyte", 3).pixels
+    for number, pixels in enumerate((cell, cell[:, ::-1])):
+        encoded = encode_jpeg(np.ascontiguousarray(pixels))
+        (train / "Monocyte" / f"95-8-1-1_9_{number}.jpg").write_bytes(encoded)
+    manifest = read_folder(train)
+    told = (
+        f"1 of {len(manifest)} originals show the same cell as another; each is kept and counts "
+        "for its class."
+    )
+    for _ in range(2):  # made, and found made
+        assert told in write_balanced(manifest, tmp_path / "out", workers=1).notes

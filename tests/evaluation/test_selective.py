@@ -33,7 +33,13 @@ def test_decisions_are_counted_and_what_stands_is_measured() -> None:
     decisions = ["unsure"] * 30 + ["unlike-training"] * 10 + ["class"] * 160
     slides = [str(row % 8) for row in range(200)]
     found = decided(labels, table.argmax(axis=1), slides, decisions, seed=0, resamples=50)
-    assert found["counts"] == {"class": 160, "unsure": 30, "not-a-cell": 0, "unlike-training": 10}
+    assert found["counts"] == {
+        "class": 160,
+        "unsure": 30,
+        "not-a-cell": 0,
+        "unlike-training": 10,
+        "duplicate": 0,
+    }
     assert (found["answered"]["n"], found["answered"]["accuracy"]) == (160, 1.0)
     # All right, and still not certain: 20 a slide, a fifth of which the others tell.
     assert found["answered"]["low"] == pytest.approx(160 / 4.8 / (160 / 4.8 + 1.96**2), abs=1e-4)
@@ -54,7 +60,7 @@ def test_the_report_tells_it() -> None:
     report = evaluate_predictions(labels, table, slides, decisions=decisions, resamples=50)
     text = report.summary()
     assert "most confident 95%  0.9474" in text
-    assert "labels that stand   1.0000" in text
+    assert "accepted            1.0000" in text
     assert "decisions           class 90.0%, unsure 10.0%" in text
     document = report.to_dict()
     assert document["decisions"]["counts"]["class"] == 180

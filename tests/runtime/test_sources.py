@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import os
 import struct
+import unicodedata
 import zipfile
 from pathlib import Path
 
 import pytest
 
 from leuko.errors import DataError, ImageError
+from leuko.files import mark_own_picture
 from leuko.imaging import REJECT_REASONS, encode_png
 from leuko.runtime.sources import Source, expand, file_source, named_files
 from tiny import open_to_all, paint, unprivileged, write_picture
@@ -157,11 +159,65 @@ def test_files_passed_over_for_their_names_are_counted(tmp_path: Path) -> None:
     assert len(list(sources)) == 2
     assert said == [
         "3 files were passed over: only names that end in .jpg, .jpeg, .png, .bmp, .tif, .tiff, "
-        ".webp count."
+        ".webp count.",
+        "Passed over, as no pictures of cells: 1 x __MACOSX, made by macOS.",
     ]
     assert len(list(expand([str(folder), str(path)]))) == 2  # nobody listens
     list(expand([str(folder / "a.png"), str(folder / "sub" / "cell")], say=said.append))
+    assert len(said) == 2
+
+
+STRAYS = ("@eaDir/a.png/SYNOFILE_THUMB_M.jpg", "@eaDir/b.png/SYNOFILE_THUMB_M.jpg", "._a.png",
+          "sub/.@__thumb/default1.jpg", "sub/Thumbs.db")  # fmt: skip
+
+
+def spoilt(folder: Path) -> list[str]:
+    """Three cells among what others put beside them; their names."""
+    pictures(folder, "a.png", "sub/b.png", "sub/aug_2_elsewhere.jpg", "aug_1_a.jpg", *STRAYS[:4])
+    (folder / STRAYS[4]).write_bytes(b"x")
+    (folder / "sheet.png").write_bytes(mark_own_picture(PICTURE))
+    return ["a.png", "sub/aug_2_elsewhere.jpg", "sub/b.png"]
+
+
+@pytest.mark.parametrize("way", ["folder", "glob", "list", "shell", "zip"])
+def test_what_is_no_cell_is_passed_over_and_said(way: str, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    cells = spoilt(folder)
+    every = sorted(str(file) for file in folder.rglob("*.[pj]*g"))
+    arguments = [str(folder)]
+    if way == "glob":
+        arguments = [str(folder / "**" / "*g")]
+    elif way == "list":
+        (tmp_path / "l.txt").write_text("\n".join(every))
+        arguments = [str(tmp_path / "l.txt")]
+    elif way == "shell":
+        arguments = every
+    elif way == "zip":
+        with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+            for file in folder.rglob("*"):
+                archive.write(file, file.relative_to(folder))
+        folder = tmp_path / "z.zip"
+        arguments = [str(folder)]
+    said: list[str] = []
+    found = [source.name for source in expand(arguments, say=said.append)]
+    assert sorted(found) == [str(folder / name) for name in cells]
     assert len(said) == 1
+    told = set(said[0].rstrip(".").partition(": ")[2].split("; "))
+    assert {"1 x pictures that Leuko drew", "1 x @eaDir, a NAS's thumbnails",
+            "1 x aug_<n>_..., augmented copies beside their originals"} <= told  # fmt: skip
+
+
+def test_what_alone_is_asked_for_by_name(tmp_path: Path) -> None:
+    spoilt(tmp_path)
+    assert names(tmp_path / "aug_1_a.jpg") == [str(tmp_path / "aug_1_a.jpg")]
+    (thumbnail,) = (tmp_path / "@eaDir" / "b.png").iterdir()
+    assert names(thumbnail) == [str(thumbnail)]
+    with pytest.raises(DataError, match="was drawn by Leuko"):
+        names(tmp_path / "sheet.png")
+    with pytest.raises(DataError, match=r"no image to read.*2 x pictures that Leuko drew"):
+        names(tmp_path / "sheet.png", tmp_path / "sheet.png")
+    with pytest.raises(DataError, match="Nothing matches"):
+        names(tmp_path / "nothing*.png")
 
 
 def test_one_bad_argument_is_one_source_among_the_others(tmp_path: Path) -> None:
@@ -250,6 +306,20 @@ def test_a_list_is_relative_to_itself(encoding: str, tmp_path: Path) -> None:
     assert fault_of(sources[3])[0] == "unreadable"
 
 
+def test_a_list_from_windows(tmp_path: Path) -> None:
+    cells = pictures(tmp_path, "d/a.png", "d/b.png", unicodedata.normalize("NFD", "d/zä.png"))
+    text = 'd\\a.png\r\n"d\\b.png"\r\nd/zä.png\r\n"C:\\cells\\a.png"\r\n'
+    (tmp_path / "l.txt").write_bytes(text.encode("utf-16"))
+    sources = list(expand([str(tmp_path / "l.txt")]))
+    assert [source.name for source in sources[:3]] == cells
+    assert all(source.read() for source in sources[:3])
+    assert fault_of(sources[3])[1] == (
+        '"C:\\cells\\a.png" cannot be read: it is a path of a Windows computer; write paths '
+        "relative to the list's own folder."
+    )
+    assert list(named_files(tmp_path / "l.txt"))[1:4] == cells
+
+
 @pytest.mark.parametrize("data", [b"", b"\n# only a remark\n", b"\xff\xfe\x00"])
 def test_a_list_of_nothing(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_bytes(data)
@@ -260,6 +330,7 @@ def test_a_list_of_nothing(data: bytes, tmp_path: Path) -> None:
 def test_standard_input(tmp_path: Path) -> None:
     paths = pictures(tmp_path, "a.png", "b.png")
     assert names("-", stdin=f"{paths[1]}\n\n {paths[0]} \n") == paths[::-1]
+    assert names("-", stdin=f'"{paths[1]}"\n"gone.png"\n') == [paths[1], '"gone.png"']
     with pytest.raises(DataError, match="Standard input lists no images"):
         names("-", stdin="\n")
 
@@ -358,6 +429,15 @@ def test_what_is_no_archive(data: bytes, tmp_path: Path) -> None:
 def test_an_archive_without_images(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no images in it"):
         names(write_zip(tmp_path / "z.zip", {"a.txt": b"x"}))
+
+
+def test_a_member_without_a_name_is_passed_over(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "cells.zip", {"a.png": PICTURE, "b.png": PICTURE})
+    data = bytearray(path.read_bytes())
+    second = data.rindex(b"PK\x01\x02")
+    data[second + 28], data[second + 32] = 0, 5  # its name is a remark of five bytes now
+    path.write_bytes(data)
+    assert [source.name for source in expand([str(path)])] == [f"{path}/a.png"]
 
 
 def test_a_cut_archive_is_one_sentence(tmp_path: Path) -> None:

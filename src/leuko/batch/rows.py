@@ -7,14 +7,14 @@ import glob
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Final, TextIO
 
 from leuko.errors import DataError, ImageError
-from leuko.runtime.sources import Source, expand
+from leuko.runtime.sources import Passed, Source, expand, file_source
 
 __all__ = ["Row", "list_rows", "open_rows"]
 
@@ -64,7 +64,7 @@ def list_rows(
     stdin : text file, optional
         Read for ``-``; the process's own by default.
     say : callable, optional
-        Told of each argument how many files were passed over for their names.
+        Told at the end what was passed over.
 
     Returns
     -------
@@ -126,7 +126,7 @@ def open_rows(rows: Iterable[Row]) -> Iterator[Source]:
             yield from _files(group)
         elif kind == "member":
             members = _members(place, _same(place, stamp))
-            yield from (Source(row.name, members[row.index].read) for row in group)
+            yield from (replace(members[row.index], name=row.name) for row in group)
         elif kind == "parquet":
             from leuko.batch.parquet import read_pictures
 
@@ -144,10 +144,8 @@ def _whole(row: Row) -> tuple[str, str, str]:
 
 def _files(rows: Iterable[Row]) -> Iterator[Source]:
     """Plain files; read by the path that was made absolute, known by the name that was given."""
-    from leuko.imaging import read_bytes
-
     for row in rows:
-        yield Source(row.name, partial(read_bytes, row.place))
+        yield replace(file_source(row.place), name=row.name)
 
 
 def _list(
@@ -155,6 +153,7 @@ def _list(
 ) -> Iterator[Row]:
     """Go through the arguments one by one."""
     alone = len(arguments) == 1
+    passed = Passed(arguments)
     for argument in arguments:
         path = os.path.expanduser(argument)
         if files := _tables(argument):
@@ -168,17 +167,18 @@ def _list(
         elif path.lower().endswith(".zip") and Path(path).is_file():
             place = os.path.abspath(path)
             stamp = _stamp(place)
-            for index, source in enumerate(expand([argument], say=say, alone=alone)):
+            for index, source in enumerate(expand([argument], alone=alone, passed=passed)):
                 refused = _refused(source) if source.name == argument else None
                 yield refused or Row(source.name, "member", place, index, stamp)
         else:
             # The home folder's sign is understood in arguments, not in lists.
             single = argument != "-" and not path.lower().endswith(".txt") and _is_one(path)
-            for source in expand([argument], stdin=stdin, say=say, alone=alone):
+            for source in expand([argument], stdin=stdin, alone=alone, passed=passed):
                 # A source that is called as a list is: the list, which cannot be read.
                 whole = source.name == argument and not single
                 refused = _refused(source) if whole else None
                 yield refused or _file_row(source, path if single else source.name)
+    passed.tell(say)
 
 
 def _tables(argument: str) -> list[str]:

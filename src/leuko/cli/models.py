@@ -73,6 +73,7 @@ def list_models(json: JsonOption = False) -> None:
 def show(model: Model, json: JsonOption = False) -> None:
     """Show what a model is: input, classes, digests, validation, where it is from."""
     from leuko.runtime.classifier import load
+    from leuko.runtime.trust import NEVER_CHECKED
 
     facts = _facts(load(model).bundle)
     if json:
@@ -90,6 +91,8 @@ def show(model: Model, json: JsonOption = False) -> None:
     _print(f"classes: {', '.join(facts['classes'])}")
     _print(f"calibration: {_listed(facts['calibration'])}")
     _print(f"thresholds: {_listed(facts['thresholds']) or 'none'}")
+    if not facts["accepts"]:
+        _print(f"decisions: {NEVER_CHECKED}")
     validation = facts["validation"]
     if not validation.get("metrics"):
         _print("validation: none; measure it with leuko evaluate")
@@ -180,6 +183,7 @@ def _print(line: str) -> None:
 
 def _facts(bundle: Any) -> dict[str, Any]:
     """What a person or a script wants to know of a bundle."""
+    from leuko.runtime.trust import Trust
     from leuko.taxonomy import CLASSES
 
     variant = bundle.provenance.get("variant", {})
@@ -197,6 +201,7 @@ def _facts(bundle: Any) -> dict[str, Any]:
         "classes": list(CLASSES),
         "calibration": bundle.calibration,
         "thresholds": bundle.thresholds,
+        "accepts": Trust.of(bundle).accepts,
         "validation": bundle.validation,
         "provenance": bundle.provenance,
     }

@@ -15,16 +15,18 @@ import numpy.typing as npt
 
 from leuko.artifacts import RESEARCH_USE, digest_json, schema
 from leuko.data.audit_background import background_test, missing_for_background, ring_features
-from leuko.data.audit_duplicates import (
-    difference_hash,
-    identical_files,
-    near_duplicates,
-    thumbnail,
-)
+from leuko.data.audit_duplicates import identical_files, same_cells, thumbnail
 from leuko.errors import ImageError
-from leuko.imaging import decode_image, read_bytes
-from leuko.manifest import Manifest, Sample, find_splits, original_of, read_folder
+from leuko.manifest import (
+    Manifest,
+    Sample,
+    find_splits,
+    original_of,
+    read_folder,
+    unread_beside,
+)
 from leuko.parallel import Progress, bounded_map, worker_count
+from leuko.pictures import open_picture
 from leuko.taxonomy import CLASSES
 
 __all__ = ["audit_dataset", "audit_manifests", "format_audit"]
@@ -102,6 +104,7 @@ def audit_dataset(
         manifests,
         root=Path(dataset).expanduser().resolve(),
         background=background,
+        notes=unread_beside(dataset),
         seed=seed,
         workers=workers,
         progress=progress,
@@ -115,6 +118,7 @@ def audit_manifests(
     root: Path,
     background: bool = True,
     decode: bool = True,
+    notes: Sequence[str] = (),
     seed: int = 0,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -132,6 +136,8 @@ def audit_manifests(
         Run the background test, which needs `decode`, and scikit-learn as in `audit_dataset`.
     decode : bool
         Decode every image. Without it, only what names and digests tell is reported.
+    notes : sequence of str
+        What was noted beside the manifests.
     seed : int
         For the background test.
     workers : int, optional
@@ -183,9 +189,7 @@ def audit_manifests(
     if small:
         if progress is not None:
             progress("comparing", 0, 1)
-        stack = np.stack(small)
-        hashes = np.array([difference_hash(image) for image in stack], dtype=np.uint64)
-        for one, two, distance, _ in near_duplicates(stack, hashes):
+        for one, two, distance in same_cells(np.stack(small)):
             first, second = readable[one], readable[two]
             if same.get(first, -1) != same.get(second, -2):
                 pairs.append((first, second, distance))
@@ -215,7 +219,7 @@ def audit_manifests(
         "slides": {split: _slide_table(m.samples) for split, m in manifests.items()},
         "confounding": _confounding(manifests),
         "imbalance": {split: _imbalance(m) for split, m in manifests.items()},
-        "notes": list(dict.fromkeys(note for m in manifests.values() for note in m.notes)),
+        "notes": list(dict.fromkeys((*notes, *(n for m in manifests.values() for n in m.notes)))),
     }
     if not background:
         document["background_test"] = {"skipped": skipped}
@@ -258,23 +262,19 @@ def _look_at_all(
 ) -> Iterator[_Look | ImageError]:
     """Decode every file on threads; results in order, a few pieces in memory."""
 
-    def look(piece: Sequence[Path]) -> list[_Look | ImageError]:
-        seen: list[_Look | ImageError] = []
-        for file in piece:
-            try:
-                image = decode_image(read_bytes(file))
-            except ImageError as error:
-                seen.append(error)
-                continue
-            rows, columns = image.pixels.shape[:2]
-            ring = ring_features(image.pixels) if rings else None
-            size = f"{rows}x{columns}"
-            seen.append(_Look(size, image.mode, image.format, thumbnail(image.pixels), ring))
-        return seen
+    def look(file: Path) -> _Look | ImageError:
+        try:
+            with open_picture(file) as image:
+                rows, columns = image.pixels.shape[:2]
+                ring = ring_features(image.pixels) if rings else None
+                small = thumbnail(image.pixels)
+                return _Look(f"{rows}x{columns}", image.mode, image.format, small, ring)
+        except ImageError as error:
+            return error.without_frames()
 
     pieces = (files[at : at + _FILES_AT_ONCE] for at in range(0, len(files), _FILES_AT_ONCE))
     done = 0
-    for seen in bounded_map(look, pieces, workers=threads):
+    for seen in bounded_map(lambda piece: [*map(look, piece)], pieces, workers=threads):
         done += len(seen)
         if progress is not None:
             progress("looking", done, len(files))
@@ -429,7 +429,7 @@ def _findings(document: dict[str, Any], manifests: dict[str, Manifest]) -> list[
         one, two = document["near_duplicates"][0][:2]
         add(
             "warning",
-            "Cells photographed twice",
+            "Cells shown twice",
             f"{_groups(document['near_duplicate_count'])} the same cell in different files, such "
             f"as {one} and {two}.",
         )
@@ -489,8 +489,8 @@ def _findings(document: dict[str, Any], manifests: dict[str, Manifest]) -> list[
                 "originals; a copy belongs to its original's slide.",
             )
     for note in document["notes"]:
-        if "tell no slide" in note or "passed over" in note:
-            add("note", "Reading", note)
+        if "has no image of" not in note and "drawn copies" not in note:  # said above
+            add("warning" if "another class" in note else "note", "Reading", note)
     return found
 
 

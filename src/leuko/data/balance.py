@@ -12,7 +12,6 @@ import hashlib
 import math
 import os
 import re
-import threading
 import time
 import unicodedata
 from collections.abc import Iterator
@@ -33,10 +32,12 @@ from leuko.artifacts import (
     read_json,
     schema,
 )
+from leuko.data.audit_duplicates import same_cells, thumbnail
 from leuko.errors import DataError, ImageError, OutputError, UsageError
-from leuko.imaging import decode_image, encode_jpeg, read_bytes, warp_image
+from leuko.imaging import encode_jpeg, warp_image
 from leuko.manifest import Manifest, Sample, original_of
 from leuko.parallel import Progress, bounded_map, worker_count
+from leuko.pictures import decoded, open_data, open_picture
 from leuko.taxonomy import CLASSES
 
 __all__ = [
@@ -618,9 +619,10 @@ def write_balanced(
     )
     begun = _begun(folder, request)
     if begun is None:
-        rejected = _check_originals(manifest, threads, progress)
+        rejected, repeats = _check_originals(manifest, threads, progress)
     else:
         rejected = tuple(dict(row) for row in begun["rejected"])
+        repeats = int(begun.get("repeats", 0))
     bad = {row["path"] for row in rejected}
     readable = manifest.subset(i for i, s in enumerate(manifest.samples) if s.path not in bad)
     plan = plan_balance(readable, seed=seed, target=target)
@@ -630,8 +632,14 @@ def write_balanced(
             "others of their class stand in for them."
         )
         plan = replace(plan, notes=(*plan.notes, note))
+    if repeats:
+        note = (
+            f"{repeats} of {len(manifest)} originals show the same cell as another; each is kept "
+            "and counts for its class."
+        )
+        plan = replace(plan, notes=(*plan.notes, note))
     written = kept = 0
-    document = _document(plan, request, jpeg, rejected)
+    document = _document(plan, request, jpeg, rejected) | {"repeats": repeats}
     if not dry_run:
         prepare_folder(folder)
         if begun is None:
@@ -730,31 +738,35 @@ def _begun(folder: Path, request: str) -> dict[str, Any] | None:
 
 def _check_originals(
     manifest: Manifest, threads: int, progress: Progress | None
-) -> tuple[dict[str, str], ...]:
-    """Decode every original once and list those that are no usable images."""
+) -> tuple[tuple[dict[str, str], ...], int]:
+    """Decode every original once: (those that are no usable images, how many repeat a cell)."""
 
-    def check(samples: tuple[Sample, ...]) -> list[dict[str, str]]:
-        bad = []
+    def check(samples: tuple[Sample, ...]) -> tuple[list[dict[str, str]], list[Any]]:
+        bad, small = [], []
         for sample in samples:
             try:
-                decode_image(read_bytes(manifest.root / sample.path))
+                with open_picture(manifest.root / sample.path) as image:
+                    small.append(thumbnail(image.pixels))
             except ImageError as error:
                 detail = error.detail.replace(str(manifest.root / sample.path), sample.path)
                 bad.append({"path": sample.path, "reason": error.reason, "detail": detail})
-        return bad
+        return bad, small
 
     pieces = (
         manifest.samples[start : start + _FILES_AT_ONCE]
         for start in range(0, len(manifest), _FILES_AT_ONCE)
     )
     rejected: list[dict[str, str]] = []
+    thumbnails: list[Any] = []
     done = 0
-    for bad in bounded_map(check, pieces, workers=threads):
+    for bad, small in bounded_map(check, pieces, workers=threads):
         rejected += bad
+        thumbnails += small
         done = min(done + _FILES_AT_ONCE, len(manifest))
         if progress is not None:
             progress("checking", done, len(manifest))
-    return tuple(rejected)
+    pairs = same_cells(np.stack(thumbnails)) if thumbnails else []
+    return tuple(rejected), len({two for _, two, _ in pairs})
 
 
 def _tidy(folder: Path, plan: BalancePlan) -> set[str]:
@@ -811,34 +823,31 @@ def _write_files(
     progress: Progress | None,
 ) -> int:
     """Write the files that are missing; return how many."""
-    # A fresh megabyte for every copy costs as much as the warp itself, in page faults.
-    scratch = threading.local()
 
     def work(task: _Task) -> int:
         sample = task.entry.sample
         place = folder / CLASSES[sample.label]
-        data = read_bytes(plan.root / sample.path)
-        if digest_bytes(data) != sample.sha256:
-            raise DataError(
-                f"{plan.root / sample.path} changed while it was being balanced. Start again "
-                "with a new folder."
-            )
-        pixels: Pixels | None = None
-        for n in task.numbers:
-            if n == 0:
+        with open_data(plan.root / sample.path) as data:
+            if digest_bytes(data) != sample.sha256:
+                raise DataError(
+                    f"{plan.root / sample.path} changed while it was being balanced. Start again "
+                    "with a new folder."
+                )
+            if 0 in task.numbers:
                 atomic_write_bytes(place / task.entry.name, data, durable=False)
-                continue
-            if pixels is None:
-                pixels = decode_image(data).pixels
-            buffer: Pixels | None = getattr(scratch, "buffer", None)
-            if buffer is None or buffer.shape != pixels.shape:
-                buffer = scratch.buffer = np.empty_like(pixels, order="C")
-            drawn = augment_pixels(
-                pixels, augmentation(plan.seed, n, sample_key(sample)), out=buffer
-            )
+            if task.numbers != (0,):
+                with decoded(data) as image:
+                    draw(task, place, image.pixels)
+        return len(task.numbers)
+
+    def draw(task: _Task, place: Path, pixels: Pixels) -> None:
+        # A fresh megabyte for every copy costs as much as the warp itself, in page faults.
+        buffer = np.empty_like(pixels, order="C")
+        key = sample_key(task.entry.sample)
+        for n in filter(None, task.numbers):
+            drawn = augment_pixels(pixels, augmentation(plan.seed, n, key), out=buffer)
             encoded = encode_jpeg(drawn, quality=quality, subsampling=subsampling)
             atomic_write_bytes(place / task.entry.drawn_name(n), encoded, durable=False)
-        return len(task.numbers)
 
     missing = plan.total - len(present)
     done = 0

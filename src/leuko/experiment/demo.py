@@ -10,10 +10,12 @@ from leuko.artifacts import atomic_write_bytes
 from leuko.data.balance import write_balanced
 from leuko.data.synth import draw_dataset
 from leuko.experiment.comparing import compare
+from leuko.files import mark_own_picture
 from leuko.imaging import encode_png, read_image
 from leuko.manifest import read_split
 from leuko.parallel import Progress, worker_count
 from leuko.recipe import Recipe, load_recipe
+from leuko.render.answers import tally_text
 from leuko.render.picture import prediction_sheet
 from leuko.runtime.classifier import load
 
@@ -92,8 +94,8 @@ def run_demo(
     sheet = prediction_sheet(
         [(read_image(file).pixels, row) for file, row in zip(files, table.predicted, strict=True)]
     )
-    atomic_write_bytes(out / "predictions.png", encode_png(sheet))
-    tell(f"Ten predicted cells: {out / 'predictions.png'}")
+    atomic_write_bytes(out / "predictions.png", mark_own_picture(encode_png(sheet)))
+    tell(f"Predicted cells: {out / 'predictions.png'}. {tally_text(table.outcomes)}")
     return out / "compare" / "report.html"
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from leuko.errors import MissingExtraError
+from leuko.files import mark_own_picture
 from leuko.render.style import Style, style, themed
 from leuko.taxonomy import ABBREVIATIONS, CLASSES
 
@@ -297,7 +298,7 @@ def curves_png(history: Sequence[Document]) -> bytes:
         figure.set_facecolor(style().card)
         file = io.BytesIO()
         figure.savefig(file, format="png", dpi=140, metadata={"Software": None})
-    return file.getvalue()
+    return mark_own_picture(file.getvalue())
 
 
 def sensitivity_plot(

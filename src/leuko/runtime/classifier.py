@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
 from itertools import count, islice
@@ -18,9 +19,12 @@ from leuko.artifacts import digest_bytes, digest_json
 from leuko.bundle import Goldens, MeasuredLayer, ModelBundle, golden_pictures, is_model_path
 from leuko.cells.measure import MEASURES
 from leuko.cells.style import FirstLook, first_look
+from leuko.data.alike import fingerprint
 from leuko.errors import BundleError, DeviceError, ImageError, UsageError
-from leuko.imaging import PreprocessSpec, check_size, decode_image
+from leuko.imaging import PreprocessSpec, check_size
+from leuko.packages import import_onnxruntime
 from leuko.parallel import bounded_map, worker_count
+from leuko.pictures import decoded
 from leuko.prediction import DECIMALS, Prediction, PredictionTable
 from leuko.runtime.graph import check_tensors, expose
 from leuko.runtime.looks import average_looks, mean_looks
@@ -58,8 +62,8 @@ _LEAST_DISTANCE: Final = 1e-3
 
 _Answer = TypeVar("_Answer")
 
-_Prepared = tuple[str, FirstLook | ImageError, str, str, float]
-"""Name, looks or error, digest, what was done beyond decoding, resolution."""
+_Prepared = tuple[str, FirstLook | ImageError, str, str, float, str]
+"""Name, looks or error, digest, what was done beyond decoding, resolution, fingerprint."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -235,7 +239,7 @@ class OnnxClassifier:
             digest = digest_bytes(np.ascontiguousarray(image).data)
             seen = first_look(image, self.bundle.preprocess)
             resolution = resolution_of(self.bundle.preprocess, image.shape)
-            return self._answers([("", seen, digest, "", resolution)])[0]
+            return self._answers([("", seen, digest, "", resolution, "")])[0]
         row = next(self.stream([file_source(image)]))
         if row.status != "ok":
             raise ImageError(row.reason, row.detail)
@@ -283,7 +287,7 @@ class OnnxClassifier:
         Yields
         ------
         Prediction
-            In input order.
+            In input order, each by itself: see `leuko.runtime.repeats.mark_repeats`.
         """
         yield from self._in_parts(self._classify, sources)
 
@@ -324,7 +328,7 @@ class OnnxClassifier:
         )
         rows = iter(range(len(seen)))
         found: list[Observation | ImageError] = []
-        for _, content, _, _, resolution in prepared:
+        for _, content, _, _, resolution, _ in prepared:
             if isinstance(content, ImageError):
                 found.append(content)
                 continue
@@ -384,7 +388,7 @@ class OnnxClassifier:
         distances = self.trust.distances(outputs[1] if len(outputs) > 1 else None)
         far = iter(distances.tolist() if distances is not None else [None] * len(seen))
         rows = []
-        for name, content, digest, remark, resolution in prepared:
+        for name, content, digest, remark, resolution, print_ in prepared:
             if isinstance(content, ImageError):
                 row = Prediction(
                     path=name,
@@ -410,7 +414,9 @@ class OnnxClassifier:
                     prediction_set=judgement.prediction_set,
                     distance=judgement.distance,
                     quality=quality,
+                    limit=judgement.limit,
                 )
+                row = replace(row, fingerprint=print_)
             rows.append(row)
         return rows
 
@@ -423,7 +429,7 @@ class OnnxClassifier:
     ) -> tuple[Judgement, tuple[tuple[str, float], ...]]:
         """Decide on one answer, where the bundle says how: (judgement, figures of quality)."""
         if not self.trust.active:
-            return Judgement(distance=distance), ()
+            return self.trust.judge(probabilities, distance), ()
         quality = measure_quality(inputs, resolution)
         judgement = self.trust.judge(
             probabilities, distance, quality, partial(nucleus_evidence, inputs)
@@ -434,14 +440,15 @@ class OnnxClassifier:
         """Read one source."""
         digest = ""
         try:
-            data = source.read()
-            digest = digest_bytes(data)
-            image = decode_image(data, spec=self.bundle.preprocess)
-            seen = first_look(image.pixels, self.bundle.preprocess)
-            resolution = resolution_of(self.bundle.preprocess, image.pixels.shape)
-            return source.name, seen, digest, "; ".join(image.notes), resolution
+            with source.open() as data:
+                digest = digest_bytes(data)
+                with decoded(data, self.bundle.preprocess) as image:
+                    seen = first_look(image.pixels, self.bundle.preprocess)
+                    resolution = resolution_of(self.bundle.preprocess, image.pixels.shape)
+                    print_ = base64.b64encode(fingerprint(image.pixels)).decode()
+                    return source.name, seen, digest, "; ".join(image.notes), resolution, print_
         except ImageError as error:
-            return source.name, error, digest, "", 0.0
+            return source.name, error.without_frames(), digest, "", 0.0, ""
 
     def _check_goldens(self) -> None:
         """Ask the golden pictures and compare with what the bundle promises."""
@@ -753,8 +760,7 @@ def _open_session(
 
     With `features` it has a second output, where the graph shows what enters its last layer.
     """
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     check_tensors(onnx)
     exposed = expose(onnx, features=True, maps=False) if features else None
     onnx = onnx if exposed is None else exposed.onnx
@@ -794,8 +800,7 @@ def _open_session(
 
 def _providers(device: str) -> list[Any]:
     """What ONNX Runtime calls a device, with settings that keep answers the same run to run."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     if device not in _DEVICES:
         known = " or ".join(_DEVICES)
         raise UsageError(f"The device must be {known}, received {device!r}.")

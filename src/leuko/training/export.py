@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.errors import BundleError, MissingExtraError, TrainingError
+from leuko.quiet import silence
 from leuko.taxonomy import CLASSES
 
 if TYPE_CHECKING:
@@ -59,6 +60,18 @@ _IR_VERSION: Final = 8
 _PARITY_SEED: Final = 20220113
 
 
+def require_converters() -> None:
+    """Raise before any work when no network can be exported.
+
+    Raises
+    ------
+    MissingExtraError
+        When a package that the conversion needs is not installed.
+    """
+    for package in ("tf2onnx", "onnx", "onnxruntime"):
+        _import(package)
+
+
 def export_onnx(model: keras.Model) -> bytes:
     """Convert a Keras classifier to ONNX and check that both give the same probabilities.
 
@@ -85,8 +98,7 @@ def export_onnx(model: keras.Model) -> bytes:
         When a package that the conversion needs is not installed.
     """
     keras = _import("keras")
-    for package in ("tf2onnx", "onnx", "onnxruntime"):
-        _import(package)
+    require_converters()
     rows, columns = _check_model(model)
     pixels = keras.Input((rows, columns, 3), name=INPUT_NAME, dtype="float32")
     whole = keras.Model(pixels, model(pixels, training=False), name="exported")
@@ -122,8 +134,7 @@ def features_onnx(trunk: keras.Model, samples: npt.NDArray[np.float32] | None = 
         When a package that the conversion needs is not installed.
     """
     keras = _import("keras")
-    for package in ("tf2onnx", "onnx", "onnxruntime"):
-        _import(package)
+    require_converters()
     rows, columns, width = _check_network(trunk)
     pixels = keras.Input((rows, columns, 3), name=INPUT_NAME, dtype="float32")
     whole = keras.Model(pixels, trunk(pixels, training=False), name="exported")
@@ -392,6 +403,7 @@ def _import(package: str) -> Any:
     """Import a package of the extra `train`, or say what to install."""
     import importlib
 
+    silence()  # one of them is ONNX Runtime
     try:
         return importlib.import_module(package)
     except ImportError as error:
