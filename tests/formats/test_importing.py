@@ -128,7 +128,7 @@ def test_an_onnx_file_becomes_a_bundle(tmp_path: Path) -> None:
         "Pixels are read as BGR 0 to 255 multiplied by 0.00784314, plus -1; outputs as "
         "Neutrophil, Eosinophil, Monocyte, Lymphocyte, Basophil.",
         "The network ends in logits; a softmax was added.",
-        "It answers Monocyte to all 30 drawn cells; is --input-scale that of its training?",
+        "It answers Monocyte to all 30 drawn cells: check its pixels, and measure it before use.",
     ]
     assert source["source_sha256"] in bundle.card
     assert "a softmax was added" in bundle.card

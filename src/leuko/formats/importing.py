@@ -351,8 +351,8 @@ def _wrap(
         _look_elsewhere(answers)
         name = CLASSES[int(found[0].argmax())]
         notes.append(
-            f"It answers {name} to all {len(found)} drawn cells; is --input-scale that of its "
-            "training?"
+            f"It answers {name} to all {len(found)} drawn cells: check its pixels, and measure it "
+            "before use."
         )
     return written(pixels, softmax), softmax
 
