@@ -80,15 +80,17 @@ class ForeignPixels:
     channels: Literal["rgb", "bgr"] = "rgb"
 
 
-def read_pixels(scale: str | None, offset: str = "0", channels: str = "rgb") -> ForeignPixels:
+def read_pixels(
+    scale: str | None, offset: str | None = None, channels: str = "rgb"
+) -> ForeignPixels:
     """Understand how a person says what pixels were multiplied by.
 
     Parameters
     ----------
     scale : str or None
         A number or fraction above 0, or three with commas.
-    offset : str
-        Likewise, of any sign.
+    offset : str or None
+        Likewise, of any sign; 0 when left out.
     channels : str
         ``rgb`` or ``bgr``.
 
@@ -100,7 +102,7 @@ def read_pixels(scale: str | None, offset: str = "0", channels: str = "rgb") -> 
     Raises
     ------
     UsageError
-        For anything else.
+        For anything else, and for 1/127.5 without an offset: it nearly always has one.
 
     Examples
     --------
@@ -113,7 +115,7 @@ def read_pixels(scale: str | None, offset: str = "0", channels: str = "rgb") -> 
         raise UsageError(f"--channel-order is {channels!r}; expected rgb or bgr.")
     order: Literal["rgb", "bgr"] = "bgr" if channels == "bgr" else "rgb"
     factor = None if scale is None else _numbers(scale)
-    shift = _numbers(offset)
+    shift = _numbers(offset or "0")
     if shift is None or any(abs(number) > 1e6 for number in shift):
         raise UsageError(
             f"The input offset is {offset!r}; expected a number or fraction that is added to "
@@ -127,6 +129,11 @@ def read_pixels(scale: str | None, offset: str = "0", channels: str = "rgb") -> 
         raise UsageError(
             f"The input scale is {scale!r}; expected a positive number or fraction by which pixels "
             f"0 to 255 are multiplied, such as 1, 1/255 or 0.0039, or three with commas.{hint}"
+        )
+    if offset is None and factor == _numbers("1/127.5"):
+        raise UsageError(
+            f"Pixels multiplied by {scale} mostly lie from -1 to 1: give --input-offset -1 then, or "
+            "--input-offset 0 where nothing was added."
         )
     return ForeignPixels(factor, shift, order)
 
@@ -346,14 +353,7 @@ def _wrap(
                 f"{network.scale_inside:.2g} itself, and with both its answers to drawn cells "
                 "hardly differ. Give --input-scale 1."
             )
-    _refuse_collapsed(found)
-    if len({*found.argmax(axis=1)}) == 1:
-        _look_elsewhere(answers)
-        name = CLASSES[int(found[0].argmax())]
-        notes.append(
-            f"It answers {name} to all {len(found)} drawn cells: check its pixels, and measure it "
-            "before use."
-        )
+    _check_answers(found, answers, notes)
     return written(pixels, softmax), softmax
 
 
@@ -408,36 +408,52 @@ def _needs_softmax(answers: Answers, last: str) -> bool:
     return True
 
 
-def _refuse_collapsed(answers: Answers) -> None:
+def _check_answers(
+    found: Answers, ask: Callable[[ForeignPixels], Answers], notes: list[str]
+) -> None:
     """Refuse a network that says the same of drawn cells: its pixels are not what it knows."""
+    name, single = CLASSES[int(found[0].argmax())], len({*found.argmax(axis=1)}) == 1
+    what = _collapse(found)
+    fitting = _fitting_pixels(ask) if what or single else ""
+    if what or fitting:
+        why = (
+            f"With {fitting} it tells them apart: probably it was trained so."
+            if fitting
+            else "Probably --input-scale, --input-offset or --channel-order is not what it was "
+            f"trained with. {_USUAL}"
+        )
+        raise BundleError(
+            f"The network {what or f'answers {name} to each of'} {len(found)} drawn cells of all "
+            f"{len(CLASSES)} classes, so it cannot be used as it is. {why}"
+        )
+    if single:
+        notes.append(
+            f"It answers {name} to all {len(found)} drawn cells: check its pixels, and measure it "
+            "before use."
+        )
+
+
+def _collapse(answers: Answers) -> str:
+    """How answers to the drawn cells have lost all sense, in words; empty where they have not."""
     best = answers.argmax(axis=1)
     right = float((best == np.arange(len(best)) % len(CLASSES)).mean())
     if _spread(answers) < _CONSTANT:
-        what = "gives the same answer to each of"
-    elif len({*best}) == 1 and answers.max(axis=1).min() > _CERTAIN:
-        what = f"answers {CLASSES[int(best[0])]} to each of"
-    elif _is_sure(answers) and right < _MOST:
-        what = f"is sure to {_ENTIRELY:.1%} of nearly all its answers to"
-    else:
-        return
-    raise BundleError(
-        f"The network {what} {len(answers)} drawn cells of all {len(CLASSES)} classes, so it "
-        "cannot be used as it is. Probably --input-scale, --input-offset or --channel-order is "
-        f"not what it was trained with. {_USUAL}"
-    )
+        return "gives the same answer to each of"
+    if len({*best}) == 1 and answers.max(axis=1).min() > _CERTAIN:
+        return f"answers {CLASSES[int(best[0])]} to each of"
+    if _is_sure(answers) and right < _MOST:
+        return f"is sure to {_ENTIRELY:.1%} of nearly all its answers to"
+    return ""
 
 
-def _look_elsewhere(ask: Callable[[ForeignPixels], Answers]) -> None:
-    """Refuse pixels with which all drawn cells are one class, where usual ones tell them apart."""
+def _fitting_pixels(ask: Callable[[ForeignPixels], Answers]) -> str:
+    """The usual pixels with which a network tells the drawn cells apart, as options; or nothing."""
     for scale, offset, channels in _READINGS:
         answers = ask(read_pixels(scale, offset, channels))
-        told = len({*answers.argmax(axis=1)})
-        if told >= len(CLASSES) - 1 and _spread(answers) > _MOST and not _is_sure(answers):
-            raise BundleError(
-                f"The network answers one class to all {len(answers)} drawn cells as it is, and "
-                f"{told} with --input-scale {scale} --input-offset {offset} --channel-order "
-                f"{channels}: probably it was trained with these."
-            )
+        several = len({*answers.argmax(axis=1)}) >= len(CLASSES) - 1
+        if several and _spread(answers) > _MOST and not _is_sure(answers):
+            return f"--input-scale {scale} --input-offset {offset} --channel-order {channels}"
+    return ""
 
 
 def _is_sure(answers: Answers) -> bool:
