@@ -132,8 +132,8 @@ def read_pixels(
         )
     if offset is None and factor == _numbers("1/127.5"):
         raise UsageError(
-            f"Pixels multiplied by {scale} mostly lie from -1 to 1: give --input-offset -1 then, or "
-            "--input-offset 0 where nothing was added."
+            f"Pixels multiplied by {scale} mostly lie from -1 to 1: give --input-offset -1 then, "
+            "or --input-offset 0 where nothing was added."
         )
     return ForeignPixels(factor, shift, order)
 
