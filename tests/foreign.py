@@ -30,15 +30,16 @@ def foreign_model(
     end: str = "",
     before: Sequence[Any] = (),
     weights: dict[str, np.ndarray] | None = None,
-    opset: int = 13,
+    colours: np.ndarray = COLOURS,
+    sharpness: float = 40,
 ) -> Any:
     """The model; `before` are operations from ``x`` to ``y`` on its pixels, `end` its last one."""
     scales, offsets = (np.resize(values, 3).astype(float) for values in (scale, offset))
     order = [2, 1, 0] if bgr else [0, 1, 2]
-    colours = (COLOURS / 255)[np.argsort(TAKE)][:, order]
-    # logit = 40 (2 m.c - c.c) for the mean m = (pixel - offset) / scale / 255
-    matrix = 80 * colours.T / scales[:, None] / 255
-    bias = -40 * (colours**2).sum(axis=1) - (offsets / scales / 255) @ (80 * colours.T)
+    colours = (colours / 255)[np.argsort(TAKE)][:, order]
+    # logit = sharpness (2 m.c - c.c) for the mean m = (pixel - offset) / scale / 255
+    matrix = 2 * sharpness * colours.T / scales[:, None] / 255
+    bias = -sharpness * (colours**2).sum(axis=1) - (offsets @ matrix)
     axes = [2, 3] if layout == "NCHW" else [1, 2]
     rows, columns = SIDE
     shape = [batch, 3, rows, columns] if layout == "NCHW" else [batch, rows, columns, 3]
@@ -57,7 +58,7 @@ def foreign_model(
         [helper.make_tensor_value_info("answer", TensorProto.FLOAT, [batch, 5])],
         [numpy_helper.from_array(value, name) for name, value in tensors.items()],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
     model.ir_version = 8
     return model
 

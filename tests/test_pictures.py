@@ -25,7 +25,6 @@ from leuko.runtime.sources import expand
 SIDE = 7_000
 
 PEAK = """
-import sys
 from leuko.__main__ import main
 try:
     main()

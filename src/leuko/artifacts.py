@@ -61,7 +61,7 @@ SCHEMA_VERSIONS: Final = {
     "batch": 2,
     "evaluation": 1,
     "comparison": 1,
-    "adaptation": 1,
+    "adaptation": 2,
     "training": 1,
     "environment": 1,
     "shrunk": 1,

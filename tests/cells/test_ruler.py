@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from drawn_cells import drawn
-from leuko.cells import CellFinding, find_cell, shared_micrometre
+from leuko.cells import find_cell
 from leuko.cells.ruler import fuse_scale, measure_red_cells
 from leuko.data.synth import draw_slide_style
 from leuko.taxonomy import CLASSES
@@ -90,11 +90,3 @@ def test_drawn_smears_are_measured_without_bias():
     assert len(errors) >= 12
     assert abs(np.mean(errors)) < 0.06
     assert np.std(errors) < 0.13
-
-
-def test_shared_scale_is_the_median_and_ignores_what_was_not_found():
-    findings: list[CellFinding] = [find_cell(drawn("Monocyte", index).pixels) for index in range(5)]
-    blank = find_cell(np.full((64, 64, 3), 230, np.uint8))
-    shared = shared_micrometre([*findings, blank])
-    assert shared == pytest.approx(np.median([finding.micrometre for finding in findings]))
-    assert shared_micrometre([blank]) is None

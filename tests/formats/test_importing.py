@@ -21,12 +21,14 @@ from onnx import helper  # noqa: E402
 from foreign import ORDER, SIDE, TAKE, answers_by_hand, foreign_model  # noqa: E402
 from leuko.bundle import ModelBundle  # noqa: E402
 from leuko.errors import BundleError, UsageError  # noqa: E402
+from leuko.formats import importing  # noqa: E402
 from leuko.formats.importing import (  # noqa: E402
     ForeignPixels,
     import_bundle,
     read_classes,
     read_pixels,
 )
+from leuko.imaging import PreprocessSpec  # noqa: E402
 from leuko.runtime.classifier import OnnxClassifier  # noqa: E402
 from leuko.taxonomy import CLASSES  # noqa: E402
 
@@ -50,9 +52,10 @@ def saved(folder: Path, **settings: Any) -> Path:
         (" 0.5 ", "-1", ForeignPixels((0.5,), (-1.0,))),
         ("1,2,1/4", "-1/2,.5,0", ForeignPixels((1.0, 2.0, 0.25), (-0.5, 0.5, 0.0))),
         (None, "+2e-3", ForeignPixels(None, (0.002,))),
+        ("1/255", None, BY_255),
     ],
 )
-def test_pixels_are_read(scale: str | None, offset: str, expected: ForeignPixels) -> None:
+def test_pixels_are_read(scale: str | None, offset: str | None, expected: ForeignPixels) -> None:
     assert read_pixels(scale, offset) == expected
 
 
@@ -83,6 +86,9 @@ def test_an_offset_written_into_the_scale_gets_a_hint() -> None:
         read_pixels("1/127.5-1")
     with pytest.raises(UsageError, match=r"Write --input-scale 1/255 --input-offset 0\.5 instead"):
         read_pixels("1/255 +0.5")
+    with pytest.raises(UsageError, match=r"give --input-offset -1 then, or --input-offset 0"):
+        read_pixels("1/127.5")
+    assert read_pixels("1/127.5", "0").offset == (0.0,)
     with pytest.raises(UsageError, match="input offset is 'x'"):
         read_pixels("1", "x")
     with pytest.raises(UsageError, match="expected rgb or bgr"):
@@ -126,6 +132,7 @@ def test_an_onnx_file_becomes_a_bundle(tmp_path: Path) -> None:
         "Pixels are read as BGR 0 to 255 multiplied by 0.00784314, plus -1; outputs as "
         "Neutrophil, Eosinophil, Monocyte, Lymphocyte, Basophil.",
         "The network ends in logits; a softmax was added.",
+        "It answers Monocyte to all 30 drawn cells: check its pixels, and measure it before use.",
     ]
     assert source["source_sha256"] in bundle.card
     assert "a softmax was added" in bundle.card
@@ -190,6 +197,32 @@ def test_pixels_that_make_every_cell_the_same_are_refused(
         BundleError, match=r"answers?.* to .*30 drawn cells of all 5 classes.*--channel-order"
     ):
         import_bundle(saved(tmp_path), classes=ORDER, pixels=pixels)
+
+
+def test_usual_pixels_that_tell_cells_apart_are_named(tmp_path: Path) -> None:
+    drawn = importing._drawn_cells(PreprocessSpec(size=SIDE)).mean(axis=(1, 2))
+    colours = drawn[np.argsort(drawn[:, 1])][[0, 7, 14, 22, 29]]
+    path = saved(tmp_path, scale=[1 / 127.5], offset=[-1], colours=colours, sharpness=300)
+    sentence = r"answers? .* With --input-scale 1/127\.5 --input-offset -1 --channel-order rgb it"
+    for wrong in (BY_255, ForeignPixels((1 / 100,), (-1.0,)), ForeignPixels((1.0,))):
+        with pytest.raises(BundleError, match=sentence):
+            import_bundle(path, classes=ORDER, pixels=wrong)
+    said: list[str] = []
+    import_bundle(path, classes=ORDER, pixels=read_pixels("1/127.5", "-1"), say=said.append)
+    assert len(said) == 2
+
+
+def test_answers_that_are_sure_of_everything() -> None:
+    sure = np.eye(5)[np.arange(30) % 5]
+    assert importing._collapse(sure) == ""  # and right: trained on drawn cells
+    wrong = np.roll(sure, 1, axis=1)
+    assert importing._collapse(wrong) == "is sure to 99.9% of nearly all its answers to"
+    wrong[:10] = 0.6 * wrong[:10] + 0.08
+    assert importing._collapse(wrong) == ""
+    assert importing._collapse(np.full((30, 5), 0.2)) == "gives the same answer to each of"
+    assert importing._collapse(sure[:1] * 0.995 + np.linspace(0, 0.004, 30)[:, None]) == (
+        "answers Basophil to each of"
+    )
 
 
 def test_answers_that_hang_on_chance_or_on_others_are_refused(tmp_path: Path) -> None:
@@ -269,8 +302,7 @@ def test_the_command(tmp_path: Path, leuko: Leuko) -> None:
     document = json.loads(leuko(*arguments, "--input-scale", "1/255", "--json", "--quiet").out)
     assert document["provenance"]["imported"]["source_name"] == "somebody.onnx"
     assert "from: imported from somebody.onnx" in leuko("models", "show", out).out
-    moved = leuko(*arguments, "--input-scale", "1/127.5", "--input-offset", "-1")
-    assert moved.code in (0, 1)
+    assert leuko(*arguments, "--input-scale", "1/127.5").code == 2
     numbers = leuko("import-model", path, "--out", out, "--classes", "1,2,3,4,5")
     assert numbers.code == 2
     assert "is a number" in numbers.err

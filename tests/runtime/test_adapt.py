@@ -12,22 +12,19 @@ import pytest
 
 import leuko
 from leuko.bundle import ModelBundle
-from leuko.cells import CellFinding
-from leuko.cells.finding import empty_finding
-from leuko.errors import AdaptError, DataError
+from leuko.errors import AdaptError, DataError, UsageError
 from leuko.evaluation.differential_adjust import design_effect
-from leuko.imaging import PreprocessSpec, decode_image, encode_png
+from leuko.imaging import decode_image, encode_png
 from leuko.manifest import read_folder
-from leuko.runtime.adapt import Adaptation, _State, _try_looks, _try_scale, adapt, fit_adaptation
+from leuko.runtime.adapt import Adaptation, adapt, fit_adaptation
 from leuko.runtime.adapt_card import adapted_card
-from leuko.runtime.adapt_check import check
-from leuko.runtime.adapt_views import VIEWS, Picture, Shown, altered, show, survey
+from leuko.runtime.adapt_views import Picture, show, survey
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.sources import Source, file_source
 from leuko.runtime.trust import Trust
 from leuko.runtime.trust_bundle import TrustTargets, fit_trust, without_trust
 from leuko.taxonomy import CLASSES
-from tiny import COLOURS, SIDE, make_bundle, write_dataset
+from tiny import COLOURS, SIDE, write_dataset
 
 CAST = np.array([70, -35, -70.0])
 """What another camera adds to every pixel; the tiny model then takes classes for others."""
@@ -79,9 +76,6 @@ def accuracy(bundle: ModelBundle, folder: Path) -> float:
     return float((table.probabilities.argmax(axis=1) == rows.labels).mean())
 
 
-# With labels
-
-
 def test_labels_put_the_last_layer_right(
     fitted: Adaptation, trusting: ModelBundle, laboratory: Path
 ) -> None:
@@ -92,8 +86,7 @@ def test_labels_put_the_last_layer_right(
     assert (labels["n"], labels["kind"], labels["calibrated"]) == (60, "ridge", True)
     assert labels["log_loss"]["after"] < labels["log_loss"]["before"]
     assert labels["accuracy"]["after"] > labels["accuracy"]["before"]
-    assert fitted.report["images"] == 100
-    assert fitted.changed
+    assert fitted.report["schema"] == "leuko.adaptation/2"
 
 
 def test_what_the_new_bundle_says_of_itself(
@@ -144,9 +137,8 @@ def test_labels_that_teach_nothing_are_refused(trusting: ModelBundle, laboratory
     flat = replace(trusting, calibration={"method": "temperature", "temperature": 100.0})
     flat = replace(flat, goldens=_goldens(flat))
     named = [(file_source(file), int(label)) for file, label in zip(files[::2], shuffled)]
-    sources = [file_source(file) for file in files]
     with pytest.raises(AdaptError, match=r"Nothing fitted to these 50 labelled cells is better"):
-        fit_adaptation(flat, sources, labels=named, threads=2)
+        fit_adaptation(flat, named, threads=2)
 
 
 def _goldens(bundle: ModelBundle) -> Any:
@@ -158,8 +150,7 @@ def _goldens(bundle: ModelBundle) -> Any:
 def test_below_fifty_labels_the_temperature_stays(trusting: ModelBundle, laboratory: Path) -> None:
     rows = read_folder(laboratory)
     named = [(file_source(f), int(y)) for f, y in zip(rows.files(), rows.labels)][::3]
-    sources = [file_source(file) for file in rows.files()]
-    made = fit_adaptation(trusting, sources, labels=named, threads=2)
+    made = fit_adaptation(trusting, named, threads=2)
     assert made.report["labels"]["n"] == 34
     assert made.bundle.calibration == trusting.calibration
     assert accuracy(made.bundle, laboratory) > 0.9
@@ -221,11 +212,11 @@ def test_labels_that_only_tell_slides_are_refused(trusting: ModelBundle, tmp_pat
         adapt(flat, [str(tmp_path)], labels=tmp_path / "few.csv", threads=2)
     sources = [file_source(tmp_path / f"{number}.png") for number in range(80)]
     named = [(one, CLASSES.index(names[row % 10])) for row, one in enumerate(sources)]
-    remembered = fit_adaptation(flat, sources, labels=named, threads=2)
+    remembered = fit_adaptation(flat, named, threads=2)
     labels = remembered.report["labels"]
     assert (labels["dealt"], labels["accuracy"]["after"]) == ("cells", 1.0)  # of slides
     with pytest.raises(ValueError, match="shorter"):
-        fit_adaptation(flat, sources, labels=named, slides=["S0"], threads=2)
+        fit_adaptation(flat, named, slides=["S0"], threads=2)
 
 
 def test_a_class_of_one_slide_is_told(
@@ -246,38 +237,44 @@ def test_a_class_of_one_slide_is_told(
     )
 
 
-# Without labels
+def test_without_labels_it_says_why(tiny_bundle: ModelBundle, laboratory: Path) -> None:
+    with pytest.raises(UsageError, match=r"needs --labels.*0\.559 in place of 0\.658"):
+        leuko.adapt(tiny_bundle, [str(laboratory)])
 
 
-def test_home_is_kept_as_it_was(tiny_bundle: ModelBundle, tmp_path: Path) -> None:
-    rows = write_dataset(tmp_path / "home", each=6, suffix=".png")
-    made = leuko.adapt(tiny_bundle, [str(rows)], threads=2)
-    assert made.bundle is tiny_bundle
-    assert not made.changed
-    assert made.report["digest"] == tiny_bundle.digest
-    assert made.report["schema"] == "leuko.adaptation/1"
-    assert [step["step"] for step in made.report["steps"]] == ["scale", "looks", "statistics"]
-    assert all("not kept" in sentence for sentence in made.sentences())
+def test_what_was_fitted_without_labels_still_opens(
+    tiny_bundle: ModelBundle, tmp_path: Path
+) -> None:
+    steps = [{"step": "looks", "kept": True, "told": "kept. Weights 1 plain."}]
+    report = {"schema": "leuko.adaptation/1", "changed": True, "steps": steps, "labels": None}
+    spec = replace(tiny_bundle.preprocess, weights=(1.0,))
+    replace(tiny_bundle, preprocess=spec, provenance={"adaptation": report}).save(tmp_path / "old")
+    opened = leuko.load(tmp_path / "old").bundle
+    assert opened.preprocess.weights == (1.0,)
+    assert opened.provenance["adaptation"] == report
 
 
 def test_too_little_is_one_sentence(tiny_bundle: ModelBundle, tmp_path: Path) -> None:
-    rows = write_dataset(tmp_path / "few", each=3, suffix=".png")
+    rows = write_dataset(tmp_path / "few", each=5, suffix=".png")
     sources = [file_source(file) for file in read_folder(rows).files()]
     said: list[str] = []
-    bad = Source("bad", lambda: b"")
+    named = [(one, 0) for one in [*sources[:3], *sources[:3], Source("bad", lambda: b"")]]
     with pytest.raises(
-        AdaptError, match="needs 20 different images that hold a cell; 15 of the 31"
+        AdaptError, match="needs 10 different usable cells of two classes; received 3 of 1"
     ):
-        fit_adaptation(tiny_bundle, [*sources, *sources, bad], threads=1, say=said.append)
+        fit_adaptation(tiny_bundle, named, threads=1, say=said.append)
     assert "Rejected bad (empty-file" in said[0]
-    more = write_dataset(tmp_path / "more", each=5, suffix=".png")
-    sources = [file_source(file) for file in read_folder(more).files()]
-    with pytest.raises(
-        AdaptError, match="needs 10 different usable cells of two classes; received 3"
-    ):
-        fit_adaptation(tiny_bundle, sources, labels=[(one, 0) for one in sources[:3]], threads=1)
     with pytest.raises(AdaptError, match="another label"):
-        fit_adaptation(tiny_bundle, sources, labels=[(sources[0], 0), (sources[0], 1)], threads=1)
+        fit_adaptation(tiny_bundle, [(sources[0], 0), (sources[0], 1)], threads=1)
+
+
+def test_a_picture_without_a_cell_is_left_out(tiny_bundle: ModelBundle) -> None:
+    looking = replace(tiny_bundle, preprocess=replace(tiny_bundle.preprocess, view="cell"))
+    blank = encode_png(np.full((SIDE, SIDE, 3), 230, np.uint8))
+    said: list[str] = []
+    with pytest.raises(AdaptError, match="received 0 of 0"):
+        fit_adaptation(looking, [(Source("b", lambda: blank), 0)], threads=1, say=said.append)
+    assert said == ["Left out b (blank: no cell is found in it)"]
 
 
 def test_labels_that_name_no_file(
@@ -289,94 +286,15 @@ def test_labels_that_name_no_file(
         adapt(tiny_bundle, [str(laboratory)], labels=table)
 
 
-# The parts
-
-
-def pictures(count: int, **facts: Any) -> list[Picture]:
-    bare = empty_finding("", (100, 100), 1.0, (0, 0), (240.0, 240.0, 240.0))
-    rng = np.random.default_rng(2)
-    made = []
-    for number in range(count):
-        scale = float(10 * np.exp(facts.get("spread", 0.1) * rng.normal()))
-        finding: CellFinding = replace(bare, found=True, micrometre=scale, micrometre_error=0.2)
-        side = facts.get("sides", [100])[number % len(facts.get("sides", [100]))]
-        made.append(Picture(Source(str(number), bytes), f"{number:064x}", (side, side), finding))
-    return made
-
-
-def state(spec: PreprocessSpec, logits: np.ndarray) -> _State:
-    return _State(make_bundle(), spec, Shown(logits, None, []), check(logits, spec.weights))
-
-
-CELL = PreprocessSpec((64, 64), view="cell", styles=("plain", "flat"))
-NOISE = np.random.default_rng(1).normal(0, 1, (40, VIEWS, 2, 5))
-STEADY = np.random.default_rng(1).normal(0, 1, (40, 1, 1, 5)) + 0.1 * NOISE
-
-
-@pytest.mark.parametrize(
-    ("facts", "why"),
-    [
-        ({"sides": [100, 150]}, "different sizes"),
-        ({"spread": 0.5}, "not one magnification"),
-        ({}, ""),
-    ],
-)
-def test_one_scale_is_for_one_magnification(facts: dict[str, Any], why: str) -> None:
-    asked: list[PreprocessSpec] = []
-
-    def look(spec: PreprocessSpec, stage: str) -> Shown:
-        asked.append(spec)
-        return Shown(STEADY.repeat(2, axis=2)[:, :, :2], None, [])
-
-    now = state(CELL, NOISE)
-    now.check = check(3 * NOISE)
-    step = _try_scale(now, pictures(40, **facts), Trust(), 0, look)
-    if why:
-        assert why in step["told"]
-        assert not asked
-        return
-    assert asked[0].micrometre == pytest.approx(10, rel=0.05)
-    assert step["micrometre"] == asked[0].micrometre
-    if step["kept"]:
-        assert now.spec.micrometre == asked[0].micrometre
-    again = _try_scale(state(asked[0], NOISE), pictures(40), Trust(), 0, look)
-    assert "has one scale already" in again["told"]
-
-
-def test_the_steadier_look_gets_more_weight() -> None:
-    logits = np.concatenate([3 * NOISE[:, :, :1], STEADY[:, :, :1]], axis=2)
-    now = state(CELL, logits)
-    step = _try_looks(now, Trust(), 0)
-    assert step["kept"], step
-    assert now.spec.weights == (1.0, 2.0)
-    assert not _try_looks(state(CELL, logits[:, :, ::-1]), Trust(), 0)["kept"]
-    one = replace(CELL, styles=("plain",))
-    assert "one look" in _try_looks(state(one, logits[:, :, :1]), Trust(), 0)["told"]
-
-
-def test_altered_pictures_are_the_same_cell() -> None:
-    pixels = np.random.default_rng(4).integers(0, 255, (40, 50, 3)).astype(np.uint8)
-    views = altered(pixels, np.random.default_rng(0))
-    again = altered(pixels, np.random.default_rng(0))
-    assert len(views) == VIEWS
-    np.testing.assert_array_equal(views[0][0], pixels)
-    for (one, scale), (other, _) in zip(views, again):
-        np.testing.assert_array_equal(one, other)
-        assert one.dtype == np.uint8
-        assert sorted(one.shape) == sorted(pixels.shape)
-        assert 0.9 < scale < 1.1
-    assert [scale != 1 for _, scale in views] == [False, False, False, True, False, False, False]
-
-
 def test_what_is_shown_is_what_is_predicted(tiny_bundle: ModelBundle, laboratory: Path) -> None:
     files = read_folder(laboratory).files()[:6]
     found = [one for one in survey([file_source(f) for f in files]) if isinstance(one, Picture)]
-    shown = show(tiny_bundle, tiny_bundle.preprocess, found, views=1)
-    answers = np.exp(shown.logits[:, 0, 0])
-    asked = OnnxClassifier(tiny_bundle).ask([decode_image(f.read_bytes()).pixels for f in files])
-    np.testing.assert_allclose(answers, np.maximum(asked[0], 1e-7), atol=1e-6)
+    shown = show(tiny_bundle, found)
+    classifier = OnnxClassifier(tiny_bundle, features=True)
+    asked = classifier.ask([decode_image(f.read_bytes()).pixels for f in files])
     assert shown.features is not None
     assert shown.features.shape == (6, 1, 3)
+    np.testing.assert_allclose(shown.features[:, 0], asked[1], atol=1e-6)
 
 
 def test_a_card_has_one_section(fitted: Adaptation) -> None:

@@ -13,7 +13,6 @@ from leuko.runtime.adapt_fit import (
     deal_cells,
     deal_groups,
     fit_head,
-    mean_shift,
     slide_groups,
 )
 from leuko.runtime.looks import softmax
@@ -63,20 +62,6 @@ def test_newton_finds_the_minimum() -> None:
             assert loss(scale, other, bias) > best
         for index in range(5):
             assert loss(scale, weights, bias + step * np.eye(5)[index]) > best
-
-
-def test_a_shift_is_taken_back(space: FeatureSpace) -> None:
-    """Every feature is 0.6 larger there; half of the cells are of one class."""
-    shift = 0.6 * (MEANS[0] - MEANS[1]) / np.linalg.norm(MEANS[0] - MEANS[1])
-    shares = [0.5, 0.2, 0.1, 0.1, 0.1]
-    features, labels = drawn(600, seed=3, shift=4 * shift, shares=shares)
-    bias = mean_shift(space, features, HEAD)
-    assert bias.sum() == pytest.approx(0, abs=1e-9)
-    assert np.abs(bias).max() <= 2 * np.log(4)
-    assert bias[1] > bias[0]
-    # At home there is nothing to move, whatever the mix.
-    home, _ = drawn(3000, seed=4, shares=shares)
-    assert np.abs(mean_shift(space, home, HEAD)).max() < 0.3
 
 
 @pytest.mark.parametrize("with_space", [False, True])

@@ -12,11 +12,12 @@ from leuko.cells.style import looks
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import BundleError
 from leuko.imaging import encode_png
-from leuko.runtime.adapt import _made, _State, features_in_space
-from leuko.runtime.adapt_check import check
-from leuko.runtime.adapt_views import VIEWS, Shown
+from leuko.runtime.adapt import _made
+from leuko.runtime.adapt_fit import Head
+from leuko.runtime.adapt_labels import Refit
 from leuko.runtime.classifier import OnnxClassifier, load
 from leuko.runtime.explain import Explainer
+from leuko.runtime.graph import expose
 from leuko.runtime.trust import Trust
 from leuko.runtime.trust_bundle import _fit_again, _Seen
 from leuko.taxonomy import CLASSES
@@ -153,29 +154,23 @@ def test_what_is_fitted_to_a_microscope_always_looks_again(
     halved: OnnxClassifier, cells: list[np.ndarray]
 ) -> None:
     bundle = halved.bundle
-    steady = check(np.zeros((4, VIEWS, 3, 5)), bundle.preprocess.weights)
-    nothing = Shown(np.zeros((4, VIEWS, 3, 5)), None, [])
-    state = _State(bundle, bundle.preprocess, nothing, steady)
-    state.bias = np.array([0.0, 0.0, 0.5, 0.0, 0.0])
-    report = {
-        "images": 4, "images_digest": "a" * 64, "adapted_from": bundle.digest, "steps": [],
-        "before": steady.to_dict(), "after": steady.to_dict(), "labels": None,
+    exposed, bias = expose(bundle.onnx, features=True, maps=False), np.array([0, 0, 0.5, 0, 0])
+    assert exposed.weights is not None
+    assert exposed.bias is not None
+    head = Head(exposed.weights.astype(np.float64), exposed.bias + bias)
+    facts = {
+        "n": 4, "classes": {}, "dealt": "slides", "slides": 2, "folds": 2, "repeats": 4,
+        "accuracy": dict.fromkeys(("before", "after", "low", "high"), 0.5),
+        "balanced_accuracy": {"before": 0.5, "after": 0.5},
+        "temperature": halved.trust.temperature, "calibrated": False, "unseen": 0,
     }  # fmt: skip
-    made = OnnxClassifier(_made(bundle, state, None, report), threads=1)
+    report = {"images_digest": "a" * 64, "adapted_from": bundle.digest, "told": "", "labels": facts}
+    fitted = Refit(head, None, halved.trust.temperature, facts, {})
+    made = OnnxClassifier(_made(bundle, fitted, report), threads=1)
     assert made.trust.limits == {**halved.trust.limits, "again": -1.0}
     always = Trust(1.0, {"again": -1.0}, halved.trust.space)
     for cell in cells[:3]:
         before, after = (np.log(one.ask([cell], always)[0][0]) for one in (halved, made))
         gained = after - before
-        np.testing.assert_allclose(gained - gained[0], state.bias, atol=2e-3)
+        np.testing.assert_allclose(gained - gained[0], bias, atol=2e-3)
         assert made.predict_one(cell).distance == halved.predict_one(cell).distance
-
-
-def test_a_feature_space_is_of_the_first_look_where_one_may_be_enough() -> None:
-    features = np.arange(24.0).reshape(2, 3, 4)
-    weights = (2.0, 1.0, 1.0)
-    space = load("default", threads=1).trust.space
-    whole = features_in_space(features, weights, Trust(1.0, {"distance": 2.0}, space))
-    np.testing.assert_array_equal(whole, np.average(features, axis=1, weights=weights))
-    first = features_in_space(features, weights, Trust(1.0, {"again": 1.0}, space))
-    np.testing.assert_array_equal(first, features[:, 0])

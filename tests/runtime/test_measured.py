@@ -192,7 +192,7 @@ def test_it_is_not_fitted_again_nor_exported(
     fitted: Adaptation, laboratory: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(AdaptError, match="with all labels together"):
-        adapt(fitted.bundle, [str(laboratory)])
+        adapt(fitted.bundle, labels=laboratory / "few.csv")
     fitted.bundle.save(tmp_path / "mine.zip")
     with pytest.raises(UsageError, match="--no-measure"):
         export_model(tmp_path / "mine.zip", tmp_path / "out.zip", weights="float16")

@@ -229,7 +229,7 @@ def test_what_stands_in_the_way(model: Path, labelled: Path, tmp_path: Path) -> 
     (tmp_path / "work" / "thesis.txt").write_text("years")
     (tmp_path / "data.zip").write_bytes(b"something")
     refused(OutputError, "such as thesis.txt", tmp_path / "work")
-    refused(OutputError, "such as thesis.txt", tmp_path / "work", form="openvino")
+    refused(OutputError, "such as thesis.txt", tmp_path / "work", form="litert")
     refused(OutputError, "no bundle", tmp_path / "data.zip")
     refused(OutputError, "is the model itself", model)
     refused(UsageError, "written as a folder", tmp_path / "a.zip", form="litert")

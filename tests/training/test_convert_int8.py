@@ -19,7 +19,7 @@ from onnx import helper, numpy_helper  # noqa: E402
 
 from convnet import make_convnet  # noqa: E402
 from leuko.training.convert_graph import open_session  # noqa: E402
-from leuko.training.convert_int8 import _shift, correct_biases, quantize  # noqa: E402
+from leuko.training.convert_int8 import _shift, quantize  # noqa: E402
 from tiny import SIDE, make_onnx, paint  # noqa: E402
 
 
@@ -144,26 +144,6 @@ def test_weights_fit_seven_bits_and_onnx_runtime_fuses_every_convolution(tmp_pat
     assert fused.count("QLinearAdd") == 1
     assert "Conv" not in fused
     assert "FusedConv" not in fused
-
-
-def test_biases_are_put_right() -> None:
-    """The mean of a map moves less than when only its weights are rounded."""
-    rng = np.random.default_rng(8)
-    weights = rng.normal(0, 0.2, (5, 3, 3, 3))
-    weights[:, :, 1, 1] *= 30  # large weights make the step of the small ones coarse
-    data = one_convolution(weights, np.zeros(5), factor=1 / 255, offset=0.0, pad=0)
-    pixels = painted(4)
-    corrected = correct_biases(data, pixels, level=63)
-    inputs = pixels.astype(np.float64) / 255
-    mean = inputs.reshape(-1, 3).mean(axis=0)
-    w32 = weights.astype(np.float32).astype(np.float64)
-    scale = np.abs(w32).reshape(5, -1).max(axis=1)[:, None, None, None] / 63
-    rounded = np.rint(w32 / scale) * scale
-    before = w32.sum(axis=(2, 3)) @ mean
-    without = rounded.sum(axis=(2, 3)) @ mean
-    (bias,) = (a for a in arrays(corrected).values() if a.shape == (5,))
-    assert np.abs(without - before).max() > 0.1
-    np.testing.assert_allclose(without + bias, before, atol=1e-4)
 
 
 def test_dead_channels_and_large_biases_do_not_overflow() -> None:

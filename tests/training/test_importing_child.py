@@ -71,6 +71,7 @@ def transfer_model(*, arithmetic: bool = True) -> Any:
     x = layers.BatchNormalization(name="depth_bn")(x)
     x = layers.Conv2D(6, 1, name="project")(x)
     x = layers.Add(name="join")([start, x])
+    x = layers.LeakyReLU(0.2)(layers.SeparableConv2D(6, 3, padding="same", name="apart")(x))
     x = layers.ZeroPadding2D(((0, 1), (1, 0)))(x)
     x = layers.MaxPooling2D(3, strides=2)(x)
     backbone = keras.Model(inner, x, name="backbone")
@@ -104,8 +105,11 @@ def as_keras2(entry: dict[str, Any], channels: int = 3) -> dict[str, Any]:
         config["axis"] = [channels]
         for key in ("renorm", "renorm_clipping", "renorm_momentum", "synchronized"):
             config.pop(key, None)
-    if entry["class_name"] == "DepthwiseConv2D":
+    if entry["class_name"] in ("DepthwiseConv2D", "SeparableConv2D"):
         config["groups"] = 1
+        config["kernel_initializer"] = {"class_name": "GlorotUniform", "config": {"seed": None}}
+    if entry["class_name"] == "LeakyReLU":
+        config["alpha"] = config.pop("negative_slope")
     if "layers" in config:
         config.pop("dtype")
         config.pop("build_input_shape", None)
@@ -333,7 +337,7 @@ def test_layers_that_are_called_as_in_training(kind: str, tmp_path: Path) -> Non
     pixels = keras.Input((16, 16, 3))
     settings = {"rate": 0.5} if kind == "Dropout" else {}
     x = getattr(layers, kind)(name="odd", **settings)(pixels, training=True)
-    inner = keras.Model(pixels, layers.GlobalMaxPooling2D()(x), name="inner")
+    inner = keras.Model(pixels, layers.GlobalAveragePooling2D()(x), name="inner")
     outer = keras.Input((16, 16, 3))
     model = keras.Model(outer, layers.Dense(5)(inner(outer)))
     samples = example_pixels((16, 16), count=3)

@@ -11,8 +11,6 @@ The functions and their signatures, which do not change:
 `canonical_crop(pixels, finding, spec, *, warp=None) -> CanonicalCrop`
     The picture of one cell in the frame that `CropSpec` describes, with the cell's mask in the same
     frame and the matrix between the two. Training, prediction and fields all cut through it.
-`shared_micrometre(findings) -> float | None`
-    One scale for many pictures of one microscope.
 
 Everything works on a reduced copy of the picture, with NumPy and OpenCV alone. Nothing is trained:
 the nucleus is found on one axis of colour that no lamp and no exposure can move (see
@@ -24,7 +22,6 @@ from __future__ import annotations
 from leuko.cells.crop import CanonicalCrop, CropSpec, canonical_crop
 from leuko.cells.finding import CellFinding
 from leuko.cells.nucleus import Nucleus, find_nuclei
-from leuko.cells.ruler import shared_micrometre
 from leuko.cells.whole import find_cell
 
 __all__ = [
@@ -35,5 +32,4 @@ __all__ = [
     "canonical_crop",
     "find_cell",
     "find_nuclei",
-    "shared_micrometre",
 ]

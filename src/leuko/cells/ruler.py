@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import cv2
 import numpy as np
 
 from leuko.cells.arrays import Field, Mask, cv, disc
-from leuko.cells.finding import CellFinding
 
-__all__ = ["fuse_scale", "measure_red_cells", "shared_micrometre"]
+__all__ = ["fuse_scale", "measure_red_cells"]
 
 RED_CELL: Final = 7.5
 """Micrometres across a red cell on a smear (7.2 to 7.8 in health)."""
@@ -166,22 +165,3 @@ def fuse_scale(
             total += weight
             scale += weight * red
     return math.exp(scale / total), math.sqrt(1.0 / total), used
-
-
-def shared_micrometre(findings: Iterable[CellFinding]) -> float | None:
-    """Find one scale for pictures that come from one microscope at one magnification.
-
-    One scale for all keeps the size of every cell, as no estimate from a single picture can.
-
-    Parameters
-    ----------
-    findings : iterable of CellFinding
-        At least some twenty, of pictures of one resolution.
-
-    Returns
-    -------
-    float or None
-        Pixels of the picture to a micrometre: the median of the estimates. None without any.
-    """
-    scales = [finding.micrometre for finding in findings if finding.found]
-    return math.exp(statistics.median(map(math.log, scales))) if scales else None

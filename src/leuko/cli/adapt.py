@@ -35,18 +35,17 @@ def register(app: typer.Typer) -> None:
 
 def adapt(
     model: Annotated[str, typer.Argument(help="A bundled model, a bundle or a run folder.")],
-    images: Annotated[
-        list[str],
-        typer.Argument(help="20 or more of one microscope: files, folders, globs, .zip, .txt."),
-    ],
     out: Annotated[Path, typer.Option(help="The bundle to write: a folder, or a .zip.")],
+    folders: Annotated[
+        list[str] | None,
+        typer.Argument(help="Where labelled images are that do not stand beside the table."),
+    ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="CSV path,label,slide of 10 or more cells of it; slide optional."),
+        typer.Option(help="CSV path,label,slide of 10 or more cells; slide optional. Needed."),
     ] = None,
     measure: Annotated[
-        bool,
-        typer.Option(help="Let the fit to labels use sizes and densities measured on the cell."),
+        bool, typer.Option(help="Let the fit use sizes and densities measured on the cell.")
     ] = True,
     seed: SeedOption = 0,
     json: JsonOption = False,
@@ -55,20 +54,19 @@ def adapt(
     verbose: VerboseOption = False,
     log_file: LogOption = None,
 ) -> None:
-    """Fit a model to the pictures of one microscope, and to labels of a few of them."""
+    """Fit a model to one microscope, by labels of a few of its cells."""
     from leuko.bundle import ModelBundle
     from leuko.runtime.adapt import adapt as fit
 
-    keep_apart({"--out": out, "--log-file": log_file}, [*images, labels], model=model)
+    keep_apart({"--out": out, "--log-file": log_file}, [*(folders or []), labels], model=model)
     ModelBundle.check_place(out)
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
-        adapted = fit(model, images, labels=labels, measure=measure, seed=seed, threads=workers,
-                      progress=talk.progress, say=talk.say)  # fmt: skip
+        adapted = fit(model, folders or [], labels=labels, measure=measure, seed=seed,
+                      threads=workers, progress=talk.progress, say=talk.say)  # fmt: skip
         adapted.bundle.save(out)
     if json:
         emit_json(adapted.report)
         return
     for sentence in adapted.sentences():
         print(sentence)
-    kept = "" if adapted.changed else " The model is kept as it was."
-    print(f"{out}: digest {adapted.bundle.digest[:12]}.{kept}")
+    print(f"{out}: digest {adapted.bundle.digest[:12]}.")

@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
 def export(
     model: Annotated[str, typer.Argument(help="A bundled model, a bundle or a run folder.")],
     form: Annotated[
-        str, typer.Option("--format", metavar="onnx|litert|openvino", help="What to write.")
+        str, typer.Option("--format", metavar="onnx|litert", help="What to write.")
     ] = "onnx",
     int8: Annotated[
         bool, typer.Option("--int8", help="8-bit numbers; needs --check or --calibrate.")
@@ -69,7 +69,7 @@ def export(
     verbose: VerboseOption = False,
     log_file: LogOption = None,
 ) -> None:
-    """Write a model as int8, float16, LiteRT or OpenVINO, if it still answers as it did."""
+    """Write a model as int8, float16 or LiteRT, if it still answers as it did."""
     from leuko.errors import UsageError
     from leuko.training.convert import export_model
 

@@ -139,8 +139,9 @@ def import_model(
         ),
     ] = None,
     input_offset: Annotated[
-        str, typer.Option(help="What was added then, as -1; or three with commas.")
-    ] = "0",
+        str | None,
+        typer.Option(help="What was added then, as -1; or three with commas.", show_default="0"),
+    ] = None,
     channel_order: Annotated[str, typer.Option(help="What the model takes: rgb or bgr.")] = "rgb",
     crop: Annotated[
         float, typer.Option(min=0.05, max=1.0, help="Central part of a picture that is used.")

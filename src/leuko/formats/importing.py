@@ -39,6 +39,13 @@ _USUAL: Final = (
     "ImageNet 1/58.395,1/57.12,1/57.375 with --input-offset "
     "-0.485/0.229,-0.456/0.224,-0.406/0.225."
 )
+_READINGS: Final = (
+    ("1/255", "0", "rgb"),
+    ("1/127.5", "-1", "rgb"),
+    ("1/58.395,1/57.12,1/57.375", "-0.485/0.229,-0.456/0.224,-0.406/0.225", "rgb"),
+    ("1", "0", "rgb"),
+    ("1", "-103.939,-116.779,-123.68", "bgr"),
+)
 _DRAWN_SEED: Final = 5
 _DRAWN_EACH: Final = 6
 # Measured in docs/decisions/0030-imports-are-thin.md. Networks that get pixels as in training name
@@ -47,7 +54,6 @@ _DRAWN_EACH: Final = 6
 _CERTAIN: Final = 0.99
 _ENTIRELY: Final = 0.999
 _MOST: Final = 0.8
-_STILL: Final = 0.02
 _CONSTANT: Final = 1e-3
 _SHARE: Final = 0.25
 _SAME: Final = 1e-4
@@ -74,15 +80,17 @@ class ForeignPixels:
     channels: Literal["rgb", "bgr"] = "rgb"
 
 
-def read_pixels(scale: str | None, offset: str = "0", channels: str = "rgb") -> ForeignPixels:
+def read_pixels(
+    scale: str | None, offset: str | None = None, channels: str = "rgb"
+) -> ForeignPixels:
     """Understand how a person says what pixels were multiplied by.
 
     Parameters
     ----------
     scale : str or None
         A number or fraction above 0, or three with commas.
-    offset : str
-        Likewise, of any sign.
+    offset : str or None
+        Likewise, of any sign; 0 when left out.
     channels : str
         ``rgb`` or ``bgr``.
 
@@ -94,7 +102,7 @@ def read_pixels(scale: str | None, offset: str = "0", channels: str = "rgb") -> 
     Raises
     ------
     UsageError
-        For anything else.
+        For anything else, and for 1/127.5 without an offset: it nearly always has one.
 
     Examples
     --------
@@ -107,7 +115,7 @@ def read_pixels(scale: str | None, offset: str = "0", channels: str = "rgb") -> 
         raise UsageError(f"--channel-order is {channels!r}; expected rgb or bgr.")
     order: Literal["rgb", "bgr"] = "bgr" if channels == "bgr" else "rgb"
     factor = None if scale is None else _numbers(scale)
-    shift = _numbers(offset)
+    shift = _numbers(offset or "0")
     if shift is None or any(abs(number) > 1e6 for number in shift):
         raise UsageError(
             f"The input offset is {offset!r}; expected a number or fraction that is added to "
@@ -121,6 +129,11 @@ def read_pixels(scale: str | None, offset: str = "0", channels: str = "rgb") -> 
         raise UsageError(
             f"The input scale is {scale!r}; expected a positive number or fraction by which pixels "
             f"0 to 255 are multiplied, such as 1, 1/255 or 0.0039, or three with commas.{hint}"
+        )
+    if offset is None and factor == _numbers("1/127.5"):
+        raise UsageError(
+            f"Pixels multiplied by {scale} mostly lie from -1 to 1: give --input-offset -1 then, "
+            "or --input-offset 0 where nothing was added."
         )
     return ForeignPixels(factor, shift, order)
 
@@ -227,7 +240,7 @@ def import_bundle(
     own = read_classes(classes)
     order = [own.index(name) for name in CLASSES]
     network, source = _open(path, pixels)
-    notes = []
+    notes: list[str] = []
     if pixels.scale is None:
         if not network.scales_pixels or {*pixels.offset} != {0.0}:
             raise UsageError(
@@ -237,9 +250,7 @@ def import_bundle(
         pixels = replace(pixels, scale=(1.0,))
         notes.append("The network scales pixels itself, so it is given 0 to 255: scale 1.")
     spec = PreprocessSpec(size=network.size, crop=crop)
-    onnx, softmax = _wrap(network, pixels, order, _drawn_cells(spec))
-    if softmax:
-        notes.append("The network ends in logits; a softmax was added.")
+    onnx, softmax = _wrap(network, pixels, order, notes)
     source |= {
         "model_classes": list(own),
         "class_order": order,
@@ -309,15 +320,14 @@ def _read(path: Path) -> bytes:
 
 
 def _wrap(
-    network: ForeignNetwork,
-    pixels: ForeignPixels,
-    order: Sequence[int],
-    drawn: npt.NDArray[np.uint8],
+    network: ForeignNetwork, pixels: ForeignPixels, order: Sequence[int], notes: list[str]
 ) -> tuple[bytes, bool]:
     """The network as a bundle has it, and whether a softmax was added; its answers must differ."""
+    spec = PreprocessSpec(size=network.size)
+    drawn = _drawn_cells(spec)
 
-    def answers_with(pixels: ForeignPixels, softmax: bool) -> tuple[bytes, Answers]:
-        onnx = wrap_foreign(
+    def written(pixels: ForeignPixels, softmax: bool) -> bytes:
+        return wrap_foreign(
             network,
             scale=pixels.scale or (1.0,),
             offset=pixels.offset,
@@ -325,23 +335,26 @@ def _wrap(
             softmax=softmax,
             order=order,
         )
-        return onnx, _ask(onnx, PreprocessSpec(size=network.size), drawn)
 
-    onnx, answers = answers_with(pixels, False)
-    softmax = _needs_softmax(answers, network.last)
+    softmax = _needs_softmax(_ask(written(pixels, False), spec, drawn), network.last)
     if softmax:
-        onnx, answers = answers_with(pixels, True)
+        notes.append("The network ends in logits; a softmax was added.")
+
+    def answers(pixels: ForeignPixels) -> Answers:
+        return _ask(written(pixels, softmax), spec, drawn)
+
+    found = answers(pixels)
     if network.scales_pixels and max(pixels.scale or (1.0,)) < 1:
         # Some were trained on pixels that were scaled twice; these answer such pixels no worse.
-        _, once = answers_with(ForeignPixels((1.0,), channels=pixels.channels), softmax)
-        if _spread(answers) < _SHARE * _spread(once):
+        once = answers(ForeignPixels((1.0,), channels=pixels.channels))
+        if _spread(found) < _SHARE * _spread(once):
             raise BundleError(
                 f"--input-scale contradicts the network: it multiplies pixels by about "
                 f"{network.scale_inside:.2g} itself, and with both its answers to drawn cells "
                 "hardly differ. Give --input-scale 1."
             )
-    _check_answers(answers, scale_known=network.scales_pixels)
-    return onnx, softmax
+    _check_answers(found, answers, notes)
+    return written(pixels, softmax), softmax
 
 
 def _drawn_cells(spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
@@ -395,24 +408,57 @@ def _needs_softmax(answers: Answers, last: str) -> bool:
     return True
 
 
-def _check_answers(answers: Answers, *, scale_known: bool) -> None:
+def _check_answers(
+    found: Answers, ask: Callable[[ForeignPixels], Answers], notes: list[str]
+) -> None:
     """Refuse a network that says the same of drawn cells: its pixels are not what it knows."""
-    best, confidence = answers.argmax(axis=1), answers.max(axis=1)
-    moves, single = _spread(answers), len({*best}) == 1
+    name, single = CLASSES[int(found[0].argmax())], len({*found.argmax(axis=1)}) == 1
+    what = _collapse(found)
+    fitting = _fitting_pixels(ask) if what or single else ""
+    if what or fitting:
+        why = (
+            f"With {fitting} it tells them apart: probably it was trained so."
+            if fitting
+            else "Probably --input-scale, --input-offset or --channel-order is not what it was "
+            f"trained with. {_USUAL}"
+        )
+        raise BundleError(
+            f"The network {what or f'answers {name} to each of'} {len(found)} drawn cells of all "
+            f"{len(CLASSES)} classes, so it cannot be used as it is. {why}"
+        )
+    if single:
+        notes.append(
+            f"It answers {name} to all {len(found)} drawn cells: check its pixels, and measure it "
+            "before use."
+        )
+
+
+def _collapse(answers: Answers) -> str:
+    """How answers to the drawn cells have lost all sense, in words; empty where they have not."""
+    best = answers.argmax(axis=1)
     right = float((best == np.arange(len(best)) % len(CLASSES)).mean())
-    if moves < _CONSTANT:
-        what = "gives the same answer to each of"
-    elif single and (confidence.min() > _CERTAIN or (moves < _STILL and not scale_known)):
-        what = f"answers {CLASSES[int(best[0])]} to each of"
-    elif np.quantile(confidence, 1 - _MOST) > _ENTIRELY and right < _MOST:
-        what = f"is sure to {_ENTIRELY:.1%} of nearly all its answers to"
-    else:
-        return
-    raise BundleError(
-        f"The network {what} {len(answers)} drawn cells of all {len(CLASSES)} classes, so it "
-        "cannot be used as it is. Probably --input-scale, --input-offset or --channel-order is "
-        f"not what it was trained with. {_USUAL}"
-    )
+    if _spread(answers) < _CONSTANT:
+        return "gives the same answer to each of"
+    if len({*best}) == 1 and answers.max(axis=1).min() > _CERTAIN:
+        return f"answers {CLASSES[int(best[0])]} to each of"
+    if _is_sure(answers) and right < _MOST:
+        return f"is sure to {_ENTIRELY:.1%} of nearly all its answers to"
+    return ""
+
+
+def _fitting_pixels(ask: Callable[[ForeignPixels], Answers]) -> str:
+    """The usual pixels with which a network tells the drawn cells apart, as options; or nothing."""
+    for scale, offset, channels in _READINGS:
+        answers = ask(read_pixels(scale, offset, channels))
+        several = len({*answers.argmax(axis=1)}) >= len(CLASSES) - 1
+        if several and _spread(answers) > _MOST and not _is_sure(answers):
+            return f"--input-scale {scale} --input-offset {offset} --channel-order {channels}"
+    return ""
+
+
+def _is_sure(answers: Answers) -> bool:
+    """Whether nearly all answers are entirely sure."""
+    return bool(np.quantile(answers.max(axis=1), 1 - _MOST) > _ENTIRELY)
 
 
 def _spread(answers: Answers) -> float:

@@ -28,37 +28,30 @@ def adapted_card(card: str, report: dict[str, Any]) -> str:
         The section stands before "Trust": `leuko.runtime.trust_bundle.fit_trust` replaces that and
         all that follows.
     """
-    before, after = report["before"], report["after"]
+    labels = report["labels"]
+    right, balanced = labels["accuracy"], labels["balanced_accuracy"]
+    told = ", ".join(f"{count} {name}" for name, count in labels["classes"].items() if count)
+    fitted = "fitted again" if labels["calibrated"] else "as it was"
     lines = [
         _TITLE,
         "",
-        f"Fitted to {report['images']:,} images of one laboratory (digest "
+        f"Fitted to {labels['n']} labelled cells of one laboratory (digest "
         f"`{report['images_digest'][:16]}`), from the bundle `{report['adapted_from'][:12]}`. The "
         "figures and settings outside this section are those of that bundle, and say nothing of "
         "this one.",
         "",
-        *(f"- {step['step']}: {step['told']}" for step in report["steps"]),
-        f"- Without labels: {before['unsteady_share']:.2%} of the doubt came from how a picture "
-        f"was turned or stained, {after['unsteady_share']:.2%} does after; mean entropy "
-        f"{before['entropy']:.3f} and {after['entropy']:.3f}.",
+        f"- {report['told']}",
+        f"- Cells: {labels['n']} ({told}), {dealt_words(labels)}, "
+        f"{labels['repeats']} times. Accuracy {right['before']:.3f} before, "
+        f"{right['after']:.3f} ({right['low']:.3f} to {right['high']:.3f}) cross-validated; "
+        f"balanced {balanced['before']:.3f} and {balanced['after']:.3f}. Temperature "
+        f"{labels['temperature']:.4g}, {fitted}.",
     ]
-    labels = report["labels"]
-    if labels is not None:
-        right, balanced = labels["accuracy"], labels["balanced_accuracy"]
-        told = ", ".join(f"{count} {name}" for name, count in labels["classes"].items() if count)
-        fitted = "fitted again" if labels["calibrated"] else "as it was"
+    if labels["unseen"]:
         lines.append(
-            f"- Labelled cells: {labels['n']} ({told}), {dealt_words(labels)}, "
-            f"{labels['repeats']} times. Accuracy {right['before']:.3f} before, "
-            f"{right['after']:.3f} ({right['low']:.3f} to {right['high']:.3f}) cross-validated; "
-            f"balanced {balanced['before']:.3f} and {balanced['after']:.3f}. Temperature "
-            f"{labels['temperature']:.4g}, {fitted}."
+            f"- Held out, {labels['unseen']} of these cells were answered by fits that had "
+            "seen none of their class."
         )
-        if labels["unseen"]:
-            lines.append(
-                f"- Held out, {labels['unseen']} of these cells were answered by fits that had "
-                "seen none of their class."
-            )
     lines += [
         "- The thresholds under Trust were fitted on another laboratory; `leuko models calibrate` "
         "fits them to labelled cells of this one.",

@@ -1,7 +1,7 @@
-"""Fit a network's last layer to one laboratory: a shift without labels, a refit with a few.
+"""Fit a network's last layer to one laboratory, with a few labels.
 
-Both end as other weights and another bias of the same linear layer and, with labels, a small second
-one beside it, of numbers measured on the cell. That is exact: features are centred and divided by
+It ends as other weights and another bias of the same linear layer and a small second one beside it,
+of numbers measured on the cell. That is exact: features are centred and divided by
 one number for all pictures, never by their own length.
 """
 
@@ -27,7 +27,6 @@ __all__ = [
     "deal_cells",
     "deal_groups",
     "fit_head",
-    "mean_shift",
     "slide_groups",
 ]
 
@@ -58,12 +57,7 @@ _BELIEVED: Final = 0.3
 
 _BIAS_RIDGE: Final = 0.1
 _SCALE_RIDGE: Final = 0.3
-_SHRUNK: Final = 50
-"""Pictures that count for the training statistics against those of the laboratory."""
-
 _WHOLE: Final = 1 - 1e-9
-_MOST_SHIFT: Final = float(np.log(4))
-_ROUNDS: Final = 50
 _STEPS: Final = 40
 _RANK: Final = 64
 _SETTLED: Final = 1e-9
@@ -123,57 +117,6 @@ class HeadFit:
     probabilities: Doubles
     folds: int
     unseen: npt.NDArray[np.bool_]
-
-
-def mean_shift(
-    space: FeatureSpace,
-    features: npt.NDArray[np.floating],
-    head: Head,
-    *,
-    temperature: float = 1.0,
-) -> Doubles:
-    """Bias that stands for moving a laboratory's mean features to where training would have them.
-
-    Where that is depends on the mix of classes: the mean of the training classes' own means,
-    weighted by the mix that the answers give, which is found in turns with the bias. The more
-    pictures there are, the more of the way is gone.
-
-    Parameters
-    ----------
-    space : FeatureSpace
-        With the means of the classes; of all five.
-    features : (N, d) float
-        Of the laboratory's pictures, the mean over the looks.
-    head : Head
-        The last layer.
-    temperature : float
-        Of the answers.
-
-    Returns
-    -------
-    (5,) float64
-        Of mean 0, no class moved by more than log 4.
-
-    References
-    ----------
-    Sun, Feng and Saenko, "Return of frustratingly easy domain adaptation", AAAI 2016, of which
-    this keeps the mean; the weighting by class is what Zhao et al., "On learning invariant
-    representations for domain adaptation", ICML 2019, show to be needed.
-    """
-    given = np.asarray(features, np.float64)
-    lengths = np.linalg.norm(given, axis=1)
-    mean = (given / np.maximum(lengths, _LEAST)[:, None]).mean(axis=0)
-    whitening = space.whitening.astype(np.float64)
-    along = np.linalg.solve(whitening.T, space.centres.astype(np.float64).T).T
-    centres = space.mean.astype(np.float64) + along @ space.axes.astype(np.float64).T
-    way = len(given) / (len(given) + _SHRUNK)
-    logits = head.logits(given)
-    bias = np.zeros(_K)
-    for _ in range(_ROUNDS):
-        mix = softmax((logits + bias) / temperature).mean(axis=0)
-        shift = way * lengths.mean() * ((mix @ centres - mean) @ head.weights)
-        bias = np.clip(shift - shift.mean(), -_MOST_SHIFT, _MOST_SHIFT)
-    return np.asarray(bias - bias.mean(), np.float64)
 
 
 def fit_head(

@@ -13,7 +13,6 @@ import numpy.typing as npt
 from leuko.bundle import MeasuredLayer, ModelBundle
 from leuko.cells.measure import MEASURES
 from leuko.errors import AdaptError, DataError
-from leuko.imaging import PreprocessSpec
 from leuko.manifest import Manifest
 from leuko.parallel import Progress
 from leuko.runtime.adapt_fit import REPEATS, Head, HeadFit, fit_head, slide_groups
@@ -51,9 +50,6 @@ MIN_LABELS: Final = 10
 MIN_CALIBRATED: Final = 50
 """From so many labelled cells on the temperature is fitted again."""
 
-Base = tuple[PreprocessSpec, Doubles]
-"""How pictures are cut, and what is added to the logits."""
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Labelled:
@@ -80,24 +76,21 @@ class Refit:
 
     Attributes
     ----------
-    head : Head or None
-        The new last layer; None where nothing beat the present one.
+    head : Head
+        The new last layer.
     layer : MeasuredLayer or None
         What numbers measured on the cell add to it.
     temperature : float
         Of the answers from now on.
-    unlabelled : bool
-        Whether what was changed without labels stays.
     report : dict
         Figures of the cross-validation.
     validation : dict
         The same, as a bundle's validation.
     """
 
-    head: Head | None
+    head: Head
     layer: MeasuredLayer | None
     temperature: float
-    unlabelled: bool
     report: dict[str, Any]
     validation: dict[str, Any]
 
@@ -108,26 +101,21 @@ class Refit:
         return {"method": "temperature", "temperature": self.temperature}
 
     @property
-    def step(self) -> dict[str, Any]:
-        """The refit as one more step of the report."""
+    def told(self) -> str:
+        """What was done, for a person."""
         facts = self.report
         loss, right = facts["log_loss"], facts["accuracy"]
-        figures = (
+        ridge = f"A ridge of {facts['strength']:g}"
+        what = {
+            "bias": "A bias on the last layer",
+            "ridge": f"{ridge} on the last layer",
+            "measured": f"{ridge} on the answers and {len(MEASURES)} numbers measured on cells",
+        }[facts["kind"]]
+        return (
+            f"{facts['n']} labelled cells, {dealt_words(facts)}. {what}. "
             f"Log-loss {loss['before']:.3f} as shipped, {loss['after']:.3f} cross-validated; "
             f"accuracy {right['before']:.3f} and {right['after']:.3f}."
         )
-        cells = f"{facts['n']} labelled cells, {dealt_words(facts)}."
-        if self.head is None:
-            told = f"not kept. {cells} Nothing that was fitted to them is better. {figures}"
-        else:
-            ridge = f"A ridge of {facts['strength']:g}"
-            what = {
-                "bias": "A bias on the last layer",
-                "ridge": f"{ridge} on the last layer",
-                "measured": f"{ridge} on the answers and {len(MEASURES)} numbers measured on cells",
-            }[facts["kind"]]
-            told = f"kept. {cells} {what}. {figures}"
-        return {"step": "labels", "kept": self.head is not None, "told": told}
 
 
 def dealt_words(facts: dict[str, Any]) -> str:
@@ -190,7 +178,6 @@ def labelled_files(manifest: Manifest, folders: Sequence[Path]) -> list[Path]:
 
 def refit(
     bundle: ModelBundle,
-    adapted: Base,
     cells: Labelled,
     *,
     measure: bool = True,
@@ -198,14 +185,12 @@ def refit(
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Refit:
-    """Refit the last layer, from the bundle as shipped or as adapted, whichever ends better.
+    """Refit the last layer.
 
     Parameters
     ----------
     bundle : ModelBundle
         As shipped.
-    adapted : (PreprocessSpec, (5,) float64)
-        What was kept without labels.
     cells : Labelled
         Two classes at least.
     measure : bool
@@ -228,27 +213,17 @@ def refit(
     if exposed.weights is None or exposed.bias is None:
         raise AdaptError(
             f"{bundle.name} cannot be fitted to labels: its answer is not a softmax of one linear "
-            "layer. Leave --labels out, or take another model."
+            "layer. Take another model."
         )
-    temperature = Trust.of(bundle).temperature
-    shipped: Base = (bundle.preprocess, np.zeros(len(CLASSES)))
-    changed = adapted[0] != shipped[0] or bool(adapted[1].any())
-    groups = slide_groups(cells.slides)
-    fits: list[tuple[HeadFit, Doubles]] = []
-    for spec, bias in [adapted, shipped] if changed else [shipped]:
-        shown = show(bundle, spec, cells.pictures, views=1, measure=measure, threads=threads,
-                     progress=progress, stage="labelled cells")  # fmt: skip
-        if shown.features is None:
-            raise AdaptError(f"{bundle.name} does not show what enters its last layer.")
-        features = np.average(shown.features, axis=1, weights=spec.weights or None)
-        head = Head(exposed.weights.astype(np.float64), exposed.bias.astype(np.float64) + bias)
-        present = Trust(temperature).calibrate(softmax(head.logits(features)))
-        fit = fit_head(features, cells.labels, head, temperature=temperature, space=bundle.space,
-                       measures=shown.measures, groups=groups, seed=seed)  # fmt: skip
-        fits.append((fit, present))
-    before = fits[-1][1]
-    best = min(range(len(fits)), key=lambda index: fits[index][0].loss)
-    fit = fits[best][0]
+    temperature, groups = Trust.of(bundle).temperature, slide_groups(cells.slides)
+    shown = show(bundle, cells.pictures, measure=measure, threads=threads, progress=progress)
+    if shown.features is None:
+        raise AdaptError(f"{bundle.name} does not show what enters its last layer.")
+    features = np.average(shown.features, axis=1, weights=bundle.preprocess.weights or None)
+    head = Head(exposed.weights.astype(np.float64), exposed.bias.astype(np.float64))
+    before = Trust(temperature).calibrate(softmax(head.logits(features)))
+    fit = fit_head(features, cells.labels, head, temperature=temperature, space=bundle.space,
+                   measures=shown.measures, groups=groups, seed=seed)  # fmt: skip
     gains = cell_losses(cells.labels, before) - np.mean(
         [cell_losses(cells.labels, one) for one in fit.probabilities], axis=0
     )
@@ -268,7 +243,7 @@ def refit(
             f"gain must be larger than its standard error, {error:.4f}. Nothing is written. Check "
             f"the labels, or label more cells.{told}"
         )
-    return _finished(fit, before, cells, groups, temperature, unlabelled=changed and best == 0)
+    return _finished(fit, before, cells, groups, temperature)
 
 
 def _error(gains: Doubles, groups: list[str] | None) -> float:
@@ -288,21 +263,17 @@ def _finished(
     cells: Labelled,
     groups: list[str] | None,
     temperature: float,
-    *,
-    unlabelled: bool,
 ) -> Refit:
     """Put the temperature right and sum up."""
     labels = cells.labels
     n = len(labels)
     held = fit.probabilities.mean(axis=0)
-    head: Head | None = None
-    layer = fit.layer
-    calibrated = fit.kind != "nothing" and n >= MIN_CALIBRATED
+    head, layer = fit.head, fit.layer
+    calibrated = n >= MIN_CALIBRATED
     if calibrated:
         every = fit.probabilities.reshape(-1, len(CLASSES))
         temperature = fit_temperature(every, np.tile(labels, len(fit.probabilities)))
-        head = fit.head
-    elif fit.kind != "nothing":
+    else:
         head = Head(fit.head.weights * temperature, fit.head.bias * temperature)
         if layer is not None:
             layer = replace(layer, weights=layer.weights * temperature)
@@ -346,7 +317,7 @@ def _finished(
     }
     if groups is not None:
         validation |= {"n_slides": known, "effect": effect}
-    return Refit(head, layer, temperature, unlabelled, report, validation)
+    return Refit(head, layer, temperature, report, validation)
 
 
 def _figures(probabilities: Doubles, labels: Labels) -> tuple[float, float]:

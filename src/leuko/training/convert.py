@@ -44,17 +44,16 @@ from leuko.training.convert_check import (
     labelled_pictures,
     own_validation,
 )
-from leuko.training.convert_graph import clean_graph, open_session, to_float16
+from leuko.training.convert_graph import open_session, to_float16
 from leuko.training.convert_int8 import quantize
 from leuko.training.convert_litert import litert_runner, to_litert
-from leuko.training.convert_openvino import openvino_runner, to_openvino
 
 __all__ = ["FORMATS", "WEIGHTS", "Exported", "export_model"]
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 
-FORMATS: Final = ("onnx", "litert", "openvino")
+FORMATS: Final = ("onnx", "litert")
 """What a model can be written as."""
 
 WEIGHTS: Final = ("float32", "float16", "int8")
@@ -63,11 +62,7 @@ WEIGHTS: Final = ("float32", "float16", "int8")
 _MOST_COMPARED: Final = 2000
 _PART: Final = 8
 _NOTE: Final = "export.json"
-_OTHERS: Final = {
-    "litert": ("model.tflite",),
-    "openvino": ("model.xml", "model.bin"),
-}
-_ALWAYS: Final = (_NOTE, "goldens.npz", "card.md")
+_LITERT: Final = ("model.tflite", _NOTE, "goldens.npz", "card.md")
 
 
 @dataclass(frozen=True)
@@ -131,7 +126,7 @@ def export_model(
     out : path-like, optional
         For ``onnx`` a bundle, a folder or a ``.zip``; otherwise a folder. By default a name made
         of the model's, in the current folder.
-    form : {"onnx", "litert", "openvino"}
+    form : {"onnx", "litert"}
         What to write.
     weights : {"float32", "float16", "int8"}
         How to keep its numbers.
@@ -161,7 +156,8 @@ def export_model(
     Raises
     ------
     UsageError
-        When int8 is wanted without pictures, or a format or precision is not known.
+        When int8 is wanted without pictures, LiteRT of what is no run folder with its Keras model,
+        or a format or precision is not known.
     BundleError
         When there is no such model, or the variant does not answer as the original does: then
         nothing is written.
@@ -181,6 +177,7 @@ def export_model(
     bundle = classifier.bundle
     _check_source(bundle)
     target = _target(bundle, model, out, form, weights)
+    keras = _keras_file(bundle, model) if form == "litert" else None
     labelled = None if check is None else labelled_pictures(check, ignore, tell)
     others = None if calibrate is None else any_pictures(calibrate, ignore, tell)
     rng = np.random.default_rng([seed, 31])
@@ -188,7 +185,7 @@ def export_model(
     if weights == "int8" and source is not None:
         sample, left = draw_sample(source, bundle.preprocess, rng, threads, tell)
         labelled, rest = (left, None) if others is None else (labelled, left)
-    converted = _convert(bundle, form, weights, sample, threads)
+    converted = _convert(bundle, keras, weights, sample, threads)
     # What is compared is what is written: a bundle answers calibrated, and looks again where it
     # would; elsewhere there is the network alone.
     original = (
@@ -205,7 +202,7 @@ def export_model(
         "check": None,
         "agreement": None,
         "drawn": compare_drawn(pair),
-        "versions": _versions(form),
+        "versions": _versions(),
     }
     validation: dict[str, Any] = {}
     leave = set(sample.digests) if sample else set()
@@ -257,6 +254,17 @@ def _check_source(bundle: ModelBundle) -> None:
         )
 
 
+def _keras_file(bundle: ModelBundle, model: str | os.PathLike[str]) -> Path:
+    """Find the Keras model that LiteRT is written from."""
+    path = Path(os.path.expanduser(model)) / "model.keras"
+    if not path.is_file():
+        raise UsageError(
+            f"There is no LiteRT of {bundle.name}: it is written from the model.keras of a run "
+            f"folder that leuko train wrote, and {os.fspath(model)} has none."
+        )
+    return path
+
+
 def _target(
     bundle: ModelBundle,
     model: str | os.PathLike[str],
@@ -283,14 +291,14 @@ def _target(
         return path
     check_room(path)
     if path.is_dir():
-        _check_folder(path, form)
+        _check_folder(path)
     return path
 
 
-def _check_folder(path: Path, form: str) -> None:
+def _check_folder(path: Path) -> None:
     """Refuse to replace a folder of another kind."""
     there = {place.name for place in path.iterdir()}
-    others = there - {*_OTHERS[form], *_ALWAYS}
+    others = there - {*_LITERT}
     if others or (there and _NOTE not in there):
         raise OutputError(
             f"{path} holds other things than an exported model, such as {min(others or there)}; "
@@ -299,36 +307,29 @@ def _check_folder(path: Path, form: str) -> None:
 
 
 def _convert(
-    bundle: ModelBundle, form: str, weights: str, sample: Sample | None, threads: int
+    bundle: ModelBundle, keras: Path | None, weights: str, sample: Sample | None, threads: int
 ) -> _Converted:
-    """Make the new network."""
+    """Make the new network: LiteRT of a Keras model, where one is given."""
     onnx, spec = bundle.onnx, bundle.preprocess
     pixels = sample.pixels if sample else None
-    several = partial(over_looks, weights=spec.weights)
-    if form == "litert":
-        data = to_litert(onnx, spec.size, weights=weights, pixels=pixels)
-        return _Converted({"model.tflite": data}, several(litert_runner(data, threads=threads)))
+    if keras is not None:
+        data = to_litert(keras, spec.size, weights=weights, pixels=pixels)
+        run = over_looks(litert_runner(data, threads=threads), spec.weights)
+        return _Converted({"model.tflite": data}, run)
     if weights == "float16":
         onnx = to_float16(onnx)
     elif pixels is not None:
         onnx = quantize(onnx, pixels)
-    if form == "openvino":
-        if weights == "float32":
-            onnx = clean_graph(onnx).to_bytes()
-        xml, numbers = to_openvino(onnx)
-        run = openvino_runner(xml, numbers, threads=threads)
-        return _Converted({"model.xml": xml, "model.bin": numbers}, several(run))
     made = bundle if weights == "float32" else _with_network(bundle, onnx)
     run = OnnxClassifier(made, threads=threads).predict_pixels
     return _Converted({"model.onnx": onnx}, run, made)
 
 
-def _versions(form: str) -> dict[str, str]:
+def _versions() -> dict[str, str]:
     """Versions of what the variant depends on."""
     found = versions()
-    for name in ("onnx", "openvino")[: 2 if form == "openvino" else 1]:
-        with contextlib.suppress(metadata.PackageNotFoundError):
-            found[name] = metadata.version(name)
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        found["onnx"] = metadata.version("onnx")
     return found
 
 
@@ -392,7 +393,7 @@ def _with_network(bundle: ModelBundle, onnx: bytes) -> ModelBundle:
 def _write_folder(
     bundle: ModelBundle, converted: _Converted, target: Path, variant: dict[str, Any]
 ) -> Exported:
-    """Write a network for another runtime, with what is needed to use it rightly."""
+    """Write a LiteRT network, with what is needed to use it rightly."""
     spec = bundle.preprocess
     pictures = golden_pictures()
     inputs = np.stack([looks(picture, spec) for picture in pictures])
@@ -415,13 +416,13 @@ def _write_folder(
         "preprocess": spec.to_dict(),
         "input": {
             "name": "pixels",
-            "shape": [1 if variant["format"] == "litert" else None, *spec.size, 3],
+            "shape": [1, *spec.size, 3],
             "type": "float32",
             "holds": "RGB, 0 to 255, cut and resized as preprocess says; one row for each style",
         },
         "output": {
             "name": "probabilities",
-            "shape": [1 if variant["format"] == "litert" else None, len(CLASSES)],
+            "shape": [1, len(CLASSES)],
             "type": "float32",
             "holds": "one probability for each of classes, in their order; those of a picture's "
             "styles are one answer as their geometric mean, by weight, scaled to sum 1",

@@ -25,7 +25,7 @@ import numpy.typing as npt
 from leuko.errors import BundleError
 from leuko.training.convert_graph import Graph, clean_graph, open_session
 
-__all__ = ["correct_biases", "quantize"]
+__all__ = ["quantize"]
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -116,43 +116,6 @@ def quantize(onnx: bytes, pixels: Pixels) -> bytes:
         else:
             writer.keep(node)
     graph.nodes = writer.nodes
-    return graph.to_bytes()
-
-
-def correct_biases(onnx: bytes, pixels: Pixels, *, level: int) -> bytes:
-    """Prepare a float32 network for somebody else's rounding to eight bits.
-
-    Parameters
-    ----------
-    onnx : bytes
-        The network.
-    pixels : (M, h, w, 3) uint8, RGB
-        See `quantize`.
-    level : int
-        Largest integer that a weight becomes: 127 for LiteRT.
-
-    Returns
-    -------
-    bytes
-        The same network, float32, with the shift that rounding will cause taken off each bias.
-
-    Raises
-    ------
-    BundleError
-        See `quantize`.
-    """
-    graph = clean_graph(onnx)
-    plan = _plan(graph)
-    ranges = _measure(graph, plan, pixels)
-    for node in graph.nodes:
-        if node.op_type == "Conv" and node.input[1] in graph.constants:
-            weights = graph.constants[node.input[1]].astype(np.float64)
-            scale = np.maximum(np.abs(weights).reshape(len(weights), -1).max(axis=1), 1e-12) / level
-            rounded = np.rint(weights / _wide(scale)) * _wide(scale)
-            mean = ranges[node.input[0]].mean
-            shift = _shift(rounded - weights, mean)
-            bias = graph.constants[node.input[2]].astype(np.float64) - shift
-            graph.constants[node.input[2]] = bias.astype(np.float32)
     return graph.to_bytes()
 
 

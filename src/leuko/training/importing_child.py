@@ -114,8 +114,10 @@ def confine(home: Path, limits: dict[str, int]) -> list[str]:
     """
     kept = _limit_resources(limits)
     with contextlib.suppress(AttributeError, OSError, TypeError):
-        # A network of its own without any device; works while there is one thread.
-        if ctypes.CDLL(None).unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0:
+        # A network of its own without any device; others than root need a user of their own for
+        # that. It works while there is one thread.
+        unshare = ctypes.CDLL(None).unshare
+        if unshare(_CLONE_NEWNET) == 0 or unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0:
             kept.append("network")
     root = os.path.realpath(home)
     refused = (
@@ -343,8 +345,14 @@ def _respell(kind: str, config: Any) -> None:
     """Write a layer of Keras 2 as Keras 3 reads it, and mixed precision in full."""
     if not isinstance(config, dict):
         return
-    if kind in ("DepthwiseConv2D", "SeparableConv2D") and config.get("groups") == 1:
-        del config["groups"]
+    if kind in ("DepthwiseConv2D", "SeparableConv2D"):
+        # Settings of a parent class, which mean nothing there.
+        for name in ("kernel_initializer", "kernel_regularizer", "kernel_constraint"):
+            config.pop(name, None)
+        if config.get("groups") == 1:
+            del config["groups"]
+    if kind == "LeakyReLU" and "alpha" in config:
+        config["negative_slope"] = config.pop("alpha")
     axis = config.get("axis")
     if kind == "BatchNormalization" and isinstance(axis, list) and len(axis) == 1:
         config["axis"] = axis[0]
