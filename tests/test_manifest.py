@@ -24,6 +24,7 @@ from leuko.manifest import (
     slide_of,
     unread_beside,
 )
+from leuko.scheme import load_scheme
 from leuko.taxonomy import CLASSES
 from tiny import open_to_all, paint, unprivileged, write_dataset, write_picture
 
@@ -54,26 +55,45 @@ def test_a_plain_folder(tmp_path: Path) -> None:
     [
         ("basophils", "EOSINOPHIL", "Lymphocytes", "mono", "NEUT"),
         ("1_Basophil", "2_Eosinophil", "3-lymphocyte", "4. Monocytes", "5 neutrophils"),
-        ("z", "y", "x", "w", "v"),
     ],
 )
 def test_names_decide_the_class_never_their_order(names: tuple[str, ...], tmp_path: Path) -> None:
     for label, name in enumerate(names):
         for number in range(label + 1):
             touch(tmp_path / name / f"{number}_a.jpg")
-    if names[0] == "z":
-        with pytest.raises(DataError, match="no class folders; found v, w, x, y, z"):
-            read_folder(tmp_path)
-    else:
-        assert read_folder(tmp_path).counts.tolist() == [1, 2, 3, 4, 5]
+    assert read_folder(tmp_path).counts.tolist() == [1, 2, 3, 4, 5]
+
+
+def test_folders_of_no_known_scheme_are_a_scheme_of_their_own(tmp_path: Path) -> None:
+    for name in ("z", "y", "细胞"):
+        touch(tmp_path / name / "1.jpg")
+    manifest = read_folder(tmp_path)
+    assert manifest.scheme.names == ("y", "z", "细胞")
+    assert manifest.notes[0].endswith("has its own classes: y, z, 细胞. --classes names others.")
+    manifest.save(tmp_path / "m.json")
+    assert Manifest.load(tmp_path / "m.json") == manifest
+    assert find_splits(tmp_path) == {"train": tmp_path.resolve()}
+    five = load_scheme("differential-5")
+    with pytest.raises(DataError, match="no class folders; found y, z, 细胞"):
+        read_folder(tmp_path, scheme=five)
+
+
+def test_folders_of_a_known_scheme_are_of_it(tmp_path: Path) -> None:
+    for name in ("Monocyte", "ImmatureGranulocyte", "platelets", "Erythroblast"):
+        touch(tmp_path / name / "1.jpg")
+    manifest = read_folder(tmp_path)
+    assert manifest.scheme == load_scheme("pbc-8")
+    assert manifest.counts.tolist() == [0, 0, 1, 1, 0, 1, 0, 1]
+    with pytest.raises(DataError, match=r"needs all 8 classes of pbc-8; .* no image of Basophil"):
+        manifest.require_all_classes("Training")
 
 
 def test_an_extra_folder_is_an_error_unless_ignored(tmp_path: Path) -> None:
     write_dataset(tmp_path, each=1)
-    touch(tmp_path / "Blasts" / "a.jpg")
-    with pytest.raises(DataError, match=r"name no class: Blasts.*--ignore NAME"):
+    touch(tmp_path / "Junk" / "a.jpg")
+    with pytest.raises(DataError, match=r"name no class: Junk.*--ignore NAME.*--classes folders"):
         read_folder(tmp_path)
-    assert len(read_folder(tmp_path, ignore=("Blasts",))) == 5
+    assert len(read_folder(tmp_path, ignore=("Junk",))) == 5
 
 
 def test_two_folders_for_one_class(tmp_path: Path) -> None:
@@ -230,9 +250,9 @@ def test_links_are_followed_once_and_what_cannot_be_followed_is_said(tmp_path: P
 def test_a_class_link_that_leads_nowhere_is_said(tmp_path: Path) -> None:
     write_dataset(tmp_path, each=1, names=CLASSES[1:])
     (tmp_path / "Basophil").symlink_to("nowhere")
-    (tmp_path / "Blasts").symlink_to("nowhere")
+    (tmp_path / "Junk").symlink_to("nowhere")
     (tmp_path / ".hidden").symlink_to("nowhere")
-    manifest = read_folder(tmp_path, ignore=("Blasts",))
+    manifest = read_folder(tmp_path, ignore=("Junk",))
     assert manifest.counts.tolist() == [0, 1, 1, 1, 1]
     assert manifest.notes == (
         "Basophil is a dangling link (No such file or directory); passed over.",
@@ -397,6 +417,17 @@ def test_a_table(encoding: str, end: str, tmp_path: Path) -> None:
     assert manifest.samples[1].sha256 == digest_file(tmp_path / "cells" / "Neutrophil_1.png")
 
 
+def test_another_column_may_have_the_labels_and_a_split_is_honoured(tmp_path: Path) -> None:
+    text = "path,label,fine_label,split\na.png,Neutrophil,band,train\nb.png,Neutrophil,seg,val\n"
+    manifest = read_csv(table(tmp_path, text), label_column="fine_label")
+    assert manifest.scheme.name == "differential-6"
+    assert [sample.split for sample in manifest.samples] == ["train", "validation"]
+    with pytest.raises(DataError, match="line 2: the split is 'both'; expected train, val or test"):
+        read_csv(table(tmp_path, "path,label,split\na.png,baso,both\n"))
+    with pytest.raises(DataError, match="lacks the column kind; expected path,kind"):
+        read_csv(table(tmp_path, text), label_column="kind")
+
+
 def test_without_a_slide_column_the_name_tells(tmp_path: Path) -> None:
     manifest = read_csv(table(tmp_path, "path,label\ncells/S7_1.png,mono\n"))
     assert manifest.slides == ["S7"]
@@ -409,7 +440,7 @@ def test_without_a_slide_column_the_name_tells(tmp_path: Path) -> None:
         ("path,class\n", "lacks the column label; expected path,label with commas"),
         ("path;label;slide\n", "received path;label;slide"),
         ("path,label\n", "a header but no rows"),
-        ("path,label\na.jpg,Basophil\nb.jpg,blast\n", "line 3: 'blast' names no class"),
+        ("path,label\na.jpg,Basophil\nb.jpg,junk\n", "line 3: 'junk' names no class"),
         ("path,label\n\n\na.jpg,x\n", "line 4: 'x' names no class"),
         ("path,label\na.jpg\n", "line 2: '' names no class"),
         ("path,label\n ,Basophil\n", "line 2: there is no path"),

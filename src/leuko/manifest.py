@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
 import re
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,15 +25,18 @@ from leuko.artifacts import (
 )
 from leuko.errors import DataError
 from leuko.files import DRAWN_BY_LEUKO, Strays, drew, find_listed, read_text, stray_kind
+from leuko.imaging import IMAGE_SUFFIXES
 from leuko.parallel import bounded_map, worker_count
-from leuko.taxonomy import (
-    CLASSES,
+from leuko.scheme import (
+    DIFFERENTIAL_5,
     RAABIN_NUMBERS,
-    class_index,
-    class_named,
-    describe_aliases,
+    ClassScheme,
     describe_numbers,
+    infer_scheme,
+    is_known_class,
     is_number,
+    load_scheme,
+    scheme_in,
 )
 
 __all__ = [
@@ -73,7 +77,7 @@ class Sample:
     path : str
         Relative to the manifest's root, with forward slashes.
     label : int
-        Position in `leuko.taxonomy.CLASSES`.
+        Position in the manifest's scheme.
     slide : str
         Which slide it was cut from; empty when unknown.
     sha256 : str
@@ -101,11 +105,14 @@ class Manifest:
         Sorted by path.
     notes : tuple of str
         What a person should know: classes that are absent, files passed over, drawn copies.
+    scheme : ClassScheme
+        Of the labels.
     """
 
     root: Path
     samples: tuple[Sample, ...]
     notes: tuple[str, ...] = ()
+    scheme: ClassScheme = field(default_factory=lambda: load_scheme(DIFFERENTIAL_5))
 
     def __len__(self) -> int:
         """Count the images."""
@@ -113,7 +120,7 @@ class Manifest:
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """(N,) int64, positions in `CLASSES`."""
+        """(N,) int64, positions in the scheme."""
         return np.array([sample.label for sample in self.samples], dtype=np.int64)
 
     @property
@@ -123,13 +130,17 @@ class Manifest:
 
     @property
     def counts(self) -> npt.NDArray[np.int64]:
-        """(5,) int64, images of each class."""
-        return np.bincount(self.labels, minlength=len(CLASSES)).astype(np.int64)
+        """(K,) int64, images of each class."""
+        return np.bincount(self.labels, minlength=len(self.scheme)).astype(np.int64)
 
     @property
     def digest(self) -> str:
         """SHA-256 over paths, labels, slides and file digests; the root does not count."""
-        return digest_json([[s.path, s.label, s.slide, s.sha256] for s in self.samples])
+        rows: list[Any] = [[s.path, s.label, s.slide, s.sha256] for s in self.samples]
+        # Rows of a routine differential keep the digest that they had before there were others.
+        if self.scheme.names != load_scheme(DIFFERENTIAL_5).names:
+            rows.append(list(self.scheme.names))
+        return digest_json(rows)
 
     def files(self) -> list[Path]:
         """Absolute paths, in order.
@@ -159,7 +170,7 @@ class Manifest:
         kept = [self.samples[int(index)] for index in indices]
         if split is not None:
             kept = [replace(sample, split=split) for sample in kept]
-        return Manifest(self.root, tuple(kept))
+        return Manifest(self.root, tuple(kept), scheme=self.scheme)
 
     def require_all_classes(self, purpose: str) -> None:
         """Raise when a class has no image.
@@ -174,11 +185,12 @@ class Manifest:
         DataError
             Naming the missing classes and the names that are understood.
         """
-        missing = [name for name, n in zip(CLASSES, self.counts, strict=True) if n == 0]
+        missing = [name for name, n in zip(self.scheme.names, self.counts, strict=True) if n == 0]
         if missing:
             raise DataError(
-                f"{purpose} needs all five classes; {self.root} has no image of "
-                f"{', '.join(missing)}. Class folders may be called: {describe_aliases()}."
+                f"{purpose} needs all {len(self.scheme)} classes of {self.scheme.name}; "
+                f"{self.root} has no image of {', '.join(missing)}. Class folders may be called: "
+                f"{self.scheme.describe()}."
                 + "".join(f" {note}" for note in self.notes if note.endswith(_PASSED_OVER))
             )
 
@@ -204,12 +216,13 @@ class Manifest:
             "schema": schema("manifest"),
             "root": self.root.as_posix(),
             "digest": self.digest,
-            "classes": list(CLASSES),
+            "classes": list(self.scheme.names),
+            "scheme": self.scheme.to_dict(),
             "notes": list(self.notes),
             "samples": [
                 {
                     "path": s.path,
-                    "label": CLASSES[s.label],
+                    "label": self.scheme.names[s.label],
                     "slide": s.slide,
                     "split": s.split,
                     "sha256": s.sha256,
@@ -239,18 +252,19 @@ class Manifest:
         """
         document = read_json(path, "manifest")
         try:
+            scheme = scheme_in(document)
             samples = tuple(
                 Sample(
                     path=str(row["path"]),
-                    label=class_index(row["label"]),
+                    label=scheme.names.index(row["label"]),
                     slide=str(row["slide"]),
                     sha256=str(row["sha256"]),
                     split=str(row["split"]),
                 )
                 for row in document["samples"]
             )
-            manifest = cls(Path(document["root"]), samples, tuple(document["notes"]))
-        except (KeyError, TypeError, ValueError) as error:
+            manifest = cls(Path(document["root"]), samples, tuple(document["notes"]), scheme)
+        except (DataError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path} is damaged: {error!r}.") from error
         if manifest.digest != document.get("digest"):
             raise DataError(f"{path} was changed by hand: its digest does not match its rows.")
@@ -350,7 +364,7 @@ def find_splits(dataset: str | os.PathLike[str]) -> dict[str, Path]:
             )
         if matches:
             found[split] = matches[0]
-    if not found and _holds_classes(root):
+    if not found and (_holds_classes(root) or _holds_pictures(root)):
         found["train"] = root
     lost = _lost(root)
     for entry in lost:
@@ -365,7 +379,7 @@ def find_splits(dataset: str | os.PathLike[str]) -> dict[str, Path]:
                 [
                     f"{root} holds neither Train/Test folders nor class folders; found {there}.",
                     *told,
-                    f"Class folders may be called: {describe_aliases()}.",
+                    f"Class folders may be called: {load_scheme(DIFFERENTIAL_5).describe()}.",
                 ]
             )
         )
@@ -373,7 +387,11 @@ def find_splits(dataset: str | os.PathLike[str]) -> dict[str, Path]:
 
 
 def read_split(
-    dataset: str | os.PathLike[str], split: str, *, ignore: Sequence[str] = ()
+    dataset: str | os.PathLike[str],
+    split: str,
+    *,
+    ignore: Sequence[str] = (),
+    scheme: ClassScheme | None = None,
 ) -> Manifest:
     """Read one split of a data set.
 
@@ -383,7 +401,7 @@ def read_split(
         A folder with ``Train``, ``Test``, ... in it, or the split's own folder.
     split : str
         ``train``, ``validation`` or ``test``.
-    ignore : sequence of str
+    ignore, scheme
         See `read_folder`.
 
     Returns
@@ -400,9 +418,9 @@ def read_split(
     if split not in splits:
         raise DataError(
             f"{dataset} has no {split} folder; found {', '.join(sorted(splits))}. "
-            f"Expected a folder called {split.capitalize()} with five class folders in it."
+            f"Expected a folder called {split.capitalize()} with class folders in it."
         )
-    manifest = read_folder(splits[split], ignore=ignore)
+    manifest = read_folder(splits[split], ignore=ignore, scheme=scheme)
     samples = tuple(replace(sample, split=split) for sample in manifest.samples)
     lost = [
         f"{entry.name} {why}{_PASSED_OVER}"
@@ -410,7 +428,8 @@ def read_split(
         if _split_named(entry.name)
     ]
     beside = unread_beside(dataset)
-    return Manifest(manifest.root, samples, tuple(dict.fromkeys((*beside, *lost, *manifest.notes))))
+    notes = tuple(dict.fromkeys((*beside, *lost, *manifest.notes)))
+    return Manifest(manifest.root, samples, notes, manifest.scheme)
 
 
 def unread_beside(dataset: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -457,10 +476,27 @@ def _holds_classes(folder: Path) -> bool:
         folders = [entry.name for entry in folder.iterdir() if entry.is_dir()]
     except OSError:
         return False
-    return any(class_named(name) or name in RAABIN_NUMBERS for name in folders)
+    return any(is_known_class(name) or name in RAABIN_NUMBERS for name in folders)
 
 
-def read_folder(folder: str | os.PathLike[str], *, ignore: Sequence[str] = ()) -> Manifest:
+def _holds_pictures(folder: Path) -> bool:
+    """Whether two folders in it hold pictures: classes under any names."""
+    found = 0
+    for entry in _listing(folder):
+        if entry.name[:1] != "." and not stray_kind(entry.name) and os.path.isdir(entry):  # noqa: PTH112
+            with contextlib.suppress(OSError):
+                found += any(
+                    place.name.lower().endswith(IMAGE_SUFFIXES) for place in entry.iterdir()
+                )
+    return found > 1
+
+
+def read_folder(
+    folder: str | os.PathLike[str],
+    *,
+    ignore: Sequence[str] = (),
+    scheme: ClassScheme | None = None,
+) -> Manifest:
     """Read a folder that holds one folder for each class.
 
     Symbolic links are followed; dangling ones, loops and folders that cannot be listed are
@@ -474,6 +510,9 @@ def read_folder(folder: str | os.PathLike[str], *, ignore: Sequence[str] = ()) -
         have Raabin-WBC's names.
     ignore : sequence of str
         Names of extra folders to pass over.
+    scheme : ClassScheme, optional
+        That the folders are of. Otherwise that of a routine differential where they are of it,
+        another one that comes with Leuko, or their own names, which is a note.
 
     Returns
     -------
@@ -487,8 +526,7 @@ def read_folder(folder: str | os.PathLike[str], *, ignore: Sequence[str] = ()) -
         or folders are called by numbers that may mean several.
     """
     root = _existing_folder(folder)
-    by_class: dict[str, Path] = {}
-    extra: list[str] = []
+    folders: list[Path] = []
     notes: list[str] = []
     strays = Strays()
     for entry in _listing(root):
@@ -496,41 +534,26 @@ def read_folder(folder: str | os.PathLike[str], *, ignore: Sequence[str] = ()) -
             if kind:
                 strays.add(kind)
             continue
-        if (why := _why_lost(entry)) and entry.name not in ignore:
+        if entry.name in ignore:
+            continue
+        if why := _why_lost(entry):
             notes.append(f"{entry.name} {why}{_PASSED_OVER}")
         # Path.is_dir raises where a folder can be listed but not entered.
-        if not os.path.isdir(entry):  # noqa: PTH112
-            continue
-        name = class_named(entry.name) or RAABIN_NUMBERS.get(entry.name.strip())
-        if name is None:
-            if entry.name not in ignore:
-                extra.append(entry.name)
-        elif name in by_class:
-            raise DataError(
-                f"{root} has two folders for {name}: {by_class[name].name} and {entry.name}. "
-                "Merge them."
-            )
-        else:
-            by_class[name] = entry
-    numbers = [entry for entry in (*by_class.values(), *map(root.joinpath, extra))
-               if is_number(entry.name)]  # fmt: skip
-    if extra and by_class and not numbers:
-        raise DataError(
-            f"{root} has folders that name no class: {', '.join(extra)}. Expected "
-            f"{describe_aliases()}. Pass them over with --ignore NAME."
-        )
-    if not by_class and not numbers:
-        found = ", ".join(extra[:8]) or "no folders"
-        told = [f"{root} has no class folders; found {found}.", *notes[:8]]
-        raise DataError(f"{' '.join(told)} Expected {describe_aliases()}.")
+        if os.path.isdir(entry):  # noqa: PTH112
+            folders.append(entry)
+    names = [entry.name for entry in folders]
+    scheme, said = _scheme_for(str(root), names, scheme)
+    notes += said
+    by_class = _by_class(root, folders, scheme, notes)
+    numbers = [name for name in names if is_number(name) and scheme.find(name) is None]
     rows: list[tuple[str, int]] = []
-    for name, place in by_class.items():
-        for file in _walk(place, name, notes, strays):
-            rows.append((file.relative_to(root).as_posix(), class_index(name)))
+    for label, place in by_class.items():
+        for file in _walk(place, label, scheme, notes, strays):
+            rows.append((file.relative_to(root).as_posix(), label))
     if strays:
         notes.append(f"{strays.sentence()}.")
     if numbers:
-        _require_raabin(root, [entry.name for entry in numbers], [path for path, _ in rows])
+        _require_raabin(root, numbers, [path for path, _ in rows])
         notes.append(_how_numbers_were_read(str(root)))
     if not rows:
         raise DataError(" ".join([f"{root} has class folders but not one image in them.", *notes]))
@@ -540,7 +563,64 @@ def read_folder(folder: str | os.PathLike[str], *, ignore: Sequence[str] = ()) -
         Sample(path, label, slide_of(path), digest)
         for (path, label), digest in zip(rows, digests, strict=True)
     )
-    return Manifest(root, samples, (*notes, *_remarks(root, samples)))
+    return Manifest(root, samples, (*notes, *_remarks(root, samples, scheme)), scheme)
+
+
+def _scheme_for(
+    place: str, names: Sequence[str], scheme: ClassScheme | None
+) -> tuple[ClassScheme, tuple[str, ...]]:
+    """The scheme that folders or labels are of, and what a person should know of it."""
+    routine = load_scheme(DIFFERENTIAL_5)
+    if scheme is not None:
+        return scheme, ()
+    known = [is_known_class(name) for name in names]
+    if (
+        len({*names}) < 2
+        or any(is_number(name) for name in names)
+        or all(routine.find(name) is not None for name in names)
+        or (not all(known) and 2 * sum(known) >= len(names))  # one of them is misspelt, or extra
+    ):
+        return routine, ()
+    found = infer_scheme(names)
+    told = f"{place} is of {found.name}" if found.name != "own" else f"{place} has its own classes"
+    return found, (f"{told}: {', '.join(found.names)}. --classes names others.",)
+
+
+def _by_class(
+    root: Path, folders: Sequence[Path], scheme: ClassScheme, notes: Sequence[str]
+) -> dict[int, Path]:
+    """Class folders by their place in the scheme; refuses those that name none, or one twice."""
+    by_class: dict[int, Path] = {}
+    extra: list[str] = []
+    for entry in folders:
+        label = _label_of(entry.name, scheme)
+        if label is None:
+            extra.append(entry.name)
+        elif label in by_class:
+            raise DataError(
+                f"{root} has two folders for {scheme.names[label]}: {by_class[label].name} and "
+                f"{entry.name}. Merge them."
+            )
+        else:
+            by_class[label] = entry
+    numbers = any(is_number(entry.name) for entry in folders)
+    if extra and by_class and not numbers:
+        raise DataError(
+            f"{root} has folders that name no class: {', '.join(extra)}. Expected "
+            f"{scheme.describe()}. Pass them over with --ignore NAME, or take all folders as they "
+            "are with --classes folders."
+        )
+    if not by_class and not numbers:
+        found = ", ".join(extra[:8]) or "no folders"
+        told = [f"{root} has no class folders; found {found}.", *notes[:8]]
+        raise DataError(f"{' '.join(told)} Expected {scheme.describe()}.")
+    return by_class
+
+
+def _label_of(name: str, scheme: ClassScheme) -> int | None:
+    """Place of the class that a folder or a label names; numbers are Raabin-WBC's, if anyone's."""
+    label = scheme.find(name)
+    return scheme.find(RAABIN_NUMBERS.get(name.strip(), "")) if label is None else label
 
 
 def _require_raabin(place: str | Path, numbers: Sequence[str], paths: Sequence[str]) -> None:
@@ -551,7 +631,7 @@ def _require_raabin(place: str | Path, numbers: Sequence[str], paths: Sequence[s
         return
     raise DataError(
         f"{place} names classes by numbers ({', '.join(sorted({*numbers}))}). {describe_numbers()} "
-        f"Write names in their place: {', '.join(CLASSES)}."
+        f"Write names in their place: {', '.join(load_scheme(DIFFERENTIAL_5).names)}."
     )
 
 
@@ -577,7 +657,13 @@ def is_table(source: str | os.PathLike[str]) -> bool:
     return path.suffix.lower() == ".csv" and not path.is_dir()
 
 
-def read_labelled(source: str | os.PathLike[str], *, ignore: Sequence[str] = ()) -> Manifest:
+def read_labelled(
+    source: str | os.PathLike[str],
+    *,
+    ignore: Sequence[str] = (),
+    scheme: ClassScheme | None = None,
+    label_column: str = "label",
+) -> Manifest:
     """Read a folder of class folders, or a CSV with labels.
 
     Parameters
@@ -586,23 +672,38 @@ def read_labelled(source: str | os.PathLike[str], *, ignore: Sequence[str] = ())
         A folder or a ``.csv`` file.
     ignore : sequence of str
         Names of extra folders to pass over.
+    scheme : ClassScheme, optional
+        See `read_folder`.
+    label_column : str
+        See `read_csv`.
 
     Returns
     -------
     Manifest
         See `read_folder` and `read_csv`.
     """
-    return read_csv(source) if is_table(source) else read_folder(source, ignore=ignore)
+    if is_table(source):
+        return read_csv(source, scheme=scheme, label_column=label_column)
+    return read_folder(source, ignore=ignore, scheme=scheme)
 
 
-def read_csv(path: str | os.PathLike[str]) -> Manifest:
+def read_csv(
+    path: str | os.PathLike[str],
+    *,
+    scheme: ClassScheme | None = None,
+    label_column: str = "label",
+) -> Manifest:
     """Read a table of labelled images.
 
     Parameters
     ----------
     path : path-like
-        CSV with a header that has ``path`` and ``label``, and may have ``slide``. Paths are
-        relative to the table's own folder.
+        CSV with a header that has ``path`` and ``label``, and may have ``slide`` and ``split``
+        (train, val or test). Paths are relative to the table's own folder.
+    scheme : ClassScheme, optional
+        See `read_folder`.
+    label_column : str
+        The column that has the labels.
 
     Returns
     -------
@@ -612,25 +713,77 @@ def read_csv(path: str | os.PathLike[str]) -> Manifest:
     Raises
     ------
     DataError
-        When a column is missing, a label names no class, or a path is listed twice.
+        When a column is missing, a label names no class, a split is none, or a path is listed
+        twice.
     """
     table = Path(os.path.expanduser(path))
+    rows = _table_rows(table, label_column)
+    root = table.parent.resolve()
+    labels = [row.label for row in rows]
+    scheme, said = _scheme_for(str(table), list(dict.fromkeys(labels)), scheme)
+    numbers = [label for label in labels if is_number(label) and scheme.find(label) is None]
+    if numbers:
+        _require_raabin(table, numbers, [row.path for row in rows])
+    files = [find_listed(root, row.path) for row in rows]
+    samples: list[Sample] = []
+    seen: set[str] = set()
+    for row, place, digest in zip(rows, files, _digest_all(files), strict=True):
+        where = f"{table}, line {row.line}"
+        if not row.path:
+            raise DataError(f"{where}: there is no path.")
+        label = _label_of(row.label, scheme)
+        if label is None:
+            raise DataError(f"{where}: {row.label!r} names no class. Expected {scheme.describe()}.")
+        split = _split_named(row.split)
+        if row.split and not split:
+            raise DataError(f"{where}: the split is {row.split!r}; expected train, val or test.")
+        relative = Path(os.path.relpath(place, root)).as_posix()
+        if relative in seen:
+            raise DataError(f"{where}: {row.path} is listed twice.")
+        seen.add(relative)
+        slide = slide_of(relative) if row.slide is None else row.slide
+        samples.append(Sample(relative, label, slide, digest, split))
+    samples.sort(key=lambda sample: sample.path)
+    notes = (*said, *((_how_numbers_were_read(str(table)),) if numbers else ()))
+    rest = _remarks(root, tuple(samples), scheme)
+    return Manifest(root, tuple(samples), (*notes, *rest), scheme)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One line of a table of labels."""
+
+    path: str
+    label: str
+    slide: str | None
+    split: str
+    line: int
+
+
+def _table_rows(table: Path, label_column: str) -> list[_Row]:
+    """Read the lines of a table of labels."""
     try:
         with io.StringIO(read_text(table), newline="") as file:
             reader = csv.DictReader(file)
             header = {name.strip().lower(): name for name in reader.fieldnames or []}
-            absent = {"path", "label"} - set(header)
+            wanted = label_column.strip().lower()
+            absent = {"path", wanted} - {*header}
             if absent:
                 raise DataError(
                     f"{table} lacks the column {' and '.join(sorted(absent))}; expected "
-                    "path,label with commas between them, and slide if known; received "
+                    f"path,{wanted} with commas between them, and slide if known; received "
                     f"{', '.join(header) or 'nothing'}."
                 )
+
+            def cell(row: dict[str, str | None], name: str) -> str:
+                return (row[header[name]] or "").strip() if name in header else ""
+
             rows = [
-                (
-                    (row[header["path"]] or "").strip(),
-                    (row[header["label"]] or "").strip(),
-                    (row[header["slide"]] or "").strip() if "slide" in header else None,
+                _Row(
+                    cell(row, "path"),
+                    cell(row, wanted),
+                    cell(row, "slide") if "slide" in header else None,
+                    cell(row, "split"),
                     reader.line_num,
                 )
                 for row in reader
@@ -639,32 +792,7 @@ def read_csv(path: str | os.PathLike[str]) -> Manifest:
         raise DataError(f"{table} cannot be read as CSV: {error}.") from error
     if not rows:
         raise DataError(f"{table} has a header but no rows.")
-    root = table.parent.resolve()
-    samples: list[Sample] = []
-    seen: set[str] = set()
-    files = [find_listed(root, name) for name, _, _, _ in rows]
-    numbers = [label for _, label, _, _ in rows if is_number(label)]
-    if numbers:
-        _require_raabin(table, numbers, [name for name, _, _, _ in rows])
-    for (name, label, slide, number), place, digest in zip(
-        rows, files, _digest_all(files), strict=True
-    ):
-        if not name:
-            raise DataError(f"{table}, line {number}: there is no path.")
-        meant = class_named(label) or RAABIN_NUMBERS.get(label)
-        if meant is None:
-            raise DataError(
-                f"{table}, line {number}: {label!r} names no class. Expected {describe_aliases()}."
-            )
-        relative = Path(os.path.relpath(place, root)).as_posix()
-        if relative in seen:
-            raise DataError(f"{table}, line {number}: {name} is listed twice.")
-        seen.add(relative)
-        where = slide_of(relative) if slide is None else slide
-        samples.append(Sample(relative, class_index(meant), where, digest))
-    samples.sort(key=lambda sample: sample.path)
-    notes = (_how_numbers_were_read(str(table)),) if numbers else ()
-    return Manifest(root, tuple(samples), (*notes, *_remarks(root, tuple(samples))))
+    return rows
 
 
 def _existing_folder(folder: str | os.PathLike[str]) -> Path:
@@ -691,7 +819,9 @@ def _listing(folder: Path) -> list[Path]:
         raise DataError(f"{folder} cannot be read: {error.strerror}.") from error
 
 
-def _walk(folder: Path, name: str, notes: list[str], strays: Strays) -> list[Path]:
+def _walk(
+    folder: Path, label: int, scheme: ClassScheme, notes: list[str], strays: Strays
+) -> list[Path]:
     """Collect files of a class below its folder, following links once, noting what is odd."""
     files: list[Path] = []
     visited: set[tuple[int, int]] = set()
@@ -720,11 +850,11 @@ def _walk(folder: Path, name: str, notes: list[str], strays: Strays) -> list[Pat
                 continue
             if stat.S_ISDIR(mode):
                 inner.append(entry)
-                other = class_named(entry.name)
-                if other not in (None, name):
+                other = scheme.find(entry.name)
+                if other not in (None, label):
                     notes.append(
                         f"{told}/{entry.name} names another class than the folder that it lies in; "
-                        f"its images are read as {name}."
+                        f"its images are read as {scheme.names[label]}."
                     )
             elif drew(entry):
                 strays.add(DRAWN_BY_LEUKO)
@@ -777,11 +907,11 @@ def _digest_all(files: Sequence[Path]) -> list[str]:
     return list(bounded_map(digest, files, workers=min(8, 2 * worker_count(None)), ahead=256))
 
 
-def _remarks(root: Path, samples: tuple[Sample, ...]) -> tuple[str, ...]:
+def _remarks(root: Path, samples: tuple[Sample, ...], scheme: ClassScheme) -> tuple[str, ...]:
     """Say what a person should know about these rows."""
     remarks = []
     present = {sample.label for sample in samples}
-    for label, name in enumerate(CLASSES):
+    for label, name in enumerate(scheme.names):
         if label not in present:
             remarks.append(f"{root.name} has no image of {name}.")
     drawn = sum(original_of(Path(s.path).name)[0] is not None for s in samples)

@@ -18,9 +18,13 @@ from leuko.errors import DataError, UsageError
 __all__ = [
     "DIFFERENTIAL_5",
     "MOST_CLASSES",
+    "RAABIN_NUMBERS",
     "CellClass",
     "ClassScheme",
+    "describe_numbers",
     "infer_scheme",
+    "is_known_class",
+    "is_number",
     "known_schemes",
     "load_scheme",
     "merging",
@@ -31,6 +35,15 @@ __all__ = [
 
 MOST_CLASSES: Final = 100
 """A scheme has 2 to so many classes."""
+
+RAABIN_NUMBERS: Final = {
+    "1": "Neutrophil",
+    "2": "Lymphocyte",
+    "3": "Monocyte",
+    "4": "Eosinophil",
+    "5": "Basophil",
+}
+"""Raabin-WBC's label files number the classes in the order in which its paper lists them."""
 
 _KNOWN: Final = ("differential-5", "differential-6", "pbc-8")
 
@@ -456,6 +469,57 @@ def slug_of(name: str) -> str:
         Small letters and digits of any script, with ``_`` between words.
     """
     return re.sub(r"\W+", "_", name.casefold()).strip("_")
+
+
+def is_number(name: str) -> bool:
+    """Whether a folder's name or a label is a number and nothing else.
+
+    Parameters
+    ----------
+    name : str
+        A folder name or a label.
+
+    Returns
+    -------
+    bool
+    """
+    return re.fullmatch(r"\d+(\.0*)?", name.strip(), re.ASCII) is not None
+
+
+def describe_numbers() -> str:
+    """Say in one sentence why numbers alone are no class names.
+
+    Returns
+    -------
+    str
+        With the orders that are in use.
+
+    References
+    ----------
+    Raabin-WBC's numbers: Kouzehkanan et al., Scientific Reports 12:1123, 2022.
+    """
+    raabin = ", ".join(f"{number} {name}" for number, name in RAABIN_NUMBERS.items())
+    return (
+        f"A number may mean several classes: Raabin-WBC counts {raabin}; the alphabet counts "
+        "Basophil first, from 0 or from 1."
+    )
+
+
+def is_known_class(name: str) -> bool:
+    """Whether something is known of the class that a folder or a label names.
+
+    Parameters
+    ----------
+    name : str
+        A folder name or a label.
+
+    Returns
+    -------
+    bool
+        Of case, plural and a leading number as `ClassScheme.find` is.
+    """
+    forms = {_plain(name), _plain(_NUMBERING.sub("", name.strip()))}
+    return any(form in _catalogue() or form.removesuffix("s") in _catalogue() for form in forms)
 
 
 def _counterpart(one: CellClass, target: ClassScheme) -> int | None:
