@@ -91,8 +91,12 @@ class CellClass:
 
     def __post_init__(self) -> None:
         """Refuse what could not be shown or stored."""
-        if not self.name.strip() or not self.name.isprintable() or len(self.name) > 100:
-            raise DataError(f"A class is called {self.name!r}; a name has 1 to 100 letters.")
+        fits = self.name.strip() and self.name.isprintable() and len(self.name) <= 100
+        if not fits or {*self.name} & {*"/\\"} or self.name.startswith("."):
+            raise DataError(
+                f"A class is called {self.name!r}; a name has 1 to 100 letters and may be a "
+                "folder's."
+            )
         if not _COLOUR.fullmatch(self.colour):
             raise DataError(
                 f"The class {self.name} has the colour {self.colour!r}; expected #rrggbb."

@@ -261,21 +261,23 @@ def test_background_without_a_test_folder_is_cross_validated_by_slide():
     features = rng.normal(size=(120, len(RING_FEATURES))).astype(np.float32)
     # Each slide has its own look, and within a slide nothing tells the classes apart.
     features[:, 0] += 10 * np.array([int(s[1:]) for s in slides])
-    result = background_test(features, labels, slides, ["train"] * 120, seed=0)
+    result = background_test(features, labels, slides, ["train"] * 120, CLASSES, seed=0)
     assert result["tested_on"] == "slide-grouped cross-validation"
     assert 0.3 < result["balanced_accuracy"] < 0.7
     assert "does not name the cells" in result["sentence"]
     features[:60, 1] += 5
-    result = background_test(features, labels, slides, ["train"] * 120, seed=0)
+    result = background_test(features, labels, slides, ["train"] * 120, CLASSES, seed=0)
     assert result["balanced_accuracy"] > 0.95
 
 
 def test_background_test_says_why_it_is_skipped():
     pytest.importorskip("sklearn")
     features = np.zeros((20, len(RING_FEATURES)), np.float32)
-    one_class = background_test(features, np.zeros(20, int), ["s"] * 20, ["train"] * 20)
+    one_class = background_test(features, np.zeros(20, int), ["s"] * 20, ["train"] * 20, CLASSES)
     assert "two classes" in one_class["skipped"]
-    one_slide = background_test(features, np.repeat([0, 1], 10), ["s"] * 20, ["train"] * 20)
+    one_slide = background_test(
+        features, np.repeat([0, 1], 10), ["s"] * 20, ["train"] * 20, CLASSES
+    )
     assert "one slide" in one_slide["skipped"]
 
 
@@ -295,7 +297,9 @@ def test_without_sklearn_the_rest_is_audited(
     assert told[0] == f"The background test is left out: {why}"
     assert set(told[1:]) == {"looking", "comparing"}
     with pytest.raises(MissingExtraError, match="The background test needs"):
-        background_test(np.zeros((4, 29), np.float32), np.arange(4), ["s"] * 4, ["train"] * 4)
+        background_test(
+            np.zeros((4, 29), np.float32), np.arange(4), ["s"] * 4, ["train"] * 4, CLASSES
+        )
 
 
 def test_balanced_folder_and_missing_class_are_said(dataset: Path):

@@ -237,7 +237,7 @@ def test_originals_are_copies_and_draws_are_what_the_parameters_say(train: Path,
     sample = manifest.samples[0]
     pixels = read_image(train / sample.path).pixels
     for n in (1, 2, 3):
-        drawn = augment_pixels(pixels, augmentation(4, n, sample_key(sample)))
+        drawn = augment_pixels(pixels, augmentation(4, n, sample_key(sample, manifest.scheme)))
         file = out / "Basophil" / f"aug_{n}_{Path(sample.path).name}"
         assert file.read_bytes() == encode_jpeg(drawn, quality=95, subsampling="420")
     again = read_folder(out)

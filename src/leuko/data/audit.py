@@ -27,7 +27,7 @@ from leuko.manifest import (
 )
 from leuko.parallel import Progress, bounded_map, worker_count
 from leuko.pictures import open_picture
-from leuko.taxonomy import CLASSES
+from leuko.scheme import ClassScheme, scheme_in
 
 __all__ = ["audit_dataset", "audit_manifests", "format_audit"]
 
@@ -55,6 +55,7 @@ def audit_dataset(
     background: bool = True,
     seed: int = 0,
     ignore: Sequence[str] = (),
+    scheme: ClassScheme | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
@@ -72,6 +73,8 @@ def audit_dataset(
         For the background test.
     ignore : sequence of str
         Extra folders to pass over.
+    scheme : ClassScheme, optional
+        See `leuko.manifest.read_folder`.
     workers : int, optional
         Threads; one for each core when left out.
     progress : callable, optional
@@ -95,11 +98,12 @@ def audit_dataset(
     published notebook's; the others are those that Raabin-WBC makes one ask: Kouzehkanan et al.,
     Scientific Reports 12:1123, 2022.
     """
-    manifests = {}
+    manifests: dict[str, Manifest] = {}
     for split, folder in find_splits(dataset).items():
-        manifest = read_folder(folder, ignore=ignore)
+        manifest = read_folder(folder, ignore=ignore, scheme=scheme)
+        scheme = manifest.scheme
         samples = tuple(replace(sample, split=split) for sample in manifest.samples)
-        manifests[split] = Manifest(manifest.root, samples, manifest.notes)
+        manifests[split] = Manifest(manifest.root, samples, manifest.notes, scheme)
     return audit_manifests(
         manifests,
         root=Path(dataset).expanduser().resolve(),
@@ -203,8 +207,9 @@ def audit_manifests(
             split: {"folder": _relative(m.root, root), "n": len(m), "digest": m.digest}
             for split, m in manifests.items()
         },
+        "scheme": next(iter(manifests.values())).scheme.to_dict(),
         "classes": {
-            split: {name: int(n) for name, n in zip(CLASSES, m.counts, strict=True)}
+            split: {name: int(n) for name, n in zip(m.scheme.names, m.counts, strict=True)}
             for split, m in manifests.items()
         },
         "sizes": {split: dict(counter.most_common()) for split, counter in sizes.items()},
@@ -216,7 +221,7 @@ def audit_manifests(
         "near_duplicate_count": len(pairs),
         "slides_photographed_again": _alike(samples, pairs),
         "shared_slides": _shared(manifests),
-        "slides": {split: _slide_table(m.samples) for split, m in manifests.items()},
+        "slides": {split: _slide_table(m) for split, m in manifests.items()},
         "confounding": _confounding(manifests),
         "imbalance": {split: _imbalance(m) for split, m in manifests.items()},
         "notes": list(dict.fromkeys((*notes, *(n for m in manifests.values() for n in m.notes)))),
@@ -233,6 +238,7 @@ def audit_manifests(
             np.array([samples[i].label for i in readable], dtype=np.int64),
             [samples[i].slide for i in readable],
             [splits[i] for i in readable],
+            next(iter(manifests.values())).scheme.names,
             seed=seed,
         )
         if progress is not None:
@@ -281,14 +287,15 @@ def _look_at_all(
         yield from seen
 
 
-def _slide_table(samples: Sequence[Sample]) -> dict[str, dict[str, int]]:
+def _slide_table(manifest: Manifest) -> dict[str, dict[str, int]]:
     """Images of each class on each slide; images without a slide are left out."""
+    names = manifest.scheme.names
     table: dict[str, Counter[int]] = defaultdict(Counter)
-    for sample in samples:
+    for sample in manifest.samples:
         if sample.slide:
             table[sample.slide][sample.label] += 1
     return {
-        slide: {CLASSES[label]: table[slide][label] for label in sorted(table[slide])}
+        slide: {names[label]: table[slide][label] for label in sorted(table[slide])}
         for slide in sorted(table)
     }
 
@@ -326,10 +333,10 @@ def _confounding(manifests: dict[str, Manifest]) -> list[dict[str, Any]]:
     """Classes that one slide, or slides of their own, give away."""
     rows: list[dict[str, Any]] = []
     for split, manifest in manifests.items():
-        table = _slide_table(manifest.samples)
+        table = _slide_table(manifest)
         if len(table) < 2:
             continue
-        for name in CLASSES:
+        for name in manifest.scheme.names:
             total = sum(row.get(name, 0) for row in table.values())
             if total < 2:
                 continue
@@ -339,7 +346,7 @@ def _confounding(manifests: dict[str, Manifest]) -> list[dict[str, Any]]:
                 also = sum(
                     m_table.get(slide, {}).get(name, 0)
                     for other, m_table in (
-                        (o, _slide_table(m.samples)) for o, m in manifests.items() if o != split
+                        (o, _slide_table(m)) for o, m in manifests.items() if o != split
                     )
                 )
                 sentence = f"{n} of {total} {name} images of {split} come from one slide, {slide}"
@@ -459,7 +466,7 @@ def _findings(document: dict[str, Any], manifests: dict[str, Manifest]) -> list[
     for split, table in document["slides"].items():
         few = [
             f"{name} ({n})"
-            for name in CLASSES
+            for name in document["classes"][split]
             if 0 < (n := sum(name in row for row in table.values())) < _FEW_SLIDES
         ]
         if few:
@@ -525,7 +532,9 @@ def format_audit(audit: dict[str, Any]) -> str:
         Tables and sentences, no control characters.
     """
     splits = list(audit["splits"])
-    rows = [[name, *(str(audit["classes"][s][name]) for s in splits)] for name in CLASSES]
+    rows = [
+        [name, *(str(audit["classes"][s][name]) for s in splits)] for name in scheme_in(audit).names
+    ]
     rows.append(["all", *(str(audit["splits"][s]["n"]) for s in splits)])
     rows.append(["slides", *(str(len(audit["slides"][s])) for s in splits)])
     rows.append(

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.errors import MissingExtraError
-from leuko.taxonomy import CLASSES
 
 __all__ = ["RING", "RING_FEATURES", "background_test", "missing_for_background", "ring_features"]
 
@@ -119,6 +118,7 @@ def background_test(
     labels: npt.NDArray[np.int64],
     slides: Sequence[str],
     splits: Sequence[str],
+    names: Sequence[str],
     *,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -134,11 +134,13 @@ def background_test(
     features : (N, 29) float32
         From `ring_features`.
     labels : (N,) int64
-        Positions in `CLASSES`.
+        Positions in `names`.
     slides : sequence of str
         Slide of every image; empty when unknown.
     splits : sequence of str
         ``train``, ``validation`` or ``test`` for every image.
+    names : sequence of str
+        Of the classes.
     seed : int
         Decides which images of a large class are used, and the folds.
 
@@ -160,7 +162,7 @@ def background_test(
     if len(train) and len(test):
         usable = _usable(labels[train])
         if len(usable) < 2:
-            return {"skipped": _too_few(labels[train])}
+            return {"skipped": _too_few(labels[train], names)}
         tested = test[np.isin(labels[test], usable)]
         if not len(tested):
             return {"skipped": "no tested image has a class that the training images teach."}
@@ -171,7 +173,7 @@ def background_test(
         everything = np.arange(len(labels))
         usable = _usable(labels)
         if len(usable) < 2:
-            return {"skipped": _too_few(labels)}
+            return {"skipped": _too_few(labels, names)}
         tested = everything[np.isin(labels, usable)]
         groups = [slides[i] or f"image {i}" for i in tested]
         if len(set(groups)) < 2:
@@ -180,18 +182,18 @@ def background_test(
         predicted = _cross_predict(features, labels, tested, groups, seed)
     truth = labels[tested]
     recall = {
-        CLASSES[label]: float((predicted[truth == label] == label).mean())
+        names[label]: float((predicted[truth == label] == label).mean())
         for label in np.unique(truth)
     }
-    counts = np.bincount(truth, minlength=len(CLASSES))
+    counts = np.bincount(truth)
     result = {
         "accuracy": float((predicted == truth).mean()),
         "balanced_accuracy": float(np.mean(list(recall.values()))),
         "majority": float(counts.max() / counts.sum()),
-        "majority_class": CLASSES[int(counts.argmax())],
+        "majority_class": names[int(counts.argmax())],
         "chance": 1 / len(recall),
         "per_class_recall": recall,
-        "n": {CLASSES[label]: int(counts[label]) for label in np.unique(truth)},
+        "n": {names[label]: int(counts[label]) for label in np.unique(truth)},
         "ring": RING,
         "trained_on": trained_on,
         "tested_on": tested_on,
@@ -204,13 +206,13 @@ def background_test(
 
 def _usable(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Classes with enough images to learn anything from."""
-    return np.flatnonzero(np.bincount(labels, minlength=len(CLASSES)) >= _AT_LEAST)
+    return np.flatnonzero(np.bincount(labels) >= _AT_LEAST)
 
 
-def _too_few(labels: npt.NDArray[np.int64]) -> str:
+def _too_few(labels: npt.NDArray[np.int64], names: Sequence[str]) -> str:
     """Say why there is no test."""
-    counts = np.bincount(labels, minlength=len(CLASSES))
-    have = ", ".join(f"{n} of {name}" for name, n in zip(CLASSES, counts, strict=True) if n)
+    counts = np.bincount(labels, minlength=len(names))
+    have = ", ".join(f"{n} of {name}" for name, n in zip(names, counts, strict=True) if n)
     return f"it needs at least {_AT_LEAST} readable images of two classes; there are {have}."
 
 

@@ -38,7 +38,7 @@ from leuko.imaging import encode_jpeg, warp_image
 from leuko.manifest import Manifest, Sample, original_of
 from leuko.parallel import Progress, bounded_map, worker_count
 from leuko.pictures import decoded, open_data, open_picture
-from leuko.taxonomy import CLASSES
+from leuko.scheme import ClassScheme
 
 __all__ = [
     "JPEG_QUALITY",
@@ -193,20 +193,22 @@ def augment_pixels(
     return warp_image(pixels, parameters.matrix(pixels.shape), size, inverse=True, out=out)
 
 
-def sample_key(sample: Sample) -> str:
+def sample_key(sample: Sample, scheme: ClassScheme) -> str:
     """Text that names an original to `augmentation`: its class and its relative path.
 
     Parameters
     ----------
     sample : Sample
         A row of a manifest.
+    scheme : ClassScheme
+        Of the manifest.
 
     Returns
     -------
     str
         Such as ``"Basophil/Basophil/20190526_163753_0.jpg"``.
     """
-    return f"{CLASSES[sample.label]}/{sample.path}"
+    return f"{scheme.names[sample.label]}/{sample.path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +263,8 @@ class BalancePlan:
         Images that every class ends with.
     manifest_digest : str
         Digest of the rows that were planned.
+    scheme : ClassScheme
+        Of the rows.
     notes : tuple of str
         What a person should know.
     """
@@ -270,18 +274,19 @@ class BalancePlan:
     seed: int
     target: int
     manifest_digest: str
+    scheme: ClassScheme
     notes: tuple[str, ...] = ()
 
     @property
     def originals(self) -> npt.NDArray[np.int64]:
-        """(5,) int64, originals of each class."""
+        """(K,) int64, originals of each class."""
         labels = [entry.sample.label for entry in self.entries]
-        return np.bincount(labels, minlength=len(CLASSES)).astype(np.int64)
+        return np.bincount(labels, minlength=len(self.scheme)).astype(np.int64)
 
     @property
     def drawn(self) -> npt.NDArray[np.int64]:
-        """(5,) int64, drawn copies of each class."""
-        counts = np.zeros(len(CLASSES), dtype=np.int64)
+        """(K,) int64, drawn copies of each class."""
+        counts = np.zeros(len(self.scheme), dtype=np.int64)
         for entry in self.entries:
             counts[entry.sample.label] += entry.copies
         return counts
@@ -295,7 +300,7 @@ class BalancePlan:
     def digest(self) -> str:
         """SHA-256 over seed, target and every entry; the root does not count."""
         rows = [
-            [CLASSES[e.sample.label], e.sample.path, e.sample.sha256, e.name, e.copies]
+            [self.scheme.names[e.sample.label], e.sample.path, e.sample.sha256, e.name, e.copies]
             for e in self.entries
         ]
         return digest_json(
@@ -315,7 +320,7 @@ class BalancePlan:
             Relative to the balanced folder, ``<class>/<name>``.
         """
         for entry in self.entries:
-            folder = CLASSES[entry.sample.label]
+            folder = self.scheme.names[entry.sample.label]
             yield entry, 0, f"{folder}/{entry.name}"
             for n in range(1, entry.copies + 1):
                 yield entry, n, f"{folder}/{entry.drawn_name(n)}"
@@ -361,23 +366,26 @@ def plan_balance(manifest: Manifest, *, seed: int = 0, target: int | None = None
     elif target < largest:
         raise DataError(
             f"The target of {target} images for each class is below the {largest} originals of "
-            f"{CLASSES[int(counts.argmax())]}; balancing never leaves originals out. Give "
-            f"{largest} or more."
+            f"{manifest.scheme.names[int(counts.argmax())]}; balancing never leaves originals "
+            f"out. Give {largest} or more."
         )
     copies = np.zeros(len(manifest), dtype=np.int64)
     labels = manifest.labels
-    for label in range(len(CLASSES)):
+    for label in range(len(manifest.scheme)):
         rows = np.flatnonzero(labels == label)
         every, odd = divmod(target - len(rows), len(rows))
         copies[rows] = every
-        by_lot = sorted(rows, key=lambda row: _lot(seed, sample_key(manifest.samples[row])))
+        keys = {row: sample_key(manifest.samples[row], manifest.scheme) for row in rows}
+        by_lot = sorted(rows, key=lambda row: _lot(seed, keys[row]))
         copies[by_lot[:odd]] += 1
     names, notes = _output_names(manifest)
     entries = tuple(
         PlanEntry(sample, name, int(n))
         for sample, name, n in zip(manifest.samples, names, copies, strict=True)
     )
-    return BalancePlan(manifest.root, entries, seed, target, manifest.digest, notes)
+    return BalancePlan(
+        manifest.root, entries, seed, target, manifest.digest, manifest.scheme, notes
+    )
 
 
 def _lot(seed: int, key: str) -> bytes:
@@ -518,11 +526,10 @@ class BalanceReport:
         str
             A table of the classes, then what was skipped.
         """
-        width = max(len(name) for name in CLASSES)
+        names = self.plan.scheme.names
+        width = max(5, *(len(name) for name in names))
         lines = [f"{'class':<{width}}  originals    drawn    total"]
-        for name, originals, drawn in zip(
-            CLASSES, self.plan.originals, self.plan.drawn, strict=True
-        ):
+        for name, originals, drawn in zip(names, self.plan.originals, self.plan.drawn, strict=True):
             lines.append(f"{name:<{width}}  {originals:9d} {drawn:8d} {originals + drawn:8d}")
         lines.append("")
         if self.dry_run:
@@ -645,7 +652,7 @@ def write_balanced(
         if begun is None:
             atomic_write_json(folder / PLAN_FILE, document)
         present = _tidy(folder, plan)
-        for name in CLASSES:
+        for name in plan.scheme.names:
             prepare_folder(folder / name)
         kept = len(present)
         written = _write_files(plan, folder, present, quality, subsampling, threads, progress)
@@ -682,7 +689,9 @@ def _document(
         "jpeg": jpeg,
         "classes": {
             name: {"originals": int(originals), "drawn": int(drawn)}
-            for name, originals, drawn in zip(CLASSES, plan.originals, plan.drawn, strict=True)
+            for name, originals, drawn in zip(
+                plan.scheme.names, plan.originals, plan.drawn, strict=True
+            )
         },
         "images": plan.total,
         "rejected": [dict(row) for row in rejected],
@@ -773,7 +782,8 @@ def _tidy(folder: Path, plan: BalancePlan) -> set[str]:
     """Remove stale temporaries; return the files of the plan that are there and not empty."""
     expected = {path for _, _, path in plan.files()}
     present: set[str] = set()
-    places = [("", folder), *((f"{n}/", folder / n) for n in CLASSES if (folder / n).is_dir())]
+    names = plan.scheme.names
+    places = [("", folder), *((f"{n}/", folder / n) for n in names if (folder / n).is_dir())]
     for prefix, place in places:
         with os.scandir(place) as entries:
             for entry in entries:
@@ -783,7 +793,7 @@ def _tidy(folder: Path, plan: BalancePlan) -> set[str]:
                 elif path in expected:
                     if entry.is_file(follow_symlinks=False) and entry.stat().st_size > 0:
                         present.add(path)
-                elif path != PLAN_FILE and path not in CLASSES:
+                elif path != PLAN_FILE and path not in names:
                     raise DataError(
                         f"{folder} holds {path}, which is not part of the plan in its "
                         f"{PLAN_FILE}. Move it away and run the same command again."
@@ -802,7 +812,7 @@ class _Task:
 def _tasks(plan: BalancePlan, present: set[str]) -> Iterator[_Task]:
     """Split the missing files into tasks; an original is decoded once for each."""
     for entry in plan.entries:
-        folder = CLASSES[entry.sample.label]
+        folder = plan.scheme.names[entry.sample.label]
         missing = [0] if f"{folder}/{entry.name}" not in present else []
         missing += [
             n
@@ -826,7 +836,7 @@ def _write_files(
 
     def work(task: _Task) -> int:
         sample = task.entry.sample
-        place = folder / CLASSES[sample.label]
+        place = folder / plan.scheme.names[sample.label]
         with open_data(plan.root / sample.path) as data:
             if digest_bytes(data) != sample.sha256:
                 raise DataError(
@@ -843,7 +853,7 @@ def _write_files(
     def draw(task: _Task, place: Path, pixels: Pixels) -> None:
         # A fresh megabyte for every copy costs as much as the warp itself, in page faults.
         buffer = np.empty_like(pixels, order="C")
-        key = sample_key(task.entry.sample)
+        key = sample_key(task.entry.sample, plan.scheme)
         for n in filter(None, task.numbers):
             drawn = augment_pixels(pixels, augmentation(plan.seed, n, key), out=buffer)
             encoded = encode_jpeg(drawn, quality=quality, subsampling=subsampling)

@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from leuko.errors import DataError
 from leuko.manifest import Manifest, Sample, original_of
-from leuko.taxonomy import CLASSES
 
 __all__ = ["split_at_random", "split_by_slide"]
 
@@ -61,7 +60,7 @@ def split_by_slide(
     """
     groups = _groups(manifest.samples, same_cell)
     names = sorted(groups)
-    counts = np.zeros((len(names), len(CLASSES)))
+    counts = np.zeros((len(names), len(manifest.scheme)))
     for row, name in enumerate(names):
         for index in groups[name]:
             counts[row, manifest.samples[index].label] += 1
@@ -113,7 +112,7 @@ def _deal(
     """
     present = wanted > 0
     scale = np.maximum(wanted, 1.0)
-    held, left = np.zeros(len(CLASSES)), counts.sum(axis=0)
+    held, left = np.zeros(len(wanted)), counts.sum(axis=0)
     taken: list[int] = []
     for row in order:
         after = held + counts[row]
