@@ -15,10 +15,10 @@ POISON, ENDLESS, BUG = b"a picture that kills", b"a picture without end", b"a pi
 
 def serve_with_poison(connection, settings) -> None:
     """Some pictures end the worker, some never end, some meet a fault in the decoder."""
+    from leuko import pictures
     from leuko.batch.processes import serve
-    from leuko.runtime import classifier
 
-    usual = classifier.decode_image
+    usual = pictures.decode_image
 
     def decode(data, **settings):
         if data == POISON:
@@ -29,22 +29,22 @@ def serve_with_poison(connection, settings) -> None:
             raise ZeroDivisionError("in the decoder")
         return usual(data, **settings)
 
-    classifier.decode_image = decode
+    pictures.decode_image = decode
     serve(connection, settings)
 
 
 def serve_slowly(connection, settings) -> None:
     """There is time to kill it between two pictures."""
+    from leuko import pictures
     from leuko.batch.processes import serve
-    from leuko.runtime import classifier
 
-    usual = classifier.decode_image
+    usual = pictures.decode_image
 
     def decode(data, **settings):
         time.sleep(0.005)
         return usual(data, **settings)
 
-    classifier.decode_image = decode
+    pictures.decode_image = decode
     serve(connection, settings)
 
 
