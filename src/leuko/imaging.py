@@ -306,8 +306,6 @@ def pixels_to_decode(data: bytes, spec: PreprocessSpec | None = None) -> int:
     int
         0 where there is no header that can be read: then nothing is decoded.
     """
-    from PIL import Image
-
     try:
         kind = _sniff(data)
         header = jpeg.read_header(data) if kind == "JPEG" else None
@@ -316,6 +314,8 @@ def pixels_to_decode(data: bytes, spec: PreprocessSpec | None = None) -> int:
         elif kind == "PNG":
             columns, rows = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
         else:
+            from PIL import Image
+
             with Image.open(io.BytesIO(data), formats=(kind,)) as image:
                 columns, rows = image.size
     except Exception:  # noqa: BLE001 - what is wrong is for `decode_image` to say
