@@ -37,6 +37,7 @@ from leuko.scheme import (
     is_number,
     load_scheme,
     scheme_in,
+    scheme_of,
 )
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "find_splits",
     "is_table",
     "original_of",
+    "own_scheme",
     "read_csv",
     "read_folder",
     "read_labelled",
@@ -171,6 +173,51 @@ class Manifest:
         if split is not None:
             kept = [replace(sample, split=split) for sample in kept]
         return Manifest(self.root, tuple(kept), scheme=self.scheme)
+
+    def relabelled(
+        self, scheme: ClassScheme, places: Sequence[int | None], *, merged: str = ""
+    ) -> Manifest:
+        """Put the labels into another scheme; rows of classes without a place are left out.
+
+        Parameters
+        ----------
+        scheme : ClassScheme
+            The other one.
+        places : sequence of int or None
+            Where each class of this one goes; see `leuko.scheme.merging`.
+        merged : str
+            What is told of where classes went, empty for nothing.
+
+        Returns
+        -------
+        Manifest
+            With a note of what was left out.
+
+        Raises
+        ------
+        DataError
+            When nothing is left.
+        """
+        kept = [
+            replace(sample, label=int(place))
+            for sample in self.samples
+            if (place := places[sample.label]) is not None
+        ]
+        counts = dict(zip(self.scheme.names, self.counts.tolist(), strict=True))
+        lost = [
+            f"{counts[name]} of {name}"
+            for name, place in zip(self.scheme.names, places, strict=True)
+            if place is None and counts[name]
+        ]
+        if not kept:
+            raise DataError(
+                f"{self.root} has no image of a class of {scheme.name}: {', '.join(scheme.names)}; "
+                f"it has {', '.join(lost)}. Say with --merge what is what."
+            )
+        notes = [merged] if merged else []
+        if lost:
+            notes.append(f"Left out, as {scheme.name} has no such class: {', '.join(lost)}.")
+        return Manifest(self.root, tuple(kept), (*self.notes, *notes), scheme)
 
     def require_all_classes(self, purpose: str) -> None:
         """Raise when a class has no image.
@@ -564,6 +611,30 @@ def read_folder(
         for (path, label), digest in zip(rows, digests, strict=True)
     )
     return Manifest(root, samples, (*notes, *_remarks(root, samples, scheme)), scheme)
+
+
+def own_scheme(dataset: str | os.PathLike[str], label_column: str = "label") -> ClassScheme:
+    """Take the names of class folders, or of labels, for classes as they are.
+
+    Parameters
+    ----------
+    dataset : path-like
+        See `find_splits`, or a CSV; the training folder decides where there is one.
+    label_column : str
+        Of a CSV.
+
+    Returns
+    -------
+    ClassScheme
+        In the order of the alphabet.
+    """
+    if is_table(dataset):
+        rows = _table_rows(Path(os.path.expanduser(dataset)), label_column)
+        return scheme_of(sorted({row.label for row in rows}))
+    splits = find_splits(dataset)
+    place = splits.get("train") or next(iter(splits.values()))
+    names = [entry.name for entry in _listing(place) if os.path.isdir(entry)]  # noqa: PTH112
+    return scheme_of(sorted(name for name in names if name[:1] != "." and not stray_kind(name)))
 
 
 def _scheme_for(

@@ -21,6 +21,7 @@ __all__ = [
     "RAABIN_NUMBERS",
     "CellClass",
     "ClassScheme",
+    "common_scheme",
     "describe_numbers",
     "infer_scheme",
     "is_known_class",
@@ -457,6 +458,55 @@ def merging(
         told[place] if place in told else _counterpart(one, target)
         for place, one in enumerate(source.classes)
     )
+
+
+def common_scheme(
+    data: ClassScheme, model: ClassScheme, explicit: Mapping[str, str] | None = None
+) -> tuple[ClassScheme, tuple[int | None, ...], tuple[int, ...]]:
+    """Find the classes in which a model can be measured on data of another scheme.
+
+    Classes of the data that the model merges are merged; where the model tells apart what the data
+    does not, its answers are merged instead.
+
+    Parameters
+    ----------
+    data, model : ClassScheme
+        Of the labels, and of the answers.
+    explicit : mapping of str to str, optional
+        See `merging`; names of `data` to names of `model`.
+
+    Returns
+    -------
+    scheme : ClassScheme
+        The model's, but for classes that are merged.
+    labels : tuple of int or None
+        Where each class of the data goes in it; None for one that has no counterpart.
+    answers : tuple of int
+        Where each class of the model goes in it.
+
+    Examples
+    --------
+    >>> six, five = load_scheme("differential-6"), load_scheme("differential-5")
+    >>> common_scheme(five, six)[0].names[-1], common_scheme(five, six)[2]
+    ('Neutrophil', (4, 0, 1, 2, 3, 4))
+    """
+    labels = merging(data, model, explicit)
+    lost = {place for place, to in enumerate(labels) if to is None}
+    back = [place if place in lost else None for place in merging(model, data)]
+    if not any(place is not None for place in back):
+        return model, labels, tuple(range(len(model)))
+    names = [one for place, one in enumerate(model.classes) if back[place] is None]
+    merged = [data.classes[place] for place in sorted({p for p in back if p is not None})]
+    scheme = ClassScheme(model.name, (*names, *merged), model.ranges_source)
+    answers = tuple(
+        scheme.names.index(one.name if place is None else data.classes[place].name)
+        for one, place in zip(model.classes, back, strict=True)
+    )
+    moved = tuple(
+        answers[to] if to is not None else (scheme.names.index(one.name) if one in merged else None)
+        for one, to in zip(data.classes, labels, strict=True)
+    )
+    return scheme, moved, answers
 
 
 def slug_of(name: str) -> str:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -20,8 +20,12 @@ from leuko.artifacts import atomic_write, is_stream, json_text
 from leuko.errors import LeukoError, OutputError, UsageError
 from leuko.parallel import Progress
 
+if TYPE_CHECKING:
+    from leuko.scheme import ClassScheme
+
 __all__ = [
     "Session",
+    "chosen_scheme",
     "command_line",
     "emit_json",
     "keep_apart",
@@ -73,6 +77,19 @@ LogOption = Annotated[
 IgnoreOption = Annotated[
     list[str] | None,
     typer.Option("--ignore", metavar="NAME", help="Pass over an extra folder; may be repeated."),
+]
+ClassesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--classes",
+        metavar="NAME|FILE.toml|folders",
+        help="Class scheme: differential-5, differential-6, pbc-8, a file of your own, or the "
+        "folders' own names. By default it is found from the folders.",
+    ),
+]
+LabelColumnOption = Annotated[
+    str,
+    typer.Option("--label-column", metavar="NAME", help="Column of a CSV that has the labels."),
 ]
 WeightsOption = Annotated[
     str | None,
@@ -350,6 +367,33 @@ def emit_json(document: dict[str, Any]) -> None:
     """
     # JSON escapes the other control codes by itself.
     print(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", json_text(document)))
+
+
+def chosen_scheme(
+    classes: str | None, dataset: Path, label_column: str = "label"
+) -> ClassScheme | None:
+    """Open the class scheme that ``--classes`` names.
+
+    Parameters
+    ----------
+    classes : str or None
+        As given.
+    dataset : Path
+        Whose folders or labels ``folders`` means.
+    label_column : str
+        Of a CSV.
+
+    Returns
+    -------
+    ClassScheme or None
+        None where nothing is asked for.
+    """
+    from leuko.manifest import own_scheme
+    from leuko.scheme import load_scheme
+
+    if classes is None:
+        return None
+    return own_scheme(dataset, label_column) if classes == "folders" else load_scheme(classes)
 
 
 def now_and_then(talk: Session) -> Callable[[int], None]:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from leuko.cli.common import (
+    ClassesOption,
     IgnoreOption,
     JsonOption,
     LogOption,
@@ -16,6 +17,7 @@ from leuko.cli.common import (
     Session,
     VerboseOption,
     WorkersOption,
+    chosen_scheme,
     emit_json,
     printable,
     session,
@@ -36,6 +38,7 @@ def info(
         bool, typer.Option(help="Test whether the background alone tells the class.")
     ] = True,
     out: Annotated[Path | None, typer.Option(help="Write audit.json and audit.html here.")] = None,
+    classes: ClassesOption = None,
     ignore: IgnoreOption = None,
     seed: SeedOption = 0,
     json: JsonOption = False,
@@ -57,6 +60,7 @@ def info(
             background=background,
             seed=seed,
             ignore=tuple(ignore or ()),
+            scheme=chosen_scheme(classes, dataset),
             workers=workers,
             progress=talk.progress,
             say=talk.say,
@@ -98,6 +102,9 @@ def draw(
     size: Annotated[int, typer.Option(min=64, max=1024, help="Side of a crop, pixels.")] = 288,
     fields: Annotated[int, typer.Option(min=0, help="Whole fields, with boxes.")] = 0,
     masks: Annotated[bool, typer.Option(help="Write nucleus and cytoplasm masks too.")] = False,
+    classes: Annotated[
+        str, typer.Option(metavar="NAME|FILE.toml", help="Class scheme of the cells.")
+    ] = "differential-5",
     seed: SeedOption = 0,
     json: JsonOption = False,
     workers: WorkersOption = None,
@@ -106,8 +113,9 @@ def draw(
     log_file: LogOption = None,
 ) -> None:
     """Draw a data set of smears: cells, slides, stains and cameras, all from a seed."""
-    from leuko.data.synth import draw_dataset
+    from leuko.data.synth import draw_dataset, mix_of
     from leuko.parallel import worker_count
+    from leuko.scheme import load_scheme
 
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         advance = talk.progress
@@ -118,6 +126,7 @@ def draw(
             size=size,
             fields=fields,
             masks=masks,
+            imbalance=mix_of(load_scheme(classes)),
             seed=seed,
             workers=worker_count(workers),
             progress=(lambda done, total: advance("drawing", done, total)) if advance else None,
@@ -177,6 +186,7 @@ def balance(
     quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality of copies.")] = 95,
     subsampling: Annotated[str, typer.Option(help="Chroma: 420, 422 or 444.")] = "420",
     dry_run: Annotated[bool, typer.Option(help="Plan only; write nothing.")] = False,
+    classes: ClassesOption = None,
     ignore: IgnoreOption = None,
     seed: SeedOption = 0,
     json: JsonOption = False,
@@ -194,7 +204,7 @@ def balance(
 
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         report = write_balanced(
-            read_folder(train, ignore=tuple(ignore or ())),
+            read_folder(train, ignore=tuple(ignore or ()), scheme=chosen_scheme(classes, train)),
             out,
             seed=seed,
             target=target,

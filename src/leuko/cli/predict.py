@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,7 @@ from leuko.cli.common import (
     DeviceOption,
     IgnoreOption,
     JsonOption,
+    LabelColumnOption,
     LogOption,
     QuietOption,
     SeedOption,
@@ -264,6 +265,17 @@ def _encoder(picture: Path) -> Callable[[Any], bytes]:
     return lambda pixels: mark_own_picture(encode(pixels))
 
 
+def _pairs(given: Iterable[str]) -> dict[str, str]:
+    """What ``--merge A=B`` says."""
+    from leuko.errors import UsageError
+
+    pairs = [text.partition("=") for text in given]
+    for before, equals, after in pairs:
+        if not (before and equals and after):
+            raise UsageError(f"--merge must read A=B, received {before}{equals}{after}.")
+    return {before: after for before, _, after in pairs}
+
+
 def evaluate(
     model: Annotated[str, typer.Argument(help="A bundled model, a bundle or a run folder.")],
     folder: Annotated[Path, typer.Argument(help="Class folders, or a CSV path,label,slide.")],
@@ -271,6 +283,13 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder for evaluation.json, predictions.csv and report.html."),
     ] = None,
+    merge: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--merge", metavar="A=B", help="Take class A of the set for the model's B; repeatable."
+        ),
+    ] = None,
+    label_column: LabelColumnOption = "label",
     ignore: IgnoreOption = None,
     resamples: Annotated[int, typer.Option(min=100, help="Of the bootstrap.")] = 1000,
     strict: Annotated[bool, typer.Option(help="Exit with 3 when a file was rejected.")] = False,
@@ -293,6 +312,8 @@ def evaluate(
             model,
             folder,
             ignore=tuple(ignore or ()),
+            merge=_pairs(merge or ()),
+            label_column=label_column,
             seed=seed,
             resamples=resamples,
             command=command_line(),

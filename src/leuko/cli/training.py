@@ -9,14 +9,17 @@ import typer
 
 from leuko.cli.common import (
     CacheOption,
+    ClassesOption,
     IgnoreOption,
     JsonOption,
+    LabelColumnOption,
     LogOption,
     OptionalSeed,
     QuietOption,
     VerboseOption,
     WeightsOption,
     WorkersOption,
+    chosen_scheme,
     command_line,
     emit_json,
     printable,
@@ -52,6 +55,8 @@ def train(
     resume: Annotated[bool, typer.Option(help="Go on where a killed run stood.")] = False,
     save_h5: Annotated[bool, typer.Option(help="Write model.h5 too.")] = False,
     tensorboard: Annotated[bool, typer.Option(help="Write TensorBoard's logs too.")] = False,
+    classes: ClassesOption = None,
+    label_column: LabelColumnOption = "label",
     ignore: IgnoreOption = None,
     cache: CacheOption = None,
     json: JsonOption = False,
@@ -72,13 +77,20 @@ def train(
         room = training_room()
         if remark := passed_over(dataset):
             talk.say(remark)
-        run = room.train(
+        rows = room.training_rows(
             dataset,
+            ignore=tuple(ignore or ()),
+            scheme=chosen_scheme(classes, dataset, label_column),
+            label_column=label_column,
+        )
+        for note in rows.notes:
+            talk.say(note)
+        run = room.train(
+            rows,
             chosen,
             out,
             weights=weights,
             resume=resume,
-            ignore=tuple(ignore or ()),
             workers=workers,
             cache=cache,
             save_h5=save_h5,
@@ -129,6 +141,7 @@ def compare(
         bool, typer.Option(help="Measure also on images that initial weights have learned from.")
     ] = False,
     resume: Annotated[bool, typer.Option(help="Go on where a killed run stood.")] = False,
+    classes: ClassesOption = None,
     ignore: IgnoreOption = None,
     cache: CacheOption = None,
     json: JsonOption = False,
@@ -155,6 +168,7 @@ def compare(
             allow_seen=allow_seen,
             resume=resume,
             ignore=tuple(ignore or ()),
+            scheme=chosen_scheme(classes, dataset),
             workers=workers,
             cache=cache,
             command=command_line(),

@@ -6,7 +6,7 @@ documentation's pictures. A model trained on drawn cells is a demonstration and 
 
 from __future__ import annotations
 
-from leuko.data.synth_dataset import DEFAULT_MIX, draw_dataset
+from leuko.data.synth_dataset import DEFAULT_MIX, draw_dataset, mix_of
 from leuko.data.synth_scene import Box, DrawnCell, DrawnField, draw_cell, draw_field
 from leuko.data.synth_style import SlideStyle, draw_slide_style
 
@@ -20,4 +20,5 @@ __all__ = [
     "draw_dataset",
     "draw_field",
     "draw_slide_style",
+    "mix_of",
 ]

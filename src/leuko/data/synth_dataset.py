@@ -27,8 +27,9 @@ from leuko.data.synth_scene import Box, draw_cell, draw_field
 from leuko.data.synth_style import SlideStyle, draw_slide_style
 from leuko.errors import OutputError, UsageError
 from leuko.imaging import encode_jpeg, encode_png
+from leuko.scheme import ClassScheme
 
-__all__ = ["DEFAULT_MIX", "draw_dataset"]
+__all__ = ["DEFAULT_MIX", "draw_dataset", "mix_of"]
 
 DEFAULT_MIX: Final[Mapping[str, float]] = {
     "Basophil": 212 / 10175,
@@ -42,6 +43,32 @@ DEFAULT_MIX: Final[Mapping[str, float]] = {
 _RECORD: Final = "drawn.json"
 _SCHEMA: Final = "leuko.drawn/1"
 _STYLE, _CELL, _FIELD, _LAYOUT = range(4)  # streams of randomness, kept apart by number
+
+
+def mix_of(scheme: ClassScheme) -> dict[str, float]:
+    """Share of each class of a scheme: as in `DEFAULT_MIX`, and a twentieth of any other.
+
+    Parameters
+    ----------
+    scheme : ClassScheme
+        Of classes that can be drawn.
+
+    Returns
+    -------
+    dict of str to float
+        For `draw_dataset`.
+
+    Raises
+    ------
+    UsageError
+        When a class cannot be drawn.
+    """
+    strange = [name for name in scheme.names if name not in KINDS]
+    if strange:
+        raise UsageError(
+            f"No {', '.join(strange)} can be drawn; expected classes of {', '.join(KINDS)}."
+        )
+    return {name: DEFAULT_MIX.get(name, 0.05) for name in scheme.names}
 
 
 @dataclass(frozen=True, slots=True)

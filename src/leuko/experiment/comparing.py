@@ -40,6 +40,7 @@ from leuko.prediction_files import read_predictions, write_csv
 from leuko.recipe import Recipe, load_recipe
 from leuko.render.plots import require_matplotlib
 from leuko.runtime.classifier import OnnxClassifier
+from leuko.scheme import ClassScheme, merging
 from leuko.training.ready import check_ready, with_weights
 from leuko.training.run import TrainedRun, train
 
@@ -68,6 +69,7 @@ def compare(
     allow_seen: bool = False,
     resume: bool = False,
     ignore: tuple[str, ...] = (),
+    scheme: ClassScheme | None = None,
     workers: int | None = None,
     cache: Path | None = None,
     command: str = "",
@@ -96,6 +98,8 @@ def compare(
         Go on where a killed comparison stood.
     ignore : tuple of str
         Extra folders to pass over.
+    scheme : ClassScheme, optional
+        See `leuko.manifest.read_folder`.
     workers : int, optional
         Threads.
     cache : Path, optional
@@ -132,11 +136,13 @@ def compare(
     require_matplotlib()
     if remark := passed_over(dataset):
         tell(remark)
-    rows = read_split(dataset, "train", ignore=ignore)
+    rows = read_split(dataset, "train", ignore=ignore, scheme=scheme)
     rows.require_all_classes("Training")
-    sets = {"test": read_split(dataset, "test", ignore=ignore)}
+    sets = {"test": read_split(dataset, "test", ignore=ignore, scheme=rows.scheme)}
     for place in unseen:
         manifest = read_labelled(place, ignore=ignore)
+        if manifest.scheme != rows.scheme:
+            manifest = manifest.relabelled(rows.scheme, merging(manifest.scheme, rows.scheme))
         sets[_unused(_set_name(place), sets)] = manifest
     started_from = {recipe.name: with_weights(recipe, weights) for recipe in opened}
     starts = find_starts(
@@ -159,7 +165,9 @@ def compare(
     ]
     prepare_folder(folder)
     check_room(folder, unfinished, rows)
-    audit = audit_dataset(dataset, ignore=ignore, workers=workers, progress=progress, say=tell)
+    audit = audit_dataset(
+        dataset, ignore=ignore, scheme=rows.scheme, workers=workers, progress=progress, say=tell
+    )
     models = []
     for recipe in opened:
         runs = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from leuko.prediction_files import write_csv
 from leuko.runtime.classifier import OnnxClassifier, load
 from leuko.runtime.repeats import DUPLICATE, mark_repeats
 from leuko.runtime.trust import NEVER_CHECKED
+from leuko.scheme import ClassScheme, common_scheme
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -89,6 +90,8 @@ def evaluate(
     source: str | os.PathLike[str] | Manifest,
     *,
     ignore: tuple[str, ...] = (),
+    merge: Mapping[str, str] | None = None,
+    label_column: str = "label",
     seed: int = 0,
     resamples: int = 1000,
     command: str = "",
@@ -106,6 +109,10 @@ def evaluate(
         A folder of class folders, a CSV, or rows.
     ignore : tuple of str
         Extra folders to pass over.
+    merge : mapping of str to str, optional
+        Which class of the set is which of the model; see `leuko.scheme.common_scheme`.
+    label_column : str
+        Of a CSV.
     seed : int
         Of the bootstrap.
     resamples : int
@@ -130,7 +137,16 @@ def evaluate(
         When no image could be read.
     """
     classifier = model if isinstance(model, OnnxClassifier) else load(model, threads=threads)
-    manifest = source if isinstance(source, Manifest) else read_labelled(source, ignore=ignore)
+    manifest = (
+        source
+        if isinstance(source, Manifest)
+        else read_labelled(source, ignore=ignore, label_column=label_column)
+    )
+    scheme, labels, answers = common_scheme(manifest.scheme, classifier.bundle.scheme, merge)
+    if scheme != manifest.scheme:
+        manifest = manifest.relabelled(
+            scheme, labels, merged=_merged(manifest.scheme, scheme, labels)
+        )
     tell = say or (lambda _: None)
     for note in manifest.notes:
         tell(note)
@@ -142,7 +158,8 @@ def evaluate(
     ).rows
     seconds = time.perf_counter() - started
     table = PredictionTable(tuple(_named(row, s.path) for row, s in zip(rows, manifest.samples,
-                                                                        strict=True)))  # fmt: skip
+                                                                        strict=True)),
+                            classifier.bundle.scheme)  # fmt: skip
     for row in table.rejected:
         tell(f"Rejected {row.path} ({row.reason}: {row.detail})")
     answered = np.flatnonzero([row.status == "ok" for row in table.rows]).astype(np.int64)
@@ -169,8 +186,9 @@ def evaluate(
         warnings.append(NEVER_CHECKED)
     report = evaluate_predictions(
         kept.labels,
-        table.probabilities,
+        _summed(table.probabilities, answers, len(scheme)),
         kept.slides,
+        scheme=scheme,
         paths=[sample.path for sample in kept.samples],
         decisions=[table.rows[row].decision for row in answered],
         seed=seed,
@@ -186,6 +204,26 @@ def evaluate(
         },
     )  # fmt: skip
     return Evaluation(manifest, table, answered, report, total / max(seconds, 1e-9))
+
+
+def _merged(data: ClassScheme, scheme: ClassScheme, labels: Sequence[int | None]) -> str:
+    """Say which classes of a set were taken for others; nothing where none was renamed."""
+    moved = [
+        f"{name} as {scheme.names[place]}"
+        for name, place in zip(data.names, labels, strict=True)
+        if place is not None and data.names[data.names.index(name)] != scheme.names[place]
+    ]
+    return f"Classes are merged: {', '.join(moved)}." if moved else ""
+
+
+def _summed(
+    probabilities: npt.NDArray[np.float64], places: Sequence[int], classes: int
+) -> npt.NDArray[np.float64]:
+    """Probabilities of merged classes: (N, K) to (N, classes)."""
+    summed = np.zeros((len(probabilities), classes))
+    for column, place in enumerate(places):
+        summed[:, place] += probabilities[:, column]
+    return summed
 
 
 def _named(row: Prediction, path: str) -> Prediction:

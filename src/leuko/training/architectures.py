@@ -22,7 +22,6 @@ from leuko.artifacts import atomic_write
 from leuko.errors import TrainingError
 from leuko.quiet import keras_home
 from leuko.recipe import Recipe
-from leuko.taxonomy import CLASSES
 from leuko.training.narrow import narrow_backbone
 
 __all__ = [
@@ -59,6 +58,7 @@ _KERNELS: Final = (("kernel_initializer", "kernel"), ("depthwise_initializer", "
 
 def build_model(
     recipe: Recipe,
+    classes: int = 5,
     *,
     examples: Examples | None = None,
     say: Callable[[str], None] | None = None,
@@ -69,6 +69,8 @@ def build_model(
     ----------
     recipe : Recipe
         Its ``model``, ``preprocess`` and ``seed`` decide everything, but for the next.
+    classes : int
+        How many answers it gives.
     examples : callable, optional
         Gives (n, h, w, 3) uint8 inputs such as training will show. They are asked for where Leuko's
         backbone is wider than the recipe's; see `leuko.training.narrow`.
@@ -78,7 +80,7 @@ def build_model(
     Returns
     -------
     keras.Model
-        Takes (N, h, w, 3) RGB 0-255, gives (N, 5) probabilities in class order. Not compiled.
+        Takes (N, h, w, 3) RGB 0-255, gives (N, K) probabilities in class order. Not compiled.
 
     Raises
     ------
@@ -92,7 +94,7 @@ def build_model(
         pixels = keras.Input((*recipe.preprocess.size, 3), name="pixels", dtype="float32")
         scale, offset = _SCALES[recipe.model.pixels]
         x = keras.layers.Rescaling(scale, offset, name="scale")(pixels)
-        outputs = _ARCHITECTURES[recipe.model.architecture](x, recipe)
+        outputs = _ARCHITECTURES[recipe.model.architecture](x, recipe, classes)
         model = keras.Model(pixels, outputs, name=recipe.model.architecture)
         seed_weights(model, recipe.seed)
         if recipe.model.weights == "leuko" and recipe.model.width != 1:
@@ -172,7 +174,7 @@ def compile_model(model: keras.Model, recipe: Recipe, *, steps: int) -> None:
     )
 
 
-def _cnn(x: Any, recipe: Recipe) -> Any:
+def _cnn(x: Any, recipe: Recipe, classes: int) -> Any:
     """Five strided convolutions with batch normalisation; 87,245 parameters at 321 to 352 px."""
     momentum = recipe.model.norm_momentum
     for number, filters in enumerate((4, 8, 16, 32, 64), start=1):
@@ -180,10 +182,10 @@ def _cnn(x: Any, recipe: Recipe) -> Any:
             filters, 3, strides=2, padding="same", activation="relu", name=f"conv{number}"
         )(x)
         x = keras.layers.BatchNormalization(momentum=momentum, name=f"norm{number}")(x)
-    return _head(keras.layers.Flatten(name="flatten")(x), recipe)
+    return _head(keras.layers.Flatten(name="flatten")(x), recipe, classes)
 
 
-def _mobilenetv2(x: Any, recipe: Recipe) -> Any:
+def _mobilenetv2(x: Any, recipe: Recipe, classes: int) -> Any:
     """MobileNetV2 without its top, then global average pooling."""
     frozen = recipe.model.train == "head"
     backbone = _backbone(recipe.preprocess.size, recipe.model.width)
@@ -193,7 +195,7 @@ def _mobilenetv2(x: Any, recipe: Recipe) -> Any:
             layer.momentum = recipe.model.norm_momentum
     # A frozen backbone keeps the statistics that its weights were trained with.
     x = backbone(x, training=False) if frozen else backbone(x)
-    return _head(keras.layers.GlobalAveragePooling2D(name="pool")(x), recipe)
+    return _head(keras.layers.GlobalAveragePooling2D(name="pool")(x), recipe, classes)
 
 
 def _backbone(size: tuple[int, int], width: float) -> keras.Model:
@@ -203,18 +205,18 @@ def _backbone(size: tuple[int, int], width: float) -> keras.Model:
     )
 
 
-def _head(x: Any, recipe: Recipe) -> Any:
-    """Optional hidden layer with batch normalisation, then five probabilities."""
+def _head(x: Any, recipe: Recipe, classes: int) -> Any:
+    """Optional hidden layer with batch normalisation, then the probabilities."""
     settings = recipe.model
     if settings.hidden:
         x = keras.layers.Dense(settings.hidden, activation="relu", name="hidden")(x)
         x = keras.layers.BatchNormalization(momentum=settings.norm_momentum, name="hidden_norm")(x)
     if settings.dropout:
         x = keras.layers.Dropout(settings.dropout, seed=recipe.seed, name="dropout")(x)
-    return keras.layers.Dense(len(CLASSES), activation="softmax", name="probabilities")(x)
+    return keras.layers.Dense(classes, activation="softmax", name="probabilities")(x)
 
 
-_ARCHITECTURES: Final[dict[str, Callable[[Any, Recipe], Any]]] = {
+_ARCHITECTURES: Final[dict[str, Callable[[Any, Recipe, int], Any]]] = {
     "cnn": _cnn,
     "mobilenetv2": _mobilenetv2,
 }

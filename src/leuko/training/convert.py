@@ -30,7 +30,6 @@ from leuko.parallel import Progress, bounded_map, worker_count
 from leuko.runtime.classifier import OnnxClassifier, load, make_goldens, run_padded
 from leuko.runtime.looks import over_looks
 from leuko.runtime.trust import Trust, feature_distances
-from leuko.taxonomy import CLASSES
 from leuko.training.convert_check import (
     Pair,
     Runner,
@@ -178,8 +177,8 @@ def export_model(
     _check_source(bundle)
     target = _target(bundle, model, out, form, weights)
     keras = _keras_file(bundle, model) if form == "litert" else None
-    labelled = None if check is None else labelled_pictures(check, ignore, tell)
-    others = None if calibrate is None else any_pictures(calibrate, ignore, tell)
+    labelled = None if check is None else labelled_pictures(check, ignore, tell, bundle.scheme)
+    others = None if calibrate is None else any_pictures(calibrate, ignore, tell, bundle.scheme)
     rng = np.random.default_rng([seed, 31])
     sample, rest, source = None, None, labelled if others is None else others
     if weights == "int8" and source is not None:
@@ -193,7 +192,9 @@ def export_model(
         if form == "onnx"
         else over_looks(_graph_runner(bundle.onnx, threads), bundle.preprocess.weights)
     )
-    pair = Pair(bundle.name, form, weights, bundle.preprocess, original, converted.run)
+    pair = Pair(
+        bundle.name, form, weights, bundle.preprocess, original, converted.run, bundle.scheme
+    )
     variant: dict[str, Any] = {
         "format": form,
         "weights": weights,
@@ -209,7 +210,7 @@ def export_model(
     if labelled is not None:
         answers = ask(pair, labelled, threads, progress, tell, leave=leave)
         variant["check"] = judge_accuracy(pair, answers, labelled, tell)
-        validation = own_validation(answers, labelled) if form == "onnx" else {}
+        validation = own_validation(answers, labelled, bundle.scheme) if form == "onnx" else {}
     elif rest is not None:
         rest = rest.take(np.sort(rng.permutation(len(rest))[:_MOST_COMPARED]))
         answers = ask(pair, rest, threads, progress, tell, leave=leave)
@@ -412,7 +413,8 @@ def _write_folder(
         "research_use": RESEARCH_USE,
         "name": bundle.name,
         "variant": variant,
-        "classes": list(CLASSES),
+        "classes": list(bundle.scheme.names),
+        "scheme": bundle.scheme.to_dict(),
         "preprocess": spec.to_dict(),
         "input": {
             "name": "pixels",
@@ -422,7 +424,7 @@ def _write_folder(
         },
         "output": {
             "name": "probabilities",
-            "shape": [1, len(CLASSES)],
+            "shape": [1, len(bundle.scheme)],
             "type": "float32",
             "holds": "one probability for each of classes, in their order; those of a picture's "
             "styles are one answer as their geometric mean, by weight, scaled to sum 1",

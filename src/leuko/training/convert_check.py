@@ -24,7 +24,7 @@ from leuko.manifest import read_labelled
 from leuko.parallel import Progress, bounded_map
 from leuko.pictures import decoded
 from leuko.runtime.sources import Source, expand, file_source
-from leuko.taxonomy import CLASSES
+from leuko.scheme import ClassScheme
 
 __all__ = [
     "LARGEST_DROP",
@@ -67,6 +67,8 @@ _CHUNK: Final = 32
 _DRAWN_EACH: Final = 2
 _DRAWN_SEED: Final = 1883
 _DRAWN_SIDE: Final = 128
+_DRAWN: Final = ("Basophil", "Eosinophil", "Lymphocyte", "Monocyte", "Neutrophil")
+"""Cells that are drawn to compare two networks, whatever these call them."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,9 @@ class Pair:
     spec : PreprocessSpec
         Of both.
     original, variant : callable
-        From looks at pictures, (N, K, h, w, 3) uint8, to probabilities (N, 5).
+        From looks at pictures, (N, K, h, w, 3) uint8, to probabilities (N, C).
+    scheme : ClassScheme
+        Of the C classes.
     """
 
     name: str
@@ -208,10 +212,14 @@ class Pair:
     spec: PreprocessSpec
     original: Runner
     variant: Runner
+    scheme: ClassScheme
 
 
 def labelled_pictures(
-    source: str | os.PathLike[str], ignore: tuple[str, ...], tell: Callable[[str], None]
+    source: str | os.PathLike[str],
+    ignore: tuple[str, ...],
+    tell: Callable[[str], None],
+    scheme: ClassScheme,
 ) -> Pictures:
     """Open a folder of class folders, or a CSV with labels.
 
@@ -223,6 +231,8 @@ def labelled_pictures(
         Extra folders to pass over.
     tell : callable
         Called with remarks.
+    scheme : ClassScheme
+        Of the labels.
 
     Returns
     -------
@@ -234,7 +244,7 @@ def labelled_pictures(
     DataError
         When it cannot be used.
     """
-    manifest = read_labelled(source, ignore=ignore)
+    manifest = read_labelled(source, ignore=ignore, scheme=scheme)
     for note in manifest.notes:
         tell(note)
     return Pictures(
@@ -245,7 +255,10 @@ def labelled_pictures(
 
 
 def any_pictures(
-    source: str | os.PathLike[str], ignore: tuple[str, ...], tell: Callable[[str], None]
+    source: str | os.PathLike[str],
+    ignore: tuple[str, ...],
+    tell: Callable[[str], None],
+    scheme: ClassScheme,
 ) -> Pictures:
     """Open pictures with labels where there are any, so that every class is drawn from.
 
@@ -257,6 +270,8 @@ def any_pictures(
         Extra folders to pass over.
     tell : callable
         Called with remarks.
+    scheme : ClassScheme
+        Of the labels, if there are any.
 
     Returns
     -------
@@ -271,7 +286,7 @@ def any_pictures(
     path = Path(os.path.expanduser(source))
     if path.is_dir() or path.suffix.lower() == ".csv":
         try:
-            return labelled_pictures(path, ignore, tell)
+            return labelled_pictures(path, ignore, tell, scheme)
         except DataError:
             if not path.is_dir():
                 raise
@@ -317,8 +332,9 @@ def draw_sample(
     if pictures.labels is None:
         chosen = rng.permutation(total)[: min(_CALIBRATION, total // 3)]
     else:
-        each = _CALIBRATION // len(CLASSES)
-        rows = [np.flatnonzero(pictures.labels == label) for label in range(len(CLASSES))]
+        present = np.unique(pictures.labels)
+        each = max(1, _CALIBRATION // len(present))
+        rows = [np.flatnonzero(pictures.labels == label) for label in present]
         chosen = np.concatenate([rng.permutation(row)[: min(each, len(row) // 3)] for row in rows])
     chosen = np.sort(chosen)
     pixels, digests = [], []
@@ -361,10 +377,10 @@ def compare_drawn(pair: Pair) -> dict[str, Any]:
     pictures = list(golden_pictures())
     for _ in range(_DRAWN_EACH):
         style = draw_slide_style(rng)
-        pictures += [draw_cell(name, rng, style, size=_DRAWN_SIDE).pixels for name in CLASSES]
+        pictures += [draw_cell(name, rng, style, size=_DRAWN_SIDE).pixels for name in _DRAWN]
     inputs = np.stack([looks(picture, pair.spec) for picture in pictures])
     answers = Answers(pair.original(inputs), pair.variant(inputs), np.arange(len(inputs)))
-    if not _are_probabilities(answers.variant):
+    if not _are_probabilities(answers.variant, answers.original.shape[1]):
         raise BundleError(
             f"The {pair.weights} {pair.form} network gives no probabilities. Nothing was written."
         )
@@ -488,7 +504,8 @@ def judge_accuracy(
             f"{after:.4f} on {len(labels):,} pictures where the original has {before:.4f}; more "
             f"than {100 * LARGEST_DROP:.1f} points lower is refused. Nothing was written."
         )
-    counts = np.bincount(labels, minlength=len(CLASSES))
+    names = pair.scheme.names
+    counts = np.bincount(labels, minlength=len(names))
     present = counts[counts > 0]
     if present.min() < _FEW:
         tell(
@@ -497,12 +514,12 @@ def judge_accuracy(
         )
     return {
         **answers.to_dict(),
-        "classes": {name: int(count) for name, count in zip(CLASSES, counts, strict=True)},
+        "classes": {name: int(count) for name, count in zip(names, counts, strict=True)},
         "balanced_accuracy": {"original": before, "variant": after},
     }
 
 
-def own_validation(answers: Answers, pictures: Pictures) -> dict[str, Any]:
+def own_validation(answers: Answers, pictures: Pictures, scheme: ClassScheme) -> dict[str, Any]:
     """Figures of the variant itself, as a bundle carries them.
 
     Parameters
@@ -511,6 +528,8 @@ def own_validation(answers: Answers, pictures: Pictures) -> dict[str, Any]:
         Of both networks; the variant's are scored.
     pictures : Pictures
         With labels.
+    scheme : ClassScheme
+        Of them and of the answers.
 
     Returns
     -------
@@ -518,7 +537,9 @@ def own_validation(answers: Answers, pictures: Pictures) -> dict[str, Any]:
         ``split`` (``"check"``), ``n``, ``n_slides``, ``metrics``, ``confusion``.
     """
     slides = pictures.take(answers.kept).slides
-    report = evaluate_predictions(_labels(answers, pictures), answers.variant, slides).to_dict()
+    report = evaluate_predictions(
+        _labels(answers, pictures), answers.variant, slides, scheme=scheme
+    ).to_dict()
     names = ("accuracy", "balanced_accuracy", "macro_f1")
     return {
         "split": "check",
@@ -575,11 +596,11 @@ def _labels(answers: Answers, pictures: Pictures) -> npt.NDArray[np.int64]:
     return labels
 
 
-def _are_probabilities(values: Floats) -> bool:
+def _are_probabilities(values: Floats, classes: int) -> bool:
     """Whether a table holds probabilities; in 8 bits they sum to 1 within a few steps."""
     return (
         values.ndim == 2
-        and values.shape[1] == len(CLASSES)
+        and values.shape[1] == classes
         and bool(np.isfinite(values).all())
         and float(values.min()) >= -1e-6
         and float(np.abs(values.sum(axis=1) - 1).max()) <= 2e-2

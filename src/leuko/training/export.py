@@ -4,7 +4,7 @@ The graph that ships takes pixels as they come out of `leuko.imaging` and speaks
 class order, so whatever a model wants done to its input or output is done inside the graph:
 
 * input ``pixels``: (N, h, w, 3) float32, RGB 0 to 255, any N;
-* output ``probabilities``: (N, 5) float32, softmax, in the order of `leuko.taxonomy.CLASSES`.
+* output ``probabilities``: (N, 5) float32, softmax, in the order of the class scheme.
 
 Keras writes ONNX through tf2onnx, which names everything after the Python objects of the
 moment. The names are rewritten here, so that equal weights give equal bytes in any process.
@@ -25,7 +25,6 @@ import numpy.typing as npt
 
 from leuko.errors import BundleError, MissingExtraError, TrainingError
 from leuko.quiet import silence
-from leuko.taxonomy import CLASSES
 
 if TYPE_CHECKING:
     import keras
@@ -99,10 +98,10 @@ def export_onnx(model: keras.Model) -> bytes:
     """
     keras = _import("keras")
     require_converters()
-    rows, columns = _check_model(model)
+    rows, columns, width = _check_network(model)
     pixels = keras.Input((rows, columns, 3), name=INPUT_NAME, dtype="float32")
     whole = keras.Model(pixels, model(pixels, training=False), name="exported")
-    data = _write(whole, (rows, columns), OUTPUT_NAME, len(CLASSES))
+    data = _write(whole, (rows, columns), OUTPUT_NAME, width)
     samples = example_pixels((rows, columns), count=3)
     check_parity(whole, data, samples)
     return data
@@ -194,10 +193,10 @@ def check_parity(
         expected = np.asarray(model(batch, training=False), dtype=np.float64)
         received = np.asarray(session.run([OUTPUT_NAME], {INPUT_NAME: batch})[0], dtype=np.float64)
         for who, table in (("Keras", expected), ("ONNX Runtime", received)):
-            if table.shape != (len(batch), len(CLASSES)):
+            if table.shape != expected.shape or table.shape[:1] != (len(batch),):
                 raise BundleError(
                     f"{who} gave an array of shape {table.shape} for {len(batch)} images; "
-                    f"expected {(len(batch), len(CLASSES))}."
+                    f"expected {expected.shape}."
                 )
             if not np.isfinite(table).all():
                 raise BundleError(f"{who} gave probabilities that are not finite numbers.")
@@ -260,17 +259,6 @@ def _write(model: keras.Model, size: tuple[int, int], output: str, width: int) -
                 "the conversion knows, such as those of Leuko's own recipes."
             ) from error
         return _canonical(path.read_bytes(), output, width)
-
-
-def _check_model(model: keras.Model) -> tuple[int, int]:
-    """Height and width of a classifier that can be shipped, or a sentence why it cannot."""
-    rows, columns, width = _check_network(model)
-    if width != len(CLASSES):
-        raise TrainingError(
-            f"The model must give one probability for each of the {len(CLASSES)} classes, shape "
-            f"(None, {len(CLASSES)}); received (None, {width})."
-        )
-    return rows, columns
 
 
 def _check_network(model: keras.Model) -> tuple[int, int, int]:

@@ -25,7 +25,6 @@ from leuko.imaging import PreprocessSpec
 from leuko.manifest import Manifest
 from leuko.pictures import open_picture
 from leuko.recipe import AugmentSettings, DataSettings, Recipe
-from leuko.taxonomy import CLASSES
 from leuko.training.augment import augmented
 from leuko.training.travel import drawn_style, ground_warp, travel_warp, travelled
 
@@ -198,20 +197,22 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def one_hot(labels: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.float32]:
+def one_hot(labels: npt.NDArray[np.integer[Any]], classes: int) -> npt.NDArray[np.float32]:
     """Write labels as probabilities.
 
     Parameters
     ----------
     labels : (n,) int
         Positions in the class order.
+    classes : int
+        How many there are.
 
     Returns
     -------
-    (n, 5) float32
+    (n, K) float32
         Each 0 or 1.
     """
-    return np.asarray(np.eye(len(CLASSES), dtype=np.float32)[labels], np.float32)
+    return np.asarray(np.eye(classes, dtype=np.float32)[labels], np.float32)
 
 
 def training_order(
@@ -278,9 +279,9 @@ def _chances(
         pairs = list(zip(labels.tolist(), names, strict=True))
         sizes = Counter(pairs)
         within = np.array([float(sizes[pair]) ** -settings.slide_evenness for pair in pairs])
-    counts = np.bincount(labels, minlength=len(CLASSES)).astype(np.float64)
+    counts = np.bincount(labels).astype(np.float64)
     weights = np.where(counts > 0, counts ** (1 - settings.evenness), 0.0)
-    totals = np.bincount(labels, weights=within, minlength=len(CLASSES))
+    totals = np.bincount(labels, weights=within)
     chance = within * (weights / np.maximum(totals, np.finfo(float).tiny))[labels]
     return np.asarray(chance / chance.sum(), np.float64)
 
@@ -304,7 +305,7 @@ def fixed_plan(
     (m, 2) int64
         Rows of (image, draw); a draw of -1 is the original.
     """
-    target = per_class or int(np.bincount(labels, minlength=len(CLASSES)).max())
+    target = per_class or int(np.bincount(labels).max())
     images = balanced_order(labels, seed=seed, epoch=0, per_class=target)
     draws = copy_numbers(images) - 1
     plan = np.column_stack([images, draws])

@@ -49,6 +49,7 @@ from leuko.recipe import Recipe
 from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
 from leuko.runtime.trust import NEVER_CHECKED, Trust
 from leuko.runtime.trust_bundle import ALWAYS_NAMES, NOT_CALIBRATED, fit_trust, trust_card
+from leuko.scheme import ClassScheme
 from leuko.training.architectures import build_model
 from leuko.training.checkpoint import History, ensure_room
 from leuko.training.export import check_parity, export_onnx
@@ -64,7 +65,14 @@ from leuko.training.pipeline import (
 )
 from leuko.training.ready import BALANCED, refuse_claimed, with_weights
 
-__all__ = ["TrainedRun", "default_cache", "model_card", "train", "validation_summary"]
+__all__ = [
+    "TrainedRun",
+    "default_cache",
+    "model_card",
+    "train",
+    "training_rows",
+    "validation_summary",
+]
 
 _PARITY: Final = 1e-4
 
@@ -190,7 +198,7 @@ def train(
         tell(f"{recipe.name} has no backbone, so the weights {weights} are not used for it.")
     recipe = with_weights(recipe, weights)
     clock = _Clock(run / "environment.json", resume=resume)
-    manifest = _training_rows(dataset, ignore)
+    manifest = training_rows(dataset, ignore=ignore)
     _claim(run, recipe, resume)
     finished = _finished(run, manifest, clock) if resume else None
     if finished is not None:
@@ -209,7 +217,9 @@ def train(
         with clock("balance"):
             manifest = _balance(manifest, recipe, run, workers, progress)
     train_rows, validation_rows = _split(manifest, same_cell, recipe, tell)
-    both = Manifest(train_rows.root, (*train_rows.samples, *validation_rows.samples), notes)
+    both = Manifest(
+        train_rows.root, (*train_rows.samples, *validation_rows.samples), notes, train_rows.scheme
+    )
     teacher = load(recipe.train.teacher, threads=threads) if recipe.train.teacher else None
     identity = {"recipe": recipe.digest, "data": both.digest}
     if teacher is not None:
@@ -229,7 +239,7 @@ def train(
         return np.stack([*draws])
 
     with clock("build"):
-        model = build_model(recipe, examples=examples, say=tell)
+        model = build_model(recipe, len(both.scheme), examples=examples, say=tell)
     # Only now: where weights could not be had, the same folder serves for another try.
     _save_manifest(run, both)
     atomic_write_text(run / "recipe.toml", recipe.to_toml())
@@ -242,7 +252,7 @@ def train(
     else:
         labels, held_labels = train_rows.labels, validation_rows.labels
         batch = recipe.train.batch
-        targets = one_hot(labels)
+        targets = one_hot(labels, len(both.scheme))
         if teacher is not None:
             with clock("teacher"):
                 targets = _taught(targets, teacher, train_rows, recipe.train.imitation, progress)
@@ -252,7 +262,9 @@ def train(
 
         def held_batches(_: int) -> Batches:
             every = evaluation_order(len(held_labels))
-            return Batches(held, one_hot(held_labels), every, batch=batch, threads=threads)
+            return Batches(
+                held, one_hot(held_labels, len(both.scheme)), every, batch=batch, threads=threads
+            )
 
         with clock("fit"):
             history = fit_model(
@@ -269,16 +281,41 @@ def train(
     return TrainedRun(run, bundle, history, clock.seconds, validation)
 
 
-def _training_rows(dataset: str | os.PathLike[str] | Manifest, ignore: tuple[str, ...]) -> Manifest:
-    """Open the training rows, refusing held-out ones."""
+def training_rows(
+    dataset: str | os.PathLike[str] | Manifest,
+    *,
+    ignore: tuple[str, ...] = (),
+    scheme: ClassScheme | None = None,
+    label_column: str = "label",
+) -> Manifest:
+    """Open the training rows, refusing held-out ones.
+
+    Parameters
+    ----------
+    dataset : path-like or Manifest
+        See `train`. Test rows of a table that deals its own splits are left out.
+    ignore, scheme, label_column
+        See `leuko.manifest.read_labelled`.
+
+    Returns
+    -------
+    Manifest
+        Of every class; validation rows among them where a table keeps some.
+
+    Raises
+    ------
+    DataError
+        When rows are held out, or a class has none.
+    """
     if isinstance(dataset, Manifest):
         manifest = dataset
     elif is_table(dataset):
-        manifest = read_csv(dataset)
+        manifest = _without_test(read_csv(dataset, scheme=scheme, label_column=label_column))
     else:
-        manifest = read_split(dataset, "train", ignore=ignore)
-    for split in ("validation", "test"):
-        if any(sample.split == split for sample in manifest.samples):
+        manifest = read_split(dataset, "train", ignore=ignore, scheme=scheme)
+    splits = {sample.split for sample in manifest.samples}
+    for split in ("test", "validation"):
+        if split in splits and (split == "test" or "train" not in splits):
             raise DataError(f"These are {split} rows; a model must not be trained on them.")
     for folder in (manifest.root, manifest.root.parent):
         held_out: dict[str, Path] = {}
@@ -293,6 +330,15 @@ def _training_rows(dataset: str | os.PathLike[str] | Manifest, ignore: tuple[str
                 )
     manifest.require_all_classes("Training")
     return manifest
+
+
+def _without_test(manifest: Manifest) -> Manifest:
+    """Leave the test rows of a table that deals its own splits."""
+    kept = [row for row, sample in enumerate(manifest.samples) if sample.split != "test"]
+    if len(kept) in (0, len(manifest)):
+        return manifest
+    note = f"{len(manifest) - len(kept)} test rows of the table are not trained on."
+    return replace(manifest.subset(kept), notes=(*manifest.notes, note))
 
 
 def _claim(run: Path, recipe: Recipe, resume: bool) -> None:
@@ -341,7 +387,7 @@ def _save_manifest(run: Path, both: Manifest) -> None:
             )
     if both.root == (run / BALANCED).resolve():
         # A run's own files are named from the run folder, wherever that stands.
-        both = Manifest(Path(BALANCED), both.samples, both.notes)
+        both = Manifest(Path(BALANCED), both.samples, both.notes, both.scheme)
     both.save(path)
 
 
@@ -407,7 +453,11 @@ def _split(
 ) -> tuple[Manifest, Manifest]:
     """Training and validation rows as the recipe wants them."""
     settings = recipe.data
-    if settings.split == "random-file":
+    given = np.array([sample.split == "validation" for sample in manifest.samples])
+    if given.any() and settings.split != "random-file":
+        tell(f"Validated on the {given.sum():,} rows that the table keeps for it.")
+        trains, validates = np.flatnonzero(~given), np.flatnonzero(given)
+    elif settings.split == "random-file":
         trains, validates = split_at_random(
             manifest, fraction=settings.validation, seed=recipe.seed
         )
@@ -483,8 +533,8 @@ def _fit_head(
         held_features = backbone_features(
             model, held, every, manifest=validation_rows, stage="validation features", **shared
         )
-    targets = one_hot(train_rows.labels[rows[:, 0]])
-    held_targets = one_hot(validation_rows.labels)
+    targets = one_hot(train_rows.labels[rows[:, 0]], len(train_rows.scheme))
+    held_targets = one_hot(validation_rows.labels, len(train_rows.scheme))
     batch = recipe.train.batch
     with clock("fit"):
         return fit_model(
@@ -527,6 +577,7 @@ def _finish(
         card="",
         goldens=make_goldens(onnx, recipe.preprocess),
         parameters=int(model.count_params()),
+        scheme=both.scheme,
     )
     if recipe.data.split == "slide":
         bundle = fit_trust(
@@ -558,6 +609,7 @@ def _finish(
         validation_rows.labels,
         table.probabilities,
         validation_rows.slides,
+        scheme=both.scheme,
         paths=[sample.path for sample in validation_rows.samples],
         seed=recipe.seed,
         context={
