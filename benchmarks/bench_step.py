@@ -67,7 +67,7 @@ def measure(folder: Path, steps: int, way: str) -> dict[str, float]:
     files = [folder / f"{number}.jpg" for number in range(PICTURES)]
     source = PixelSource(files, recipe.preprocess, recipe.augment, recipe.seed)
     order = training_order(recipe, labels, [file.name for file in files])
-    batches = Batches(source, one_hot(labels), order, batch=BATCH)
+    batches = Batches(source, one_hot(labels, 5), order, batch=BATCH)
     model = build_model(recipe)
     compile_model(model, recipe, steps=2 * steps)
     with fused_normalisation(model):

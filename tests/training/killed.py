@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 
 
-def small_network(x, recipe):
+def small_network(x, recipe, classes):
     """A backbone of one layer in place of Leuko's networks: TensorFlow traces it in no time."""
     import keras
 
@@ -28,7 +28,7 @@ def small_network(x, recipe):
     frozen = recipe.model.train == "head"
     backbone.trainable = not frozen
     y = backbone(x, training=False) if frozen else backbone(x)
-    return _head(keras.layers.GlobalAveragePooling2D(name="pool")(y), recipe)
+    return _head(keras.layers.GlobalAveragePooling2D(name="pool")(y), recipe, classes)
 
 
 def use_small_networks(put=dict.__setitem__) -> None:

@@ -239,7 +239,7 @@ def test_a_picture_that_vanished_is_named_not_traced(tiny: Recipe, tmp_path: Pat
     labels = np.arange(8) % 5
 
     def batches(_: int) -> Batches:
-        return Batches(source, one_hot(labels), evaluation_order(8), batch=2)
+        return Batches(source, one_hot(labels, 5), evaluation_order(8), batch=2)
 
     model = keras.Sequential(
         [keras.Input((64, 64, 3)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(5)]

@@ -158,7 +158,7 @@ def shown(rows: list[np.ndarray], first: int, last: int) -> dict[int, list[tuple
     """What Keras's fit took from the batches in each epoch."""
     source, starts = Recorder(), {}
     batches = Batches(
-        source, one_hot(LABELS), lambda epoch: rows[epoch], batch=4, first_epoch=first, threads=2
+        source, one_hot(LABELS, 5), lambda epoch: rows[epoch], batch=4, first_epoch=first, threads=2
     )
     assert batches.num_batches == 6
 
@@ -195,7 +195,7 @@ def test_batches_are_made_ahead_of_the_one_that_is_asked_for() -> None:
     """TensorFlow makes none ahead when it is deterministic: the network would wait for pictures."""
     order = evaluation_order(22)
     source = Recorder()
-    batches = Batches(source, one_hot(LABELS[:22]), order, batch=4)
+    batches = Batches(source, one_hot(LABELS[:22], 5), order, batch=4)
     for index, begun in enumerate((12, 16, 20, 22, 22, 22)):
         pixels, _ = batches[index]
         assert pixels[:, 0, 0, 0].tolist() == [i for i in range(22) if i // 4 == index]
@@ -209,7 +209,7 @@ def test_batches_are_made_ahead_of_the_one_that_is_asked_for() -> None:
 
 def test_batches_stack_pixels_and_labels() -> None:
     order = evaluation_order(len(LABELS))
-    batches = Batches(Recorder(), one_hot(LABELS), order, batch=100)
+    batches = Batches(Recorder(), one_hot(LABELS, 5), order, batch=100)
     pixels, targets = batches[3]
     assert batches.num_batches == 4
     assert pixels.shape == (56, 2, 2, 3)
@@ -224,7 +224,7 @@ def test_a_picture_that_vanished_is_remembered(tmp_path: Path, tiny: Recipe) -> 
     files = [tmp_path / "a.png", tmp_path / "b.png"]
     files[0].write_bytes(encode_png(np.full((32, 32, 3), 9, np.uint8)))
     source = PixelSource(files, tiny.preprocess, tiny.augment, 0)
-    batches = Batches(source, one_hot(np.array([0, 1])), evaluation_order(2), batch=2)
+    batches = Batches(source, one_hot(np.array([0, 1]), 5), evaluation_order(2), batch=2)
     with pytest.raises(ImageError):
         batches[0]
     assert isinstance(batches.fault, ImageError)
