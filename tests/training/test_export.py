@@ -114,8 +114,6 @@ def test_logits_need_a_softmax() -> None:
 
 
 def test_other_shapes_dtypes_and_values_are_refused() -> None:
-    with pytest.raises(TrainingError, match=r"\(None, 5\); received \(None, 4\)"):
-        export_onnx(small_cnn(outputs=4))
     with pytest.raises(TrainingError, match="float32"):
         export_onnx(small_cnn(policy="mixed_float16"))
     free = keras.Sequential([keras.Input((None, None, 3)), keras.layers.GlobalMaxPooling2D()])
