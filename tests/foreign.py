@@ -31,12 +31,14 @@ def foreign_model(
     before: Sequence[Any] = (),
     weights: dict[str, np.ndarray] | None = None,
     colours: np.ndarray = COLOURS,
+    classes: int = 5,
     sharpness: float = 40,
 ) -> Any:
     """The model; `before` are operations from ``x`` to ``y`` on its pixels, `end` its last one."""
     scales, offsets = (np.resize(values, 3).astype(float) for values in (scale, offset))
     order = [2, 1, 0] if bgr else [0, 1, 2]
-    colours = (colours / 255)[np.argsort(TAKE)][:, order]
+    own = np.argsort(TAKE) if classes == 5 else np.arange(classes)
+    colours = (colours / 255)[own][:, order]
     # logit = sharpness (2 m.c - c.c) for the mean m = (pixel - offset) / scale / 255
     matrix = 2 * sharpness * colours.T / scales[:, None] / 255
     bias = -sharpness * (colours**2).sum(axis=1) - (offsets @ matrix)
@@ -55,7 +57,7 @@ def foreign_model(
         nodes,
         "somebody's",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("answer", TensorProto.FLOAT, [batch, 5])],
+        [helper.make_tensor_value_info("answer", TensorProto.FLOAT, [batch, classes])],
         [numpy_helper.from_array(value, name) for name, value in tensors.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])

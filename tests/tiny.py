@@ -1,4 +1,4 @@
-"""A five-class network small enough to check by hand, and pictures that it knows.
+"""A network small enough to check by hand, and pictures that it knows.
 
 The network averages all pixels and takes the class whose colour is nearest: for a mean ``m`` and
 a colour ``c`` (both divided by 255), the logit is ``40 (2 m.c - c.c)``, which orders the classes
@@ -20,13 +20,24 @@ import pytest
 from leuko.bundle import ModelBundle
 from leuko.imaging import PreprocessSpec, encode_jpeg, encode_png
 from leuko.runtime.classifier import make_goldens
+from leuko.scheme import DIFFERENTIAL_5, ClassScheme, load_scheme
 from leuko.taxonomy import CLASSES
 
 SIDE = 24
 COLOURS = np.array(
     [[60, 50, 140], [210, 70, 60], [120, 90, 200], [150, 150, 170], [230, 190, 120]], np.float64
 )
-"""What the network takes for each class, in class order."""
+"""What the network takes for each class of a routine differential, in class order."""
+
+
+@functools.cache
+def colours_of(classes: int) -> npt.NDArray[np.float64]:
+    """`COLOURS` for up to five classes; each further one is as far from the others as can be."""
+    found, grid = COLOURS, np.stack(np.meshgrid(*[np.linspace(10, 245, 6)] * 3), -1).reshape(-1, 3)
+    while len(found) < classes:
+        near = np.square(grid[:, None] - found).sum(axis=2).min(axis=1)
+        found = np.vstack([found, grid[near.argmax()]])
+    return found[:classes]
 
 
 def make_onnx(
@@ -42,7 +53,7 @@ def make_onnx(
     import onnx
     from onnx import helper, numpy_helper
 
-    colours = np.resize(COLOURS, (classes, 3)) / 255
+    colours = colours_of(classes) / 255
     matrix = (80 * colours.T / 255).astype(np.float32) if weights is None else weights
     bias = (-40 * (colours**2).sum(axis=1)).astype(np.float32)
     nodes = [
@@ -90,9 +101,10 @@ def make_pooled_onnx(between: tuple[str, ...] = (), *, side: int = SIDE) -> byte
 
 
 @functools.cache
-def make_bundle(crop: float = 1.0) -> ModelBundle:
-    """The network in a bundle."""
-    onnx, spec = make_onnx(), PreprocessSpec((SIDE, SIDE), crop)
+def make_bundle(crop: float = 1.0, scheme: ClassScheme | None = None) -> ModelBundle:
+    """The network in a bundle, of a routine differential or another scheme."""
+    scheme = scheme or load_scheme(DIFFERENTIAL_5)
+    onnx, spec = make_onnx(classes=len(scheme)), PreprocessSpec((SIDE, SIDE), crop)
     return ModelBundle(
         name="tiny",
         onnx=onnx,
@@ -103,14 +115,22 @@ def make_bundle(crop: float = 1.0) -> ModelBundle:
         provenance={"recipe": "none", "seed": 0},
         thresholds={"confidence": 0.0},  # right by construction: every answer is accepted
         validation={"metrics": {"accuracy": {"value": 0.5}}},
+        scheme=scheme,
     )
 
 
-def paint(name: str, *, seed: int = 0, shape: tuple[int, int] = (32, 40)) -> npt.NDArray[np.uint8]:
-    """A picture that the network takes for `name`: its colour, a little noise."""
-    rng = np.random.default_rng([seed, CLASSES.index(name)])
+def paint(
+    name: str,
+    *,
+    seed: int = 0,
+    shape: tuple[int, int] = (32, 40),
+    names: tuple[str, ...] = CLASSES,
+) -> npt.NDArray[np.uint8]:
+    """A picture that the network of `names` takes for `name`: its colour, a little noise."""
+    label = names.index(name)
+    rng = np.random.default_rng([seed, label])
     noise = rng.integers(-12, 13, (*shape, 3))
-    return np.clip(COLOURS[CLASSES.index(name)] + noise, 0, 255).astype(np.uint8)
+    return np.clip(colours_of(len(names))[label] + noise, 0, 255).astype(np.uint8)
 
 
 def write_picture(path: Path, name: str, *, seed: int = 0) -> Path:

@@ -30,12 +30,15 @@ from leuko.formats.importing import (  # noqa: E402
 )
 from leuko.imaging import PreprocessSpec  # noqa: E402
 from leuko.runtime.classifier import OnnxClassifier  # noqa: E402
+from leuko.scheme import load_scheme  # noqa: E402
 from leuko.taxonomy import CLASSES  # noqa: E402
+from tiny import paint  # noqa: E402
 
 Leuko = Callable[..., Any]
 PIXELS = np.random.default_rng(3).integers(0, 256, (4, *SIDE, 3)).astype(np.uint8)
 PIXELS = (PIXELS * [[[[0.2]]], [[[0.5]]], [[[0.8]]], [[[1]]]]).astype(np.uint8)
 BY_255 = ForeignPixels((1 / 255,))
+ROUTINE = load_scheme("differential-5")
 
 
 def saved(folder: Path, **settings: Any) -> Path:
@@ -95,13 +98,28 @@ def test_an_offset_written_into_the_scale_gets_a_hint() -> None:
         read_pixels("1", "0", "grb")
 
 
-def test_classes_must_be_the_five_names_in_some_order() -> None:
-    assert sorted(read_classes(ORDER)) == sorted(CLASSES)
-    assert [read_classes(ORDER).index(name) for name in CLASSES] == TAKE
-    with pytest.raises(UsageError, match="each of"):
+def test_the_five_names_in_any_order_and_others_as_they_come() -> None:
+    assert read_classes(ORDER) == (ROUTINE, tuple(TAKE))
+    scheme, order = read_classes(["sickle", " round "])
+    assert (scheme.names, order) == (("sickle", "round"), (0, 1))
+    assert read_classes(load_scheme("pbc-8").names)[0] == load_scheme("pbc-8")
+    with pytest.raises(UsageError, match=r"neut,neut,eos.*Name each output once"):
         read_classes(["neut", "neut", "eos", "mono", "baso"])
-    with pytest.raises(UsageError, match="'platelet' is unknown"):
-        read_classes(["platelet", "neut", "eos", "mono", "baso"])
+    with pytest.raises(UsageError, match=r"expected 2 to 100.*Name each output once"):
+        read_classes(["neut"])
+
+
+def test_an_import_of_two_classes_that_cannot_be_drawn(tmp_path: Path) -> None:
+    """It is asked drawn cells too, but one answer to all of them says nothing against it."""
+    path = saved(tmp_path, classes=2)
+    bundle = import_bundle(path, classes=["sickle", "round"], pixels=BY_255)
+    assert bundle.scheme.names == ("sickle", "round")
+    assert bundle.provenance["imported"]["class_order"] == [0, 1]
+    classifier = OnnxClassifier(bundle, threads=1)
+    asked = [classifier.predict_one(paint(name, shape=SIDE)) for name in CLASSES[:2]]
+    assert [row.likeliest for row in asked] == ["sickle", "round"]
+    with pytest.raises(BundleError, match="gives the same answer to each of 30 drawn white cells"):
+        import_bundle(path, classes=["sickle", "round"], pixels=read_pixels("1/65025"))
 
 
 def test_numbers_are_no_class_names() -> None:
@@ -200,7 +218,7 @@ def test_pixels_that_make_every_cell_the_same_are_refused(
 
 
 def test_usual_pixels_that_tell_cells_apart_are_named(tmp_path: Path) -> None:
-    drawn = importing._drawn_cells(PreprocessSpec(size=SIDE)).mean(axis=(1, 2))
+    drawn = importing._drawn_cells(PreprocessSpec(size=SIDE), ROUTINE).mean(axis=(1, 2))
     colours = drawn[np.argsort(drawn[:, 1])][[0, 7, 14, 22, 29]]
     path = saved(tmp_path, scale=[1 / 127.5], offset=[-1], colours=colours, sharpness=300)
     sentence = r"answers? .* With --input-scale 1/127\.5 --input-offset -1 --channel-order rgb it"
@@ -214,13 +232,13 @@ def test_usual_pixels_that_tell_cells_apart_are_named(tmp_path: Path) -> None:
 
 def test_answers_that_are_sure_of_everything() -> None:
     sure = np.eye(5)[np.arange(30) % 5]
-    assert importing._collapse(sure) == ""  # and right: trained on drawn cells
+    assert importing._collapse(sure, ROUTINE) == ""  # and right: trained on drawn cells
     wrong = np.roll(sure, 1, axis=1)
-    assert importing._collapse(wrong) == "is sure to 99.9% of nearly all its answers to"
+    assert importing._collapse(wrong, ROUTINE) == "is sure to 99.9% of nearly all its answers to"
     wrong[:10] = 0.6 * wrong[:10] + 0.08
-    assert importing._collapse(wrong) == ""
-    assert importing._collapse(np.full((30, 5), 0.2)) == "gives the same answer to each of"
-    assert importing._collapse(sure[:1] * 0.995 + np.linspace(0, 0.004, 30)[:, None]) == (
+    assert importing._collapse(wrong, ROUTINE) == ""
+    assert importing._collapse(np.full((30, 5), 0.2), ROUTINE) == "gives the same answer to each of"
+    assert importing._collapse(sure[:1] * 0.995 + np.linspace(0, 0.004, 30)[:, None], ROUTINE) == (
         "answers Basophil to each of"
     )
 

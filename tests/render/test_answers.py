@@ -11,7 +11,7 @@ from leuko.imaging import REJECT_REASONS
 from leuko.prediction import DECISIONS, Prediction
 from leuko.render.answers import all_rejected, next_step, question, tally_text, title, why
 from leuko.runtime.trust import REASONS
-from leuko.taxonomy import ABBREVIATIONS, CLASSES
+from leuko.taxonomy import CLASSES
 
 ROW = Prediction.answered("a.jpg", np.array([0.01, 0.02, 0.62, 0.33, 0.02]), "ab" * 32, "cd" * 6)
 
@@ -32,7 +32,7 @@ def test_the_class_is_said_only_where_it_is_accepted() -> None:
 def test_low_confidence_asks_and_says_the_limit() -> None:
     row = doubted("unsure", "low-confidence", limit=0.93)
     assert question(row) == "Lymphocyte or Monocyte?"
-    assert question(row, ABBREVIATIONS) == "LYMPH or MONO?"
+    assert question(row, short=True) == "LYMPH or MONO?"
     assert why(row) == "62.0%, accepted from 93.0% on"
     assert why(replace(row, limit=None)) == "62.0% is too little"
     assert (

@@ -14,7 +14,7 @@ from leuko.artifacts import digest_bytes
 from leuko.errors import DataError
 from leuko.imaging import encode_png
 from leuko.prediction import Prediction
-from leuko.render.drawing import _is_drawn, _name_width, file_name, fitted_name
+from leuko.render.drawing import _is_drawn, file_name, fitted_name, name_width
 from leuko.render.picture import (
     SHEET_LIMIT,
     Gallery,
@@ -155,13 +155,13 @@ def test_no_two_files_of_a_sheet_read_alike():
 @pytest.mark.parametrize("middle", [True, False])
 def test_a_name_is_cut_to_fit(name, middle):
     text = fitted_name(name, 13, 100, middle=middle)
-    assert _name_width(text, 13) <= 100
+    assert name_width(text, 13) <= 100
     if text != name:
         head, tail = text.split("…")
         assert name.startswith(head)
         assert name.endswith(tail)
         assert bool(head) == middle
-        assert _name_width(f"{head}{name[0]}…{tail}", 13) > 90
+        assert name_width(f"{head}{name[0]}…{tail}", 13) > 90
     assert fitted_name(name, 13, 1) == "…"
 
 

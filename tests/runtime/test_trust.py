@@ -21,7 +21,10 @@ from leuko.runtime.trust import (
     feature_distances,
     prediction_set,
 )
+from leuko.scheme import load_scheme
 from leuko.taxonomy import CLASSES
+
+ROUTINE = load_scheme("differential-5")
 
 GOOD = Quality(sharpness=0.3, contrast=40, overexposed=0.0, underexposed=0.0, resolution=1.0)
 SURE = np.array([0.01, 0.01, 0.95, 0.02, 0.01])
@@ -201,12 +204,14 @@ def test_without_a_limit_of_confidence_nothing_is_accepted() -> None:
 
 def test_prediction_sets_by_hand() -> None:
     limits = {class_limit(name): 0.25 for name in CLASSES}
-    assert prediction_set(TORN, limits) == ("Eosinophil", "Lymphocyte")
-    assert prediction_set(SURE, limits) == ("Lymphocyte",)
-    assert prediction_set(np.full(5, 0.2), limits) == ("Basophil",)  # none reaches it: the best
+    assert prediction_set(TORN, limits, ROUTINE) == ("Eosinophil", "Lymphocyte")
+    assert prediction_set(SURE, limits, ROUTINE) == ("Lymphocyte",)
+    assert prediction_set(np.full(5, 0.2), limits, ROUTINE) == (
+        "Basophil",
+    )  # none reaches it: the best
     limits["set_basophil"] = 0.0
-    assert prediction_set(SURE, limits) == ("Basophil", "Lymphocyte")
-    assert prediction_set(SURE, {}) == ()
+    assert prediction_set(SURE, limits, ROUTINE) == ("Basophil", "Lymphocyte")
+    assert prediction_set(SURE, {}, ROUTINE) == ()
 
 
 # What a bundle says
@@ -239,7 +244,7 @@ def test_what_a_bundle_may_not_say(change: dict[str, Any], message: str, tiny_bu
 def test_what_a_bundle_may_say(tiny_bundle: Any) -> None:
     assert Trust.of(tiny_bundle) == Trust(limits={"confidence": 0.0})
     assert Trust.of(replace(tiny_bundle, thresholds={})) == Trust()
-    everything = dict.fromkeys(LIMITS, 1)
+    everything = dict.fromkeys([*LIMITS, *map(class_limit, CLASSES)], 1)
     bundle = replace(
         tiny_bundle,
         calibration={"method": "temperature", "temperature": 2},

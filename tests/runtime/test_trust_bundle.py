@@ -21,7 +21,7 @@ from leuko.prediction_files import read_predictions, write_csv
 from leuko.runtime import trust_bundle
 from leuko.runtime.classifier import OnnxClassifier, load
 from leuko.runtime.sources import Source
-from leuko.runtime.trust import LIMITS, calibrate
+from leuko.runtime.trust import LIMITS, calibrate, class_limit
 from leuko.runtime.trust_bundle import TrustTargets, fit_trust, without_trust
 from leuko.runtime.trust_fit import limit_at
 from leuko.taxonomy import CLASSES
@@ -213,7 +213,9 @@ def test_the_figures_are_told(fitted: ModelBundle) -> None:
     assert sum(report["decisions"]["shares"].values()) == pytest.approx(1)
     assert report["decisions"]["shares"].get("far-from-training", 0) <= 0.02
     assert report["notes"] == []
-    assert set(fitted.thresholds) == set(LIMITS) - {"again"}  # the tiny model looks once
+    assert set(fitted.thresholds) == {*LIMITS, *map(class_limit, CLASSES)} - {
+        "again"
+    }  # the tiny model looks once
     assert fitted.validation["metrics"] == {"accuracy": {"value": 0.5}}  # those are of labels
     assert fitted.card.count("## Trust") == 1
     assert f"Temperature {fitted.calibration['temperature']:.4g}" in fitted.card
@@ -295,8 +297,8 @@ def test_what_few_pictures_cannot_tell_is_kept(fitted: ModelBundle, tmp_path: Pa
     report = bundle.validation["trust"]
     for name, value in fitted.thresholds.items():
         if name.startswith("set_"):
-            assert bundle.thresholds[name] == limit_at(value, ratio, stricter=False)
-    least = limit_at(fitted.thresholds["confidence"], ratio, stricter=True)
+            assert bundle.thresholds[name] == limit_at(value, ratio, 5, stricter=False)
+    least = limit_at(fitted.thresholds["confidence"], ratio, 5, stricter=True)
     assert bundle.thresholds["confidence"] >= least
     assert set(report["kept"]) == set(fitted.thresholds)
     assert report["searched"] == fitted.validation["trust"]["searched"]
@@ -327,7 +329,7 @@ def test_an_accuracy_out_of_reach_lets_nothing_stand_that_did_not(
     assert report["kept"] == ["confidence"]
     ratio = fitted.calibration["temperature"] / bundle.calibration["temperature"]
     assert bundle.thresholds["confidence"] >= limit_at(
-        fitted.thresholds["confidence"], ratio, stricter=True
+        fitted.thresholds["confidence"], ratio, 5, stricter=True
     )
     assert report["reached"]["confidence"] == pytest.approx(bundle.thresholds["confidence"])
     assert report["reached"]["accuracy_low"] < 0.9999

@@ -21,8 +21,11 @@ from leuko.runtime.trust_fit import (
     select_confidence,
     set_limits,
 )
+from leuko.scheme import load_scheme
 from leuko.statistics import error_bound
 from leuko.taxonomy import CLASSES
+
+ROUTINE = load_scheme("differential-5")
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -143,15 +146,15 @@ def test_a_limit_at_another_temperature_errs_to_one_side(old: float, new: float)
     raw = np.concatenate([rng.dirichlet(np.full(5, scale), 2000) for scale in (0.05, 0.4, 3.0)])
     before, after = calibrate(raw, old), calibrate(raw, new)
     for limit in (0.004563, 0.3, 0.5, 0.9, 0.980982):
-        strict = limit_at(limit, old / new, stricter=True)
-        lax = limit_at(limit, old / new, stricter=False)
+        strict = limit_at(limit, old / new, 5, stricter=True)
+        lax = limit_at(limit, old / new, 5, stricter=False)
         assert lax <= strict
         # A hair is left for the rounding of the probabilities.
         if 0 < strict < 1:
             assert (after[before < limit - 1e-4] < strict).all()
         assert (after[before >= limit + 1e-4] >= lax).all()
-    assert limit_at(0.0, old / new, stricter=False) == 0
-    assert limit_at(1.0, old / new, stricter=True) == 1
+    assert limit_at(0.0, old / new, 5, stricter=False) == 0
+    assert limit_at(1.0, old / new, 5, stricter=True) == 1
 
 
 # Prediction sets
@@ -171,9 +174,9 @@ def test_the_stated_coverage_holds_for_every_class_over_many_splits() -> None:
             logits[:, 0] -= 2
             return np.round(softmax(logits), 6)
 
-        limits = set_limits(answers(labels), labels, coverage=0.9)
+        limits = set_limits(answers(labels), labels, ROUTINE, coverage=0.9)
         fresh = np.repeat(np.arange(5), 20)
-        sets = [prediction_set(row, limits) for row in answers(fresh)]
+        sets = [prediction_set(row, limits, ROUTINE) for row in answers(fresh)]
         inside = [CLASSES[c] in one for c, one in zip(fresh, sets)]
         hits += np.bincount(fresh, weights=inside)
     wanted = 1 - np.floor((n + 1) * 0.1) / (n + 1)
@@ -187,7 +190,7 @@ def test_the_stated_coverage_holds_for_every_class_over_many_splits() -> None:
 def test_a_class_with_too_few_pictures_is_always_possible() -> None:
     table = np.full((30, 5), 0.2)
     labels = np.repeat([1, 2], [10, 20])
-    limits = set_limits(table, labels, coverage=0.95)
+    limits = set_limits(table, labels, ROUTINE, coverage=0.95)
     assert limits == {class_limit(c): 0.2 if c == "Lymphocyte" else 0.0 for c in CLASSES}
 
 

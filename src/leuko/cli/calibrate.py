@@ -54,7 +54,7 @@ def calibrate(
     ModelBundle.check_place(out)
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         bundle = load(model, threads=workers).bundle
-        manifest = read_labelled(folder, ignore=tuple(ignore or ()))
+        manifest = read_labelled(folder, ignore=tuple(ignore or ()), scheme=bundle.scheme)
         for note in manifest.notes:
             talk.say(note)
         if bundle.provenance.get("source_digest") == manifest.digest:

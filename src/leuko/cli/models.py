@@ -128,7 +128,7 @@ def import_model(
         Path, typer.Argument(help="A model from anybody: Keras (.keras, .h5) or ONNX.")
     ],
     classes: Annotated[
-        str, typer.Option(help="The five class names in the model's own order, with commas.")
+        str, typer.Option(help="Its class names in the model's own order, with commas.")
     ],
     out: Annotated[Path, typer.Option(help="The bundle to write: a folder, or a .zip.")],
     input_scale: Annotated[
@@ -185,7 +185,6 @@ def _print(line: str) -> None:
 def _facts(bundle: Any) -> dict[str, Any]:
     """What a person or a script wants to know of a bundle."""
     from leuko.runtime.trust import Trust
-    from leuko.taxonomy import CLASSES
 
     variant = bundle.provenance.get("variant", {})
     return {
@@ -199,7 +198,7 @@ def _facts(bundle: Any) -> dict[str, Any]:
         "crop": bundle.preprocess.crop,
         "preprocess": bundle.preprocess.to_dict(),
         "measured": [] if bundle.measured is None else list(bundle.measured.names),
-        "classes": list(CLASSES),
+        "classes": list(bundle.scheme.names),
         "calibration": bundle.calibration,
         "thresholds": bundle.thresholds,
         "accepts": Trust.of(bundle).accepts,

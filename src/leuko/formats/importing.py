@@ -21,12 +21,13 @@ import numpy.typing as npt
 from leuko.artifacts import RESEARCH_USE, digest_bytes
 from leuko.bundle import ModelBundle
 from leuko.data.synth import draw_cell, draw_slide_style
-from leuko.errors import BundleError, UsageError
+from leuko.data.synth_kinds import KINDS
+from leuko.errors import BundleError, DataError, UsageError
 from leuko.formats.confined import LARGEST_FILE, convert_keras
 from leuko.imaging import PreprocessSpec
 from leuko.runtime.classifier import _open_session, make_goldens, run_outputs
 from leuko.runtime.graph_wrap import ForeignNetwork, read_foreign, wrap_foreign
-from leuko.taxonomy import CLASSES, class_named, describe_aliases
+from leuko.scheme import DIFFERENTIAL_5, ClassScheme, is_number, load_scheme, scheme_of
 
 __all__ = ["ForeignPixels", "import_bundle", "read_classes", "read_pixels"]
 
@@ -153,47 +154,51 @@ def _numbers(text: str) -> tuple[float, ...] | None:
     return tuple(found) if len(found) in (1, 3) else None
 
 
-def read_classes(names: Sequence[str]) -> tuple[str, ...]:
+def read_classes(names: Sequence[str]) -> tuple[ClassScheme, tuple[int, ...]]:
     """Understand the class names of a foreign model, in its own order.
 
     Parameters
     ----------
     names : sequence of str
-        One name or alias (`leuko.taxonomy.class_named`) for each output.
+        One for each output.
 
     Returns
     -------
-    tuple of str
-        The same order, in Leuko's spelling: a permutation of `CLASSES`.
+    scheme : ClassScheme
+        Of a routine differential, where they name its classes in any order and by any alias;
+        otherwise of these names, in this order.
+    order : tuple of int
+        Where each class of the scheme stands among the names.
 
     Raises
     ------
     UsageError
-        When a name is a number, unknown, missing or given twice.
+        When a name is a number, or they make no scheme.
 
     Examples
     --------
-    >>> read_classes(["neut", "EOS", "mono", "lymphocytes", "basophil"])
-    ('Neutrophil', 'Eosinophil', 'Monocyte', 'Lymphocyte', 'Basophil')
+    >>> scheme, order = read_classes(["neut", "EOS", "mono", "lymphocytes", "basophil"])
+    >>> scheme.name, order
+    ('differential-5', (4, 1, 3, 2, 0))
+    >>> read_classes(["round", "sickle"])[0].names
+    ('round', 'sickle')
     """
-    found = []
-    for name in names:
-        if name.strip().isdigit():
-            raise UsageError(
-                f"The class {name.strip()!r} is a number, and data sets number the classes "
-                "differently. Give their names in the order of the model's outputs, such as "
-                f"--classes {','.join(CLASSES)}."
-            )
-        known = class_named(name)
-        if known is None:
-            raise UsageError(f"The class {name!r} is unknown; understood are {describe_aliases()}.")
-        found.append(known)
-    if sorted(found) != sorted(CLASSES):
+    given, routine = [name.strip() for name in names], load_scheme(DIFFERENTIAL_5)
+    for name in filter(is_number, given):
         raise UsageError(
-            f"The classes are {', '.join(found) or 'missing'}; expected each of "
-            f"{', '.join(CLASSES)} once, in the order of the model's own outputs."
+            f"The class {name!r} is a number, and data sets number the classes differently. Give "
+            "their names in the order of the model's outputs, such as "
+            f"--classes {','.join(routine.names)}."
         )
-    return tuple(found)
+    places = [routine.find(name) for name in given]
+    if len(places) == len(routine) and {*places} == {*range(len(routine))}:
+        return routine, tuple(places.index(place) for place in range(len(routine)))
+    try:
+        return scheme_of(given), tuple(range(len(given)))
+    except DataError as error:
+        raise UsageError(
+            f"--classes {','.join(given)}: {error} Name each output once, in the model's own order."
+        ) from error
 
 
 def import_bundle(
@@ -212,7 +217,7 @@ def import_bundle(
     path : Path
         The file: ``.keras``, ``.h5`` or ``.onnx``. Its content decides what it is, not its name.
     classes : sequence of str
-        Names or aliases of the five classes, in the order of the model's outputs.
+        Names of its classes, in the order of the model's outputs; see `read_classes`.
     pixels : ForeignPixels
         What the model's pixels were.
     crop : float
@@ -237,9 +242,9 @@ def import_bundle(
         When the file is Keras's and a package of the extra ``train`` is missing.
     """
     path = Path(path)
-    own = read_classes(classes)
-    order = [own.index(name) for name in CLASSES]
-    network, source = _open(path, pixels)
+    scheme, order = read_classes(classes)
+    own = [scheme.names[order.index(place)] for place in range(len(order))]
+    network, source = _open(path, pixels, len(scheme))
     notes: list[str] = []
     if pixels.scale is None:
         if not network.scales_pixels or {*pixels.offset} != {0.0}:
@@ -250,10 +255,10 @@ def import_bundle(
         pixels = replace(pixels, scale=(1.0,))
         notes.append("The network scales pixels itself, so it is given 0 to 255: scale 1.")
     spec = PreprocessSpec(size=network.size, crop=crop)
-    onnx, softmax = _wrap(network, pixels, order, notes)
+    onnx, softmax = _wrap(network, pixels, scheme, order, notes)
     source |= {
-        "model_classes": list(own),
-        "class_order": order,
+        "model_classes": own,
+        "class_order": list(order),
         "input_scale": list(pixels.scale or ()),
         "input_offset": list(pixels.offset),
         "channel_order": pixels.channels,
@@ -271,18 +276,19 @@ def import_bundle(
         goldens=make_goldens(onnx, spec),
         parameters=network.parameters,
         provenance={"imported": source},
+        scheme=scheme,
     )
 
 
-def _open(path: Path, pixels: ForeignPixels) -> tuple[ForeignNetwork, dict[str, Any]]:
+def _open(path: Path, pixels: ForeignPixels, classes: int) -> tuple[ForeignNetwork, dict[str, Any]]:
     """Look through the file, after a conversion if it is Keras's; and what it is."""
     data = _read(path)
     source: dict[str, Any] = {"source_name": path.name, "source_sha256": digest_bytes(data)}
     if not data.startswith(_KERAS):
-        return read_foreign(data, len(CLASSES)), source | {"source_format": "onnx"}
+        return read_foreign(data, classes), source | {"source_format": "onnx"}
     compared = {"scale": list(pixels.scale or (1.0,)), "offset": list(pixels.offset)}
     converted = convert_keras(data, path.name, compared)
-    network = read_foreign(converted.onnx, len(CLASSES))
+    network = read_foreign(converted.onnx, classes)
     source |= {
         "source_format": converted.format,
         "keras_version": converted.version,
@@ -320,11 +326,15 @@ def _read(path: Path) -> bytes:
 
 
 def _wrap(
-    network: ForeignNetwork, pixels: ForeignPixels, order: Sequence[int], notes: list[str]
+    network: ForeignNetwork,
+    pixels: ForeignPixels,
+    scheme: ClassScheme,
+    order: Sequence[int],
+    notes: list[str],
 ) -> tuple[bytes, bool]:
     """The network as a bundle has it, and whether a softmax was added; its answers must differ."""
     spec = PreprocessSpec(size=network.size)
-    drawn = _drawn_cells(spec)
+    drawn = _drawn_cells(spec, scheme)
 
     def written(pixels: ForeignPixels, softmax: bool) -> bytes:
         return wrap_foreign(
@@ -336,12 +346,12 @@ def _wrap(
             order=order,
         )
 
-    softmax = _needs_softmax(_ask(written(pixels, False), spec, drawn), network.last)
+    softmax = _needs_softmax(_ask(written(pixels, False), spec, drawn, len(scheme)), network.last)
     if softmax:
         notes.append("The network ends in logits; a softmax was added.")
 
     def answers(pixels: ForeignPixels) -> Answers:
-        return _ask(written(pixels, softmax), spec, drawn)
+        return _ask(written(pixels, softmax), spec, drawn, len(scheme))
 
     found = answers(pixels)
     if network.scales_pixels and max(pixels.scale or (1.0,)) < 1:
@@ -353,24 +363,33 @@ def _wrap(
                 f"{network.scale_inside:.2g} itself, and with both its answers to drawn cells "
                 "hardly differ. Give --input-scale 1."
             )
-    _check_answers(found, answers, notes)
+    _check_answers(found, answers, scheme, notes)
     return written(pixels, softmax), softmax
 
 
-def _drawn_cells(spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
-    """Draw cells of all classes on slides of several stains; the same in every call."""
+def _is_drawn(scheme: ClassScheme) -> bool:
+    """Whether cells of all its classes can be drawn."""
+    return {*scheme.names} <= {*KINDS}
+
+
+def _drawn_cells(spec: PreprocessSpec, scheme: ClassScheme) -> npt.NDArray[np.uint8]:
+    """Draw cells on slides of several stains; the same in every call.
+
+    They are of all classes, in turn; where some cannot be drawn, of a routine differential's.
+    """
+    names = scheme.names if _is_drawn(scheme) else load_scheme(DIFFERENTIAL_5).names
     rng = np.random.default_rng(_DRAWN_SEED)
     cells = []
     for _ in range(_DRAWN_EACH):
         style = draw_slide_style(rng)
-        cells += [draw_cell(name, rng, style, size=96).pixels for name in CLASSES]
+        cells += [draw_cell(name, rng, style, size=96).pixels for name in names]
     return np.stack([spec.apply(cell) for cell in cells])
 
 
-def _ask(onnx: bytes, spec: PreprocessSpec, inputs: npt.NDArray[np.uint8]) -> Answers:
+def _ask(onnx: bytes, spec: PreprocessSpec, inputs: npt.NDArray[np.uint8], classes: int) -> Answers:
     """Answers to pictures; the same whether they come alone or together."""
     try:
-        session = _open_session(onnx, spec)
+        session = _open_session(onnx, spec, classes=classes)
         answers = run_outputs(session, inputs)[0]
         alone = [run_outputs(session, inputs[row : row + 1], batch=1)[0] for row in (0, 1)]
     except BundleError:
@@ -381,10 +400,10 @@ def _ask(onnx: bytes, spec: PreprocessSpec, inputs: npt.NDArray[np.uint8]) -> An
             f"The network cannot answer several pictures at once: {first} Export it for any number "
             "of pictures, as by torch.onnx.export(..., dynamic_axes={'input': {0: 'N'}})."
         ) from error
-    if answers.shape != (len(inputs), len(CLASSES)):
+    if answers.shape != (len(inputs), classes):
         raise BundleError(
             f"The network gives {answers.shape} for {len(inputs)} pictures; expected "
-            f"({len(inputs)}, {len(CLASSES)}), a number for each class."
+            f"({len(inputs)}, {classes}), a number for each class."
         )
     off = float(np.abs(np.concatenate(alone) - answers[:2]).max())
     if not off <= _SAME * max(1.0, float(np.abs(answers).max())):
@@ -402,19 +421,23 @@ def _needs_softmax(answers: Answers, last: str) -> bool:
         return False
     if last in _NO_LOGITS:
         raise BundleError(
-            f"The network ends in {last}, and its {len(CLASSES)} answers are neither probabilities "
-            "nor logits; expected a softmax over the classes, or a linear layer."
+            f"The network ends in {last}, and its {answers.shape[1]} answers are neither "
+            "probabilities nor logits; expected a softmax over the classes, or a linear layer."
         )
     return True
 
 
 def _check_answers(
-    found: Answers, ask: Callable[[ForeignPixels], Answers], notes: list[str]
+    found: Answers,
+    ask: Callable[[ForeignPixels], Answers],
+    scheme: ClassScheme,
+    notes: list[str],
 ) -> None:
     """Refuse a network that says the same of drawn cells: its pixels are not what it knows."""
-    name, single = CLASSES[int(found[0].argmax())], len({*found.argmax(axis=1)}) == 1
-    what = _collapse(found)
-    fitting = _fitting_pixels(ask) if what or single else ""
+    name, single = scheme.names[int(found[0].argmax())], len({*found.argmax(axis=1)}) == 1
+    known = _is_drawn(scheme)
+    what = _collapse(found, scheme) if known or _spread(found) < _CONSTANT else ""
+    fitting = _fitting_pixels(ask, len(scheme)) if known and (what or single) else ""
     if what or fitting:
         why = (
             f"With {fitting} it tells them apart: probably it was trained so."
@@ -422,35 +445,41 @@ def _check_answers(
             else "Probably --input-scale, --input-offset or --channel-order is not what it was "
             f"trained with. {_USUAL}"
         )
+        cells = f"drawn cells of all {len(scheme)} classes" if known else "drawn white cells"
         raise BundleError(
-            f"The network {what or f'answers {name} to each of'} {len(found)} drawn cells of all "
-            f"{len(CLASSES)} classes, so it cannot be used as it is. {why}"
+            f"The network {what or f'answers {name} to each of'} {len(found)} {cells}, so it "
+            f"cannot be used as it is. {why}"
         )
     if single:
         notes.append(
             f"It answers {name} to all {len(found)} drawn cells: check its pixels, and measure it "
             "before use."
         )
+    elif not known:
+        notes.append(
+            "Cells of some of its classes cannot be drawn, so whether its pixels are right was "
+            "hardly tried: measure it before use."
+        )
 
 
-def _collapse(answers: Answers) -> str:
+def _collapse(answers: Answers, scheme: ClassScheme) -> str:
     """How answers to the drawn cells have lost all sense, in words; empty where they have not."""
     best = answers.argmax(axis=1)
-    right = float((best == np.arange(len(best)) % len(CLASSES)).mean())
+    right = float((best == np.arange(len(best)) % len(scheme)).mean())
     if _spread(answers) < _CONSTANT:
         return "gives the same answer to each of"
     if len({*best}) == 1 and answers.max(axis=1).min() > _CERTAIN:
-        return f"answers {CLASSES[int(best[0])]} to each of"
+        return f"answers {scheme.names[int(best[0])]} to each of"
     if _is_sure(answers) and right < _MOST:
         return f"is sure to {_ENTIRELY:.1%} of nearly all its answers to"
     return ""
 
 
-def _fitting_pixels(ask: Callable[[ForeignPixels], Answers]) -> str:
+def _fitting_pixels(ask: Callable[[ForeignPixels], Answers], classes: int) -> str:
     """The usual pixels with which a network tells the drawn cells apart, as options; or nothing."""
     for scale, offset, channels in _READINGS:
         answers = ask(read_pixels(scale, offset, channels))
-        several = len({*answers.argmax(axis=1)}) >= len(CLASSES) - 1
+        several = len({*answers.argmax(axis=1)}) >= max(2, classes - 1)
         if several and _spread(answers) > _MOST and not _is_sure(answers):
             return f"--input-scale {scale} --input-offset {offset} --channel-order {channels}"
     return ""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 from leuko.prediction import Prediction
 from leuko.render.words import counted, percent
-from leuko.taxonomy import CLASSES
 
 __all__ = ["all_rejected", "next_step", "question", "tally_text", "title", "why"]
 
@@ -69,15 +68,15 @@ def title(row: Prediction) -> str:
     return row.label or _TITLES.get(what, what.capitalize())
 
 
-def question(row: Prediction, names: Sequence[str] = CLASSES) -> str:
+def question(row: Prediction, *, short: bool = False) -> str:
     """Ask which of the two likeliest classes it is.
 
     Parameters
     ----------
     row : Prediction
         Of any status and decision.
-    names : sequence of 5 str
-        How the classes are called.
+    short : bool
+        Call classes by their abbreviations.
 
     Returns
     -------
@@ -86,8 +85,9 @@ def question(row: Prediction, names: Sequence[str] = CLASSES) -> str:
     """
     if row.reason != "low-confidence":
         return ""
-    first, second = sorted(range(len(CLASSES)), key=lambda k: -row.probabilities[k])[:2]
-    return f"{names[first]} or {names[second]}?"
+    classes = [one.abbreviation if short else one.name for one in row.scheme.classes]
+    first, second = sorted(range(len(classes)), key=lambda k: -row.probabilities[k])[:2]
+    return f"{classes[first]} or {classes[second]}?"
 
 
 def why(row: Prediction) -> str:

@@ -179,33 +179,48 @@ def fitted_name(name: str, size: int, room: float, *, middle: bool = True) -> st
         head = (keep + 1) // 2 if middle else 0
         return f"{name[:head]}…{name[len(name) - keep + head :]}"
 
-    if len(name) <= _LONGEST and _name_width(name, size) <= room:
+    if len(name) <= _LONGEST and name_width(name, size) <= room:
         return name
     lengths = range(2, min(len(name), _LONGEST) + 1)
-    fit = bisect.bisect_right(lengths, room, key=lambda keep: _name_width(cut(keep), size))
+    fit = bisect.bisect_right(lengths, room, key=lambda keep: name_width(cut(keep), size))
     return cut(lengths[fit - 1]) if fit else "…"
 
 
-def draw_name(draw: Any, place: tuple[int, int], name: str, ink: str, size: int) -> None:
-    """Write a file name onto a picture.
+def draw_name(
+    draw: Any,
+    place: tuple[int, int],
+    name: str,
+    ink: str,
+    size: int,
+    *,
+    bold: float = 0.0,
+    ends: bool = False,
+) -> None:
+    """Write the name of a file or a class onto a picture.
 
     Parameters
     ----------
     draw : PIL.ImageDraw.ImageDraw
         The pen.
     place : (left, top) tuple of int
-        Where it begins.
+        Where it begins, or (right, top) where it ends.
     name : str
         See `file_name` and `fitted_name`.
     ink : str
         Its colour.
     size : int
         Of the letters, in pixels.
+    bold : float
+        What strokes are wider by, in pixels, where Pillow's own font has all letters.
+    ends : bool
+        Whether `place` is where it ends.
     """
     from PIL import Image
 
+    if ends:
+        place = (round(place[0] - name_width(name, size)), place[1])
     if _is_plain(name):
-        draw.text(place, name, ink, font(size))
+        draw.text(place, name, ink, font(size), stroke_width=bold)
     else:
         draw.bitmap(place, Image.fromarray(_inked(name, size)), ink)
 
@@ -226,7 +241,7 @@ def _is_drawn(character: str) -> bool:
     return bool(drawn.any()) and not np.array_equal(drawn, _inked("?", 20))
 
 
-def _name_width(text: str, size: int) -> float:
+def name_width(text: str, size: int) -> float:
     """Pixels that a name takes."""
     return text_width(text, size) if _is_plain(text) else float(_inked(text, size).shape[1])
 

@@ -22,17 +22,15 @@ from leuko.render.drawing import (
     fitted_name,
     font,
     legible,
+    name_width,
     new_canvas,
     paste,
     scaled,
-    shortened,
-    text_width,
     wrapped,
 )
 from leuko.render.style import style
 from leuko.render.words import percent
 from leuko.runtime.explain import Explanation
-from leuko.taxonomy import CLASSES, COLOURS
 
 __all__ = ["heat_colours", "heat_overlay", "heat_picture"]
 
@@ -173,7 +171,7 @@ def heat_picture(pixels: Pixels, prediction: Prediction, explanation: Explanatio
     width, top = 2 * wide + 3 * _MARGIN, _MARGIN + 88
     told = [_METHODS[explanation.method], _RESEARCH]
     if explanation.measured:
-        told.insert(1, _MEASURED.format(explanation.measured, explanation.label))
+        told.insert(1, _MEASURED.format(explanation.measured, legible(explanation.label)))
     foot = wrapped(" ".join(told), 13, width - 2 * _MARGIN)
     canvas, draw = new_canvas(top + rows + 86 + 18 * len(foot), width)
     lefts = (_MARGIN, 2 * _MARGIN + wide)
@@ -195,24 +193,27 @@ def _draw_title(draw: Any, prediction: Prediction, explanation: Explanation, wid
     """What was decided, how surely or why, and on what."""
     right, accepted = width - _MARGIN, bool(prediction.label)
     ink = _PAPER.ink if accepted else _PAPER.warn
-    bar = COLOURS[CLASSES.index(prediction.label)] if accepted else ink
+    colours = dict(zip(prediction.scheme.names, _PAPER.classes(prediction.scheme), strict=True))
+    bar = colours[prediction.label] if accepted else ink
     told = percent(prediction.confidence)
     draw.rounded_rectangle((_MARGIN, _MARGIN + 6, _MARGIN + 8, _MARGIN + 38), 4, bar)
-    draw.text((_MARGIN + 20, _MARGIN), title(prediction), ink, font(34), stroke_width=0.5)
+    shown = fitted_name(file_name(title(prediction)), 34, right - _MARGIN - 130)
+    draw_name(draw, (_MARGIN + 20, _MARGIN), shown, ink, 34, bold=0.5)
     if accepted:
         draw.text((right, _MARGIN + 8), told, ink, font(26), anchor="ra")
     else:
-        start = _MARGIN + 38 + text_width(title(prediction), 34)
-        reason = " ".join(filter(None, (question(prediction), why(prediction))))
-        reason = shortened(legible(reason), 20, right - start)
-        draw.text((start, _MARGIN + 12), reason, _PAPER.ink, font(20))
+        start = _MARGIN + 38 + name_width(shown, 34)
+        reason = f"{file_name(question(prediction))} {legible(why(prediction))}".strip()
+        reason = fitted_name(reason, 20, right - start)
+        draw_name(draw, (round(start), _MARGIN + 12), reason, _PAPER.ink, 20)
     beside = "" if accepted else f"likeliest {prediction.likeliest} {told}"
     if explanation.label != prediction.likeliest:
         beside = f"{beside}  explained: {explanation.label}".strip()
-    room = width - 2 * _MARGIN - text_width(beside, 15) - 16
+    beside = fitted_name(file_name(beside), 15, width / 2)
+    room = width - 2 * _MARGIN - name_width(beside, 15) - 16
     name = fitted_name(file_name(prediction.path), 15, room)
     draw_name(draw, (_MARGIN, _MARGIN + 52), name, _PAPER.muted, 15)
-    draw.text((right, _MARGIN + 52), beside, _PAPER.muted, font(15), anchor="ra")
+    draw_name(draw, (right, _MARGIN + 52), beside, _PAPER.muted, 15, ends=True)
 
 
 def _outlined(pixels: Pixels, corners: npt.NDArray[np.float64]) -> Pixels:
@@ -234,7 +235,7 @@ def _draw_scale(
     share = np.tile(np.linspace(-1, 1, columns, dtype=np.float32), (_BAR, 1))
     paper = np.full((_BAR, columns, 3), 255, np.uint8)
     paste(canvas, heat_overlay(paper, share, 1.0), top + 4, left, radius=3)
-    words = ((0, "la", f"against  -{limit:.1f}"), (columns / 2, "ma", "0"),
-             (columns, "ra", f"+{limit:.1f}  for {label}"))  # fmt: skip
-    for place, anchor, text in words:
+    high = fitted_name(file_name(f"+{limit:.1f}  for {label}"), 14, columns / 2 - 16)
+    for place, anchor, text in ((0, "la", f"against  -{limit:.1f}"), (columns / 2, "ma", "0")):
         draw.text((left + place, top + 26), text, _PAPER.muted, font(14), anchor=anchor)
+    draw_name(draw, (left + columns, top + 26), high, _PAPER.muted, 14, ends=True)

@@ -24,6 +24,7 @@ from leuko.render.drawing import (
     fitted_name,
     font,
     legible,
+    name_width,
     new_canvas,
     paste,
     scaled,
@@ -34,7 +35,6 @@ from leuko.render.drawing import (
 from leuko.render.style import lighter, style
 from leuko.render.words import percent
 from leuko.runtime.sources import Source
-from leuko.taxonomy import ABBREVIATIONS, CLASSES, COLOURS
 
 __all__ = [
     "SHEET_LIMIT",
@@ -57,8 +57,10 @@ _GAP: Final = 20
 _RESEARCH: Final = "Research use only. Not a diagnosis; a qualified person must review it."
 _PAPER = style()
 _CAPTION: Final = 13
-_PALE: Final = tuple(lighter(colour, 0.6) for colour in COLOURS)
-"""What is not accepted has no full colour."""
+_STEP: Final = 42
+_NAME: Final = 180
+_MOST_BARS: Final = 8
+"""Of more classes, the likeliest have a bar, and the others a line together."""
 _EMPTY: Final = np.full((_THUMB, _THUMB, 3), 0xEE, np.uint8)
 
 
@@ -160,7 +162,7 @@ class Gallery:
 
 
 def prediction_picture(pixels: Pixels, prediction: Prediction) -> Pixels:
-    """Draw one image with what was decided on it, and the five probabilities.
+    """Draw one image with what was decided on it, and the probabilities.
 
     The class stands large where it is accepted, and its colour nowhere else.
 
@@ -174,7 +176,8 @@ def prediction_picture(pixels: Pixels, prediction: Prediction) -> Pixels:
     Returns
     -------
     (h, w, 3) uint8, RGB
-        Between 480 and 640 pixels for the image's longer side, and a panel beside it.
+        Between 480 and 640 pixels for the image's longer side, and a panel beside it, with a bar
+        for each of at most eight classes.
 
     Raises
     ------
@@ -185,19 +188,21 @@ def prediction_picture(pixels: Pixels, prediction: Prediction) -> Pixels:
     longer = max(pixels.shape[:2])
     image = scaled(pixels, min(max(longer, _SIDE), _LARGEST))
     rows, columns = image.shape[:2]
-    height = max(rows, _SIDE - 60) + 2 * _MARGIN
+    lines = min(len(prediction.scheme), _MOST_BARS + 1) if prediction.status == "ok" else 0
+    panel = _SIDE - 60 + _STEP * max(0, lines - 5)
+    height = max(rows, panel) + 2 * _MARGIN
     width = columns + _PANEL + 3 * _MARGIN
     canvas, draw = new_canvas(height, width)
     paste(canvas, image, (height - rows) // 2, _MARGIN, radius=14)
     left, right = columns + 2 * _MARGIN, width - _MARGIN
-    top = max(_MARGIN, (height - 420) // 2)
+    top = max(_MARGIN, (height - panel) // 2)
     name = fitted_name(file_name(prediction.path), 16, right - left)
     draw_name(draw, (left, top), name, _PAPER.muted, 16)
     _draw_decision(draw, prediction, left, right, top)
     if prediction.status == "ok":
         _draw_bars(draw, prediction, left, right, top + 150)
     for number, line in enumerate(wrapped(_RESEARCH, 14, right - left)):
-        draw.text((left, top + 378 + 20 * number), line, _PAPER.muted, font(14))
+        draw.text((left, top + panel - 42 + 20 * number), line, _PAPER.muted, font(14))
     return np.asarray(canvas, dtype=np.uint8)
 
 
@@ -263,13 +268,15 @@ def _draw_decision(draw: Any, prediction: Prediction, left: int, right: int, top
     """What was decided, large, and why, or how sure it is."""
     accepted, asked = bool(prediction.label), question(prediction)
     ink = _PAPER.ink if accepted else _PAPER.warn
-    draw.text((left, top + 28), title(prediction), ink, font(42), stroke_width=0.6)
+    shown = fitted_name(file_name(title(prediction)), 42, right - left)
+    draw_name(draw, (left, top + 28), shown, ink, 42, bold=0.6)
     if accepted:
         told = f"confidence {percent(prediction.confidence)}"
         draw.text((left, top + 84), told, _PAPER.muted, font(20))
         return
     if asked:
-        draw.text((left, top + 84), asked, _PAPER.ink, font(20))
+        asked = fitted_name(file_name(asked), 20, right - left)
+        draw_name(draw, (left, top + 84), asked, _PAPER.ink, 20)
     rejected = prediction.status != "ok"
     told = prediction.detail if rejected and prediction.detail else why(prediction)
     start = top + (112 if asked else 86)
@@ -278,20 +285,35 @@ def _draw_decision(draw: Any, prediction: Prediction, left: int, right: int, top
         draw.text((left, start + 26 * number), line, _PAPER.muted, font(18))
 
 
+def _colours(prediction: Prediction) -> tuple[str, ...]:
+    """Colours of the classes; what is not accepted has no full colour."""
+    colours = _PAPER.classes(prediction.scheme)
+    return colours if prediction.label else tuple(lighter(colour, 0.6) for colour in colours)
+
+
 def _draw_bars(draw: Any, prediction: Prediction, left: int, right: int, top: int) -> None:
-    """A bar for each class."""
-    start, end = left + 120, right - 70
-    colours = COLOURS if prediction.label else _PALE
-    for index, (name, value) in enumerate(prediction.scores.items()):
-        row = top + 42 * index
-        ink = _PAPER.ink if name == prediction.label else _PAPER.muted
-        draw.text((left, row + 11), name, ink, font(18), anchor="lm")
+    """A bar for each class, or for the likeliest of many."""
+    values, colours = prediction.probabilities, _colours(prediction)
+    shown = sorted(sorted(range(len(values)), key=lambda k: -values[k])[:_MOST_BARS])
+    names = [fitted_name(file_name(prediction.scheme.names[k]), 18, _NAME) for k in shown]
+    start = left + 8 + max(112, *(round(name_width(name, 18)) for name in names))
+    end = right - 70
+    for line, (index, name) in enumerate(zip(shown, names, strict=True)):
+        row, value = top + _STEP * line, values[index]
+        ink = _PAPER.ink if prediction.scheme.names[index] == prediction.label else _PAPER.muted
+        draw_name(draw, (left, row), name, ink, 18)
         draw.rounded_rectangle((start, row, end, row + 22), 6, "#ececE8")
         filled = round((end - start) * min(max(value, 0.0), 1.0))
         if filled > 0:
             radius = min(6, filled // 2)
             draw.rounded_rectangle((start, row, start + filled, row + 22), radius, colours[index])
         draw.text((right, row + 11), percent(value), ink, font(18), anchor="rm")
+    if len(shown) < len(values):
+        row = top + _STEP * len(shown) + 11
+        rest = sum(values) - sum(values[k] for k in shown)
+        told = f"{len(values) - len(shown)} other classes"
+        draw.text((left, row), told, _PAPER.muted, font(18), anchor="lm")
+        draw.text((right, row), percent(max(rest, 0.0)), _PAPER.muted, font(18), anchor="rm")
 
 
 def _captions(rows: Sequence[Prediction]) -> list[str]:
@@ -301,7 +323,7 @@ def _captions(rows: Sequence[Prediction]) -> list[str]:
     texts = []
     for index, (name, row) in enumerate(zip(names, rows, strict=True)):
         beside = _beside_name(row)
-        room = _THUMB - (text_width(beside, _CAPTION) + 12 if beside else 0)
+        room = _THUMB - (name_width(beside, _CAPTION) + 12 if beside else 0)
         number = f"{index + 1}: "
         left = room - text_width(number, _CAPTION)
         ways = (
@@ -329,30 +351,34 @@ def _beside_name(prediction: Prediction) -> str:
     """What stands right of a name: the second class, or the likeliest where it is said nowhere."""
     if prediction.status != "ok" or question(prediction):
         return ""
-    ranked = sorted(range(len(CLASSES)), key=lambda k: -prediction.probabilities[k])
+    classes = prediction.scheme.classes
+    ranked = sorted(range(len(classes)), key=lambda k: -prediction.probabilities[k])
     place, word = (ranked[1], "then") if prediction.label else (ranked[0], "likeliest")
-    return f"{word} {ABBREVIATIONS[place]} {percent(prediction.probabilities[place])}"
+    name, share = classes[place].abbreviation, percent(prediction.probabilities[place])
+    return f"{word} {file_name(name)} {share}"
 
 
 def _draw_caption(draw: Any, prediction: Prediction, name: str, top: int, left: int) -> None:
     """What stands below an image of the sheet."""
     right, accepted = left + _THUMB, bool(prediction.label)
     ink = _PAPER.ink if accepted else _PAPER.warn
-    draw.text((left, top), title(prediction), ink, font(19), stroke_width=0.3)
     if accepted:
-        draw.text((right, top), percent(prediction.confidence), _PAPER.muted, font(19), anchor="ra")
+        told, size, place = percent(prediction.confidence), 19, (right, top)
     else:
-        asked = question(prediction, ABBREVIATIONS)
-        draw.text((right, top + 3), asked, _PAPER.ink, font(15), anchor="ra")
-    start = float(left)
+        told, size, place = file_name(question(prediction, short=True)), 15, (right, top + 3)
+    shown = file_name(title(prediction))
+    shown = fitted_name(shown, 19, _THUMB - name_width(told, size) - 6)
+    draw_name(draw, (left, top), shown, ink, 19, bold=0.3)
+    draw_name(draw, place, told, _PAPER.muted if accepted else _PAPER.ink, size, ends=True)
+    start, colours = float(left), _colours(prediction)
     for index, value in enumerate(prediction.probabilities):
         end = start + _THUMB * value
         if round(end) > round(start):
             box = (round(start), top + 28, round(end) - 1, top + 35)
-            draw.rectangle(box, (COLOURS if accepted else _PALE)[index])
+            draw.rectangle(box, colours[index])
         start = end
     draw_name(draw, (left, top + 39), name, _PAPER.muted, _CAPTION)
     beside = _beside_name(prediction)
-    draw.text((right, top + 39), beside, _PAPER.muted, font(_CAPTION), anchor="ra")
+    draw_name(draw, (right, top + 39), beside, _PAPER.muted, _CAPTION, ends=True)
     reason = shortened(legible(why(prediction)), _CAPTION, _THUMB)
     draw.text((left, top + 55), reason, _PAPER.warn, font(_CAPTION))

@@ -128,7 +128,7 @@ def adapt(
     for place in places:
         if not place.is_dir():
             raise DataError(f"{place} is no folder; expected folders of labelled images.")
-    manifest = read_csv(labels)
+    manifest = read_csv(labels, scheme=bundle.scheme)
     files = labelled_files(manifest, places)
     named = [
         (file_source(file), sample.label)
@@ -156,7 +156,8 @@ def fit_adaptation(
     bundle : ModelBundle
         As it is.
     labels : sequence of (Source, int)
-        Labelled pictures of one laboratory, with positions in `CLASSES`.
+        Labelled pictures of one laboratory, with positions in the bundle's
+        scheme.
     slides : sequence of str, optional
         Slide of each picture, empty where it is not known; none is known when left out.
     measure, seed

@@ -18,7 +18,6 @@ from leuko.bundle import MOST_MEASURED, FeatureSpace, MeasuredLayer
 from leuko.cells.measure import MEASURES
 from leuko.runtime.looks import softmax
 from leuko.statistics import log_loss
-from leuko.taxonomy import CLASSES
 
 __all__ = [
     "FOLDS",
@@ -62,7 +61,6 @@ _STEPS: Final = 40
 _RANK: Final = 64
 _SETTLED: Final = 1e-9
 _LEAST: Final = 1e-12
-_K: Final = len(CLASSES)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,9 +69,9 @@ class Head:
 
     Attributes
     ----------
-    weights : (d, 5) float64
+    weights : (d, K) float64
         Of the features.
-    bias : (5,) float64
+    bias : (K,) float64
         Added.
     """
 
@@ -81,7 +79,7 @@ class Head:
     bias: Doubles
 
     def logits(self, features: npt.NDArray[np.floating]) -> Doubles:
-        """Apply it: (N, d) to (N, 5)."""
+        """Apply it: (N, d) to (N, K)."""
         return np.asarray(features @ self.weights + self.bias, np.float64)
 
 
@@ -101,7 +99,7 @@ class HeadFit:
         Of the ridge; 0 where there is none.
     loss : float
         Cross-validated log-loss of that member.
-    probabilities : (R, n, 5) float64
+    probabilities : (R, n, K) float64
         Of each cell when it was held out, for each of the R dealings.
     folds : int
         Into which cells or slides were dealt.
@@ -176,7 +174,7 @@ def fit_head(
     members += [
         _Member(basis.kind, strength, basis.share, basis.values) for strength in basis.strengths
     ]
-    held = np.empty((len(members), REPEATS, len(labels), _K))
+    held = np.empty((len(members), REPEATS, *logits.shape))
     held[0] = softmax(logits)
     unseen = np.zeros(len(labels), dtype=np.bool_)
     for repeat in range(REPEATS):
@@ -237,7 +235,7 @@ class _Along:
         return cls((features - middle) @ axes, axes, middle)
 
     def layers(self, _: Head, matrix: Doubles) -> tuple[Head, MeasuredLayer | None]:
-        """What weights of the values, (r, 5), add to a last layer, and the one beside it."""
+        """What weights of the values, (r, K), add to a last layer, and the one beside it."""
         turned = self.axes @ matrix
         return Head(turned, -self.middle @ turned), None
 
@@ -266,15 +264,18 @@ class _Measured:
         middle = np.append(centred.mean(axis=0), usual)
         spread = _UNIT * np.maximum(np.append(centred.std(axis=0), numbers.std(axis=0)), 1e-6)
         values = (np.column_stack([centred, rows]) - middle) / spread
-        values[:, _K:] = values[:, _K:].clip(-MOST_MEASURED, MOST_MEASURED)
+        count = logits.shape[1]
+        values[:, count:] = values[:, count:].clip(-MOST_MEASURED, MOST_MEASURED)
         return cls(values, middle, spread)
 
     def layers(self, present: Head, matrix: Doubles) -> tuple[Head, MeasuredLayer | None]:
-        """What weights of the values, (r, 5), add to a last layer, and the one beside it."""
-        unit = matrix[:_K] / self.spread[:_K, None]
+        """What weights of the values, (r, K), add to a last layer, and the one beside it."""
+        count = matrix.shape[1]
+        middle, spread = self.middle[count:], self.spread[count:]
+        unit = matrix[:count] / self.spread[:count, None]
         mixed = unit - unit.mean(axis=0)
-        head = Head(present.weights @ mixed, present.bias @ mixed - self.middle[:_K] @ unit)
-        return head, MeasuredLayer(MEASURES, self.middle[_K:], self.spread[_K:], matrix[_K:])
+        head = Head(present.weights @ mixed, present.bias @ mixed - self.middle[:count] @ unit)
+        return head, MeasuredLayer(MEASURES, middle, spread, matrix[count:])
 
 
 def deal_cells(labels: Labels, *, seed: int = 0) -> npt.NDArray[np.int64]:
@@ -294,7 +295,7 @@ def deal_cells(labels: Labels, *, seed: int = 0) -> npt.NDArray[np.int64]:
     """
     rng = np.random.default_rng([seed, 20])
     folds = np.empty(len(labels), np.int64)
-    for label in range(_K):
+    for label in range(int(labels.max()) + 1):
         rows = rng.permutation(np.flatnonzero(labels == label))
         folds[rows] = (np.arange(len(rows)) + rng.integers(FOLDS)) % FOLDS
     return folds
@@ -342,20 +343,21 @@ def deal_groups(labels: Labels, groups: Sequence[str], *, seed: int = 0) -> npt.
     """
     names, which = np.unique(np.asarray(groups, dtype=np.str_), return_inverse=True)
     which = which.ravel()
-    counts = np.zeros((len(names), _K + 1))
+    classes = int(labels.max()) + 1
+    counts = np.zeros((len(names), classes + 1))
     np.add.at(counts, (which, labels), 1)
-    counts[:, _K] = counts[:, :_K].sum(axis=1)
+    counts[:, classes] = counts[:, :classes].sum(axis=1)
     shares = counts / np.maximum(counts.sum(axis=0), 1)
     rng = np.random.default_rng([seed, 23])
-    weights = shares[:, :_K].max(axis=1) * np.exp(rng.normal(0, _SHUFFLED, len(names)))
-    held = np.zeros((min(FOLDS, len(names)), _K + 1))
+    weights = shares[:, :classes].max(axis=1) * np.exp(rng.normal(0, _SHUFFLED, len(names)))
+    held = np.zeros((min(FOLDS, len(names)), classes + 1))
     fold_of = np.empty(len(names), np.int64)
     for group in np.argsort(-weights, kind="stable"):
         after = held + shares[group]
-        emptied = ((after > _WHOLE) & (held <= _WHOLE))[:, :_K].sum(axis=1)
+        emptied = ((after > _WHOLE) & (held <= _WHOLE))[:, :classes].sum(axis=1)
         # The sum of squares over all folds grows by this, and by what is the same for all of them.
         more = (held @ shares[group]).round(12)
-        fold = int(np.lexsort((held[:, _K], more, emptied))[0])
+        fold = int(np.lexsort((held[:, classes], more, emptied))[0])
         fold_of[group] = fold
         held[fold] += shares[group]
     return fold_of[which]
@@ -373,7 +375,7 @@ def _directions(centred: Doubles, space: FeatureSpace | None) -> Doubles:
 
 
 _Fitted = tuple[float, Doubles, Doubles]
-"""The factor of the present logits, (r, 5) weights of the directions, (5,) bias."""
+"""The factor of the present logits, (r, K) weights of the directions, (K,) bias."""
 
 
 def _apply(fitted: _Fitted, values: Doubles, logits: Doubles) -> Doubles:
@@ -419,7 +421,7 @@ def _fit(values: Doubles, logits: Doubles, labels: Labels, strength: float) -> _
         point, value, found = point + size * step, after, seen
         if gained < _SETTLED * max(1.0, value):
             break
-    weights = np.zeros((_K, width))
+    weights = np.zeros((logits.shape[1], width))
     weights[classes] = point[:-1].reshape(count, width)
     return float(point[-1]), weights[:, :-1].T, weights[:, -1]
 

@@ -29,7 +29,6 @@ from leuko.statistics import (
     slide_effect,
     wilson_interval,
 )
-from leuko.taxonomy import CLASSES
 
 __all__ = [
     "MIN_CALIBRATED",
@@ -60,7 +59,7 @@ class Labelled:
     pictures : list of Picture
         All different.
     labels : (n,) int64
-        Positions in `CLASSES`.
+        Positions in the bundle's scheme.
     slides : list of str
         Slide of each, empty where it is not known.
     """
@@ -243,7 +242,7 @@ def refit(
             f"gain must be larger than its standard error, {error:.4f}. Nothing is written. Check "
             f"the labels, or label more cells.{told}"
         )
-    return _finished(fit, before, cells, groups, temperature)
+    return _finished(fit, before, cells, groups, temperature, bundle.scheme.names)
 
 
 def _error(gains: Doubles, groups: list[str] | None) -> float:
@@ -263,27 +262,28 @@ def _finished(
     cells: Labelled,
     groups: list[str] | None,
     temperature: float,
+    names: tuple[str, ...],
 ) -> Refit:
     """Put the temperature right and sum up."""
     labels = cells.labels
-    n = len(labels)
+    n, classes = len(labels), len(names)
     held = fit.probabilities.mean(axis=0)
     head, layer = fit.head, fit.layer
     calibrated = n >= MIN_CALIBRATED
     if calibrated:
-        every = fit.probabilities.reshape(-1, len(CLASSES))
+        every = fit.probabilities.reshape(-1, classes)
         temperature = fit_temperature(every, np.tile(labels, len(fit.probabilities)))
     else:
         head = Head(fit.head.weights * temperature, fit.head.bias * temperature)
         if layer is not None:
             layer = replace(layer, weights=layer.weights * temperature)
-    confusion = np.zeros((len(CLASSES), len(CLASSES)), np.int64)
+    confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (labels, held.argmax(axis=1)), 1)
     figures = _figures(held, labels)
     known = len({slide for slide in cells.slides if slide})
     report: dict[str, Any] = {
         "n": n,
-        "classes": dict(zip(CLASSES, np.bincount(labels, minlength=5).tolist(), strict=True)),
+        "classes": dict(zip(names, np.bincount(labels, minlength=classes).tolist(), strict=True)),
         "dealt": "cells" if groups is None else "slides",
         "slides": known,
         "unseen": int(fit.unseen.sum()),

@@ -130,7 +130,7 @@ def show(
         When the network gives no finite answers.
     """
     spec = bundle.preprocess
-    session: Any = _open_session(bundle.onnx, spec, features=True)
+    session: Any = _open_session(bundle.onnx, spec, classes=len(bundle.scheme), features=True)
 
     def ask(picture: Picture) -> tuple[list[Doubles], Doubles | None]:
         with picture.source.open() as data, decoded(data, spec) as image:

@@ -31,7 +31,7 @@ from leuko.runtime.looks import average_looks, mean_looks
 from leuko.runtime.quality import Quality, measure_quality, nucleus_evidence, resolution_of
 from leuko.runtime.sources import Source, expand, file_source
 from leuko.runtime.trust import Judgement, LookAgain, Trust, feature_distances
-from leuko.taxonomy import CLASSES
+from leuko.scheme import MOST_CLASSES
 
 __all__ = ["Classifier", "Observation", "OnnxClassifier", "load", "make_goldens", "zoo_models"]
 
@@ -160,7 +160,9 @@ class OnnxClassifier:
         _check_measured(bundle)
         self._threads = worker_count(threads)
         wanted = features or self.trust.space is not None
-        self._session = _open_session(bundle.onnx, bundle.preprocess, device, features=wanted)
+        self._session = _open_session(
+            bundle.onnx, bundle.preprocess, device, classes=len(bundle.scheme), features=wanted
+        )
         self._batch = _DEVICES[device]
         self._part = max(self._batch, min(part, part_of(bundle.preprocess)))
         self._model = bundle.digest[:12]
@@ -187,7 +189,7 @@ class OnnxClassifier:
 
         Returns
         -------
-        (N, 5) float64
+        (N, C) float64
             Probabilities in class order, calibrated, rounded to 6 decimals.
 
         Raises
@@ -398,6 +400,7 @@ class OnnxClassifier:
                     sha256=digest,
                     model=self._model,
                     preprocessing=self._preprocessing,
+                    scheme=self.bundle.scheme,
                 )
             else:
                 found = next(values)
@@ -566,7 +569,8 @@ def run_outputs(
         When an answer is not a finite number.
     """
     if not len(inputs):
-        return [np.zeros((0, len(CLASSES)))] + [np.zeros((0, 0))] * (len(session.get_outputs()) - 1)
+        answer, *others = session.get_outputs()
+        return [np.zeros((0, answer.shape[1]))] + [np.zeros((0, 0))] * len(others)
     name = session.get_inputs()[0].name
     outputs = []
     # One buffer for all runs: fresh pages for each would cost more than filling them.
@@ -755,10 +759,16 @@ def load(
 
 
 def _open_session(
-    onnx: bytes, spec: PreprocessSpec, device: str = "cpu", *, features: bool = False
+    onnx: bytes,
+    spec: PreprocessSpec,
+    device: str = "cpu",
+    *,
+    classes: int | None = None,
+    features: bool = False,
 ) -> Any:
-    """Load a graph from bytes and check that it is a five-class image classifier.
+    """Load a graph from bytes and check that it is an image classifier.
 
+    It must tell so many classes; as many as a scheme may have when None.
     With `features` it has a second output, where the graph shows what enters its last layer.
     """
     onnxruntime = import_onnxruntime()
@@ -782,11 +792,13 @@ def _open_session(
         raise BundleError(f"The network cannot be loaded: {first}") from error
     wanted = [*spec.size, 3]
     shape = list(inputs[0].shape)[1:] if len(inputs) == 1 else None
-    classes = list(outputs[0].shape)[1:] if len(outputs) == expected else None
-    if shape != wanted or classes != [len(CLASSES)]:
+    gives = list(outputs[0].shape)[1:] if len(outputs) == expected else None
+    known = range(2, MOST_CLASSES + 1) if classes is None else (classes,)
+    if shape != wanted or gives not in [[number] for number in known]:
+        promised = f"2 to {MOST_CLASSES}" if classes is None else classes
         raise BundleError(
-            f"The network takes {shape} and gives {classes}; the bundle promises {wanted} and "
-            f"[{len(CLASSES)}]."
+            f"The network takes {shape} and gives {gives}; the bundle promises {wanted} and "
+            f"[{promised}]."
         )
     kinds = [place.type for place in (*inputs, *outputs)]
     if {*kinds} != {"tensor(float)"}:

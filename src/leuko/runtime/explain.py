@@ -6,8 +6,8 @@ a bundle adds by numbers measured on the cell (`Explanation.measured`) stands be
 network is asked again with parts of the picture covered.
 
 All maps speak of one quantity, the evidence for a class: the logarithm of its probability minus
-the mean of the five logarithms. Unlike a logit, the answer determines it: adding the same number
-to all five logits changes neither.
+the mean of all logarithms. Unlike a logit, the answer determines it: adding the same number
+to all logits changes neither.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ from leuko.prediction import DECIMALS
 from leuko.runtime.classifier import BATCH, OnnxClassifier
 from leuko.runtime.graph import expose
 from leuko.runtime.looks import FLOOR, average_looks, mean_looks, softmax
-from leuko.taxonomy import CLASSES
 
 __all__ = ["METHODS", "Explainer", "Explanation", "explain", "placement"]
 
@@ -77,10 +76,10 @@ class Explanation:
     method : {"class-activation map", "occlusion"}
         How the map was made.
     evidence : float
-        Logarithm of the class's probability minus the mean of the five logarithms.
+        Logarithm of the class's probability minus the mean of all logarithms.
     bias : float
         The part of the evidence that comes from nowhere in the picture; 0 for occlusion.
-    probabilities : tuple of 5 floats
+    probabilities : tuple of K floats
         The answer of the same run, in class order, before any calibration.
     window : (2, 3) float64
         Takes (down, across, 1), both 0 to 1 over what the network saw, to a row and a column of
@@ -188,6 +187,7 @@ class Explainer:
             raise UsageError(f"The method must be {' or '.join(METHODS)}, received {method!r}.")
         bundle = classifier.bundle
         self.preprocess = bundle.preprocess
+        self._names = bundle.scheme.names
         self._again = classifier.trust.again
         self._measured = bundle.measured
         self._threads = worker_count(threads)
@@ -229,8 +229,9 @@ class Explainer:
         ImageError
             When the pixels are no picture of a size that can be used.
         """
-        if label is not None and label not in CLASSES:
-            raise UsageError(f"The class must be one of {', '.join(CLASSES)}; received {label!r}.")
+        names = self._names
+        if label is not None and label not in names:
+            raise UsageError(f"The class must be one of {', '.join(names)}; received {label!r}.")
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
             raise ImageError(
                 "not-an-image",
@@ -246,14 +247,14 @@ class Explainer:
             added = _centred(self._measured.logits([seen.measures()]))
             probabilities = softmax(plain + added)
         rounded = np.round(probabilities[0], DECIMALS)
-        index = int(np.argmax(rounded)) if label is None else CLASSES.index(label)
+        index = int(np.argmax(rounded)) if label is None else names.index(label)
         if self._head is not None and self.method == "class-activation map":
             values, bias = _weigh(maps[0], self._head, index, self._graph.layout)
         else:
             values, bias = self._occlude(inputs, index, float(plain[0, index])), 0.0
         return Explanation(
             values=values,
-            label=CLASSES[index],
+            label=names[index],
             method=self.method,
             evidence=float((plain + added)[0, index]),
             bias=bias,
@@ -274,7 +275,7 @@ class Explainer:
         return np.stack([seen.pixels, *seen.others()])
 
     def _run(self, inputs: npt.NDArray[Any]) -> tuple[Doubles, Doubles, Floats]:
-        """Run the network on (N, K, h, w, 3): probabilities (N, 5), logits (N, 5), maps (N, ...).
+        """Run the network on (N, K, h, w, 3): probabilities (N, C), logits (N, C), maps (N, ...).
 
         Each is the mean over the K looks.
         """
@@ -296,7 +297,7 @@ class Explainer:
     def _find_head(self, inputs: Pixels) -> _Head | None:
         """The last layer's weights and bias, where it is the layer that it seems to be."""
         weights, bias = self._graph.weights, self._graph.bias
-        if weights is None or bias is None or weights.shape[1] != len(CLASSES):
+        if weights is None or bias is None or weights.shape[1] != len(self._names):
             return None
         head = (weights.astype(np.float64), bias.astype(np.float64))
         return head if self._adds_up(inputs, head, maps=False) else None

@@ -34,18 +34,18 @@ def average_looks(
 
     Parameters
     ----------
-    probabilities : (N * looks, 5) float
+    probabilities : (N * looks, C) float
         The looks at one picture follow each other.
     looks : int
         How many there are of each picture. One is given back as it is, if nothing is added.
     weights : sequence of float
         What each look counts for; empty where all count the same.
-    added : (N, 5) float64, optional
+    added : (N, C) float64, optional
         Logits that are added to the means.
 
     Returns
     -------
-    (N, 5) float64
+    (N, C) float64
         Geometric means, scaled to sum to 1.
 
     Examples

@@ -1,6 +1,6 @@
 """How far an answer is to be trusted: calibrated probability, decision, prediction set.
 
-A network names one of five classes whatever it is shown. What is decided on top of its answer is
+A network names one of its classes whatever it is shown. What is decided on top of its answer is
 all here: `Trust` holds what a bundle says (a temperature, limits, a feature space) and applies it.
 How these are fitted on validation pictures is in `leuko.runtime.trust_fit`.
 """
@@ -21,7 +21,7 @@ from leuko.errors import BundleError
 from leuko.prediction import DECIMALS
 from leuko.runtime.looks import softmax
 from leuko.runtime.quality import BLANK, Quality
-from leuko.taxonomy import CLASSES
+from leuko.scheme import DIFFERENTIAL_5, ClassScheme, load_scheme, slug_of
 
 __all__ = [
     "LIMITS",
@@ -48,17 +48,15 @@ def class_limit(name: str) -> str:
     Parameters
     ----------
     name : str
-        One of `CLASSES`.
+        Of a class.
 
     Returns
     -------
     str
         A key of a bundle's thresholds.
     """
-    return f"set_{name.lower()}"
+    return f"set_{slug_of(name)}"
 
-
-_CLASS_LIMITS: Final = tuple(class_limit(name) for name in CLASSES)
 
 LIMITS: Final = (
     "confidence",
@@ -70,9 +68,9 @@ LIMITS: Final = (
     "overexposed",
     "underexposed",
     "resolution",
-    *_CLASS_LIMITS,
 )
-"""Every limit that a bundle's thresholds may hold; see ``docs/reference/files.md``."""
+"""Every limit that a bundle's thresholds may hold, beside `class_limit` of each class; see
+``docs/reference/files.md``."""
 
 REASONS: Final = {
     "not-a-cell": ("blank", "no-nucleus"),
@@ -145,14 +143,17 @@ class Trust:
     temperature : float
         Logarithms of probabilities are divided by it; 1 leaves them as they are.
     limits : mapping of str to float
-        Keys of `LIMITS`; what is not there is not looked at.
+        Keys of `LIMITS` and `class_limit`; what is not there is not looked at.
     space : FeatureSpace or None
         For ``distance``.
+    scheme : ClassScheme
+        Of the answers.
     """
 
     temperature: float = 1.0
     limits: Mapping[str, float] = field(default_factory=dict)
     space: FeatureSpace | None = None
+    scheme: ClassScheme = field(default_factory=lambda: load_scheme(DIFFERENTIAL_5))
 
     @classmethod
     def of(cls, bundle: ModelBundle) -> Trust:
@@ -177,7 +178,8 @@ class Trust:
         calibration, limits = bundle.calibration, bundle.thresholds
         method = calibration.get("method")
         keys = {"none": {"method"}, "temperature": {"method", "temperature"}}.get(str(method))
-        if keys is None or {*calibration} != keys or {*limits} - {*LIMITS}:
+        known = {*LIMITS, *map(class_limit, bundle.scheme.names)}
+        if keys is None or {*calibration} != keys or {*limits} - known:
             raise BundleError(
                 f"{bundle.name} wants calibration {calibration} and thresholds {sorted(limits)}, "
                 "which this Leuko does not apply. Update Leuko to open it."
@@ -199,7 +201,8 @@ class Trust:
             raise BundleError(
                 f"{bundle.name} is damaged: it has a threshold for distances and no feature space."
             )
-        return cls(float(temperature), {k: float(v) for k, v in limits.items()}, bundle.space)
+        numbers = {name: float(value) for name, value in limits.items()}
+        return cls(float(temperature), numbers, bundle.space, bundle.scheme)
 
     @property
     def active(self) -> bool:
@@ -252,7 +255,7 @@ class Trust:
 
         Parameters
         ----------
-        probabilities : (5,) float64
+        probabilities : (K,) float64
             Calibrated and rounded.
         distance : float, optional
             Of its features.
@@ -267,7 +270,7 @@ class Trust:
         Judgement
             With reason and prediction set.
         """
-        members = prediction_set(probabilities, self.limits)
+        members = prediction_set(probabilities, self.limits, self.scheme)
         for decision, reason in self._faults(probabilities, distance, quality, nucleus):
             limit = self.limits.get(_LIMIT_OF.get(reason, ""))
             return Judgement(decision, reason, members, distance, limit)
@@ -311,7 +314,7 @@ def calibrate(probabilities: npt.NDArray[Any], temperature: float) -> Doubles:
 
     Parameters
     ----------
-    probabilities : (N, 5) float
+    probabilities : (N, K) float
         As the network's softmax gives them. Logits would give the same: they differ from these
         logarithms by a constant in each row.
     temperature : float
@@ -319,7 +322,7 @@ def calibrate(probabilities: npt.NDArray[Any], temperature: float) -> Doubles:
 
     Returns
     -------
-    (N, 5) float64
+    (N, K) float64
         Rounded to `DECIMALS`, before anything is decided on them.
 
     References
@@ -385,15 +388,19 @@ def _squares(rows: Doubles) -> Doubles:
     return np.asarray(np.matmul(rows[:, None, :], rows[:, :, None])[:, 0, 0], np.float64)
 
 
-def prediction_set(probabilities: Doubles, limits: Mapping[str, float]) -> tuple[str, ...]:
+def prediction_set(
+    probabilities: Doubles, limits: Mapping[str, float], scheme: ClassScheme
+) -> tuple[str, ...]:
     """Classes whose probability reaches their own limit.
 
     Parameters
     ----------
-    probabilities : (5,) float64
+    probabilities : (K,) float64
         Calibrated and rounded.
     limits : mapping of str to float
         With `class_limit` of every class, or without any.
+    scheme : ClassScheme
+        Of the probabilities.
 
     Returns
     -------
@@ -406,15 +413,15 @@ def prediction_set(probabilities: Doubles, limits: Mapping[str, float]) -> tuple
     Vovk, "Conditional validity of inductive conformal predictors", ACML 2012. Sadinle, Lei and
     Wasserman, "Least ambiguous set-valued classifiers with bounded error levels", JASA 114, 2019.
     """
-    least = [limits.get(name) for name in _CLASS_LIMITS]
+    least = [limits.get(class_limit(name)) for name in scheme.names]
     if all(limit is None for limit in least):
         return ()
     members = tuple(
         name
-        for name, value, limit in zip(CLASSES, probabilities.tolist(), least, strict=True)
+        for name, value, limit in zip(scheme.names, probabilities.tolist(), least, strict=True)
         if limit is None or value >= limit
     )
-    return members or (CLASSES[int(np.argmax(probabilities))],)
+    return members or (scheme.names[int(np.argmax(probabilities))],)
 
 
 @functools.lru_cache(maxsize=8)

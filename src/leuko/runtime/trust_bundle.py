@@ -48,7 +48,6 @@ from leuko.statistics import (
     log_loss,
     rounded,
 )
-from leuko.taxonomy import CLASSES
 
 __all__ = [
     "ALWAYS_NAMES",
@@ -61,10 +60,13 @@ __all__ = [
 ]
 
 ALWAYS_NAMES: Final = (
-    "It always names one of the five, also for pictures that hold no white blood cell."
+    "It always names one of its classes, also for pictures that hold no white blood cell."
 )
 NOT_CALIBRATED: Final = "Probabilities are not calibrated."
 """Sentences of a model card that stop being true; see `fit_trust`."""
+
+_FORMERLY: Final = ALWAYS_NAMES.replace("its classes", "the five")
+"""As cards have it from when there were five classes."""
 
 AGAIN: Final = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of ordinary pictures, the furthest from training, that may be looked at in every style:
@@ -166,7 +168,7 @@ def fit_trust(
         Its own calibration is put aside, and of its limits those that can be fitted.
     manifest : Manifest
         Pictures that the model was not trained on, best of whole slides that training has not
-        seen; the limits are only worth what these pictures are.
+        seen; the limits are only worth what these pictures are. Of the bundle's scheme.
     seed : int
         Of the dealing of slides to folds.
     targets : TrustTargets, optional
@@ -195,8 +197,9 @@ def fit_trust(
     Raises
     ------
     DataError
-        When no picture could be read; with `strict` also when fewer than `FEWEST` could, when they
-        show one class only, or when no temperature of the range fits best.
+        When the classes are not the bundle's, or no picture could be read; with `strict` also when
+        fewer than `FEWEST` could, when they show one class only, or when no temperature of the
+        range fits best.
     UsageError
         When a share is none.
     """
@@ -205,12 +208,13 @@ def fit_trust(
         searched = float(bundle.validation.get("trust", {}).get("searched", SEARCHED))
     if not 0.0 <= searched <= 1.0:
         raise UsageError(f"The share to be searched must lie in [0, 1], received {searched}.")
+    _refuse_other_classes(bundle, manifest)
     promised = targets or TrustTargets()
     before, plain = Trust.of(bundle), without_trust(bundle)
     classifier = OnnxClassifier(plain, threads=threads, features=True)
     seen = _observe(classifier, manifest, progress, tell)
     if strict:
-        _refuse_too_few(seen.labels)
+        _refuse_too_few(seen.labels, len(bundle.scheme))
     groups = [slide or f"image {row}" for row, slide in enumerate(seen.slides)]
     notes = _Notes(tell)
     known = sum(bool(slide) for slide in seen.slides)
@@ -262,7 +266,7 @@ def fit_trust(
     own.kept.extend(ground.kept)
     if own.kept:
         report["kept"] = own.kept
-    trust = Trust(temperature, limits, space)
+    trust = Trust(temperature, limits, space, bundle.scheme)
     outputs = classifier.ask(list(plain.goldens.pictures), trust)
     if space is not None:
         space = replace(space, goldens=feature_distances(space, outputs[1]).astype(np.float32))
@@ -358,13 +362,22 @@ def _together(features: list[npt.NDArray[np.float32] | None]) -> npt.NDArray[np.
     return np.stack(kept) if len(kept) == len(features) else None
 
 
-def _refuse_too_few(labels: Labels) -> None:
+def _refuse_other_classes(bundle: ModelBundle, manifest: Manifest) -> None:
+    """Refuse labels that mean other classes than the answers do."""
+    if manifest.scheme.names != bundle.scheme.names:
+        raise DataError(
+            f"{manifest.root} is labelled with {', '.join(manifest.scheme.names)}; {bundle.name} "
+            f"tells {', '.join(bundle.scheme.names)}. Give labels of the model's classes."
+        )
+
+
+def _refuse_too_few(labels: Labels, classes: int) -> None:
     """Refuse pictures that say nothing of how far the answers are to be trusted."""
-    classes = len(np.unique(labels))
-    if len(labels) < FEWEST or classes < 2:
+    shown = len(np.unique(labels))
+    if len(labels) < FEWEST or shown < 2:
         raise DataError(
             f"To calibrate takes {FEWEST} labelled pictures of two classes, better 100 or more of "
-            f"all five; received {len(labels)} of {classes}."
+            f"all {classes}; received {len(labels)} of {shown}."
         )
 
 
@@ -493,7 +506,7 @@ def _fit_selection(
         f"{_count(len(labels), 'picture')}"
     )
     if not better:
-        common = CLASSES[int(np.bincount(labels).argmax())]
+        common = own.trust.scheme.names[int(np.bincount(labels).argmax())]
         told += f", which do not show it to be better than always answering {common}"
     before = own.trust.limits.get("confidence")
     if before is None:
@@ -502,7 +515,7 @@ def _fit_selection(
             "`leuko models calibrate` may show from which confidence on it is right."
         )
         return
-    least = limit_at(before, own.ratio, stricter=True)
+    least = limit_at(before, own.ratio, len(own.trust.scheme), stricter=True)
     reached = best_selection(best, right, least=least, level=targets.level)
     limits["confidence"] = least if reached is None else reached.confidence
     own.kept.append("confidence")
@@ -539,17 +552,18 @@ def _fit_sets(
 ) -> None:
     """Set the limits of the prediction sets."""
     needed = math.ceil(1 / (1 - targets.coverage) - 1e-9) - 1
-    counts = np.bincount(labels, minlength=len(CLASSES))
+    scheme = own.trust.scheme
+    counts = np.bincount(labels, minlength=len(scheme))
     if counts.min() < needed:
-        few = CLASSES[int(counts.argmin())]
+        few = scheme.names[int(counts.argmin())]
         report["sets"] = None
         told = (
             f"Prediction sets with a coverage of {targets.coverage:.0%} need {needed} pictures of "
-            f"each class; there are {counts.min()} of {few.lower()}s."
+            f"each class; there are {counts.min()} of {few}."
         )
         kept = {
-            name: limit_at(own.trust.limits[name], own.ratio, stricter=False)
-            for name in map(class_limit, CLASSES)
+            name: limit_at(own.trust.limits[name], own.ratio, len(scheme), stricter=False)
+            for name in map(class_limit, scheme.names)
             if name in own.trust.limits
         }
         if not kept:
@@ -557,8 +571,9 @@ def _fit_sets(
             return
         limits.update(kept)
         own.kept.extend(kept)
-        sets = [prediction_set(row, kept) for row in calibrated]
-        held = np.mean([CLASSES[label] in one for label, one in zip(labels, sets, strict=True)])
+        sets = [prediction_set(row, kept, scheme) for row in calibrated]
+        true = [scheme.names[label] for label in labels]
+        held = np.mean([name in one for name, one in zip(true, sets, strict=True)])
         size = np.mean([len(one) for one in sets])
         notes.add(
             f"{told} The bundle's own limits are kept, so that no set gets smaller: of these "
@@ -566,7 +581,7 @@ def _fit_sets(
             "classes on average."
         )
         return
-    found = set_limits(calibrated, labels, coverage=targets.coverage)
+    found = set_limits(calibrated, labels, scheme, coverage=targets.coverage)
     limits.update(found)
     inside = calibrated >= np.array([*found.values()])
     report["sets"] = {"mean_size": float(np.maximum(inside.sum(axis=1), 1).mean())}
@@ -714,7 +729,7 @@ def trust_card(bundle: ModelBundle) -> str:
     told = ", ".join(f"{name} {_percent(share)}" for name, share in shares.items())
     lines += [f"- On these images: {told}.", *(f"- {note}" for note in report["notes"]), ""]
     old = bundle.card.partition("\n## Trust\n")[0]
-    for outdated in (ALWAYS_NAMES, NOT_CALIBRATED, NEVER_CHECKED):
+    for outdated in (ALWAYS_NAMES, _FORMERLY, NOT_CALIBRATED, NEVER_CHECKED):
         old = old.replace(f" {outdated}", "")
     return old.rstrip() + "\n\n" + "\n".join(lines)
 

@@ -19,8 +19,8 @@ from leuko.bundle import MAX_AXES, FeatureSpace
 from leuko.errors import UsageError
 from leuko.prediction import DECIMALS
 from leuko.runtime.trust import class_limit, feature_distances
+from leuko.scheme import ClassScheme
 from leuko.statistics import error_bound
-from leuko.taxonomy import CLASSES
 
 __all__ = [
     "AXES",
@@ -70,7 +70,7 @@ def fit_temperature(probabilities: npt.NDArray[Any], labels: Labels) -> float:
 
     Parameters
     ----------
-    probabilities : (N, 5) float
+    probabilities : (N, K) float
         As the network gives them.
     labels : (N,) int
         True classes.
@@ -142,7 +142,7 @@ def at_a_bound(temperature: float) -> bool:
     return not _SHARPEST < temperature < _FLATTEST
 
 
-def limit_at(limit: float, ratio: float, *, stricter: bool) -> float:
+def limit_at(limit: float, ratio: float, classes: int, *, stricter: bool) -> float:
     """Take a limit of probability over to another temperature.
 
     At another temperature a probability becomes another one, and which depends on how the rest is
@@ -154,6 +154,8 @@ def limit_at(limit: float, ratio: float, *, stricter: bool) -> float:
         In [0, 1].
     ratio : float
         The old temperature divided by the new one, above 0.
+    classes : int
+        How many there are.
     stricter : bool
         True: what was below the limit is below the new one. False: what reached the limit reaches
         the new one.
@@ -165,9 +167,9 @@ def limit_at(limit: float, ratio: float, *, stricter: bool) -> float:
 
     Examples
     --------
-    >>> limit_at(0.9, 2.0, stricter=True), limit_at(0.9, 2.0, stricter=False)
+    >>> limit_at(0.9, 2.0, 5, stricter=True), limit_at(0.9, 2.0, 5, stricter=False)
     (0.996924, 0.987804)
-    >>> limit_at(0.9, 0.5, stricter=True), limit_at(0.9, 0.5, stricter=False)
+    >>> limit_at(0.9, 0.5, 5, stricter=True), limit_at(0.9, 0.5, 5, stricter=False)
     (0.75, 0.6)
     """
     if not 0 < limit < 1 or ratio == 1:
@@ -175,7 +177,7 @@ def limit_at(limit: float, ratio: float, *, stricter: bool) -> float:
     # The odds of p against q, ... become p ** r / (q ** r + ...). The sum below the line has its
     # ends where one other class has all the rest, and where all others have alike.
     alone = ratio * math.log(limit / (1 - limit))
-    spread = alone + (ratio - 1) * math.log(len(CLASSES) - 1)
+    spread = alone + (ratio - 1) * math.log(classes - 1)
     odds = max(alone, spread) if stricter else min(alone, spread)
     share, unit = (1 + math.tanh(odds / 2)) / 2, 10**DECIMALS
     return (math.ceil(share * unit - 1e-6) if stricter else math.floor(share * unit + 1e-6)) / unit
@@ -311,7 +313,9 @@ def _selections(
         )
 
 
-def set_limits(probabilities: Doubles, labels: Labels, *, coverage: float) -> dict[str, float]:
+def set_limits(
+    probabilities: Doubles, labels: Labels, scheme: ClassScheme, *, coverage: float
+) -> dict[str, float]:
     """Find for each class the probability above which it belongs into the prediction set.
 
     Of the next picture of a class, the set holds that class with at least the coverage stated,
@@ -319,10 +323,12 @@ def set_limits(probabilities: Doubles, labels: Labels, *, coverage: float) -> di
 
     Parameters
     ----------
-    probabilities : (N, 5) float64
+    probabilities : (N, K) float64
         Calibrated and rounded.
     labels : (N,) int
         True classes.
+    scheme : ClassScheme
+        Of both.
     coverage : float
         In (0, 1).
 
@@ -338,7 +344,7 @@ def set_limits(probabilities: Doubles, labels: Labels, *, coverage: float) -> di
     Wasserman, "Least ambiguous set-valued classifiers with bounded error levels", JASA 114, 2019.
     """
     limits = {}
-    for index, name in enumerate(CLASSES):
+    for index, name in enumerate(scheme.names):
         own = np.sort(probabilities[labels == index, index])
         # A hair is taken off, lest 20 times 0.05 be less than 1.
         allowed = math.floor((len(own) + 1) * (1 - coverage) + 1e-9)
@@ -392,7 +398,7 @@ def fit_space(
     mean, kept = values.mean(axis=0).astype(np.float16), chosen.astype(np.float16)
     offsets = values - mean.astype(np.float64)
     along = offsets @ kept.astype(np.float64)
-    present = [c for c in range(len(CLASSES)) if (labels == c).any()]
+    present = np.unique(labels)
     means = np.stack([along[labels == c].mean(axis=0) for c in present])
     within = along - means[np.searchsorted(present, labels)]
     spreads, turns = np.linalg.eigh(within.T @ within / len(values))
