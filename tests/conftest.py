@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -35,6 +36,16 @@ def tiny_model(tiny_bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactor
     path = tmp_path_factory.mktemp("model") / "tiny.zip"
     tiny_bundle.save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def raabin() -> Path:
+    """Real cells, where there are any."""
+    data = os.environ.get("LEUKO_DATA")
+    folder = Path(data or ".") / "raabin-wbc-288"
+    if not data or not folder.is_dir():
+        pytest.skip("LEUKO_DATA does not point to a folder with raabin-wbc-288")
+    return folder
 
 
 @pytest.fixture

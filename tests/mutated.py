@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import resource
+import tempfile
 import time
+import warnings
 import zipfile
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from encoded import WAYS, by_opencv, by_pillow, encoded_image, second_decoder
 from leuko.data.synth import draw_cell, draw_slide_style
-from leuko.errors import ImageError
-from leuko.imaging import decode_image
+from leuko.errors import DataError, ImageError
+from leuko.imaging import REJECT_REASONS, decode_image, refuse_bombs
+from leuko.runtime.sources import expand
 from leuko.taxonomy import CLASSES
 
-CHUNK = 5_000
-"""Images that one process of a long run takes at a time."""
 
-
+@functools.cache
 def whole_images() -> list[bytes]:
     """One small valid file of every format and of several colour modes."""
     rng = np.random.default_rng(0)
@@ -53,6 +58,12 @@ def whole_archives(images: list[bytes]) -> list[bytes]:
             archive.comment = b"cells" * (number // 2)
         files.append(file.getvalue())
     return files
+
+
+@functools.cache
+def all_archives() -> list[bytes]:
+    """The archives that are mutated in the long run."""
+    return whole_archives(all_images())
 
 
 def mutate(data: bytes, rng: np.random.Generator) -> bytes:
@@ -96,18 +107,108 @@ def mutated_archive(seed: int, archives: list[bytes], path: Path) -> Path:
     return path
 
 
-def decode_chunk(number: int) -> tuple[float, int, set[str]]:
-    """Decode one chunk: slowest decode in seconds, peak megabytes, reasons met."""
-    images = whole_images()
-    slowest, reasons = 0.0, set()
-    for seed in range(number * CHUNK, (number + 1) * CHUNK):
-        data = mutated_image(seed, images)
-        started = time.perf_counter()
+@functools.cache
+def all_images() -> list[bytes]:
+    """What is mutated in the long run: ordinary files, and 20 of each rare encoding."""
+    return whole_images() + [encoded_image(seed).data for seed in range(20 * len(WAYS))]
+
+
+@dataclass
+class Outcome:
+    """What became of some pictures: how many gave pixels or a reason, and what was wrong."""
+
+    met: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    slowest: float = 0.0
+    megabytes: int = 0
+
+    def __iadd__(self, other: Outcome) -> Outcome:
+        self.met += other.met
+        self.faults += other.faults
+        self.slowest = max(self.slowest, other.slowest)
+        self.megabytes = max(self.megabytes, other.megabytes)
+        return self
+
+
+def named(error: ImageError) -> str:
+    """A reason that is in the list."""
+    assert error.reason in REJECT_REASONS
+    return error.reason
+
+
+def decoded(data: bytes) -> tuple[str, np.ndarray | None]:
+    """A reason, or "ok" and pixels."""
+    try:
+        pixels = decode_image(data).pixels
+    except ImageError as error:
+        return named(error), None
+    assert pixels.dtype == np.uint8
+    assert pixels.shape[2] == 3
+    return "ok", pixels
+
+
+def differ(pixels: np.ndarray, wanted: np.ndarray | None) -> bool:
+    """Whether two decoders give other pixels, by more than they round."""
+    if wanted is None:
+        return False
+    if pixels.shape != wanted.shape:
+        return True
+    return bool(np.abs(np.subtract(pixels, wanted, dtype=np.int16)).max() > 2)
+
+
+def try_sound(seed: int) -> str:
+    """A sound picture in a rare encoding has its pixels, or is of a kind that is not read."""
+    image = encoded_image(seed)
+    reason, pixels = decoded(image.data)
+    if pixels is None:
+        assert reason == "unsupported-format", f"{image.way}: {reason}"
+        return reason
+    wanted = second_decoder(image.data) if image.pixels is None else image.pixels
+    assert not differ(pixels, wanted), f"{image.way}: other pixels"
+    return "ok"
+
+
+def try_mutated(seed: int) -> str:
+    """A mutated picture has a reason or pixels; those of a JPEG are another decoder's too."""
+    data = mutated_image(seed, all_images())
+    reason, pixels = decoded(data)
+    if pixels is not None and data.startswith(b"\xff\xd8"):
+        # Decoders do not agree on every mark of orientation.
+        assert any(not differ(pixels, by(data)) for by in (by_pillow, by_opencv)), "other pixels"
+    return reason
+
+
+def try_archive(seed: int, path: Path) -> str:
+    """A mutated archive gives pictures, refused or not, or is refused itself."""
+    mutated_archive(seed, all_archives(), path)
+    try:
+        members = list(expand([str(path)]))
+    except DataError:
+        return "refused archive"
+    for member in members:
         try:
-            pixels = decode_image(data).pixels
-            assert pixels.dtype == np.uint8
-            assert pixels.shape[2] == 3
+            decoded(member.read())
         except ImageError as error:
-            reasons.add(error.reason)
-        slowest = max(slowest, time.perf_counter() - started)
-    return slowest, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, reasons
+            named(error)
+    return "archive"
+
+
+def try_pictures(first: int, number: int) -> Outcome:
+    """Try so many seeds: sound and mutated pictures in turn, one in fifty an archive."""
+    outcome = Outcome()
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        refuse_bombs()
+        archive = Path(folder) / "cells.zip"
+        for seed in range(first, first + number):
+            started = time.perf_counter()
+            try:
+                if seed % 50 == 49:
+                    met = try_archive(seed, archive)
+                else:
+                    met = "mutated: " + try_mutated(seed) if seed % 2 else try_sound(seed // 2)
+                outcome.met[met] += 1
+            except Exception as error:  # noqa: BLE001 - the run goes on, and lists it
+                outcome.faults.append(f"{seed}: {error!r:.200}")
+            outcome.slowest = max(outcome.slowest, time.perf_counter() - started)
+    outcome.megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return outcome

@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 import leuko.errors as errors
-from leuko.errors import ImageError, LeukoError, MissingExtraError, UsageError
+from leuko.errors import ImageError, InstallError, LeukoError, MissingExtraError, UsageError
 
 
 @pytest.mark.parametrize("name", errors.__all__)
@@ -31,6 +31,7 @@ def test_missing_extra_names_the_command() -> None:
     "error",
     [
         ImageError("corrupt", "The PNG file is damaged."),
+        InstallError("pillow", "PIL.Image is not there"),
         MissingExtraError("A plot", "report", "matplotlib"),
         UsageError("Give a number."),
     ],

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from leuko.memory import keep_freed_memory
+from leuko.memory import give_back_memory, keep_freed_memory
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 
@@ -48,6 +48,31 @@ def test_memory_stays_when_tensorflow_asks_for_less() -> None:
     assert faults["kept"] < faults["plain"] / 10
 
 
+RESIDENT = """
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from leuko.memory import give_back_memory, keep_freed_memory
+keep_freed_memory()
+
+def resident():
+    return int([line.split()[1] for line in open("/proc/self/status") if "VmRSS" in line][0])
+
+with ThreadPoolExecutor(1) as pool:
+    pool.submit(lambda: [np.ones(2**24, np.uint8) for _ in range(6)]).result()
+    pool.submit(lambda: None).result()
+    kept = resident()
+    assert give_back_memory()
+    print(kept - resident())
+"""
+"""Kilobytes that come back of 96 MB that another thread has freed."""
+
+
+@pytest.mark.skipif(not GLIBC, reason="only glibc can be asked")
+def test_memory_of_other_threads_is_given_back() -> None:
+    freed = int(subprocess.check_output([sys.executable, "-c", RESIDENT], text=True))
+    assert freed > 30 * 1024
+
+
 @pytest.mark.parametrize("fault", [AttributeError, OSError, TypeError])
 def test_without_glibc_nothing_happens(
     monkeypatch: pytest.MonkeyPatch, fault: type[Exception]
@@ -57,3 +82,4 @@ def test_without_glibc_nothing_happens(
 
     monkeypatch.setattr(ctypes, "CDLL", refuse)
     assert keep_freed_memory() is False
+    assert give_back_memory() is False

@@ -11,7 +11,7 @@ import pytest
 
 from leuko.errors import UsageError
 from leuko.host import machine, versions
-from leuko.parallel import _quota, bounded_map, worker_count
+from leuko.parallel import Budget, _quota, bounded_map, worker_count
 
 
 def test_order_is_kept_whoever_is_first() -> None:
@@ -82,3 +82,49 @@ def test_the_machine_is_described_and_not_named() -> None:
     assert told["python"] == platform.python_version()
     assert platform.node() not in told.values()
     assert "numpy" in versions()
+
+
+def test_a_budget_is_kept_and_what_exceeds_it_goes_alone() -> None:
+    budget, lock = Budget(10), threading.Lock()
+    held: list[int] = []
+    seen: list[list[int]] = []
+
+    def work(part: int) -> None:
+        with budget.hold(part):
+            with lock:
+                held.append(part)
+                seen.append(sorted(held))
+            time.sleep(0.002)
+            with lock:
+                held.remove(part)
+
+    parts = [1, 4, 25, 3, 0, 10, 7, 2] * 5
+    list(bounded_map(work, parts, workers=8))
+    assert len(seen) == len(parts)
+    assert all(sum(together) <= 10 or [n for n in together if n] == [25] for together in seen)
+    assert any(len(together) > 1 for together in seen)
+
+
+def test_what_is_held_comes_back_with_an_error() -> None:
+    budget = Budget(5)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError), budget.hold(5):
+            raise ZeroDivisionError
+
+
+def test_small_parts_do_not_overtake_a_large_one_for_ever() -> None:
+    budget, order = Budget(2), []
+
+    def hold(part: int) -> None:
+        with budget.hold(part):
+            order.append(part)
+
+    with budget.hold(1):
+        threads = [threading.Thread(target=hold, args=(part,)) for part in (2, 1)]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.05)
+        assert order == []
+    for thread in threads:
+        thread.join()
+    assert order == [2, 1]

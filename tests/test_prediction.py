@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gc
 import io
+import json
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -17,15 +18,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import leuko
+from leuko.artifacts import SCHEMA_VERSIONS, atomic_write_json
 from leuko.errors import DataError
 from leuko.prediction import (
     CSV_COLUMNS,
+    DECISIONS,
     PARQUET_COLUMNS,
     Prediction,
     PredictionTable,
     csv_line,
     parquet_predictions,
 )
+from leuko.taxonomy import CLASSES
 
 VALUES = np.array([0.1, 0.2, 0.3, 0.15, 0.25])
 
@@ -41,7 +45,7 @@ def rejected(path: str = "b.jpg") -> Prediction:
 def test_the_columns_are_those_promised() -> None:
     assert ",".join(CSV_COLUMNS) == (
         "path,status,reason,label,confidence,p_basophil,p_eosinophil,p_lymphocyte,p_monocyte,"
-        "p_neutrophil,decision,sha256,model"
+        "p_neutrophil,decision,sha256,model,likeliest"
     )
 
 
@@ -50,8 +54,8 @@ def test_the_text_is_exact() -> None:
     assert table.csv_text() == (
         ",".join(CSV_COLUMNS) + "\n"
         "a.jpg,ok,,Lymphocyte,0.300000,0.100000,0.200000,0.300000,0.150000,0.250000,class,"
-        + "ab" * 32 + ",0123456789ab\n"
-        "b.jpg,rejected,corrupt,,,,,,,,,,0123456789ab\n"
+        + "ab" * 32 + ",0123456789ab,Lymphocyte\n"
+        "b.jpg,rejected,corrupt,,,,,,,,,,0123456789ab,\n"
     )  # fmt: skip
 
 
@@ -66,7 +70,7 @@ def test_an_answer() -> None:
     assert row.scores["Neutrophil"] == 0.25
     assert list(row.scores) == ["Basophil", "Eosinophil", "Lymphocyte", "Monocyte", "Neutrophil"]
     even = answered(values=np.array([0.0, 0.4, 0.1, 0.1, 0.4]))
-    assert even.label == "Eosinophil"  # of equal ones the first
+    assert even.likeliest == "Eosinophil"  # of equal ones the first
 
 
 def test_a_rejection() -> None:
@@ -81,16 +85,18 @@ def test_counts() -> None:
     table = PredictionTable((answered(), rejected(), answered("c.jpg")))
     assert len(table) == len(table.predicted) + len(table.rejected) == 3
     assert table.probabilities.shape == (2, 5)
-    assert table.counts == {
+    assert table.labels == table.likeliest == {
         "Basophil": 0, "Eosinophil": 0, "Lymphocyte": 2, "Monocyte": 0, "Neutrophil": 0,
     }  # fmt: skip
     assert PredictionTable(()).probabilities.shape == (0, 5)
     document = table.to_dict()
-    assert document["schema"] == "leuko.predictions/1"
+    assert document["schema"] == "leuko.predictions/2"
     assert (document["found"], document["predicted"], document["rejected"]) == (3, 2, 1)
     doubted = replace(answered("d.jpg"), decision="unsure", reason="low-confidence")
     document = PredictionTable((*table.rows, doubted)).to_dict()
-    assert (document["standing"]["Lymphocyte"], document["labels"]["Lymphocyte"]) == (2, 3)
+    assert (document["labels"]["Lymphocyte"], document["likeliest"]["Lymphocyte"]) == (2, 3)
+    assert document["decisions"] == {**dict.fromkeys(DECISIONS, 0), "class": 2, "unsure": 1}
+    assert document["reasons"] == {"corrupt": 1, "low-confidence": 1}
     assert document["version"] == leuko.__version__
 
 
@@ -240,3 +246,143 @@ def test_a_line_is_written_as_the_csv_module_writes_it(cells: list[str]) -> None
     file = io.StringIO()
     csv.writer(file, lineterminator="\r\n").writerow(cells)
     assert csv_line(cells) == file.getvalue()[:-2] + "\n"
+
+
+# Version 2, and what came before it
+
+
+def decided() -> PredictionTable:
+    """One row for each decision, and a rejected one."""
+    rows = [
+        replace(
+            answered(f"{decision}.jpg"),
+            decision=decision,
+            reason="" if decision == "class" else "low-confidence",
+            distance=0.5,
+            limit=None if decision == "class" else 0.93,
+            quality=(("sharpness", 0.5),),
+            prediction_set=("Lymphocyte", "Neutrophil"),
+            detail="first of 2 frames",
+            preprocessing="ab",
+        )
+        for decision in DECISIONS
+    ]
+    return PredictionTable((*rows, replace(rejected(), preprocessing="ab")))
+
+
+def test_only_what_is_accepted_has_a_label() -> None:
+    for row in decided().rows:
+        assert row.label == ("Lymphocyte" if row.decision == "class" else "")
+        assert row.likeliest == ("Lymphocyte" if row.status == "ok" else "")
+    accepted = answered()
+    assert replace(accepted, decision="duplicate").label == ""
+    assert accepted.outcome == ("class", "")
+    assert rejected().outcome == ("rejected", "corrupt")
+    told = replace(accepted, decision="duplicate", reason="the same cell as b.jpg")
+    assert told.outcome == ("duplicate", "")  # names would make a tally as long as the table
+
+
+def written(table: PredictionTable, kind: str, path: Path) -> Path:
+    """The table as a file of a kind."""
+    if kind == "csv":
+        table.to_csv(path)
+    elif kind == "parquet":
+        pytest.importorskip("pyarrow.parquet", reason="needs the extra 'parquet'")
+        table.to_parquet(path)
+    else:
+        atomic_write_json(path, table.to_dict())
+    return path
+
+
+KINDS = pytest.mark.parametrize("kind", ["csv", "parquet", "json"])
+
+
+@KINDS
+def test_every_kind_of_file_gives_the_rows_back(kind: str, tmp_path: Path) -> None:
+    table = decided()
+    again = PredictionTable.from_file(written(table, kind, tmp_path / "p"))
+    if kind == "csv":
+        table = PredictionTable(
+            tuple(
+                replace(row, limit=None, distance=None, quality=(), prediction_set=(), detail="",
+                        preprocessing="")
+                for row in table.rows
+            )
+        )  # fmt: skip
+    assert [row.to_dict() for row in again.rows] == [row.to_dict() for row in table.rows]
+    assert again.labels["Lymphocyte"] == 1
+    assert again.likeliest["Lymphocyte"] == len(DECISIONS)
+
+
+@KINDS
+def test_a_file_of_version_1_has_the_likeliest_class_as_its_label(
+    kind: str, tmp_path: Path
+) -> None:
+    """Made by hand: the columns and keys that version 1 had."""
+    numbers = dict(zip(CSV_COLUMNS[5:10], VALUES.tolist(), strict=True))
+    known = {
+        "path": "old.jpg", "status": "ok", "reason": "low-confidence", "label": "Lymphocyte",
+        "confidence": 0.3, "decision": "unsure", "sha256": "ab" * 32, "model": "0123456789ab",
+    }  # fmt: skip
+    more = {"detail": "", "preprocessing": "ab", "prediction_set": ["Lymphocyte"], "distance": 0.5,
+            "quality": None}  # fmt: skip
+    accepted = {**known, "path": "class.jpg", "decision": "class", "reason": ""}
+    path = tmp_path / "p"
+    if kind == "csv":
+        header = list(CSV_COLUMNS[:-1])
+        lines = [[str({**one, **numbers}[name]) for name in header] for one in (known, accepted)]
+        path.write_text("".join(csv_line(cells) for cells in (header, *lines)))
+    elif kind == "json":
+        scores = dict(zip(CLASSES, VALUES.tolist(), strict=True))
+        rows = [{**one, **more, "probabilities": scores} for one in (known, accepted)]
+        path.write_text(json.dumps({"schema": "leuko.predictions/1", "predictions": rows}))
+    else:
+        pa = pytest.importorskip("pyarrow", reason="needs the extra 'parquet'")
+        import pyarrow.parquet
+
+        rows = [{**one, **numbers, **more} for one in (known, accepted)]
+        file = pa.Table.from_pylist(rows, metadata={"leuko.schema": "leuko.predictions/1"})
+        pyarrow.parquet.write_table(file, path)
+    first, second = PredictionTable.from_file(path).rows
+    assert (first.label, first.likeliest, first.decision) == ("", "Lymphocyte", "unsure")
+    assert (second.label, second.likeliest, second.decision) == (
+        "Lymphocyte",
+        "Lymphocyte",
+        "class",
+    )
+    assert first.confidence == 0.3
+    assert first.limit is None
+
+
+@pytest.mark.parametrize("kind", ["parquet", "json"])
+def test_a_newer_version_is_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as newer:
+        newer.setitem(SCHEMA_VERSIONS, "predictions", 3)
+        path = written(decided(), kind, tmp_path / "p")
+    with pytest.raises(DataError, match=r"written by a newer Leuko .*/3.* Update Leuko"):
+        PredictionTable.from_file(path)
+
+
+@pytest.mark.parametrize(
+    ("row", "change"),
+    [(0, ("ok,,Lymphocyte", "ok,,")), (1, ("low-confidence,,", "low-confidence,Lymphocyte,"))],
+)
+def test_a_label_at_odds_with_its_decision_is_refused(
+    row: int, change: tuple[str, str], tmp_path: Path
+) -> None:
+    text = PredictionTable((decided().rows[row],)).csv_text()
+    assert change[0] in text
+    (tmp_path / "p.csv").write_text(text.replace(*change))
+    with pytest.raises(DataError, match=r"has the label .* but the decision"):
+        PredictionTable.from_csv(tmp_path / "p.csv")
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '{"schema": "leuko.predictions/2"}',
+                                  '{"schema": "leuko.predictions/2", "predictions": [1]}',
+                                  '{"schema": "leuko.count/1", "predictions": []}'])  # fmt: skip
+def test_json_that_is_no_predictions(text: str, tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text(text)
+    with pytest.raises(DataError, match=r"p\.json"):
+        PredictionTable.from_file(tmp_path / "p.json")

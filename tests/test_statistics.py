@@ -120,6 +120,39 @@ def test_wilson_by_slide_covers_the_accuracy() -> None:
         assert naive / 400 < 0.85
 
 
+def test_better_than_one_answer_by_hand() -> None:
+    truth, alone = np.array([4] * 60 + [0] * 6), [f"s{row}" for row in range(66)]
+    better = statistics.beats_one_answer
+    assert not better(truth, np.full(66, 4), alone)
+    assert not better(truth, np.full(66, 0), alone)
+    assert better(truth, truth, alone)
+    assert not better([0, 4], [0, 4], ["a", "b"])  # by chance once in four
+    # Fewer right answers than always the same one gives, and yet they tell the classes apart.
+    answers = np.array([4] * 36 + [0] * 24 + [0] * 6)
+    balanced = np.repeat(np.arange(5), 12)
+    assert better(truth, answers, alone)
+    assert not better(truth, np.array([4] * 36 + [0] * 24 + [0] * 2 + [4] * 4), alone)
+    assert better(balanced, np.where(np.arange(60) % 2, balanced, 0), [""] * 60)
+    assert not better([4] * 50, [4] * 50, [""] * 50)
+    assert not better([], [], [])
+
+
+@pytest.mark.parametrize("favour", [0.0, 0.5, 0.95])
+def test_what_answers_by_chance_is_seldom_called_better(favour: float) -> None:
+    """Answers that follow the slide and never the cell; slides that lean on a class."""
+    rng = np.random.default_rng(8)
+    slides = [f"s{row % 14}" for row in range(280)]
+    called = 0
+    for _ in range(100):
+        leaning = rng.dirichlet([0.5, 0.5, 1, 1, 3], size=14)
+        truth = np.array([rng.choice(5, p=leaning[row % 14]) for row in range(280)])
+        own = rng.dirichlet(np.ones(5), size=14)
+        answers = np.array([rng.choice(5, p=own[row % 14]) for row in range(280)])
+        answers[rng.random(280) < favour] = 4
+        called += statistics.beats_one_answer(truth, answers, slides)
+    assert called <= 8  # 5 are expected where all of the error is used up
+
+
 def test_a_report_is_rounded_all_through() -> None:
     told = {"a": 1 / 3, "b": [0.12345678, "x", None, True, 2], "c": (1e-9,)}
     assert statistics.rounded(told) == {"a": 0.333333, "b": [0.123457, "x", None, True, 2],

@@ -46,7 +46,14 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for."""
     if name not in _EXPORTS:
         raise AttributeError(f"module 'leuko' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    try:
+        value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    except Exception as error:
+        from leuko.packages import fault_behind
+
+        if fault := fault_behind(error):
+            raise fault from error
+        raise
     globals()[name] = value
     return value
 

@@ -9,6 +9,7 @@ __all__ = [
     "DataError",
     "DeviceError",
     "ImageError",
+    "InstallError",
     "LeukoError",
     "MissingExtraError",
     "OutputError",
@@ -60,6 +61,16 @@ class ImageError(DataError):
         """Pickle with both arguments, so that a worker process can send it home."""
         return (type(self), (self.reason, self.detail))
 
+    def without_frames(self) -> ImageError:
+        """Give it anew, to be kept: the frames that this one came through hold the whole picture.
+
+        Returns
+        -------
+        ImageError
+            With the same reason and detail.
+        """
+        return ImageError(self.reason, self.detail)
+
 
 class RecipeError(LeukoError):
     """A recipe has an unknown key, a value out of range or two settings at odds."""
@@ -87,6 +98,30 @@ class BatchError(LeukoError):
 
 class DeviceError(LeukoError):
     """A device that was asked for cannot be used: no graphics processor, or not its libraries."""
+
+
+class InstallError(LeukoError):
+    """A package that every install of Leuko has is missing or broken.
+
+    Parameters
+    ----------
+    package : str
+        As pip calls it.
+    why : str
+        What its import or its first use said.
+    """
+
+    def __init__(self, package: str, why: str) -> None:
+        super().__init__(
+            f"The package {package} is missing or broken ({why}). "
+            f"Install it anew: pip install --force-reinstall {package}"
+        )
+        self.package = package
+        self.why = why
+
+    def __reduce__(self) -> tuple[type[InstallError], tuple[str, str]]:
+        """Pickle with the original arguments."""
+        return (type(self), (self.package, self.why))
 
 
 class MissingExtraError(LeukoError):

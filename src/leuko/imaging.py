@@ -7,21 +7,21 @@ way in training.
 
 from __future__ import annotations
 
-import functools
 import io
 import os
-import re
 import stat
 import warnings
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import islice
+from importlib.util import find_spec
 from typing import Any, Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from leuko import jpeg, tiff
 from leuko.errors import BundleError, ImageError
+from leuko.packages import require
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -34,10 +34,14 @@ __all__ = [
     "decode_image",
     "encode_jpeg",
     "encode_png",
+    "pixels_to_decode",
     "read_bytes",
     "read_image",
     "warp_image",
 ]
+
+# A missing decoder would be taken for the fault of each file; a wheel of simplejpeg is not for all.
+require("cv2.version", "PIL.Image", *(["simplejpeg._jpeg"] if find_spec("simplejpeg") else []))
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -49,9 +53,6 @@ MIN_SIDE: Final = 16
 
 MAX_FILE_BYTES: Final = 256 * 1024 * 1024
 """Files above 256 MB are refused before they are read."""
-
-MAX_SCANS: Final = 100
-"""Ordinary progressive JPEGs have about ten; each costs a pass over the whole picture."""
 
 MAX_FRAMES: Final = 100
 """Frames are counted this far; a chain of a million would take minutes."""
@@ -66,6 +67,7 @@ REJECT_REASONS: Final = (
     "unsupported-format",
     "truncated",
     "corrupt",
+    "damaged",
     "too-large",
     "too-small",
 )
@@ -73,24 +75,16 @@ REJECT_REASONS: Final = (
 
 _FORMATS: Final = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 
-# Regular expressions find these in half the time that bytes.count and `in` take.
-# A scan with its length and number of components: chance bytes of what follows a picture lack them.
-_SCAN: Final = re.compile(rb"\xff\xda\x00(?:\x06\x00|\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
-_EXIF: Final = re.compile(rb"Exif\x00\x00")
-
-_SEGMENTS: Final = 100
-"""More of them before a JPEG's first scan are not read one by one."""
-
-_SEQUENTIAL: Final = (0xC0, 0xC1)
-_HUFFMAN: Final = 0xC4
-_START_OF_SCAN: Final = 0xDA
-"""Markers of JPEG: what frames, tables and scans begin with (ITU-T T.81, table B.1)."""
-
-_BITS: Final = 258
 _INTERPRETATION: Final = 262
-"""Tags of TIFF: bits of a sample; what its numbers mean, 0 for white (TIFF 6.0, section 8)."""
+"""Tag of TIFF: what its numbers mean, 0 for white (TIFF 6.0, section 8)."""
+
+_DEPTHS: Final = (8, 10, 12, 14)
+"""Bits that cameras give, and programs store in 16."""
 
 _REDUCTIONS: Final = (8, 4, 2)
+
+_STRIP: Final = 1_000_000
+"""Pixels that are turned into RGB at a time."""
 
 VIEWS: Final = ("centre", "cell", "cell-alone")
 
@@ -194,8 +188,13 @@ def read_image(path: str | os.PathLike[str], *, spec: PreprocessSpec | None = No
 def decode_image(data: bytes, *, spec: PreprocessSpec | None = None) -> DecodedImage:
     """Decode one picture from bytes that nobody vouches for.
 
-    Transparent pixels are laid over white; 16-bit grey is scaled by 1/257; of several frames the
-    first is taken; EXIF orientation is applied.
+    Transparent pixels are laid over white; of several frames the first is taken; EXIF orientation
+    is applied; 16 bits are scaled to 8.
+
+    Cameras of 8, 10, 12 or 14 bits store them in 16. Where a TIFF names its largest value, that
+    decides. Otherwise a picture that uses at most 14 bits is read as the least of these that holds
+    its largest value, if a tenth of it reaches a quarter of that: the background of a smear is
+    bright by any exposure. What is darker is read as 16 bits, and so stays dark. A note says which.
 
     Parameters
     ----------
@@ -216,49 +215,31 @@ def decode_image(data: bytes, *, spec: PreprocessSpec | None = None) -> DecodedI
         With one of `REJECT_REASONS`.
     """
     kind = _sniff(data)
-    if kind == "JPEG" and (_is_plain_jpeg(data) or not _has_exif(data, _find_scans(data))):
-        decoded = _decode_jpeg_fast(data, spec)
-        if isinstance(decoded, DecodedImage):
-            return decoded
-        image = _decode_pillow(data, kind)
-        damage = (f"decoded in spite of damage: {decoded}",) if decoded else ()
-        return replace(image, notes=(*image.notes, *damage))
-    return _decode_pillow(data, kind)
+    try:
+        if kind == "JPEG":
+            return _decode_jpeg(data, spec)
+        return _decode_tiff(data) if kind == "TIFF" else _decode_pillow(data, kind)
+    except ImageError:
+        raise
+    except Exception as error:  # a decoder may fail in any way on hostile bytes
+        raise _refusal(error, kind) from error
 
 
-def _find_scans(data: bytes) -> list[int]:
-    """Where a JPEG's scans may begin; refuses one of endless scans."""
-    scans = [match.start() for match in islice(_SCAN.finditer(data), MAX_SCANS + 1)]
-    if len(scans) > MAX_SCANS:
-        raise ImageError("corrupt", f"The JPEG file has more than {MAX_SCANS} scans.")
-    return scans
+def _refusal(error: Exception, kind: str) -> ImageError:
+    """Name what a decoder's exception says of a file."""
+    from PIL import Image, UnidentifiedImageError
 
-
-def _has_exif(data: bytes, scans: list[int]) -> bool:
-    """Whether there is EXIF before the first scan, whichever of these that is."""
-    return _EXIF.search(data, 0, scans[-1] if scans else len(data)) is not None
-
-
-def _is_plain_jpeg(data: bytes) -> bool:
-    """Whether a JPEG has one scan and no EXIF; false where there is any doubt.
-
-    Segments are read as far as the first scan. If that holds all components of a sequential JPEG,
-    a second one is an error to decoders.
-    """
-    place, components = 2, 0
-    for _ in range(_SEGMENTS):
-        head = data[place : place + 10]
-        if len(head) < 10 or head[0] != 0xFF:
-            return False
-        marker = head[1]
-        if marker == _START_OF_SCAN:
-            return 0 < components == head[4]
-        if marker in _SEQUENTIAL:
-            components = head[9]
-        elif (marker != _HUFFMAN and not _START_OF_SCAN < marker < 0xFF) or head[4:] == b"Exif\0\0":
-            return False
-        place += 2 + int.from_bytes(head[2:4], "big")
-    return False
+    if isinstance(error, Image.DecompressionBombWarning | Image.DecompressionBombError):
+        return ImageError("too-large", "The picture is above the limit of megapixels.")
+    if isinstance(error, MemoryError):
+        return ImageError("too-large", "The picture needs more memory than there is.")
+    if isinstance(error, UnidentifiedImageError):
+        return ImageError("corrupt", f"The {kind} file has no header that can be read.")
+    text = str(error).lower()
+    if "truncated" in text or "not enough" in text or isinstance(error, EOFError):
+        return ImageError("truncated", f"The {kind} file ends too early.")
+    why = str(error) or type(error).__name__
+    return ImageError("corrupt", f"The {kind} file cannot be decoded ({why}).")
 
 
 def _sniff(data: bytes) -> str:
@@ -284,16 +265,6 @@ def _sniff(data: bytes) -> str:
     if data.startswith(b"BM"):
         return "BMP"
     raise ImageError("not-an-image", "The file's content is no picture that Leuko knows.")
-
-
-@functools.cache
-def _simplejpeg() -> Any:
-    """Load libjpeg-turbo's binding, or None where no wheel exists."""
-    try:
-        import simplejpeg
-    except ImportError:
-        return None
-    return simplejpeg
 
 
 def check_size(height: int, width: int) -> None:
@@ -322,61 +293,127 @@ def check_size(height: int, width: int) -> None:
         )
 
 
-def _decode_jpeg_fast(data: bytes, spec: PreprocessSpec | None) -> DecodedImage | str:
-    """Decode an ordinary JPEG; otherwise what is wrong with it, if anything, for Pillow to see."""
-    simplejpeg = _simplejpeg()
-    if simplejpeg is None:
-        return ""
+def pixels_to_decode(data: bytes, spec: PreprocessSpec | None = None) -> int:
+    """Count the pixels that `decode_image` will hold, by the header alone.
+
+    Parameters
+    ----------
+    data, spec
+        See `decode_image`.
+
+    Returns
+    -------
+    int
+        0 where there is no header that can be read: then nothing is decoded.
+    """
+    from PIL import Image
+
     try:
-        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-    except ValueError as error:
-        return str(error)
-    check_size(height, width)
-    if space not in ("YCbCr", "RGB", "Gray"):
-        return ""
-    factor = 1 if spec is None else spec.reduction(height, width)
-    least = {"min_height": -(-height // factor), "min_width": -(-width // factor)}
-    try:
-        pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", **(least if factor > 1 else {}))
-    except ValueError as error:
-        return str(error)
-    return DecodedImage(pixels, "JPEG", "L" if space == "Gray" else "RGB")
+        kind = _sniff(data)
+        header = jpeg.read_header(data) if kind == "JPEG" else None
+        if header is not None:
+            rows, columns, _ = header
+        elif kind == "PNG":
+            columns, rows = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+        else:
+            with Image.open(io.BytesIO(data), formats=(kind,)) as image:
+                columns, rows = image.size
+    except Exception:  # noqa: BLE001 - what is wrong is for `decode_image` to say
+        return 0
+    reduced = spec is not None and header is not None and jpeg.is_plain(data)
+    factor = spec.reduction(rows, columns) if spec is not None and reduced else 1
+    return int(rows * columns) // factor**2
 
 
-def _decode_pillow(data: bytes, kind: str) -> DecodedImage:
-    """Decode anything of the five formats with Pillow, and name what is wrong."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+def _decode_jpeg(data: bytes, spec: PreprocessSpec | None) -> DecodedImage:
+    """Decode a JPEG; one that more than its pixels belongs to goes the longer way."""
+    ordinary = jpeg.is_plain(data) or not jpeg.has_exif(data)
+    header = jpeg.read_header(data)
+    if header is not None:
+        height, width, space = header
+        check_size(height, width)
+        if ordinary and space in ("YCbCr", "RGB", "Gray"):
+            reduction = 1 if spec is None else spec.reduction(height, width)
+            pixels = jpeg.load(data, "RGB", (height, width), reduction)
+            if pixels is not None:
+                return DecodedImage(pixels, "JPEG", "L" if space == "Gray" else "RGB")
+    return _decode_pillow(data, "JPEG", spec)
+
+
+def _decode_tiff(data: bytes) -> DecodedImage:
+    """Decode a TIFF, or say what it is that Pillow does not open."""
+    from PIL import UnidentifiedImageError
+
+    try:
+        return _decode_pillow(data, "TIFF")
+    except UnidentifiedImageError:
+        colours = tiff.named_colours(data)
+        if colours is None:
+            tiff.name_unusual(data)
+            raise
+    image = _decode_pillow(colours, "TIFF")
+    return replace(image, notes=(*image.notes, "its samples were taken for red, green and blue"))
+
+
+def _decode_pillow(data: bytes, kind: str, spec: PreprocessSpec | None = None) -> DecodedImage:
+    """Decode anything of the five formats as Pillow understands it."""
+    from PIL import Image, ImageOps
 
     notes: list[str] = []
-    try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            check_size(image.height, image.width)
-            mode = image.mode
-            frames = _count_frames(image)
-            if frames > 1:
-                many = f"{frames} or more" if frames == MAX_FRAMES else str(frames)
-                notes.append(f"first of {many} frames")
-            # Asked before the pixels are loaded: a TIFF is turned, and forgets it, by loading.
-            turned = image.getexif().get(0x0112, 1) in range(2, 9)
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        check_size(image.height, image.width)
+        mode = image.mode
+        frames = _count_frames(image)
+        if frames > 1:
+            many = f"{frames} or more" if frames == MAX_FRAMES else str(frames)
+            notes.append(f"first of {many} frames")
+        # Asked before the pixels are loaded: a TIFF is turned, and forgets it, by loading.
+        turned = image.getexif().get(0x0112, 1) in range(2, 9)
+        if turned:
+            notes.append("turned upright by its EXIF orientation")
+        loaded = _load_jpeg(image, data, spec) if kind == "JPEG" else None
+        if loaded is None:
+            notes += [] if _is_checked(image, kind, data) else [jpeg.UNCHECKED]
             image.load()
-            upright = ImageOps.exif_transpose(image)
-            if turned:
-                notes.append("turned upright by its EXIF orientation")
-            pixels = _to_rgb(upright, *_scale_of_grey(image))
-    except ImageError:
-        raise
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ImageError("too-large", "The picture is above the limit of megapixels.") from error
-    except UnidentifiedImageError as error:
-        raise ImageError("corrupt", f"The {kind} file has no header that can be read.") from error
-    except Exception as error:  # a decoder may fail in any way on hostile bytes
-        text = str(error).lower()
-        cut = "truncated" in text or "not enough" in text or isinstance(error, EOFError)
-        if cut:
-            raise ImageError("truncated", f"The {kind} file ends too early.") from error
-        why = str(error) or type(error).__name__
-        raise ImageError("corrupt", f"The {kind} file is damaged ({why}).") from error
-    return DecodedImage(pixels, kind, mode, tuple(notes))
+        elif turned:
+            loaded.getexif()[0x0112] = image.getexif()[0x0112]
+        upright = image if loaded is None else loaded
+        ImageOps.exif_transpose(upright, in_place=True)
+        pixels, remark = _to_rgb(upright, image, data)
+    return DecodedImage(pixels, kind, mode, (*notes, *remark))
+
+
+def _load_jpeg(header: Any, data: bytes, spec: PreprocessSpec | None) -> Any:
+    """Load an opened JPEG's pixels, checked, as Pillow would; None where that cannot be."""
+    from PIL import Image
+
+    inks = header.mode == "CMYK"
+    shape = (header.height, header.width)
+    reduction = 1 if spec is None else spec.reduction(*shape)
+    pixels = jpeg.load(data, "CMYK" if inks else "RGB", shape, reduction)
+    if pixels is None:
+        return None
+    # Everybody writes CMYK as light, and Pillow's is ink.
+    return Image.fromarray(255 - pixels, "CMYK") if inks else Image.fromarray(pixels)
+
+
+def _is_checked(image: Any, kind: str, data: bytes) -> bool:
+    """Refuse a TIFF of damaged JPEGs or wrong pixels; false for JPEGs that were not checked."""
+    if kind != "TIFF":
+        return kind != "JPEG"
+    tiff.refuse_misread(image.tag_v2)
+    tiff.check_deflated(image.tag_v2, data)
+    streams = tiff.jpeg_streams(image.tag_v2, data)
+    # Each of them, also behind one that cannot be checked.
+    return streams is not None and False not in {_check_jpeg(stream) for stream in streams}
+
+
+def _check_jpeg(data: bytes) -> bool:
+    """Refuse a damaged JPEG whose pixels another library gives; false where it cannot be told."""
+    rows, columns, space = jpeg.read_header(data) or (MIN_SIDE, MIN_SIDE, "")
+    check_size(max(rows, MIN_SIDE), max(columns, MIN_SIDE))
+    space = "CMYK" if space in ("CMYK", "YCCK") else "RGB"
+    return jpeg.load(data, space, (rows, columns), _REDUCTIONS[0]) is not None
 
 
 def _count_frames(image: Any) -> int:
@@ -395,44 +432,97 @@ def _count_frames(image: Any) -> int:
     return frames
 
 
-def _to_rgb(image: Any, white: int, is_negative: bool) -> Pixels:
-    """Turn any of Pillow's colour modes into RGB uint8; the others are for wide grey numbers."""
-    from PIL import Image
-
+def _to_rgb(image: Any, header: Any, data: bytes) -> tuple[Pixels, tuple[str, ...]]:
+    """Turn a loaded picture of any of Pillow's colour modes into RGB uint8, and say how."""
     mode: str = image.mode
     if mode == "F":
         raise ImageError("unsupported-format", "Pictures of floating-point numbers have no white.")
     if mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise ImageError("unsupported-format", "Pictures of more than 16 bits have no white.")
-        clear = image.info.get("transparency")
-        grey = np.empty(values.shape, np.uint8)
-        for top in range(0, len(values), 256):  # in strips: 50 megapixels of wide numbers are much
-            strip = values[top : top + 256].astype(np.uint32)
-            part = np.minimum((strip * 255 + white // 2) // white, 255)
-            grey[top : top + 256] = np.where(
-                strip == clear, 255, 255 - part if is_negative else part
-            )
-        return np.repeat(grey[..., None], 3, axis=2)
+        return _grey_to_rgb(image, header)
     if mode not in _MODES and not mode.endswith((";16", ";16L", ";16B")):
         raise ImageError("unsupported-format", f"Pictures of colour mode {mode} are not read.")
-    if mode == "La":  # premultiplied, of which Pillow makes nothing else
+    columns, rows = image.size
+    step = max(1, _STRIP // columns)
+    pixels = np.empty((rows, columns, 3), np.uint8)
+    for top in range(0, rows, step):  # of a large picture no other copy is ever made
+        strip = image.crop((0, top, columns, min(top + step, rows))) if step < rows else image
+        pixels[top : top + step] = _opaque(strip)
+    is_wide = mode in ("RGB", "RGBA") and _stored_bits(header, data) == 16
+    return _dark_colours(pixels, header, data) if is_wide and pixels.max() < 64 else (pixels, ())
+
+
+def _stored_bits(header: Any, data: bytes) -> int:
+    """Bits that a sample of an opened PNG or TIFF is stored in; 8 for the others."""
+    if header.format == "TIFF":
+        return tiff.stored_bits(header.tag_v2)
+    return data[24] if header.format == "PNG" else 8
+
+
+def _opaque(image: Any) -> Pixels:
+    """Colours of a loaded picture, transparent ones over white."""
+    from PIL import Image
+
+    if image.mode == "La":  # premultiplied, of which Pillow makes nothing else
         image = image.convert("LA")
-    if mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+    if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
-    return np.array(image.convert("RGB"), dtype=np.uint8)
+    return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
-def _scale_of_grey(image: Any) -> tuple[int, bool]:
-    """Largest wide grey number, and whether it is black in place of white, as a TIFF may say.
+def _grey_to_rgb(image: Any, header: Any) -> tuple[Pixels, tuple[str, ...]]:
+    """Scale wide grey numbers, of which a TIFF may say that zero is white."""
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise ImageError("unsupported-format", "Pictures of more than 16 bits have no white.")
+    tags = getattr(header, "tag_v2", {})
+    is_negative = tags.get(_INTERPRETATION) == 0
+    bits, remark = _depth(values, tiff.bits_in_use(tags), guess=not is_negative)
+    if tiff.stored_bits(tags) == 12:  # Pillow widens them
+        bits, remark = 12, ()
+    grey = _scale(values, bits)
+    if is_negative:
+        grey = 255 - grey
+    clear = image.info.get("transparency")
+    if clear is not None:
+        grey[values == clear] = 255
+    return np.repeat(grey[..., None], 3, axis=2), remark
 
-    Pillow widens 12 bits to 16 without scaling, and turns only narrow negatives.
-    """
-    tags = getattr(image, "tag_v2", {})
-    white = 4095 if tuple(tags.get(_BITS, ()))[:1] == (12,) else 65535
-    return white, tags.get(_INTERPRETATION) == 0
+
+def _dark_colours(pixels: Pixels, header: Any, data: bytes) -> tuple[Pixels, tuple[str, ...]]:
+    """Read dark colours again, of which Pillow keeps the upper 8 of 16 bits."""
+    tags = getattr(header, "tag_v2", {})
+    read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    values = np.zeros(0) if read is None else read[..., ::-1]
+    if values.dtype != np.uint16 or not np.array_equal(np.right_shift(values, 8), pixels):
+        return pixels, ("uses few of 65536 values",)
+    bits, remark = _depth(values, tiff.bits_in_use(tags), guess=True)
+    return _scale(values, bits), remark
+
+
+def _depth(values: npt.NDArray[Any], said: int, *, guess: bool) -> tuple[int, tuple[str, ...]]:
+    """Decide how many bits of wide numbers are in use, by the rule of `decode_image`."""
+    largest = int(values.max())
+    used = largest.bit_length()
+    if said and used <= said < 16:
+        return said, ((f"uses {largest + 1} of 65536 values, read as {said} bits",))
+    if used > _DEPTHS[-1]:
+        return 16, ()
+    bits = next(depth for depth in _DEPTHS if depth >= used)
+    some = values[:: 1 + len(values) // 256]
+    if guess and not said and (some >= 2 ** (bits - 2)).mean() >= 0.1:
+        return bits, (f"uses {largest + 1} of 65536 values, read as {bits} bits",)
+    return 16, (f"uses {largest + 1} of 65536 values",)
+
+
+def _scale(values: npt.NDArray[Any], bits: int) -> Pixels:
+    """Scale numbers of so many bits to 8, rounded."""
+    white = 2**bits - 1
+    scaled = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), 256):  # in strips: 50 megapixels of wide numbers are much
+        strip = values[top : top + 256].astype(np.uint32)
+        scaled[top : top + 256] = (strip * 255 + white // 2) // white
+    return scaled
 
 
 def encode_jpeg(pixels: Pixels, *, quality: int = 95, subsampling: str = "444") -> bytes:
@@ -452,7 +542,7 @@ def encode_jpeg(pixels: Pixels, *, quality: int = 95, subsampling: str = "444") 
     bytes
         The file.
     """
-    simplejpeg = _simplejpeg()
+    simplejpeg = jpeg.library()
     contiguous = np.ascontiguousarray(pixels)
     if simplejpeg is not None:
         return bytes(

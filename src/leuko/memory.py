@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 from typing import Final
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["give_back_memory", "keep_freed_memory"]
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 """Names of settings in glibc's ``malloc.h``."""
@@ -38,3 +38,17 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):  # no glibc: musl, macOS, Windows
         return False
     return all(mallopt(name, value) for name, value in _SETTINGS.items())
+
+
+def give_back_memory() -> bool:
+    """Give all that is freed back to the system after all, where it is much; elsewhere do nothing.
+
+    Returns
+    -------
+    bool
+        Whether any was given back.
+    """
+    try:
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (AttributeError, OSError, TypeError):
+        return False

@@ -1,9 +1,11 @@
-"""A thread pool that never holds more than a few items, for work on many files."""
+"""A thread pool that never holds more than a few items, and a budget of what they may take."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,7 +14,7 @@ from typing import Final, TypeVar
 
 from leuko.errors import UsageError
 
-__all__ = ["Progress", "bounded_map", "worker_count"]
+__all__ = ["Budget", "Progress", "bounded_map", "worker_count"]
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(stage, done, total)`` from the calling thread."""
@@ -103,3 +105,46 @@ def bounded_map(
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Budget:
+    """What threads may hold together; who asks for more than is left waits, in turn.
+
+    Whoever holds a part of one budget must not ask it for another: two that do may wait for each
+    other for ever.
+
+    Parameters
+    ----------
+    total : int
+        In any unit. More than that is given to one who holds it alone.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._held = 0
+        self._turn = threading.Lock()  # a large part is not overtaken by small ones for ever
+        self._freed = threading.Condition()
+
+    @contextlib.contextmanager
+    def hold(self, part: int) -> Iterator[None]:
+        """Hold a part of the budget for the length of a block.
+
+        Parameters
+        ----------
+        part : int
+            How much, 0 or more.
+
+        Yields
+        ------
+        None
+            When there is enough.
+        """
+        with self._turn, self._freed:
+            self._freed.wait_for(lambda: not self._held or self._held + part <= self.total)
+            self._held += part
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._held -= part
+                self._freed.notify()

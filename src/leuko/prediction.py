@@ -8,7 +8,8 @@ import importlib
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko import __version__
-from leuko.artifacts import RESEARCH_USE, atomic_write, atomic_write_text, schema
+from leuko.artifacts import (
+    RESEARCH_USE,
+    atomic_write,
+    atomic_write_text,
+    check_schema,
+    read_json,
+    schema,
+)
 from leuko.errors import DataError, MissingExtraError
 from leuko.taxonomy import CLASSES
 
@@ -45,11 +53,12 @@ CSV_COLUMNS: Final = (
     "decision",
     "sha256",
     "model",
+    "likeliest",
 )
 """Header of every predictions CSV, in order."""
 
 DECISIONS: Final = ("class", "unsure", "not-a-cell", "unlike-training", "duplicate")
-"""What may be decided on an answer; only with ``class`` does the label stand."""
+"""What may be decided on an answer; only with ``class`` is it accepted and has a label."""
 
 PARQUET_COLUMNS: Final = (
     *CSV_COLUMNS,
@@ -58,6 +67,7 @@ PARQUET_COLUMNS: Final = (
     "prediction_set",
     "distance",
     "quality",
+    "limit",
 )
 """Columns of every predictions file: those of the CSV first, in the same order."""
 
@@ -68,6 +78,9 @@ _NUMBERS: Final = frozenset(
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 _QUOTED: Final = re.compile('["\\r\\n]')
 _STATUSES: Final = ("ok", "rejected")
+
+_LATER: Final = frozenset({"likeliest", "limit"})
+"""Columns that files of version 1 lack; there ``label`` is the likeliest class."""
 
 _PARQUET: Final = b"PAR1"
 """How every Parquet file begins."""
@@ -84,17 +97,17 @@ class Prediction:
     status : {"ok", "rejected"}
         Whether the image could be read.
     reason : str
-        Why it was rejected, one of `leuko.imaging.REJECT_REASONS`; or why the label does not stand,
-        one of `leuko.runtime.trust.REASONS`; empty when it does.
-    label : str
-        One of `CLASSES`, the most probable, whatever is decided on it; empty when rejected.
+        Why it was rejected, one of `leuko.imaging.REJECT_REASONS`; or why it is not accepted, one
+        of `leuko.runtime.trust.REASONS`; empty when it is.
+    likeliest : str
+        The most probable of `CLASSES`, whatever is decided; empty when rejected.
     confidence : float
-        The label's probability; not-a-number when rejected.
+        Its probability; not-a-number when rejected.
     probabilities : tuple of float
         In class order, calibrated where the bundle has a calibration, 6 decimals; empty when
         rejected.
     decision : str
-        One of `DECISIONS`: ``class`` when the label stands; empty when rejected.
+        One of `DECISIONS`: ``class`` when it is accepted; empty when rejected.
     sha256 : str
         Digest of the image file; empty when it could not be read.
     model : str
@@ -113,6 +126,8 @@ class Prediction:
         `leuko.runtime.trust.feature_distances`.
     quality : tuple of (str, float)
         Figures of the picture by name; see `leuko.runtime.quality.Quality`.
+    limit : float or None
+        The bundle's threshold that the answer fails, by its reason; None where there is none.
     fingerprint : str
         Of the picture, in base 64, until `leuko.runtime.repeats.mark_repeats` has used it; see
         `leuko.data.alike.fingerprint`. In no file.
@@ -121,7 +136,7 @@ class Prediction:
     path: str
     status: str
     reason: str = ""
-    label: str = ""
+    likeliest: str = ""
     confidence: float = float("nan")
     probabilities: tuple[float, ...] = ()
     decision: str = ""
@@ -132,7 +147,22 @@ class Prediction:
     prediction_set: tuple[str, ...] = ()
     distance: float | None = None
     quality: tuple[tuple[str, float], ...] = ()
+    limit: float | None = None
     fingerprint: str = field(default="", repr=False, compare=False)
+
+    @property
+    def label(self) -> str:
+        """The likeliest class where it is accepted, and nothing anywhere else."""
+        return self.likeliest if self.decision == "class" else ""
+
+    @property
+    def outcome(self) -> tuple[str, str]:
+        """What became of the image, for a tally: ``rejected`` or the decision, and why.
+
+        A reason in words of its own, which may name another image, is left out.
+        """
+        what = self.decision if self.status == "ok" else "rejected"
+        return what, "" if " " in self.reason else self.reason
 
     @property
     def scores(self) -> dict[str, float]:
@@ -154,6 +184,7 @@ class Prediction:
         prediction_set: tuple[str, ...] = (),
         distance: float | None = None,
         quality: tuple[tuple[str, float], ...] = (),
+        limit: float | None = None,
     ) -> Prediction:
         """Build the row of an image that was classified.
 
@@ -165,20 +196,20 @@ class Prediction:
             Already rounded to `DECIMALS`.
         sha256, model : str
             Digests.
-        decision, reason, detail, preprocessing, prediction_set, distance, quality
+        decision, reason, detail, preprocessing, prediction_set, distance, quality, limit
             See the attributes.
 
         Returns
         -------
         Prediction
-            With the most probable class; of equal ones, the first in class order.
+            With the likeliest class; of equal ones, the first in class order.
         """
         best = int(np.argmax(probabilities))
         values = tuple(probabilities.tolist())
         return cls(
             path=path,
             status="ok",
-            label=CLASSES[best],
+            likeliest=CLASSES[best],
             confidence=values[best],
             probabilities=values,
             decision=decision,
@@ -190,6 +221,7 @@ class Prediction:
             prediction_set=prediction_set,
             distance=distance,
             quality=quality,
+            limit=limit,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -207,6 +239,7 @@ class Prediction:
             "reason": self.reason,
             "detail": self.detail,
             "label": self.label,
+            "likeliest": self.likeliest,
             "confidence": self.confidence if answered else None,
             "probabilities": self.scores if answered else None,
             "decision": self.decision,
@@ -216,6 +249,7 @@ class Prediction:
             "prediction_set": list(self.prediction_set),
             "distance": self.distance,
             "quality": dict(self.quality) or None,
+            "limit": self.limit,
         }
 
 
@@ -252,16 +286,21 @@ class PredictionTable:
         return np.array(values, dtype=np.float64).reshape(-1, len(CLASSES))
 
     @property
-    def counts(self) -> dict[str, int]:
-        """How many images were given each label, whatever was decided on it."""
-        labels = [row.label for row in self.predicted]
+    def labels(self) -> dict[str, int]:
+        """How many images of each class were accepted: what may be counted."""
+        labels = [row.label for row in self.rows]
         return {name: labels.count(name) for name in CLASSES}
 
     @property
-    def standing(self) -> dict[str, int]:
-        """How many images were given each label, where the label stands."""
-        labels = [row.label for row in self.predicted if row.decision == "class"]
-        return {name: labels.count(name) for name in CLASSES}
+    def likeliest(self) -> dict[str, int]:
+        """How many images each class is the likeliest of, whatever is decided on them."""
+        classes = [row.likeliest for row in self.rows]
+        return {name: classes.count(name) for name in CLASSES}
+
+    @property
+    def outcomes(self) -> Counter[tuple[str, str]]:
+        """How many images came to each `Prediction.outcome`."""
+        return Counter(row.outcome for row in self.rows)
 
     @property
     def decisions(self) -> dict[str, int]:
@@ -331,13 +370,17 @@ class PredictionTable:
         return csv_line(CSV_COLUMNS) + "".join(csv_line(csv_cells(row)) for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, schema ``leuko.predictions/1``.
+        """Plain values for JSON, schema ``leuko.predictions/2``.
 
         Returns
         -------
         dict
             With the counts and every row.
         """
+        reasons: Counter[str] = Counter()
+        for (_, reason), count in self.outcomes.items():
+            reasons[reason] += count
+        del reasons[""]
         return {
             "schema": schema("predictions"),
             "research_use": RESEARCH_USE,
@@ -346,14 +389,17 @@ class PredictionTable:
             "predicted": len(self.predicted),
             "rejected": len(self.rejected),
             "decisions": self.decisions,
-            "standing": self.standing,
-            "labels": self.counts,
+            "reasons": dict(sorted(reasons.items())),
+            "labels": self.labels,
+            "likeliest": self.likeliest,
             "predictions": [row.to_dict() for row in self.rows],
         }
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> PredictionTable:
-        """Read what `to_csv` or `to_parquet` wrote; the file's first bytes tell which.
+        """Read a CSV, a Parquet file, or a JSON document; its first bytes tell which.
+
+        Files of version 1 are read, too.
 
         Parameters
         ----------
@@ -368,26 +414,24 @@ class PredictionTable:
         Raises
         ------
         DataError
-            When it cannot be read as predictions; see `from_csv`.
+            When it cannot be read as predictions, see `from_csv`, or is of a newer version.
         MissingExtraError
             When it is Parquet and pyarrow is not installed.
         """
-        parquet = False
+        start = b""
         try:
             # What was read from a pipe is gone; and Parquet is read from its end.
             if Path(path).is_file():
                 with Path(path).open("rb") as file:
-                    parquet = file.read(len(_PARQUET)) == _PARQUET
-        except OSError as error:
+                    start = file.read(len(_PARQUET))
+            if start.startswith(b"{"):
+                return _from_json(path)
+            if start == _PARQUET:
+                return _from_parquet(path)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            # pyarrow's are ValueErrors
             raise DataError(f"{path} cannot be read as predictions: {error}.") from error
-        if not parquet:
-            return cls.from_csv(path)
-        pa = arrow()
-        try:
-            rows = pa.parquet.read_table(path, columns=list(PARQUET_COLUMNS)).to_pylist()
-            return cls(tuple(_from_parquet_cells(row) for row in rows))
-        except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's are ValueErrors
-            raise DataError(f"{path} cannot be read as predictions: {error}.") from error
+        return cls.from_csv(path)
 
     @classmethod
     def from_csv(cls, path: str | os.PathLike[str]) -> PredictionTable:
@@ -406,14 +450,15 @@ class PredictionTable:
         Raises
         ------
         DataError
-            When a column or a cell is missing, a number is none, or a label names no class.
+            When a column or a cell is missing, a number is none, a class has no known name, or
+            label and decision are at odds.
         """
         try:
             with Path(path).open(
                 newline="", encoding="utf-8-sig", errors="surrogateescape"
             ) as file:
                 reader = csv.DictReader(file)
-                missing = set(CSV_COLUMNS) - set(reader.fieldnames or ())
+                missing = {*CSV_COLUMNS} - _LATER - {*(reader.fieldnames or ())}
                 if missing and ";" in "".join(reader.fieldnames or ()):
                     raise DataError(
                         f"{path} is separated by semicolons; predictions are separated by commas."
@@ -468,6 +513,7 @@ class ParquetPredictions:
             "prediction_set": pa.list_(pa.string()),
             "distance": pa.float64(),
             "quality": pa.map_(pa.string(), pa.float64()),
+            "limit": pa.float64(),
         }
         kinds = {name: pa.float64() for name in _NUMBERS} | other
         self._schema = pa.schema(
@@ -535,11 +581,13 @@ def _parquet_cells(row: Prediction) -> list[Any]:
         row.decision,
         row.sha256,
         row.model,
+        row.likeliest,
         _text(row.detail),
         row.preprocessing,
         list(row.prediction_set),
         row.distance,
         list(row.quality) or None,
+        row.limit,
     ]
 
 
@@ -594,6 +642,7 @@ def csv_cells(row: Prediction) -> list[str]:
         row.decision,
         row.sha256,
         row.model,
+        row.likeliest,
     ]
 
 
@@ -608,47 +657,79 @@ def _unguard(text: str) -> str:
     return text[1:] if quoted else text
 
 
-def _from_parquet_cells(cells: dict[str, Any]) -> Prediction:
-    """Read one row of a Parquet file: what a CSV has too, and what it has no column for."""
-    words = {name: "" if cells[name] is None else str(cells[name]) for name in CSV_COLUMNS}
+def _from_parquet(path: str | os.PathLike[str]) -> PredictionTable:
+    """Read a Parquet file, of which other programs may have dropped what it says of itself."""
+    parquet = arrow().parquet
+    known = parquet.read_schema(path)
+    told = (known.metadata or {}).get(b"leuko.schema")
+    if told is not None:
+        check_schema({"schema": told.decode()}, "predictions", str(path))
+    columns = [name for name in PARQUET_COLUMNS if name not in _LATER or name in known.names]
+    rows = parquet.read_table(path, columns=columns).to_pylist()
+    return PredictionTable(tuple(_from_values(row) for row in rows))
+
+
+def _from_json(path: str | os.PathLike[str]) -> PredictionTable:
+    """Read a JSON document."""
+    document = read_json(Path(path), "predictions")
+    rows = []
+    for row in document["predictions"]:
+        scores = {
+            f"p_{name.lower()}": value for name, value in (row["probabilities"] or {}).items()
+        }
+        quality = (row["quality"] or {}).items()
+        rows.append(_from_values({**row, **scores, "quality": quality}))
+    return PredictionTable(tuple(rows))
+
+
+def _from_values(values: Mapping[str, Any]) -> Prediction:
+    """Make a row of numbers and text: what a CSV has too, and what it has no column for."""
+    known = [name for name in CSV_COLUMNS if name in values]
+    words = {name: "" if values[name] is None else str(values[name]) for name in known}
     return replace(
         _from_cells({**words, "path": _guard(words["path"])}),
-        detail=cells["detail"],
-        preprocessing=cells["preprocessing"],
-        prediction_set=tuple(cells["prediction_set"]),
-        distance=cells["distance"],
-        quality=tuple(cells["quality"] or ()),
+        detail=values["detail"],
+        preprocessing=values["preprocessing"],
+        prediction_set=tuple(values["prediction_set"]),
+        distance=values["distance"],
+        quality=tuple(values["quality"] or ()),
+        limit=values.get("limit"),
     )
 
 
-def _from_cells(cells: dict[str, str]) -> Prediction:
-    """Read one row of a CSV."""
-    if any(cells[name] is None for name in CSV_COLUMNS) or cells["status"] not in _STATUSES:
-        raise ValueError(f"the row of {cells['path']!r} is not complete")
-    if cells["status"] != "ok":
-        return Prediction(
-            path=_unguard(cells["path"]),
-            status=cells["status"],
-            reason=cells["reason"],
-            sha256=cells["sha256"],
-            model=cells["model"],
-        )
-    probabilities = tuple(float(cells[f"p_{name.lower()}"]) for name in CLASSES)
-    if cells["label"] not in CLASSES or not all(0 <= value <= 1 for value in probabilities):
-        raise ValueError(f"the row of {cells['path']!r} has no class or no probabilities")
-    if cells["decision"] not in DECISIONS:
-        raise ValueError(
-            f"the row of {cells['path']!r} has the decision {cells['decision']!r}, which is "
-            f"none of {', '.join(DECISIONS)}"
-        )
-    return Prediction(
-        path=_unguard(cells["path"]),
-        status="ok",
+def _from_cells(cells: Mapping[str, str]) -> Prediction:
+    """Read one row of a CSV; without the column ``likeliest`` it is of version 1."""
+    name = cells["path"]
+    if any(cells.get(one, "") is None for one in CSV_COLUMNS) or cells["status"] not in _STATUSES:
+        raise ValueError(f"the row of {name!r} is not complete")
+    row = Prediction(
+        path=_unguard(name),
+        status=cells["status"],
         reason=cells["reason"],
-        label=cells["label"],
-        confidence=float(cells["confidence"]),
-        probabilities=probabilities,
-        decision=cells["decision"],
         sha256=cells["sha256"],
         model=cells["model"],
     )
+    if row.status != "ok":
+        return row
+    probabilities = tuple(float(cells[f"p_{name.lower()}"]) for name in CLASSES)
+    likeliest, decision = cells.get("likeliest", cells["label"]), cells["decision"]
+    if likeliest not in CLASSES or not all(0 <= value <= 1 for value in probabilities):
+        raise ValueError(f"the row of {name!r} has no class or no probabilities")
+    if decision not in DECISIONS:
+        raise ValueError(
+            f"the row of {name!r} has the decision {decision!r}, which is none of "
+            f"{', '.join(DECISIONS)}"
+        )
+    row = replace(
+        row,
+        likeliest=likeliest,
+        confidence=float(cells["confidence"]),
+        probabilities=probabilities,
+        decision=decision,
+    )
+    if "likeliest" in cells and cells["label"] != row.label:
+        raise ValueError(
+            f"the row of {name!r} has the label {cells['label']!r}, but the decision {decision!r} "
+            f"and the likeliest class {likeliest!r}"
+        )
+    return row

@@ -38,6 +38,7 @@ __all__ = [
     "WILSON",
     "WILSON_BY_SLIDE",
     "CalibrationBin",
+    "beats_one_answer",
     "beta_cdf",
     "beta_quantile",
     "calibration_bins",
@@ -573,6 +574,59 @@ def slide_effect(right: npt.ArrayLike, slides: Sequence[str]) -> float:
     variance = count / (count - 1) * float((misses**2).sum()) / n**2
     steady = (total + 2) / (n + 4)  # an accuracy of 1 has a variance, too
     return min(float(n), max(assumed, variance / (steady * (1 - steady) / n)))
+
+
+def beats_one_answer(y_true: npt.ArrayLike, answers: npt.ArrayLike, slides: Sequence[str]) -> bool:
+    """Whether answers are shown to be better than always giving the commonest class.
+
+    Two signs are enough. Of the cells that only one of both answers rightly, the lower limit of
+    these answers' share lies above a half (an exact McNemar test). Or the lower limit of their
+    balanced accuracy lies above one in as many as there are classes, which one answer for all
+    always reaches. Each is exact at 97.5%, so together they err in at most one of 20 sets.
+
+    Parameters
+    ----------
+    y_true : (N,) int, 0 to 4
+        True classes.
+    answers : (N,) int, 0 to 4
+        Classes that were answered.
+    slides : sequence of N str
+        What each cell shares with others; cells of one slide count for fewer.
+
+    Returns
+    -------
+    bool
+        False where there is no cell, or one class only.
+
+    References
+    ----------
+    See `exact_interval` and `slide_effect`. A mean of shares over classes of different sizes is
+    taken for one share of as many cells as give its variance, the harmonic mean of the sizes.
+
+    Examples
+    --------
+    >>> truth, slides = [0, 1] * 20, [""] * 40
+    >>> beats_one_answer(truth, truth, slides), beats_one_answer(truth, [1] * 40, slides)
+    (True, False)
+    """
+    truth, given = np.asarray(y_true, dtype=np.int64), np.asarray(answers, dtype=np.int64)
+    counts = np.bincount(truth, minlength=len(CLASSES))
+    present = counts[counts > 0]
+    if len(present) < 2:
+        return False
+    right, always = given == truth, truth == counts.argmax()
+    names = np.asarray(slides, dtype=np.str_)
+    split = right != always
+    if split.any():
+        effect = slide_effect(right[split], names[split].tolist())
+        won, all_told = float(right[split].sum()) / effect, float(split.sum()) / effect
+        if exact_interval(won, all_told)[0] > 0.5:
+            return True
+    chance = 1 / len(present)
+    hits = np.bincount(truth[right], minlength=len(CLASSES))[counts > 0]
+    balanced = float((hits / present).mean())
+    cells = float(len(present) ** 2 / (1 / present).sum()) / slide_effect(right, slides)
+    return exact_interval(balanced * cells, cells)[0] > chance
 
 
 def rounded(value: Any, decimals: int = _DECIMALS) -> Any:

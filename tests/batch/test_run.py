@@ -87,7 +87,11 @@ def test_the_same_csv_whatever_the_cut(
     assert told == [min(200, size * (n + 1)) for n in range(-(-200 // size))]
     assert out.read_bytes().decode() == cells.csv
     assert (result.found, result.predicted, result.rejected) == (200, 190, 10)
-    assert result.reasons == {"empty-file": 5, "unsupported-format": 5}
+    assert result.outcomes == {
+        ("class", ""): 190,
+        ("rejected", "empty-file"): 5,
+        ("rejected", "unsupported-format"): 5,
+    }
     assert (result.partitions, result.kept, result.lost) == (-(-200 // size), 0, 0)
     assert os.listdir(out.parent) == ["p.csv"]
 
@@ -202,6 +206,16 @@ def test_another_model_is_refused(
     other = OnnxClassifier(make_bundle(0.5), threads=1)
     with pytest.raises(BatchError, match="was begun with the model tiny, digest"):
         run(cells.folder, Here(other), tmp_path / "p.csv", size=20, resume=True)
+
+
+def test_answers_of_another_version_are_not_mixed_in(
+    cells: Cells, tiny_classifier: OnnxClassifier, tmp_path: Path
+) -> None:
+    state = stopped(cells.folder, tiny_classifier, tmp_path / "p.csv") / "batch.json"
+    state.write_text(state.read_text().replace("leuko.batch/2", "leuko.batch/1"))
+    with pytest.raises(BatchError, match=r"was begun by an older Leuko.* Delete the folder"):
+        run(cells.folder, Here(tiny_classifier), tmp_path / "p.csv", size=20, resume=True)
+    assert state.is_file()
 
 
 @pytest.mark.parametrize("change", ["content", "more", "fewer"])
@@ -382,7 +396,8 @@ def test_parquet_has_the_rows_of_the_csv(
         scores = tuple(got[f"p_{name.lower()}"] for name in CLASSES)
         assert scores == (due.probabilities if answered else (None,) * 5)
         assert len(got["preprocessing"]) == 12
-        assert (got["prediction_set"], got["distance"], got["quality"]) == ([], None, None)
+        assert (got["prediction_set"], got["distance"]) == ([], None)
+        assert (got["quality"] is not None) == answered
         assert bool(got["detail"]) == (not answered)
 
 
@@ -394,7 +409,7 @@ def test_parquet_holds_what_the_csv_has_no_column_for(tmp_path: Path) -> None:
         path="a.png",
         status="ok",
         reason="blurred",
-        label="Monocyte",
+        likeliest="Monocyte",
         confidence=0.5,
         probabilities=(0.1, 0.1, 0.1, 0.5, 0.2),
         decision="unsure",
@@ -431,5 +446,5 @@ def test_the_work_folder_says_whose_it_is(
 ) -> None:
     work = stopped(cells.folder, tiny_classifier, tmp_path / "p.csv")
     document = json.loads((work / "batch.json").read_text())
-    assert document["schema"] == "leuko.batch/1"
+    assert document["schema"] == "leuko.batch/2"
     assert document["model"] == tiny_classifier.digest

@@ -38,7 +38,7 @@ def test_processes_write_what_one_process_writes(
     assert (tmp_path / "many.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
     assert "Engine: 1 processes with" in done.err
     assert "Rejected: 1 empty-file, 1 unsupported-format." in done.err
-    assert "8 found = 6 predicted + 2 rejected. Research use only." in done.err
+    assert "8 images: 6 accepted, 2 rejected." in done.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cells", "many.csv", "one.csv"]
 
 
@@ -79,7 +79,7 @@ def test_parquet_of_bytes_goes_in(
     done = leuko(
         "predict", tmp_path / "cells.parquet", "-m", tiny_model, "--csv", tmp_path / "q.csv"
     )
-    assert "8 found = 6 predicted + 2 rejected" in done.err
+    assert "8 images: 6 accepted, 2 rejected." in done.err
     assert (tmp_path / "q.csv").read_bytes() == (tmp_path / "p.csv").read_bytes()
 
 

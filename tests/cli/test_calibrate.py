@@ -41,7 +41,7 @@ def test_a_bundle_learns_to_doubt(
     blank.write_bytes(encode_png(np.full((40, 40, 3), 222, np.uint8)))
     told = leuko("predict", cell, blank, "--model", out).out.splitlines()
     assert told[0].split("\t")[1] == "Monocyte"
-    assert told[1].split("\t")[1:3] == ["not-a-cell", "blank"]
+    assert told[1].split("\t")[1:3] == ["not a cell", "nothing is in the picture"]
     assert "likeliest: " in told[1]
 
 
@@ -62,7 +62,7 @@ def test_few_images_take_no_safeguard_away(
     blank = tmp_path / "white.png"
     blank.write_bytes(encode_png(np.full((40, 40, 3), 255, np.uint8)))
     told = leuko("predict", blank, "--model", then).out.split("\t")
-    assert told[1:3] == ["not-a-cell", "blank"]
+    assert told[1:3] == ["not a cell", "nothing is in the picture"]
 
 
 def test_what_cannot_be_calibrated(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,9 +21,10 @@ import pytest
 import leuko as package
 from leuko.bundle import ModelBundle
 from leuko.cli.main import _spread
-from leuko.imaging import read_image
+from leuko.imaging import encode_png, read_image
 from leuko.prediction import CSV_COLUMNS, PredictionTable
 from leuko.render.picture import prediction_sheet
+from leuko.runtime.trust import NEVER_CHECKED
 from leuko.taxonomy import CLASSES
 from tiny import open_to_all, paint, unprivileged, write_dataset, write_picture
 
@@ -115,6 +117,54 @@ def test_several_values_may_follow_one_option(arguments: list[str], spread: list
 # Predict
 
 
+@pytest.fixture
+def doubting(tiny_bundle: ModelBundle, tmp_path: Path) -> Path:
+    """A model that accepts nothing below 0.999999, and takes what is flat for no cell."""
+    limits = {"confidence": 0.999999, "nucleus": -1.0}
+    replace(tiny_bundle, thresholds=limits).save(tmp_path / "doubting.zip")
+    return tmp_path / "doubting.zip"
+
+
+def test_what_is_not_accepted_is_never_called_by_its_class(
+    cells: Path, doubting: Path, tmp_path: Path, leuko: Leuko
+) -> None:
+    (cells / "6.png").write_bytes(encode_png(np.zeros((40, 40, 3), np.uint8)))
+    done = leuko("predict", cells, "-m", doubting)
+    assert done.code == 0
+    rows = [line.split("\t")[1:] for line in done.out.splitlines()]
+    assert re.fullmatch(r"unsure: Basophil or \w+\?", rows[0][0])
+    assert re.fullmatch(r"[\d.]+%, accepted from 99\.9999% on", rows[0][1])
+    assert rows[0][2].startswith("(likeliest: Basophil 0.")
+    assert rows[6][:2] == ["not a cell", "nothing is in the picture"]
+    assert "10 images: 6 unsure, 1 not a cell, 3 rejected. Look at the unsure images" in done.err
+    document = one_document(leuko("predict", cells, "-m", doubting, "--json").out)
+    assert document["decisions"] == {"class": 0, "unsure": 6, "not-a-cell": 1, "unlike-training": 0}
+    assert document["reasons"]["low-confidence"] == 6
+    assert sum(document["reasons"].values()) == document["found"] == 10
+    first = document["predictions"][0]
+    assert (first["label"], first["likeliest"], first["limit"]) == ("", "Basophil", 0.999999)
+    leuko("predict", cells, "-m", doubting, "--csv", tmp_path / "p.csv")
+    table = PredictionTable.from_csv(tmp_path / "p.csv")
+    assert {row.label for row in table.rows} == {""}
+    assert [row.likeliest for row in table.rows[:6]] == [*CLASSES, "Basophil"]
+
+
+def test_nothing_that_could_be_read_is_an_error(
+    cells: Path, tiny_model: Path, tmp_path: Path, leuko: Leuko
+) -> None:
+    bad = [cells / "7.png", cells / "8.jpg"]
+    told = "None of 2 images could be read (1 empty-file, 1 unsupported-format)"
+    for more in ([], ["--csv", tmp_path / "a.csv"], ["--json"], ["--strict"],
+                 ["--explain", tmp_path / "heat"],
+                 ["--engine", "processes", "--workers", 1,
+                  "--out", tmp_path / "b.csv"]):  # fmt: skip
+        done = leuko("predict", *bad, "-m", tiny_model, *more)
+        assert done.code == 1, more
+        assert told in one_sentence(done.err)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    assert leuko("count", *bad, "-m", tiny_model).code == 1
+
+
 def test_predict_on_a_terminal(cells: Path, tiny_model: Path, leuko: Leuko) -> None:
     done = leuko("predict", cells, "--model", tiny_model)
     assert done.code == 0
@@ -129,14 +179,14 @@ def test_predict_on_a_terminal(cells: Path, tiny_model: Path, leuko: Leuko) -> N
         ["rejected", rows[8][2]],
     ]
     assert rows[8][2] in ("truncated", "corrupt")
-    assert "9 found = 6 predicted + 3 rejected. Research use only." in done.err
+    assert "9 images: 6 accepted, 3 rejected. Each rejected file stands among" in done.err
     assert "The file is EPS" in done.err
 
 
 def test_predict_json_is_one_document(cells: Path, tiny_model: Path, leuko: Leuko) -> None:
     done = leuko("predict", cells, "--model", tiny_model, "--json")
     document = one_document(done.out)
-    assert document["schema"] == "leuko.predictions/1"
+    assert document["schema"] == "leuko.predictions/2"
     assert document["found"] == document["predicted"] + document["rejected"] == 9
     assert document["predictions"][0]["probabilities"]["Basophil"] > 0.5
     assert document["predictions"][6]["confidence"] is None
@@ -192,13 +242,13 @@ def test_predict_picture(cells: Path, tiny_model: Path, tmp_path: Path, leuko: L
     )
     done = leuko("predict", cells / "7.png", "-m", tiny_model, "--picture", tmp_path / "none.png")
     assert done.code == 1
-    assert "no answered image file to draw" in one_sentence(done.err)
+    assert "The image could not be read (empty-file)" in one_sentence(done.err)
     assert "\trejected\t" in done.out
+    assert not (tmp_path / "none.png").exists()
     done = leuko("predict", cells / "7.png", "-m", tiny_model, "--picture", tmp_path / "none.png",
                  "--json")  # fmt: skip
     assert done.code == 1
     assert one_document(done.out)["rejected"] == 1
-    assert "1 found = 0 predicted + 1 rejected" in done.err
 
 
 def test_a_picture_is_what_its_name_says(
@@ -285,7 +335,7 @@ def test_one_bad_argument_costs_its_own_row(
     rows = PredictionTable.from_csv(tmp_path / "p.csv").rows
     assert [row.path for row in rows] == [str(image) for image in images]
     assert [row.reason for row in rows] == ["", "unreadable", "unreadable", "not-an-image", ""]
-    assert "5 found = 2 predicted + 3 rejected" in done.err
+    assert "5 images: 2 accepted, 3 rejected." in done.err
     assert f"Rejected {tmp_path / 'bad.zip'} (unreadable: " in done.err
     assert leuko(*arguments, "--strict").code == 3
 
@@ -296,7 +346,7 @@ def test_files_passed_over_for_their_names_are_said(
     (cells / "cell").write_bytes((cells / "0.png").read_bytes())
     done = leuko("predict", cells, "-m", tiny_model)
     assert "1 file was passed over: only names that end in .jpg" in done.err
-    assert "9 found = 6 predicted + 3 rejected" in done.err
+    assert "9 images: 6 accepted, 3 rejected." in done.err
 
 
 FORGED = "\x1b]0;OWNED\x07\nRejected other.png (fake).png"
@@ -310,7 +360,7 @@ def test_names_from_strangers_are_not_obeyed(
         archive.writestr("ß细胞\u202e\x9b.png", b"no picture")
     log = tmp_path / "log.txt"
     done = leuko("predict", tmp_path / "z.zip", "-m", tiny_model, "--log-file", log)
-    assert done.code == 0
+    assert done.code == 1
     for said in (done.out, done.err, log.read_text(encoding="utf-8")):
         assert all(c.isprintable() or c in "\n\t" for c in said)
         assert "ß细胞\\u202e\\x9b.png" in said
@@ -499,6 +549,7 @@ def test_evaluate(tiny_model: Path, tmp_path: Path, leuko: Leuko) -> None:
         "folder": "Test", "digest": one_document(done.out)["data"]["digest"],
         "found": 16, "rejected": 1,
     }  # fmt: skip
+    assert "16 images: 15 accepted, 1 rejected. Each rejected file stands" in done.err
     done = leuko("evaluate", tiny_model, root, "--resamples", 100, "--out", tmp_path / "out")
     assert (tmp_path / "out" / "evaluation.json").is_file()
     assert "Written: " in done.err
@@ -579,7 +630,11 @@ def test_train_says_what_it_passes_over_and_its_document_has_a_schema(
         folder=tmp_path / "run",
         seconds={"fit": 1.0},
         history=[{}],
-        validation={"metrics": {name: {"value": 0.5} for name in names}},
+        validation={
+            "metrics": {name: {"value": 0.5} for name in names},
+            "baselines": {"majority": {"class": "Monocyte", "accuracy": 0.5, "beaten": False}},
+            "confusion": np.diag([0, 0, 0, 3, 0]).tolist(),
+        },
         bundle=SimpleNamespace(digest="ab", validation={"split": "slide"}),
     )
     room = SimpleNamespace(train=lambda *_, **__: run)
@@ -588,7 +643,10 @@ def test_train_says_what_it_passes_over_and_its_document_has_a_schema(
     arguments = ("train", tmp_path / "set", "--recipe", "cnn", "--out", tmp_path / "run", "--json")
     done = leuko(*arguments)
     assert done.err == ""
-    assert one_document(done.out)["schema"] == "leuko.training/1"
+    document = one_document(done.out)
+    assert document["schema"] == "leuko.training/1"
+    assert document["baselines"]["majority"]["beaten"] is False
+    assert "No better than always answering Monocyte" in leuko(*arguments[:-1]).out
     write_dataset(tmp_path / "set" / "Balanced_Train", each=1)
     assert leuko(*arguments).err == (
         "Balanced_Train is not read: training takes Train, and a recipe balances it by itself.\n"
@@ -617,6 +675,29 @@ def test_models(tiny_model: Path, leuko: Leuko) -> None:
     document = one_document(leuko("models", "list", "--json").out)
     assert list(document) == ["schema", "models"]
     assert document["schema"] == "leuko.models/1"
+    assert all(one["accepts"] for one in document["models"].values())
+
+
+def test_a_model_that_was_never_checked_says_so(
+    cells: Path, tiny_bundle: ModelBundle, tmp_path: Path, leuko: Leuko
+) -> None:
+    model = tmp_path / "never.zip"
+    replace(tiny_bundle, thresholds={}).save(model)
+    assert f"decisions: {NEVER_CHECKED}" in leuko("models", "show", model).out
+    assert not one_document(leuko("models", "show", model, "--json").out)["accepts"]
+    done = leuko("predict", cells, "--model", model)
+    assert done.err.count(NEVER_CHECKED) == 1
+    assert done.out.count("\tunsure\tthis model has not shown when it is right\t") == 6
+    document = one_document(leuko("predict", cells, "--model", model, "--json").out)
+    assert document["decisions"]["unsure"] == 6
+    done = leuko("count", cells, "--model", model)
+    assert done.code == 1  # nothing to count
+    assert NEVER_CHECKED in done.err
+    write_dataset(tmp_path / "set", each=4)
+    done = leuko("evaluate", model, tmp_path / "set")
+    assert done.code == 0
+    assert f"Warning: {NEVER_CHECKED}" in done.out
+    assert "unsure 100.0%" in done.out
 
 
 def test_results_reach_a_file_while_progress_is_shown_on_a_terminal(
@@ -695,7 +776,7 @@ def test_a_log_file_has_every_remark_with_its_time(
     assert all(line[:2] == "20" and line[4] == "-" for line in lines)
     text = log.read_text()
     assert "leuko predict" in text
-    assert "9 found = 6 predicted + 3 rejected" in text  # though it was quiet
+    assert "9 images: 6 accepted, 3 rejected." in text  # though it was quiet
     assert "Model tiny" in text
     assert "Error: " in lines[-1]
     assert "does not exist" in lines[-1]
@@ -705,7 +786,7 @@ def test_a_log_takes_any_name(tiny_model: Path, tmp_path: Path, leuko: Leuko) ->
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "zelle_\udce4.png").touch()
     done = leuko("predict", tmp_path / "set", "-m", tiny_model, "--log-file", tmp_path / "log")
-    assert done.code == 0
+    assert done.code == 1
     assert "empty-file" in (tmp_path / "log").read_text()
 
 
@@ -771,7 +852,7 @@ def test_names_on_standard_input_and_a_terminal_of_few_letters(
     with start("predict", "-", "-m", tiny_model, env={"PYTHONUTF8": "1"}) as process:
         out, err = process.communicate(lines, timeout=60)
     assert process.returncode == 0, err
-    assert b"2 found = 2 predicted + 0 rejected" in err
+    assert b"2 images: 2 accepted. Count the classes with leuko count." in err
     assert out.count(b"\n") == 2
 
 

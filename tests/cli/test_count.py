@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from leuko.artifacts import finite
 from leuko.bundle import ModelBundle
 from leuko.data.synth import draw_dataset
 from leuko.prediction import PredictionTable
@@ -58,14 +59,14 @@ def test_the_table_on_a_terminal(cells: Path, validated: Path, manual: Path, leu
     done = leuko("count", cells, "--model", validated, "--manual", manual)
     assert done.code == 0
     lines = done.out.splitlines()
-    assert "corrected %" in lines[0]
-    assert [line.split()[:3] for line in lines[1:6]] == [
-        [name, str(count), f"{100 * count / 20:.1f}"] for name, count in zip(CLASSES, COUNTS)
+    assert lines[0] == "The model accepts 20 of 20 cells (100.0%)."
+    assert [line.split()[:3] for line in lines[3:8]] == [
+        [name, str(count), "0"] for name, count in zip(CLASSES, COUNTS)
     ]
+    assert max(map(len, lines)) <= 80
     assert "not decided at this n" in done.out
     text = " ".join(done.out.split())
-    assert "Sorted into classes: 20 of 21 images; not sorted: 1 rejected (" in text
-    assert "For limits of ±5 points in every class, sort about" in text
+    assert "Not counted, of 21 images: 1 rejected (" in text
     assert "In no class does this count differ from the manual count of 200 cells" in text
     assert "Research use only." in text
     assert "Rejected" in done.err
@@ -77,9 +78,9 @@ def test_the_json_document(cells: Path, validated: Path, manual: Path, leuko: Le
     arguments = ("count", cells, "-m", validated, "--manual", manual, "--manual", other, "--json")
     done = leuko(*arguments)
     document = json.loads(done.out)
-    assert document["schema"] == "leuko.count/1"
-    assert document["method"] == "corrected"
-    assert [document["classes"][name]["count"] for name in CLASSES] == list(COUNTS)
+    assert document["schema"] == "leuko.count/2"
+    assert document["refused"] is None
+    assert [document["classes"][name]["accepted"] for name in CLASSES] == list(COUNTS)
     assert document["manual"]["n"] == 400
     assert document["manual"]["observers"] == 2
     assert document["model"]["answered"] == [document["model"]["digest"][:12]]
@@ -106,8 +107,8 @@ def test_what_is_given_twice_is_counted_once(
     once = json.loads(leuko("count", cells, "-m", validated, "--json").out)
     twice = json.loads(leuko("count", cells, cells, "-m", validated, "--json").out)
     assert twice["classes"] == once["classes"]
-    assert (twice["found"], twice["sorted"], twice["repeated"]) == (42, 20, 20)
-    assert "20 repeated" in twice["sentences"][0]
+    assert (twice["found"], twice["cells"], twice["repeated"]) == (42, 20, 20)
+    assert "20 repeated" in twice["sentences"][1]
     table = tmp_path / "p.csv"
     leuko("predict", cells, "-m", validated, "--csv", table)
     header, *lines = table.read_text().splitlines(keepends=True)
@@ -125,19 +126,24 @@ def test_what_is_given_twice_is_counted_once(
         assert "observer once" in done.err
 
 
-def test_predictions_may_be_parquet(
+def test_predictions_may_be_any_file_of_answers(
     cells: Path, validated: Path, tmp_path: Path, leuko: Leuko
 ) -> None:
-    """The content tells, not the name."""
+    """The content tells what it is and of which version, not the name."""
     pytest.importorskip("pyarrow", reason="needs the extra 'parquet'")
     table = tmp_path / "p.csv"
     leuko("predict", cells, "-m", validated, "--csv", table)
-    PredictionTable.from_csv(table).to_parquet(tmp_path / "p.dat")
+    answers = PredictionTable.from_csv(table)
+    answers.to_parquet(tmp_path / "parquet.dat")
+    (tmp_path / "json.dat").write_text(json.dumps(finite(answers.to_dict())))
+    lines = [line.rpartition(",")[0] for line in table.read_text().splitlines()]
+    (tmp_path / "old.dat").write_text("\n".join(lines) + "\n")  # version 1, all being accepted
     first = json.loads(leuko("count", "--predictions", table, "-m", validated, "--json").out)
-    done = leuko("count", "--predictions", tmp_path / "p.dat", "-m", validated, "--json")
-    then = json.loads(done.out)
-    assert then["classes"] == first["classes"]
-    assert then["rejected"] == first["rejected"]
+    for name in ("parquet.dat", "json.dat", "old.dat"):
+        done = leuko("count", "--predictions", tmp_path / name, "-m", validated, "--json")
+        then = json.loads(done.out)
+        assert then["classes"] == first["classes"]
+        assert then["rejected"] == first["rejected"]
 
 
 def test_a_decision_that_is_none_is_refused(
@@ -156,67 +162,66 @@ def test_the_csv(cells: Path, validated: Path, tmp_path: Path, leuko: Leuko) -> 
     assert done.code == 0
     with (tmp_path / "new" / "count.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["count"]) for row in rows] == list(COUNTS)
-    assert {row["method"] for row in rows} == {"corrected"}
+    assert [int(row["accepted"]) for row in rows] == list(COUNTS)
+    assert {row["refused"] for row in rows} == {""}
 
 
-@pytest.mark.parametrize("method", ["corrected", "em", "raw"])
-def test_every_method(method: str, cells: Path, validated: Path, leuko: Leuko) -> None:
-    done = leuko("count", cells, "-m", validated, "--method", method, "--json", "--simultaneous")
-    document = json.loads(done.out)
-    assert document["method"] == method
+def test_all_limits_may_hold_at_once(cells: Path, validated: Path, leuko: Leuko) -> None:
+    document = json.loads(leuko("count", cells, "-m", validated, "--json", "--simultaneous").out)
     assert document["simultaneous"] is True
-    assert sum(one["estimate"] for one in document["classes"].values()) == pytest.approx(100)
+    assert sum(one["percent"] for one in document["classes"].values()) == pytest.approx(100)
 
 
-def test_a_model_without_confusion_gives_raw_limits(
+def test_a_model_that_accepts_few_cells_cannot_count(
+    cells: Path, validated: Path, manual: Path, tmp_path: Path, leuko: Leuko
+) -> None:
+    table = tmp_path / "p.csv"
+    leuko("predict", cells, "-m", validated, "--csv", table)
+    rows = PredictionTable.from_csv(table).rows
+    doubted = [replace(row, decision="unsure", reason="low-confidence")
+               if row.status == "ok" and number % 2 else row
+               for number, row in enumerate(rows)]  # fmt: skip
+    PredictionTable(tuple(doubted)).to_csv(table)
+    arguments = ("count", "--predictions", table, "-m", validated, "--manual", manual)
+    done = leuko(*arguments)
+    assert done.code == 0
+    assert done.out.startswith("This model cannot count this microscope: it accepts ")
+    assert "leuko adapt" in done.out
+    assert "95% limits" not in done.out
+    assert "In no class" not in done.out
+    document = json.loads(leuko(*arguments, "--json").out)
+    assert (document["refused"], document["manual"]) == ("few-accepted", None)
+    assert {one["low"] for one in document["classes"].values()} == {None}
+
+
+def test_a_model_without_confusion_gives_no_limits(
     cells: Path, tiny_model: Path, leuko: Leuko
 ) -> None:
     done = leuko("count", cells, "-m", tiny_model)
     assert done.code == 0
-    assert "imported models have none" in " ".join(done.out.split())
-    assert "corrected %" not in done.out
-    done = leuko("count", cells, "-m", tiny_model, "--method", "corrected")
-    assert done.code == 1
-    assert "--method raw" in done.err
+    text = " ".join(done.out.split())
+    assert text.startswith("How often this model is wrong was never measured")
+    assert "imported models have none" in text
+    assert "limits reference" not in text
 
 
-def test_em_is_refused_before_any_image_is_read(
-    cells: Path, tiny_bundle: ModelBundle, tmp_path: Path, leuko: Leuko
-) -> None:
-    """The shares of labelled cells are not those of training."""
-    confusion = (100 * np.eye(5)).astype(int).tolist()
-    validation = {"split": "cross-validated", "n": 500, "confusion": confusion}
-    replace(tiny_bundle, validation=validation).save(tmp_path / "adapted.zip")
-    done = leuko("count", cells, "-m", tmp_path / "adapted.zip", "--method", "em")
-    assert (done.code, done.out) == (1, "")
-    assert "which were labelled for leuko adapt, do not tell them" in done.err
-    assert "Rejected" not in done.err
-    assert leuko("count", cells, "-m", tmp_path / "adapted.zip").code == 0
-
-
-def test_answers_of_another_model_are_not_corrected(
-    cells: Path, tiny_bundle: ModelBundle, validated: Path, tmp_path: Path, leuko: Leuko
+def test_answers_of_another_model_are_not_counted(
+    cells: Path, validated: Path, tmp_path: Path, leuko: Leuko
 ) -> None:
     table = tmp_path / "p.csv"
     leuko("predict", cells, "-m", validated, "--csv", table)
     rows = PredictionTable.from_csv(table).rows
     PredictionTable(tuple(replace(row, model="feedfeedfeed") for row in rows)).to_csv(table)
     done = leuko("count", "--predictions", table, "-m", validated)
-    assert done.code == 0
+    assert (done.code, done.out) == (1, "")
     assert "made by the model feedfeedfeed, not by tiny" in done.err
-    assert "corrected %" not in done.out
-    done = leuko("count", "--predictions", table, "-m", validated, "--method", "em")
-    assert done.code == 1
-    assert "feedfeedfeed" in done.err
-    assert leuko("count", "--predictions", table, "-m", validated, "--method", "raw").code == 0
 
 
 def test_strict_and_quiet(cells: Path, validated: Path, leuko: Leuko) -> None:
     done = leuko("count", cells, "-m", validated, "--strict", "--quiet")
     assert done.code == 3
     assert done.err == ""
-    assert "20 of 21 images" in done.out
+    assert "20 of 20 cells" in done.out
     assert leuko("count", cells / "Basophil0.png", "-m", validated, "--strict").code == 0
 
 
@@ -225,15 +230,13 @@ def test_strict_and_quiet(cells: Path, validated: Path, leuko: Leuko) -> None:
     [
         (["count"], 2, "Give images, or --predictions"),
         (["count", "{cells}", "--predictions", "{cells}/x.csv"], 2, "Give images, or --pred"),
-        (["count", "{cells}", "--method", "magic"], 2, "'magic', expected one of corrected, em"),
-        (["count", "{cells}", "--limits", "wald"], 2, "'wald', expected one of exact, wilson"),
         (["count", "{cells}", "--width", "0"], 2, "width"),
         (["count", "{missing}", "-m", "{model}"], 1, "does not exist"),
         (["count", "{cells}", "-m", "./nothing"], 1, "There is no model at ./nothing"),
         (["count", "{cells}", "-m", "{model}", "--manual", "{missing}"], 1, "cannot be read"),
         (["count", "{cells}", "-m", "{model}", "--manual", "{bad}"], 1, "no line for Monocyte"),
         (["count", "--predictions", "{bad}", "-m", "{model}"], 1, "lacks the columns"),
-        (["count", "{cells}/broken.png", "-m", "{model}"], 1, "Not one of 1 images was sorted"),
+        (["count", "{cells}/broken.png", "-m", "{model}"], 1, "Not one of 1 images shows a cell"),
         (["count", "{cells}", "-m", "{model}", "--csv", "{cells}"], 2, "is an input of this"),
     ],
 )

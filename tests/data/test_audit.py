@@ -315,15 +315,6 @@ def test_no_data_set_is_an_error(tmp_path: Path):
 # Real images
 
 
-@pytest.fixture(scope="module")
-def raabin() -> Path:
-    data = os.environ.get("LEUKO_DATA")
-    folder = Path(data or ".") / "raabin-wbc-288"
-    if not data or not folder.is_dir():
-        pytest.skip("LEUKO_DATA does not point to a folder with raabin-wbc-288")
-    return folder
-
-
 @pytest.mark.data
 def test_raabin_shares_26_slides_and_confounds_two_classes(raabin: Path):
     manifests = {}

@@ -7,7 +7,6 @@ import pytest
 
 from leuko.errors import DataError
 from leuko.evaluation import differential_limits as limits
-from leuko.evaluation.intervals import wilson_interval
 
 stats = pytest.importorskip("scipy.stats", reason="needs the extra 'report'")
 special = pytest.importorskip("scipy.special", reason="needs the extra 'report'")
@@ -80,19 +79,13 @@ def test_limits_of_multinomial_draws_cover_every_class(n):
 
 def test_simultaneous_limits_are_bonferronis():
     counts = [1, 6, 60, 14, 119]
-    together = limits.share_limits(counts, simultaneous=True)
+    together = limits.share_limits(counts, level=limits.each_level(0.95, 5))
     assert together == limits.share_limits(counts, level=0.99)
     apart = limits.share_limits(counts)
     assert all(one[0] <= two[0] and two[1] <= one[1] for one, two in zip(together, apart))
 
 
-def test_wilson_limits_are_those_of_intervals():
-    assert limits.share_limits([15, 133], kind="wilson")[0] == wilson_interval(15, 148)
-
-
-def test_share_limits_refuse_what_makes_no_sense():
-    with pytest.raises(DataError, match="'wald', expected one of exact, wilson"):
-        limits.share_limits([1, 2], kind="wald")
+def test_exact_limits_refuse_what_makes_no_sense():
     for k, n, level in ((1, 0, 0.95), (3, 2, 0.95), (-1, 2, 0.95), (1, 2, 1)):
         with pytest.raises(DataError, match=f"{k} of {n}"):
             limits.exact_interval(k, n, level=level)

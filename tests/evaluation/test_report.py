@@ -145,8 +145,8 @@ def test_absent_class_is_a_warning_and_means_are_over_those_present():
     )
     document = report.to_dict()
     assert document["absent_classes"] == ["Eosinophil", "Lymphocyte", "Monocyte"]
-    assert "n = 0" in document["warnings"][0]
-    assert "means over the 2 classes present" in document["warnings"][0]
+    assert "n = 0" in document["warnings"][1]
+    assert "means over the 2 classes present" in document["warnings"][1]
     assert document["metrics"]["balanced_accuracy"]["value"] == pytest.approx(0.75)
     # Basophil 2*10/(20+10), neutrophil 2*20/(20+30).
     assert document["metrics"]["macro_f1"]["value"] == pytest.approx((2 / 3 + 0.8) / 2)
@@ -160,13 +160,31 @@ def test_absent_class_is_a_warning_and_means_are_over_those_present():
     assert "Means are over the classes present." in report.summary()
 
 
+def test_what_knows_nothing_is_said_first():
+    labels = np.array([0] * 4 + [4] * 36)
+    slides = [f"s{row}" for row in range(40)]
+    report = evaluate_predictions(labels, np.eye(5)[np.full(40, 4)], slides, resamples=20)
+    assert report.to_dict()["baselines"]["majority"]["beaten"] is False
+    assert report.warnings[0] == (
+        "No better than always answering Neutrophil, as far as these 40 images show: accuracy "
+        "90.0% where that gives 90.0%, balanced accuracy 50.0% where that gives 50.0%."
+    )
+    assert report.warnings[0] in report.summary()
+    report = evaluate_predictions(labels, np.eye(5)[labels], slides, resamples=20)
+    assert report.to_dict()["baselines"]["majority"]["beaten"] is True
+    assert not any("No better" in one for one in report.warnings)
+
+
 def test_only_one_class_can_be_evaluated():
     document = evaluate_predictions(
         [4] * 12, answers_for(np.full(12, 4)), ["a", "b"] * 6, resamples=20
     ).to_dict()
     assert document["roc"]["Neutrophil"]["auc"] is None
     assert document["per_class"]["Neutrophil"]["specificity"] is None
-    assert document["baselines"]["majority"] == {"class": "Neutrophil", "accuracy": 1.0}
+    assert document["baselines"]["majority"] == {
+        "class": "Neutrophil", "accuracy": 1.0, "beaten": False,
+    }  # fmt: skip
+    assert not any("No better than" in one for one in document["warnings"])  # nor could it be
 
 
 def test_class_under_five_slides_says_so_and_the_whole_keeps_its_interval():

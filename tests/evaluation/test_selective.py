@@ -60,7 +60,7 @@ def test_the_report_tells_it() -> None:
     report = evaluate_predictions(labels, table, slides, decisions=decisions, resamples=50)
     text = report.summary()
     assert "most confident 95%  0.9474" in text
-    assert "labels that stand   1.0000" in text
+    assert "accepted            1.0000" in text
     assert "decisions           class 90.0%, unsure 10.0%" in text
     document = report.to_dict()
     assert document["decisions"]["counts"]["class"] == 180

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from leuko.data.seen import _hashed
 from leuko.data.synth import draw_dataset
-from leuko.errors import DataError, UsageError
+from leuko.errors import DataError, LeukoError, UsageError
 from leuko.evaluation.compare import compare_predictions, recipe_titles
 from leuko.imaging import PreprocessSpec
 from leuko.manifest import read_split
@@ -39,6 +42,8 @@ from leuko.experiment.comparing import (  # noqa: E402
     _unused,
     compare,
 )
+from leuko.experiment.starting import find_starts, head_starts  # noqa: E402
+from tiny import write_dataset  # noqa: E402
 from training.killed import use_small_networks  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -128,6 +133,7 @@ def test_the_document_has_everything(compared: tuple[Path, dict[str, Any]]) -> N
 
 def test_every_model_has_every_set_and_seed(compared: tuple[Path, dict[str, Any]]) -> None:
     first, second = compared[1]["models"]
+    assert first["start"]["told"] == second["start"]["told"] == "random weights"
     for model, name in ((first, "sampled"), (second, "files")):
         assert model["recipe"] == name
         assert model["input"] == [32, 32]
@@ -311,6 +317,157 @@ def test_what_cannot_be_compared_is_refused(
     with pytest.raises(UsageError, match="not empty"):
         compare(dataset, recipes, tmp_path / "mine")
     assert not (tmp_path / "out").exists()
+
+
+def without_weights(tmp_path: Path) -> dict[str, Any]:
+    return {"weights": str(tmp_path / "none.weights.h5")}
+
+
+def damaged_weights(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "damaged.npz").write_bytes(b"PK")
+    return {"weights": str(tmp_path / "damaged.npz")}
+
+
+def without_teacher(tmp_path: Path) -> dict[str, Any]:
+    train = TrainSettings(epochs=1, steps=1, teacher=str(tmp_path / "none.zip"))
+    return {"second": recipe("second", train=train)}
+
+
+def unreadable_set(tmp_path: Path) -> dict[str, Any]:
+    for name in CLASSES:
+        (tmp_path / "Other" / name).mkdir(parents=True)
+        (tmp_path / "Other" / name / "a.png").write_bytes(b"no image")
+    return {"unseen": [tmp_path / "Other"]}
+
+
+def unseen_nowhere(tmp_path: Path) -> dict[str, Any]:
+    return {"unseen": [tmp_path / "nowhere"]}
+
+
+def too_few_slides(tmp_path: Path) -> dict[str, Any]:
+    write_dataset(tmp_path / "One" / "Train", slides=1)
+    write_dataset(tmp_path / "One" / "Test", slides=1)
+    return {"dataset": tmp_path / "One"}
+
+
+def below_a_file(tmp_path: Path) -> dict[str, Any]:
+    (tmp_path / "file").write_text("mine")
+    return {"out": tmp_path / "file" / "out"}
+
+
+def begun_otherwise(tmp_path: Path) -> dict[str, Any]:
+    place = tmp_path / "out" / "runs" / "second-seed1"
+    place.mkdir(parents=True)
+    (place / "recipe.toml").write_text(recipe("second").with_seed(9).to_toml())
+    return {"resume": True}
+
+
+def full_disk(_: Path) -> dict[str, Any]:
+    return {"free": 10**6}
+
+
+def without_plots(_: Path) -> dict[str, Any]:
+    return {"missing": "matplotlib"}
+
+
+def without_exporter(_: Path) -> dict[str, Any]:
+    return {"missing": "tf2onnx"}
+
+
+@pytest.mark.parametrize(
+    ("lacking", "told"),
+    [
+        (without_weights, "The weights file .* does not exist"),
+        (damaged_weights, "does not hold a MobileNetV2 backbone"),
+        (without_teacher, "none.zip"),
+        (unreadable_set, "Not one of the 5 images of Other"),
+        (unseen_nowhere, "nowhere"),
+        (too_few_slides, "belong to one slide"),
+        (below_a_file, "file"),
+        (begun_otherwise, "begun with another recipe"),
+        (full_disk, "MB free, and this comparison may take"),
+        (without_plots, "matplotlib"),
+        (without_exporter, "tf2onnx"),
+    ],
+)
+def test_what_the_second_training_lacks_is_said_before_the_first(
+    lacking: Callable[[Path], dict[str, Any]],
+    told: str,
+    dataset: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A comparison once failed after 24 minutes, at the weights of its second network."""
+    second = recipe("second", model=ModelSettings("mobilenetv2", "minus-one-one", "all", "none"))
+    given = {"dataset": dataset, "second": second, "out": tmp_path / "out", **lacking(tmp_path)}
+    if "missing" in given:
+        monkeypatch.setitem(sys.modules, given.pop("missing"), None)
+    if "free" in given:
+        usage = SimpleNamespace(free=given.pop("free"))
+        monkeypatch.setattr("leuko.experiment.planning.shutil.disk_usage", lambda _: usage)
+    trained: list[Any] = []
+    monkeypatch.setattr("leuko.experiment.comparing.train", lambda *a, **_: trained.append(a))
+    recipes = [recipe("first", data=DataSettings("random-file", balance="files")),
+               given.pop("second")]  # fmt: skip
+    with pytest.raises(LeukoError, match=told):
+        compare(given.pop("dataset"), recipes, given.pop("out"), **given)
+    assert trained == []
+
+
+@pytest.fixture
+def learned(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """As if Leuko's backbone had learned from Train, and from some cells of Test."""
+    hashes = {
+        split: [_hashed(file) for file in read_split(dataset, split).files()]
+        for split in ("train", "test")
+    }
+
+    def of_test(count: int) -> None:
+        known = np.sort(np.array(hashes["train"] + hashes["test"][:count], dtype=np.uint64))
+        monkeypatch.setattr("leuko.data.seen._fingerprints", lambda: known)
+
+    return of_test
+
+
+def test_a_start_that_has_learned_the_test_set_is_refused(
+    dataset: Path,
+    tmp_path: Path,
+    learned: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained: list[Any] = []
+    monkeypatch.setattr("leuko.experiment.comparing.train", lambda *a, **_: trained.append(a))
+    monkeypatch.setattr("leuko.experiment.comparing.check_ready", lambda *_: None)
+    head = recipe("head", model=ModelSettings("mobilenetv2", "minus-one-one", "head", "none"))
+    learned(3)
+    with pytest.raises(DataError, match=r"3 of the 30 images of test .* by Leuko's backbone"):
+        compare(dataset, [recipe("cnn"), head], tmp_path / "out", weights="leuko")
+    assert trained == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_a_start_has_seen_is_found(dataset: Path, learned: Callable[[int], None]) -> None:
+    known = load_recipe("mobilenetv2")
+    leuko = replace(known, model=replace(known.model, weights="leuko"))
+    sets = {split: read_split(dataset, split) for split in ("train", "test")}
+    find = partial(find_starts, workers=2, progress=None)
+    learned(3)
+    found = find({"cnn": recipe("cnn"), "leuko": leuko}, sets, allow_seen=True)
+    assert found["leuko"]["seen"] == {"train": [50, 50], "test": [3, 30]}
+    assert found["cnn"] == {
+        "told": "random weights", "weights": "random weights", "teacher": "", "fingerprints": False,
+    }  # fmt: skip
+    assert head_starts([{"title": "One", "start": one} for one in found.values()]) == [
+        "One has a head start: before it was trained it had learned from 50 of 50 images of train, "
+        "3 of 30 images of test."
+    ]
+    learned(0)  # Train alone is marked
+    assert find({"leuko": leuko}, sets, allow_seen=False)["leuko"]["seen"]["test"] == [0, 30]
+    small = load_recipe("small")
+    taught = replace(small, model=replace(small.model, weights="imagenet"))
+    assert find({"taught": taught}, sets, allow_seen=False)["taught"]["told"] == (
+        "ImageNet, taught by default, which has learned Raabin-WBC Train (10,175 cells)"
+    )
 
 
 def test_recipes_of_one_title_are_told_apart(recipes: list[Recipe]) -> None:

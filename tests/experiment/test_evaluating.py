@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import leuko
+from leuko.bundle import ModelBundle
+from leuko.data.seen import _hashed
 from leuko.errors import BundleError, DataError
 from leuko.experiment.evaluating import evaluate
 from leuko.manifest import read_folder, read_labelled
@@ -52,6 +56,19 @@ def test_figures_counted_by_hand(labelled: Path, tiny_classifier: OnnxClassifier
     assert told[-1] == ("predicting", 30, 30)
     assert result.images_per_second > 0
     assert str(labelled.parent) not in json.dumps(document)
+
+
+def test_what_is_not_accepted_is_measured_by_its_likeliest_class(
+    labelled: Path, tiny_bundle: ModelBundle
+) -> None:
+    doubting = OnnxClassifier(replace(tiny_bundle, thresholds={"confidence": 0.999999}))
+    result = evaluate(doubting, labelled, resamples=100)
+    document = result.report.to_dict()
+    assert document["metrics"]["accuracy"]["value"] == pytest.approx(28 / 30)
+    assert document["decisions"]["counts"]["unsure"] == 30
+    assert document["decisions"]["answered"] is None
+    assert set(result.table.labels.values()) == {0}
+    assert sum(result.table.likeliest.values()) == 30
 
 
 def test_rows_are_called_by_their_path_in_the_set(
@@ -131,6 +148,24 @@ def test_files_that_are_written(
         ]
     again = PredictionTable.from_csv(tmp_path / "out" / "predictions.csv")
     assert again.csv_text() == result.table.csv_text()
+
+
+def test_images_that_a_model_has_learned_from_are_counted(
+    labelled: Path, tiny_bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = [_hashed(file) for file in read_folder(labelled).files()[:9]]
+    hashes = np.sort(np.array(known, dtype=np.uint64))
+    monkeypatch.setattr("leuko.data.seen._fingerprints", lambda: hashes)
+    start = {"start": {"fingerprints": True}}
+    learned = OnnxClassifier(replace(tiny_bundle, provenance=start), threads=1)
+    told = [one for one in evaluate(learned, labelled, resamples=100).report.warnings
+            if "has learned from" in one]  # fmt: skip
+    assert len(told) == 1
+    assert int(told[0].split()[0]) >= 9
+    assert "of these 30 images are among those that tiny has learned from" in told[0]
+    never = OnnxClassifier(tiny_bundle, threads=1)
+    report = evaluate(never, labelled, resamples=100).report
+    assert not any("has learned from" in one for one in report.warnings)
 
 
 def test_nothing_to_score(tmp_path: Path, tiny_classifier: OnnxClassifier) -> None:

@@ -167,7 +167,7 @@ def test_folders_archives_lists_and_standard_input(
         out = tmp_path / f"out{number}"
         result = leuko("predict", images, "--model", tiny_model, "--explain", out)
         assert result.code == 0, result.err
-        assert "3 predicted" in result.err
+        assert " images: 3 accepted" in result.err
         assert sorted(path.name for path in out.iterdir()) == wanted
         pictures.append([(out / name).read_bytes() for name in wanted])
     assert pictures[0] == pictures[1] == pictures[2] == pictures[3]

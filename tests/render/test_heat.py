@@ -120,7 +120,7 @@ def test_the_words_say_what_was_answered() -> None:
         replace(ROW, decision="not-a-cell"),
         replace(ROW, decision="unlike-training"),
         replace(ROW, confidence=0.91),
-        replace(ROW, label="Basophil"),
+        replace(ROW, likeliest="Basophil"),
         replace(ROW, path="b.jpg"),
     ):
         differing = ink(plain, heat_picture(pixels, other, one))

@@ -22,6 +22,7 @@ from leuko.render.picture import (
     prediction_picture,
     prediction_sheet,
 )
+from leuko.render.style import style
 from leuko.runtime.sources import Source
 from leuko.taxonomy import COLOURS
 
@@ -61,6 +62,35 @@ def test_bars_are_as_long_as_the_probabilities():
     assert areas[2] == 0
     for index, share in enumerate((0.1, 0.2, 0.0, 0.3)):
         assert areas[index] / areas[4] == pytest.approx(share / 0.4, abs=0.04)
+
+
+@pytest.mark.parametrize(
+    ("decision", "reason"),
+    [("unsure", "low-confidence"), ("unsure", "blurred"), ("not-a-cell", "blank"),
+     ("unlike-training", "far-from-training"), ("duplicate", "the same cell as b.jpg")],
+)  # fmt: skip
+def test_what_is_not_accepted_has_no_colour_of_a_class(decision, reason):
+    row = answer([0.1, 0.2, 0.3, 0.15, 0.25])
+    doubted = replace(row, decision=decision, reason=reason)
+    for draw in (prediction_picture, lambda pixels, row: prediction_sheet([(pixels, row)])):
+        accepted, drawn = (draw(image(300, 300), one) for one in (row, doubted))
+        assert accepted.shape == drawn.shape
+        assert all(pixels_of(accepted, colour) > 100 for colour in COLOURS)
+        assert all(pixels_of(drawn, colour) == 0 for colour in COLOURS)
+        assert pixels_of(drawn, style().warn) > 50 > pixels_of(accepted, style().warn)
+        other = draw(image(300, 300), replace(doubted, reason="few-pixels"))
+        assert not np.array_equal(drawn, other)  # it says why
+
+
+def test_nothing_runs_out_of_its_place_on_the_sheet():
+    row = replace(
+        answer([0.2, 0.1, 0.3, 0.25, 0.15], path="x" * 90), reason="low-confidence",
+        decision="unsure", limit=0.99,
+    )  # fmt: skip
+    for one in (row, replace(row, reason="why " * 40), replace(row, decision="unlike-training")):
+        sheet = prediction_sheet([(image(9, 9), one)] * 2, columns=2)
+        gap = sheet[:-60, 28 + 208 : 28 + 226]
+        assert (gap == 255).all()
 
 
 def test_a_rejected_image_shows_no_bar():
@@ -189,20 +219,21 @@ def rows_of(sources):
             yield replace(row, sha256=digest_bytes(source.read()))
 
 
-def test_a_gallery_draws_the_first_answered_images_from_their_sources():
+def test_a_gallery_draws_the_first_images_from_their_sources():
     sources, gallery, said = Sources(9), Gallery(4), []
     rows = list(gallery.keep(rows_of(gallery.watch(sources))))
     assert [row.path for row in rows] == [f"{k}.png" for k in range(9)]
     sources.reads = 0
     drawn = gallery.draw(say=said.append)
-    assert (sources.reads, said) == (4, [])
-    pairs = [(image(300 + k, 200, value=k), rows[k]) for k in (0, 1, 3, 4)]
-    assert np.array_equal(drawn, prediction_sheet(pairs, total=6))
+    assert (sources.reads, said) == (3, [])
+    pairs = [(image(300 + k, 200, value=k), rows[k]) for k in (0, 1, 2, 3)]
+    pairs[2] = (image(208, 208, value=0xEE), rows[2])  # a rejected one has no pixels
+    assert np.array_equal(drawn, prediction_sheet(pairs, total=9))
     # What has changed since is not drawn beside the answer to what it was.
     sources.data[1] = encode_png(image(300, 300))
     drawn = gallery.draw(say=said.append)
     assert said == ["Not drawn: 1.png (the file changed while it was read)"]
-    assert np.array_equal(drawn, prediction_sheet(pairs[:1] + pairs[2:], total=6))
+    assert np.array_equal(drawn, prediction_sheet(pairs[:1] + pairs[2:], total=9))
 
 
 def test_a_gallery_of_one_and_of_none():

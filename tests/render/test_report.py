@@ -19,6 +19,7 @@ from leuko.render.report import (
     evaluation_html,
     worst_mistakes,
 )
+from leuko.render.terminal import comparison_text
 
 pytest.importorskip("matplotlib", reason="pages need the extra 'report'")
 
@@ -231,6 +232,28 @@ def test_a_winner_is_named_only_where_the_tests_agree(comparison):
     for one in clear["paired"]:
         one["mcnemar"]["p_value"] = 0.5
     assert headline(clear).startswith("# The data do not separate")
+
+
+def test_what_a_model_starts_from_stands_in_headline_table_and_terminal(comparison):
+    started = copy.deepcopy(comparison)
+    seen = {"train": [200, 200], "test": [0, 50], "jtsc": [1, 300]}
+    started["models"][0]["start"] = {"told": "random weights"}
+    started["models"][1]["start"] = {"told": "Leuko's backbone", "seen": seen}
+    told = "(it has seen 200 of 200 images of train and 1 of 300 images of jtsc)"
+    assert headline(started).endswith(f"; MobileNetV2, frozen starts from Leuko's backbone {told}")
+    assert "Custom CNN, corrected start" not in headline(started)
+    rows = rows_of(started)
+    assert [row[1] for row in rows] == ["random weights", f"Leuko's backbone {told}", "–"]
+    assert len({len(row) for row in rows}) == 1
+    page = check(comparison_html(started)).words
+    assert "Starts from" in page
+    assert told in page
+    assert f"MobileNetV2, frozen starts from Leuko's backbone {told}." in " ".join(
+        comparison_text(started).split()
+    )
+    started["models"][0]["start"] = {"told": "Leuko's backbone", "seen": seen}
+    assert "Custom CNN, corrected and MobileNetV2, frozen start from Leuko's" in headline(started)
+    assert "Starts from" not in comparison_markdown(comparison)  # of an earlier version
 
 
 def test_an_inflated_validation_is_marked(comparison):

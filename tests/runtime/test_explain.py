@@ -108,7 +108,7 @@ def test_the_answer_is_the_classifiers(
     for cell in cells[:5]:
         answer, found = default.ask([cell.pixels])[0][0], explainer.explain(cell.pixels)
         np.testing.assert_allclose(found.probabilities, answer, atol=2e-6)
-        assert found.label == default.predict_one(cell.pixels).label
+        assert found.label == default.predict_one(cell.pixels).likeliest
 
 
 def test_maps_that_do_not_add_up_are_not_used() -> None:

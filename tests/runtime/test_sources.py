@@ -431,6 +431,15 @@ def test_an_archive_without_images(tmp_path: Path) -> None:
         names(write_zip(tmp_path / "z.zip", {"a.txt": b"x"}))
 
 
+def test_a_member_without_a_name_is_passed_over(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "cells.zip", {"a.png": PICTURE, "b.png": PICTURE})
+    data = bytearray(path.read_bytes())
+    second = data.rindex(b"PK\x01\x02")
+    data[second + 28], data[second + 32] = 0, 5  # its name is a remark of five bytes now
+    path.write_bytes(data)
+    assert [source.name for source in expand([str(path)])] == [f"{path}/a.png"]
+
+
 def test_a_cut_archive_is_one_sentence(tmp_path: Path) -> None:
     data = write_zip(tmp_path / "z.zip", {f"{n}.png": PICTURE for n in range(5)}).read_bytes()
     for length in range(0, len(data), 97):

@@ -164,7 +164,8 @@ def test_the_gravest_reason_is_given(
     reason: str,
 ) -> None:
     found = EVERYTHING.judge(probabilities, distance, quality, lambda: nucleus)
-    assert found == Judgement(decision, reason, (), distance)
+    assert replace(found, limit=None) == Judgement(decision, reason, (), distance)
+    assert (found.limit is None) == (reason in ("", "blank"))
     assert decision == "class" or reason in REASONS[decision]
 
 
@@ -182,10 +183,17 @@ def test_a_nucleus_is_looked_for_only_where_there_is_a_doubt() -> None:
     assert asked == [1.0, 1.0]
 
 
-def test_without_limits_every_answer_stands() -> None:
+def test_without_a_limit_of_confidence_nothing_is_accepted() -> None:
     nothing = Trust()
     assert not nothing.active
-    assert nothing.judge(TORN, 1e9, replace(GOOD, contrast=0), lambda: 0.0).decision == "class"
+    assert not nothing.accepts
+    found = nothing.judge(SURE, 0.5, GOOD, lambda: 1.0)
+    assert (found.decision, found.reason) == ("unsure", "unproven")
+    assert found.reason in REASONS[found.decision]
+    others = Trust(limits={k: v for k, v in EVERYTHING.limits.items() if k != "confidence"})
+    assert others.judge(SURE, 0.5, GOOD, lambda: 1.0).reason == "unproven"
+    assert others.judge(SURE, 0.5, replace(GOOD, contrast=0), lambda: 1.0).reason == "blank"
+    assert Trust(limits={"confidence": 0.0}).judge(TORN).decision == "class"
 
 
 # Prediction sets
@@ -229,7 +237,8 @@ def test_what_a_bundle_may_not_say(change: dict[str, Any], message: str, tiny_bu
 
 
 def test_what_a_bundle_may_say(tiny_bundle: Any) -> None:
-    assert Trust.of(tiny_bundle) == Trust()
+    assert Trust.of(tiny_bundle) == Trust(limits={"confidence": 0.0})
+    assert Trust.of(replace(tiny_bundle, thresholds={})) == Trust()
     everything = dict.fromkeys(LIMITS, 1)
     bundle = replace(
         tiny_bundle,

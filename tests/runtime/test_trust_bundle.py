@@ -88,7 +88,7 @@ def test_ordinary_pictures_stand(doubting: OnnxClassifier, rows: Manifest) -> No
         assert len(row.preprocessing) == 12
         assert row.distance is not None
         assert dict(row.quality)["resolution"] == 1.0
-        assert row.label in row.prediction_set
+        assert row.likeliest in row.prediction_set
         assert (row.reason == "") == (row.decision == "class")
 
 
@@ -122,7 +122,9 @@ def test_a_far_away_picture_is_unlike_training(doubting: OnnxClassifier) -> None
         noisy = np.clip(pixels.astype(int) + np.indices(pixels.shape).sum(0) % 30, 0, 255)
         row = doubting.predict_one(noisy.astype(np.uint8))
         assert (row.decision, row.reason) == ("unlike-training", "far-from-training")
-        assert row.label in CLASSES  # still said, for whoever wants to know
+        assert row.label == ""
+        assert row.likeliest in CLASSES  # still said, for whoever wants to know
+        assert row.limit == doubting.bundle.thresholds["distance"]
         assert row.distance is not None
         assert row.distance > doubting.bundle.thresholds["distance"]
     assert doubting.predict_one(GREEN).reason == "blank"
@@ -194,8 +196,9 @@ def test_the_same_seed_gives_the_same_bytes(
 
 
 def test_trust_can_be_taken_out_again(fitted: ModelBundle, tiny_bundle: ModelBundle) -> None:
-    assert without_trust(fitted).digest == tiny_bundle.digest
-    assert without_trust(tiny_bundle) is tiny_bundle
+    bare = without_trust(fitted)
+    assert bare.digest == replace(tiny_bundle, thresholds={}).digest
+    assert without_trust(bare) is bare
     answers = without_trust(fitted).goldens.probabilities
     np.testing.assert_array_equal(answers, tiny_bundle.goldens.probabilities)
 
@@ -234,22 +237,44 @@ def test_too_few_pictures_are_no_reason_to_pretend(
 ) -> None:
     said: list[str] = []
     few = read_folder(write_dataset(tmp_path / "few", each=4))
-    bundle = fit_trust(tiny_bundle, few, threads=1, say=said.append)
+    never = without_trust(tiny_bundle)
+    bundle = fit_trust(never, few, threads=1, say=said.append)
     assert bundle.thresholds == {}
     assert bundle.space is None
     assert bundle.calibration["method"] == "temperature"
     assert len(said) == 4
-    assert "so no label is doubted for its confidence" in said[0]
+    assert "so none of its answers is accepted" in said[0]
     assert said[0] in bundle.card
     assert bundle.validation["trust"]["notes"] == said
     assert "kept" not in bundle.validation["trust"]
     row = OnnxClassifier(bundle, threads=1).predict_one(GREEN)
-    assert (row.decision, row.prediction_set, row.quality) == ("class", (), ())
+    assert (row.decision, row.reason, row.prediction_set, row.quality) == (
+        "unsure", "unproven", (), (),
+    )  # fmt: skip
     for name in CLASSES:
         for number in range(25):
             write_picture(tmp_path / "loose" / name / f"IMG_{number}.png", name, seed=number)
-    fit_trust(tiny_bundle, read_folder(tmp_path / "loose"), threads=1, say=said.append)
+    fit_trust(never, read_folder(tmp_path / "loose"), threads=1, say=said.append)
     assert "Most pictures tell no slide" in said[4]
+
+
+def test_what_always_says_one_thing_is_never_accepted(
+    tiny_bundle: ModelBundle, tmp_path: Path
+) -> None:
+    """All but one of 700 cells are neutrophils: always saying so is right 99.9% of the time."""
+    for number in range(700):
+        write_picture(tmp_path / "Neutrophil" / f"95-8-{number % 20}-1_{number}.png", "Neutrophil",
+                      seed=number)  # fmt: skip
+    write_picture(tmp_path / "Basophil" / "95-8-1-1_900.png", "Neutrophil", seed=900)
+    said: list[str] = []
+    rows = read_folder(tmp_path, ignore=())
+    bundle = fit_trust(without_trust(tiny_bundle), rows, threads=2, say=said.append)
+    assert "confidence" not in bundle.thresholds
+    assert bundle.validation["trust"]["selection"] is None
+    assert any("better than always answering Neutrophil" in one for one in said)
+    assert set(bundle.validation["trust"]["decisions"]["shares"]) <= {
+        "unproven", "far-from-training", "blank", "no-nucleus",
+    }  # fmt: skip
 
 
 def test_what_few_pictures_cannot_tell_is_kept(fitted: ModelBundle, tmp_path: Path) -> None:
@@ -347,7 +372,7 @@ def test_a_bundle_that_looks_again_keeps_when_it_does(tmp_path: Path) -> None:
     answers = opened.predict(few.files())
     told = OnnxClassifier(shipped, threads=1).predict(few.files())
     assert [row.distance for row in answers.rows] == [row.distance for row in told.rows]
-    assert answers.counts == told.counts
+    assert answers.likeliest == told.likeliest
 
 
 def test_few_false_alarms_take_many_pictures(

@@ -150,8 +150,7 @@ def test_without_a_network_imagenet_names_the_alternatives(
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")
     monkeypatch.setenv("NO_PROXY", "")
-    monkeypatch.setattr(keras.config, "keras_home", lambda: str(tmp_path), raising=False)
-    monkeypatch.setattr("keras.src.backend.config._KERAS_DIR", str(tmp_path))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     state = random.getstate()
     with pytest.raises(TrainingError) as caught:
         build_model(network("mobilenetv2", weights="imagenet"))

@@ -88,7 +88,7 @@ def test_int8_with_labels(model: Path, labelled: Path, tmp_path: Path) -> None:
     assert not np.array_equal(bundle.goldens.probabilities, source.goldens.probabilities)
     # And the runtime opens it and answers.
     row = load(done.path).predict_one(next((labelled / "Eosinophil").iterdir()))
-    assert row.label == "Eosinophil"
+    assert row.likeliest == "Eosinophil"
 
 
 def test_the_same_call_gives_the_same_bytes(model: Path, labelled: Path, tmp_path: Path) -> None:

@@ -97,15 +97,6 @@ def test_equal_weights_give_equal_bytes(exported: bytes) -> None:
     assert export_onnx(again) == exported
 
 
-def test_scale_and_class_order_are_inside_the_graph(model: Any, exported: bytes) -> None:
-    order = [3, 0, 4, 1, 2]
-    data = export_onnx(model, input_scale=1 / 255, class_order=order)
-    pixels = example_pixels((24, 20), count=4)
-    expected = model.predict(pixels / 255, verbose=0)[:, order]
-    np.testing.assert_allclose(run(data, pixels), expected, atol=1e-5)
-    assert np.abs(run(data, pixels) - run(exported, pixels)).max() > 1e-3
-
-
 def test_parity_is_refused_when_the_weights_differ(model: Any, exported: bytes) -> None:
     samples = example_pixels((24, 20), count=3)
     assert check_parity(model, exported, samples) <= 1e-5
@@ -120,15 +111,9 @@ def test_logits_need_a_softmax() -> None:
     logits = small_cnn(activation=None)
     with pytest.raises(BundleError, match="must end in a softmax"):
         export_onnx(logits)
-    pixels = example_pixels((24, 20), count=2)
-    raw = logits.predict(pixels, verbose=0).astype(np.float64)
-    expected = np.exp(raw - raw.max(axis=1, keepdims=True))
-    expected /= expected.sum(axis=1, keepdims=True)
-    received = run(export_onnx(logits, append_softmax=True), pixels)
-    np.testing.assert_allclose(received, expected, atol=1e-5)
 
 
-def test_other_shapes_dtypes_and_values_are_refused(model: Any) -> None:
+def test_other_shapes_dtypes_and_values_are_refused() -> None:
     with pytest.raises(TrainingError, match=r"\(None, 5\); received \(None, 4\)"):
         export_onnx(small_cnn(outputs=4))
     with pytest.raises(TrainingError, match="float32"):
@@ -141,10 +126,6 @@ def test_other_shapes_dtypes_and_values_are_refused(model: Any) -> None:
     bias.assign(np.array([0, np.nan, 0, 0, 0], np.float32))
     with pytest.raises(TrainingError, match="not finite"):
         export_onnx(broken)
-    with pytest.raises(TrainingError, match="class_order"):
-        export_onnx(model, class_order=[0, 0, 1, 2, 3])
-    with pytest.raises(TrainingError, match="input_scale"):
-        export_onnx(model, input_scale=0.0)
 
 
 def test_nothing_is_printed_and_log_levels_are_put_back(

@@ -25,6 +25,7 @@ from leuko.errors import DataError, LeukoError, TrainingError
 from leuko.manifest import Manifest, read_split
 from leuko.recipe import AugmentSettings, DataSettings, Recipe, load_recipe
 from leuko.runtime.classifier import OnnxClassifier
+from leuko.runtime.trust import NEVER_CHECKED, Trust
 from leuko.runtime.trust_bundle import without_trust
 from leuko.taxonomy import CLASSES
 
@@ -406,6 +407,9 @@ def test_the_published_way_balances_files_and_splits_them_at_random(
     said: list[str] = []
     first = train(runs.dataset, recipe, tmp_path / "a", say=said.append)
     assert any("reads too high" in line for line in said)
+    assert any(NEVER_CHECKED in line for line in said)
+    assert NEVER_CHECKED in first.bundle.card
+    assert not Trust.of(first.bundle).accepts
     largest = max(read_split(runs.dataset, "train").counts)
     rows = Manifest.load(tmp_path / "a" / "manifest.json")
     assert rows.counts.tolist() == [largest] * 5
@@ -418,6 +422,21 @@ def test_the_published_way_balances_files_and_splits_them_at_random(
     }  # fmt: skip
     assert set(first.seconds) == {"data", "balance", "build", "fit", "export"}
     assert "read too high" in first.bundle.card
+
+
+def test_what_learned_nothing_says_so(runs: Runs, tiny: Recipe, tmp_path: Path) -> None:
+    """Trained for a step, it names one class for everything: nothing of that is accepted."""
+    few = replace(tiny, train=replace(tiny.train, epochs=1, steps=1, rate=1e-6))
+    said: list[str] = []
+    run = train(runs.dataset, few, tmp_path / "run", say=said.append)
+    assert run.validation["metrics"]["balanced_accuracy"]["value"] == pytest.approx(0.2, abs=0.06)
+    told = [line for line in said if line.startswith("No better than always answering")]
+    assert len(told) == 1
+    assert f"**{told[0]}**" in run.bundle.card
+    assert told[0] in run.validation["warnings"]
+    rows = OnnxClassifier(run.bundle).predict(read_split(runs.dataset, "test").files()).rows
+    assert {row.reason for row in rows if row.decision == "unsure"} == {"unproven"}
+    assert {row.decision for row in rows} <= {"unsure", "unlike-training", "not-a-cell"}
 
 
 def test_saved_models_hold_no_address_and_no_date(runs: Runs) -> None:
@@ -484,7 +503,9 @@ def test_a_narrow_network_is_shown_draws_of_its_own_training(
     assert 0 <= shown[0].min() < shown[0].max() <= 1
     assert any("73% of the variance" in line for line in said)
     assert made.seconds["build"] > 0
-    assert "narrowed by least squares" in made.bundle.card
+    assert "Initial weights: Leuko's backbone, narrowed by least squares, which" in made.bundle.card
+    assert made.bundle.provenance["start"]["seen"] == 0
+    assert "head start" not in made.bundle.card
 
 
 def test_a_run_is_not_continued_with_another_teacher(

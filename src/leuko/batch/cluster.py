@@ -17,6 +17,7 @@ import pickle
 import re
 import secrets
 import signal
+import site
 import socket
 import tempfile
 import zlib
@@ -33,6 +34,7 @@ from leuko.batch.processes import attempt, prepare_process
 from leuko.bundle import ModelBundle
 from leuko.errors import BatchError, LeukoError, MissingExtraError, UsageError
 from leuko.parallel import worker_count
+from leuko.quiet import silence
 from leuko.runtime.classifier import OnnxClassifier
 
 __all__ = ["RayCluster"]
@@ -44,9 +46,8 @@ _SILENCE_S: Final = 1800.0
 _FRUITLESS: Final = 3
 _STORE_BYTES: Final = 256 * 2**20
 
-# Read by Ray once, when it is imported: no reports home, nothing on the terminal.
+# Read by Ray once, when it is imported: nothing on the terminal.
 _QUIET: Final = {
-    "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "PYTHONWARNINGS": "ignore",
@@ -141,7 +142,7 @@ class RayCluster:
         settings = self._settings
         if settings.address not in (None, "auto"):
             _knock(str(settings.address))
-        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="leuko-ray-"))
+        folder = self._stack.enter_context(self._folder())
         self._log = Path(folder) / "ray.log"
         settings = RaySettings(
             settings.bundle, settings.workers, settings.address, str(self._log), settings.stall_s
@@ -162,6 +163,13 @@ class RayCluster:
             self._end(at_once=True)
             raise
         return self
+
+    @staticmethod
+    def _folder() -> tempfile.TemporaryDirectory[str]:
+        """Hold all that Ray writes; its sockets stand no long name, and its end takes a moment."""
+        return tempfile.TemporaryDirectory(
+            prefix="leuko-", dir=os.environ.get("RAY_TMPDIR"), ignore_cleanup_errors=True
+        )
 
     def __exit__(
         self,
@@ -256,12 +264,11 @@ def drive(connection: Connection, settings: RaySettings) -> None:
     log = os.open(settings.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    silence()
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    if settings.address is None and "RAY_AUTH_MODE" not in os.environ:
-        # Ray listens on every network this machine is in; without the token it answers nobody.
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    if settings.address is None:
+        _keep_to_itself(Path(settings.log).parent)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
             with _connected(settings) as cluster:
@@ -272,6 +279,19 @@ def drive(connection: Connection, settings: RaySettings) -> None:
                     connection.send(None)
         except LeukoError as error:
             connection.send(error)
+
+
+def _keep_to_itself(folder: Path) -> None:
+    """Let a Ray of our own answer nobody else, and look for nothing outside this machine."""
+    if "RAY_AUTH_MODE" not in os.environ:
+        # Ray listens on every network this machine is in; without the token it answers nobody.
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    # Even with its reports off, Ray asks three clouds whether it runs there, unless it finds the
+    # settings of a cluster in the home. Packages installed for one user lie in the real one.
+    os.environ.setdefault("PYTHONUSERBASE", site.getuserbase())
+    os.environ["HOME"] = str(folder)
+    (folder / "ray_bootstrap_config.yaml").touch()
 
 
 @contextlib.contextmanager
@@ -286,6 +306,7 @@ def _connected(settings: RaySettings) -> Iterator[_Driver]:
                 num_cpus=worker_count(None),
                 include_dashboard=False,
                 object_store_memory=_STORE_BYTES,
+                _temp_dir=str(Path(settings.log).parent),
                 **quiet,
             )
         else:
@@ -420,7 +441,7 @@ class Answerer:
         self, bundle: Any, ledger: Any, wave: int, threads: int, stall_s: float, version: str
     ) -> None:
         ray = importlib.import_module("ray")
-        prepare_process()
+        prepare_process(max(1, worker_count(None) // threads))  # as many as this machine may get
         self._ledger, self._wave, self._stall_s = ledger, wave, stall_s
         self._begin = ray.get
         self._fault: LeukoError | None = None

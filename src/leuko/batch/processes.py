@@ -36,12 +36,15 @@ class WorkerSettings:
         The model itself, not its path.
     threads : int
         For decoding and for the network.
+    workers : int
+        How many there are, with which it shares the memory for pictures.
     stall_s : float
         See `answer_piece`.
     """
 
     bundle: ModelBundle
     threads: int
+    workers: int
     stall_s: float = STALL_S
 
 
@@ -70,16 +73,24 @@ def share_cores(workers: int | None, cores: int | None = None) -> tuple[int, int
     return count, max(1, available // count)
 
 
-def prepare_process() -> None:
-    """Set what a worker process wants of libraries that have settings for the whole process."""
+def prepare_process(workers: int) -> None:
+    """Set what a worker process wants of libraries that have settings for the whole process.
+
+    Parameters
+    ----------
+    workers : int
+        How many there are on this machine; each takes its share of the memory for pictures.
+    """
     import cv2
 
     from leuko.imaging import refuse_bombs
     from leuko.memory import keep_freed_memory
+    from leuko.pictures import share_memory
 
     cv2.setNumThreads(1)
     refuse_bombs()
     keep_freed_memory()
+    share_memory(workers)
 
 
 def serve(connection: Connection, settings: WorkerSettings) -> None:
@@ -93,7 +104,7 @@ def serve(connection: Connection, settings: WorkerSettings) -> None:
         The model and how to run it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who gives out the work
-    prepare_process()
+    prepare_process(settings.workers)
     # The other end may be gone, killed: then this one has no more to do either.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         try:
@@ -171,7 +182,7 @@ class Processes:
         life: Callable[[Connection, WorkerSettings], None] = serve,
     ) -> None:
         self.workers, threads = share_cores(workers)
-        self._settings = WorkerSettings(bundle, threads, stall_s)
+        self._settings = WorkerSettings(bundle, threads, self.workers, stall_s)
         self._life = life
         self._team: list[_Worker] = []
         self._stillborn = 0

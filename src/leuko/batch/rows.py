@@ -7,14 +7,14 @@ import glob
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Final, TextIO
 
 from leuko.errors import DataError, ImageError
-from leuko.runtime.sources import Passed, Source, expand
+from leuko.runtime.sources import Passed, Source, expand, file_source
 
 __all__ = ["Row", "list_rows", "open_rows"]
 
@@ -126,7 +126,7 @@ def open_rows(rows: Iterable[Row]) -> Iterator[Source]:
             yield from _files(group)
         elif kind == "member":
             members = _members(place, _same(place, stamp))
-            yield from (Source(row.name, members[row.index].read) for row in group)
+            yield from (replace(members[row.index], name=row.name) for row in group)
         elif kind == "parquet":
             from leuko.batch.parquet import read_pictures
 
@@ -144,10 +144,8 @@ def _whole(row: Row) -> tuple[str, str, str]:
 
 def _files(rows: Iterable[Row]) -> Iterator[Source]:
     """Plain files; read by the path that was made absolute, known by the name that was given."""
-    from leuko.imaging import read_bytes
-
     for row in rows:
-        yield Source(row.name, partial(read_bytes, row.place))
+        yield replace(file_source(row.place), name=row.name)
 
 
 def _list(

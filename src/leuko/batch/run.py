@@ -76,8 +76,8 @@ class BatchResult:
     ----------
     found, predicted, rejected : int
         Images; the first is the sum of the others.
-    reasons : dict of str to int
-        Rejected images by reason.
+    outcomes : Counter
+        Images by `leuko.prediction.Prediction.outcome`.
     partitions, kept, lost : int
         Partitions; those that an earlier run had finished; pieces whose worker ended.
     """
@@ -85,7 +85,7 @@ class BatchResult:
     found: int
     predicted: int
     rejected: int
-    reasons: dict[str, int]
+    outcomes: Counter[tuple[str, str]]
     partitions: int
     kept: int
     lost: int
@@ -344,8 +344,7 @@ def _assemble(
     detail: Callable[[str], None],
 ) -> BatchResult:
     """Put the partitions together, and count."""
-    counts: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
+    outcomes: Counter[tuple[str, str]] = Counter()
     repeats = Repeats()
 
     def parts() -> Iterator[list[Prediction]]:
@@ -357,20 +356,20 @@ def _assemble(
                     "Delete the folder and run the same command again."
                 )
             for row in rows:
-                counts[row.status] += 1
+                outcomes[row.outcome] += 1
                 if row.status != "ok":
-                    reasons[row.reason] += 1
                     detail(f"Rejected {row.path} ({row.reason}: {row.detail})")
             yield rows
 
     write_predictions(out, parts(), bundle)
+    reasons = Counter({why: n for (what, why), n in outcomes.items() if what == "rejected"})
     if reasons:
         say("Rejected: " + ", ".join(f"{n} {reason}" for reason, n in reasons.most_common()) + ".")
     return BatchResult(
         found=sum(count for _, count in tally.keys),
-        predicted=counts["ok"],
-        rejected=sum(reasons.values()),
-        reasons=dict(reasons.most_common()),
+        predicted=outcomes.total() - reasons.total(),
+        rejected=reasons.total(),
+        outcomes=outcomes,
         partitions=len(tally.keys),
         kept=tally.kept,
         lost=tally.lost,

@@ -135,7 +135,7 @@ def open_work(out: Path, bundle: ModelBundle, *, resume: bool) -> Iterator[WorkF
         When it cannot be written, another run works in it, or it holds an earlier run and
         `resume` is not set.
     BatchError
-        When it was begun with another model.
+        When it was begun with another model, or by a Leuko whose answers are of another version.
     """
     work = WorkFolder(out.with_name(out.name + ".parts"))
     prepare_folder(work.path)
@@ -180,6 +180,11 @@ def _check_state(work: WorkFolder, bundle: ModelBundle, *, resume: bool) -> None
             "Add --resume to go on with it, or delete the folder to begin again."
         )
     begun = read_json(work.path / _STATE, "batch")
+    if begun["schema"] != schema("batch"):
+        raise BatchError(
+            f"{work.path} was begun by an older Leuko, whose answers this one does not mix with "
+            "its own. Delete the folder to begin again."
+        )
     if begun.get("model") != bundle.digest:
         raise BatchError(
             f"{work.path} was begun with the model {begun.get('name')}, digest "

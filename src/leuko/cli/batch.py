@@ -11,6 +11,8 @@ import typer
 from leuko.cli.common import Session, now_and_then
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from leuko.prediction import Prediction
     from leuko.runtime.classifier import OnnxClassifier
     from leuko.runtime.sources import Source
@@ -170,7 +172,7 @@ def predict_in_batch(
     workers: int | None,
     out: Path | None,
     resume: bool,
-) -> tuple[list[Prediction], dict[str, int]]:
+) -> tuple[list[Prediction], Counter[tuple[str, str]]]:
     """Predict with an engine.
 
     Parameters
@@ -186,8 +188,8 @@ def predict_in_batch(
 
     Returns
     -------
-    (rows, counts) : tuple of list and dict
-        No rows, as they may be millions; ``predicted`` and ``rejected``.
+    (rows, outcomes) : tuple of list and Counter
+        No rows, as they may be millions; and images by `leuko.prediction.Prediction.outcome`.
     """
     from leuko.batch.run import open_engine, predict_to_file
     from leuko.errors import UsageError
@@ -207,4 +209,4 @@ def predict_in_batch(
     )
     if result.lost:
         talk.say(f"{result.lost} times a worker ended; what it had was done again.")
-    return [], {"predicted": result.predicted, "rejected": result.rejected}
+    return [], result.outcomes

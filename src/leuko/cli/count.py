@@ -26,7 +26,6 @@ from leuko.cli.common import (
 from leuko.cli.predict import ModelOption
 
 if TYPE_CHECKING:
-    from leuko.bundle import ModelBundle
     from leuko.evaluation.differential import Tally
     from leuko.prediction import Prediction
 
@@ -52,28 +51,16 @@ def count(
     model: ModelOption = "default",
     predictions: Annotated[
         Path | None,
-        typer.Option(help="Count what leuko predict wrote, CSV or Parquet, in place of images."),
+        typer.Option(
+            help="Count what leuko predict wrote, CSV, Parquet or JSON, in place of images."
+        ),
     ] = None,
     manual: Annotated[
         list[Path] | None,
         typer.Option(help="A count made by a person, class,count; once for each observer."),
     ] = None,
-    method: Annotated[
-        str | None,
-        typer.Option(
-            metavar="corrected|em|raw",
-            help="Corrected by the model's validation confusion (the default where it has one), "
-            "re-estimated from the probabilities by EM, or as counted.",
-        ),
-    ] = None,
-    limits: Annotated[
-        str, typer.Option(metavar="exact|wilson", help="Kind of limits of the raw count.")
-    ] = "exact",
     simultaneous: Annotated[
         bool, typer.Option(help="95% for the limits of all five classes at once.")
-    ] = False,
-    count_unsure: Annotated[
-        bool, typer.Option(help="Sort cells left unsure by their likeliest class, too.")
     ] = False,
     width: Annotated[
         float,
@@ -88,21 +75,17 @@ def count(
     verbose: VerboseOption = False,
     log_file: LogOption = None,
 ) -> None:
-    """Count the five classes: percentages with limits, corrected for the model's own errors."""
+    """Count the five classes: percentages with limits that hold the model's own errors."""
     from leuko.artifacts import atomic_write_text
     from leuko.cli.batch import find_sources
     from leuko.errors import UsageError
-    from leuko.evaluation.differential import METHODS, Tally, choose_method, differential
-    from leuko.evaluation.differential_limits import LIMITS
+    from leuko.evaluation.differential import Tally, answers_of, differential
     from leuko.evaluation.differential_manual import read_manual_counts
     from leuko.prediction import PredictionTable
     from leuko.runtime.classifier import load
     from leuko.runtime.repeats import mark_repeats
+    from leuko.runtime.trust import NEVER_CHECKED
 
-    for value, known in ((method, (None, *METHODS)), (limits, LIMITS)):
-        if value not in known:
-            names = ", ".join(name for name in known if name)
-            raise UsageError(f"Received {value!r}, expected one of {names}.")
     if bool(images) == (predictions is not None):
         raise UsageError("Give images, or --predictions with the table of an earlier run.")
     inputs = [*(images or ()), predictions, *(manual or ())]
@@ -110,22 +93,20 @@ def count(
     try_outputs(csv)
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         by_people = read_manual_counts(manual or ())
-        tally = Tally(count_unsure=count_unsure, keep_probabilities=method == "em")
+        tally = Tally()
         classifier = load(model, threads=workers)
         bundle = classifier.bundle
         talk.detail(f"Model {classifier.name}, digest {classifier.digest[:12]}.")
-        choose_method(method, bundle.validation, bundle.provenance)  # refused before any image
+        if not classifier.trust.accepts:
+            talk.say(NEVER_CHECKED)
         if predictions is None:
             _add(mark_repeats(classifier.stream(find_sources(images or [], talk.say))), tally, talk)
         else:
             _add(PredictionTable.from_file(predictions).rows, tally, talk)
-        method = _allowed(method, tally, bundle, talk)
+        answers_of(tally, bundle.name, bundle.digest)
         result = differential(
             tally,
             validation=bundle.validation,
-            provenance=bundle.provenance,
-            method=method,
-            limits=limits,
             simultaneous=simultaneous,
             width=width / 100,
             manual=by_people,
@@ -157,20 +138,3 @@ def _add(rows: Iterable[Prediction], tally: Tally, talk: Session) -> None:
         elif row.detail:
             talk.say(f"Note on {row.path}: {row.detail}")
         how_far(tally.found)
-
-
-def _allowed(method: str | None, tally: Tally, bundle: ModelBundle, talk: Session) -> str | None:
-    """Refuse to correct one model's answers with another's confusion."""
-    from leuko.errors import DataError
-
-    others = sorted(tally.models - {bundle.digest[:12]})
-    if not others or method == "raw":
-        return method
-    told = (
-        f"These predictions were made by the model {', '.join(others)}, not by {bundle.name} "
-        f"({bundle.digest[:12]}), whose confusion would correct them"
-    )
-    if method is not None:
-        raise DataError(f"{told}. Name their model with --model, or count with --method raw.")
-    talk.say(f"{told}: the count is not corrected. Name their model with --model.")
-    return "raw"

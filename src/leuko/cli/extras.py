@@ -12,7 +12,7 @@ from typing import Any
 
 from leuko.errors import MissingExtraError
 
-__all__ = ["comparing_room", "demo_room", "importing_room", "training_room"]
+__all__ = ["comparing_room", "demo_room", "training_room"]
 
 _PACKAGES = ("keras", "tensorflow", "tf2onnx", "onnx", "h5py", "matplotlib", "sklearn")
 
@@ -57,17 +57,6 @@ def training_room() -> Any:
         With ``train``.
     """
     return _room("leuko.training.run", "Training")
-
-
-def importing_room() -> Any:
-    """Open ``leuko.training.importing``.
-
-    Returns
-    -------
-    module
-        With ``import_keras``.
-    """
-    return _room("leuko.training.importing", "Importing a Keras model")
 
 
 def comparing_room() -> Any:

@@ -13,6 +13,7 @@ from leuko.artifacts import RESEARCH_USE
 from leuko.cli import adapt, count, data, export, models, predict, training
 from leuko.cli.common import printable, take_late_error
 from leuko.errors import LeukoError
+from leuko.quiet import silence, throw_away_settings
 
 __all__ = ["app", "main"]
 
@@ -63,9 +64,15 @@ def main() -> None:
     """Run the command line; returns through `SystemExit` with the documented exit codes."""
     # TensorFlow reads this when it is first imported; its start-up remarks help nobody here.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    silence()
+    throw_away_settings()
     try:
         _own_process()
-        _command()(args=_spread(sys.argv[1:]), prog_name="leuko")
+        try:
+            _command()(args=_spread(sys.argv[1:]), prog_name="leuko")
+        except SystemExit:
+            sys.stdout.flush()  # here a full disk is a sentence
+            raise
     except LeukoError as error:
         _say_error(error)
         raise SystemExit(error.exit_code) from None
@@ -80,9 +87,7 @@ def main() -> None:
             raise SystemExit(late.exit_code) from None
         raise
     except BrokenPipeError:
-        # The reader went away, as `head` does.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(1) from None
+        raise SystemExit(1) from None  # the reader went away, as `head` does
     except MemoryError:
         print("Error: the memory is used up. Use a smaller batch or fewer --workers.",
               file=sys.stderr)  # fmt: skip

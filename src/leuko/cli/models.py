@@ -73,6 +73,7 @@ def list_models(json: JsonOption = False) -> None:
 def show(model: Model, json: JsonOption = False) -> None:
     """Show what a model is: input, classes, digests, validation, where it is from."""
     from leuko.runtime.classifier import load
+    from leuko.runtime.trust import NEVER_CHECKED
 
     facts = _facts(load(model).bundle)
     if json:
@@ -90,6 +91,8 @@ def show(model: Model, json: JsonOption = False) -> None:
     _print(f"classes: {', '.join(facts['classes'])}")
     _print(f"calibration: {_listed(facts['calibration'])}")
     _print(f"thresholds: {_listed(facts['thresholds']) or 'none'}")
+    if not facts["accepts"]:
+        _print(f"decisions: {NEVER_CHECKED}")
     validation = facts["validation"]
     if not validation.get("metrics"):
         _print("validation: none; measure it with leuko evaluate")
@@ -121,15 +124,24 @@ def card(model: Model, json: JsonOption = False) -> None:
 
 
 def import_model(
-    file: Annotated[Path, typer.Argument(help="A Keras model, .keras or .h5, from anybody.")],
+    file: Annotated[
+        Path, typer.Argument(help="A model from anybody: Keras (.keras, .h5) or ONNX.")
+    ],
     classes: Annotated[
         str, typer.Option(help="The five class names in the model's own order, with commas.")
     ],
     out: Annotated[Path, typer.Option(help="The bundle to write: a folder, or a .zip.")],
     input_scale: Annotated[
-        str,
-        typer.Option(help="What pixels 0-255 were multiplied by before the model, as 1/255."),
-    ] = "1",
+        str | None,
+        typer.Option(
+            help="What pixels 0-255 were multiplied by before the model, as 1/255; or three.",
+            show_default="1 where the network scales pixels itself",
+        ),
+    ] = None,
+    input_offset: Annotated[
+        str, typer.Option(help="What was added then, as -1; or three with commas.")
+    ] = "0",
+    channel_order: Annotated[str, typer.Option(help="What the model takes: rgb or bgr.")] = "rgb",
     crop: Annotated[
         float, typer.Option(min=0.05, max=1.0, help="Central part of a picture that is used.")
     ] = 1.0,
@@ -138,23 +150,26 @@ def import_model(
     verbose: VerboseOption = False,
     log_file: LogOption = None,
 ) -> None:
-    """Turn a foreign Keras model into a bundle, in a confined process; no code of it is run."""
+    """Turn a foreign Keras or ONNX model into a bundle; no code of it is run."""
     from leuko.bundle import ModelBundle
-    from leuko.cli.extras import importing_room
+    from leuko.formats.importing import import_bundle, read_pixels
 
     keep_apart({"--out": out, "--log-file": log_file}, [file])
     ModelBundle.check_place(out)
-    room = importing_room()
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
-        bundle = room.import_bundle(
+        bundle = import_bundle(
             file,
             classes=classes.split(","),
-            input_scale=room.parse_scale(input_scale),
+            pixels=read_pixels(input_scale, input_offset, channel_order),
             crop=crop,
             command=command_line(),
             say=talk.say,
         )
         bundle.save(out)
+        talk.say(
+            "Its answers carry no trust yet. Next: leuko models calibrate with labelled images of "
+            "your microscope."
+        )
     if json:
         emit_json({"schema": schema("model"), **_facts(bundle)})
     else:
@@ -168,6 +183,7 @@ def _print(line: str) -> None:
 
 def _facts(bundle: Any) -> dict[str, Any]:
     """What a person or a script wants to know of a bundle."""
+    from leuko.runtime.trust import Trust
     from leuko.taxonomy import CLASSES
 
     variant = bundle.provenance.get("variant", {})
@@ -185,6 +201,7 @@ def _facts(bundle: Any) -> dict[str, Any]:
         "classes": list(CLASSES),
         "calibration": bundle.calibration,
         "thresholds": bundle.thresholds,
+        "accepts": Trust.of(bundle).accepts,
         "validation": bundle.validation,
         "provenance": bundle.provenance,
     }

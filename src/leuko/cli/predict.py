@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,7 +70,7 @@ def predict(
     picture: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.png|FILE.jpg", help="Draw class and confidence, as PNG or as JPEG."
+            metavar="FILE.png|FILE.jpg", help="Draw what was decided on each, as PNG or as JPEG."
         ),
     ] = None,
     explain: Annotated[
@@ -92,6 +93,7 @@ def predict(
     from leuko.cli import batch
     from leuko.runtime.classifier import load
     from leuko.runtime.repeats import mark_repeats
+    from leuko.runtime.trust import NEVER_CHECKED
 
     outputs = {"--csv": csv, "--out": out, "--picture": picture, "--explain": explain,
                "--log-file": log_file}  # fmt: skip
@@ -107,11 +109,13 @@ def predict(
         try_outputs(csv, whole, picture)
         classifier = load(model, threads=workers, device=device)
         talk.detail(f"Model {classifier.name}, digest {classifier.digest[:12]}.")
+        if not classifier.trust.accepts:
+            talk.say(NEVER_CHECKED)
         gallery = None
         if engine != "local":
-            kept, counts = batch.predict_in_batch(images, classifier, talk, engine=engine,
-                                                  address=address, workers=workers, out=whole,
-                                                  resume=resume)  # fmt: skip
+            kept, outcomes = batch.predict_in_batch(images, classifier, talk, engine=engine,
+                                                    address=address, workers=workers, out=whole,
+                                                    resume=resume)  # fmt: skip
         else:
             sources = batch.find_sources(images, talk.say)
             if picture is not None:
@@ -126,20 +130,28 @@ def predict(
             if gallery is not None:
                 answers = gallery.keep(answers)
             answers = batch.also_to_parquet(answers, whole, classifier)
-            kept, counts = _collect(answers, talk, csv=csv, keep=json,
-                                    show=not json and whole is None)  # fmt: skip
-        found = counts["predicted"] + counts["rejected"]
-        talk.say(
-            f"{found} found = {counts['predicted']} predicted + {counts['rejected']} rejected. "
-            "Research use only."
-        )
+            kept, outcomes = _collect(answers, talk, csv=csv, keep=json,
+                                      show=not json and whole is None)  # fmt: skip
         if json:
             emit_json(PredictionTable(tuple(kept)).to_dict())
+        _tell(outcomes, talk, done="Count the classes with leuko count.")
         if picture is not None and encode is not None and gallery is not None:
-            # Last, as it may fail: nothing was answered, or an image is no longer what it was.
+            # Last, as it may fail: an image is no longer what it was.
             atomic_write_bytes(picture, encode(gallery.draw(say=talk.say)))
-    if strict and counts["rejected"]:
+    if strict and any(what == "rejected" for what, _ in outcomes):
         raise typer.Exit(3)
+
+
+def _tell(outcomes: Mapping[tuple[str, str], int], talk: Session, done: str = "") -> None:
+    """End with how many images came to what, and the next step; it is an error where none did."""
+    from leuko.errors import DataError
+    from leuko.render.answers import all_rejected, next_step, tally_text
+
+    nothing = all_rejected(outcomes)
+    if nothing:
+        raise DataError(nothing)
+    parts = (tally_text(outcomes), next_step(outcomes) or done, "Research use only.")
+    talk.say(" ".join(filter(None, parts)))
 
 
 def _collect(
@@ -149,7 +161,7 @@ def _collect(
     csv: Path | None,
     keep: bool,
     show: bool,
-) -> tuple[list[Prediction], dict[str, int]]:
+) -> tuple[list[Prediction], Counter[tuple[str, str]]]:
     """Print and write answers as they come; keep them only when they are needed later."""
     import contextlib
     import io
@@ -157,7 +169,7 @@ def _collect(
     from leuko.artifacts import atomic_write
 
     kept: list[Prediction] = []
-    counts = {"predicted": 0, "rejected": 0}
+    outcomes: Counter[tuple[str, str]] = Counter()
     how_far = now_and_then(talk)
     with contextlib.ExitStack() as stack:
         file = None
@@ -168,7 +180,7 @@ def _collect(
             )
             file.write(csv_line(CSV_COLUMNS))
         for row in answers:
-            counts["predicted" if row.status == "ok" else "rejected"] += 1
+            outcomes[row.outcome] += 1
             if file is not None:
                 file.write(csv_line(csv_cells(row)))
             if keep:
@@ -180,11 +192,11 @@ def _collect(
             if show and csv is None:
                 print(_line(row))
             else:
-                how_far(sum(counts.values()))
+                how_far(outcomes.total())
         if file is not None:
             file.detach()
     sys.stdout.flush()
-    return kept, counts
+    return kept, outcomes
 
 
 def _keep_earlier(folder: Path, images: list[str]) -> None:
@@ -218,12 +230,15 @@ def _explained(
 
 def _line(row: Prediction) -> str:
     """One answer for a terminal."""
+    from leuko.render.answers import question, title, why
+
     path = printable(row.path)  # one line a row
     if row.status != "ok":
         return f"{path}\trejected\t{row.reason}"
-    if row.decision != "class":
-        likeliest = f"(likeliest: {row.label} {row.confidence:.3f})"
-        return f"{path}\t{row.decision}\t{printable(row.reason)}\t{likeliest}"
+    if not row.label:
+        decided = f"{title(row).lower()}: {question(row)}".removesuffix(": ")
+        likeliest = f"(likeliest: {row.likeliest} {row.confidence:.3f})"
+        return f"{path}\t{decided}\t{printable(why(row))}\t{likeliest}"
     others = sorted(row.scores.items(), key=lambda item: -item[1])[1]
     return f"{path}\t{row.label}\t{row.confidence:.3f}\t(next: {others[0]} {others[1]:.3f})"
 
@@ -283,6 +298,7 @@ def evaluate(
         )
         if out is not None:
             talk.say(f"Written: {result.write(out)}")
+        _tell(result.table.outcomes, talk)
     document: dict[str, Any] = result.report.to_dict()
     if json:
         emit_json(document)

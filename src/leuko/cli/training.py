@@ -63,6 +63,7 @@ def train(
     """Train a recipe and export the bundle that ships. Ctrl-C stops; --resume goes on."""
     from leuko.artifacts import schema
     from leuko.cli.extras import training_room
+    from leuko.evaluation.report import no_better
     from leuko.experiment.planning import passed_over, plan_training
 
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
@@ -95,6 +96,7 @@ def train(
                 "seconds": run.seconds,
                 "epochs": len(run.history),
                 "validation": metrics,
+                "baselines": run.validation["baselines"],
                 "bundle_digest": run.bundle.digest,
             }
         )
@@ -106,6 +108,8 @@ def train(
         f"({where}): accuracy {metrics['accuracy']['value']:.4f}, balanced accuracy "
         f"{metrics['balanced_accuracy']['value']:.4f}, macro-F1 {metrics['macro_f1']['value']:.4f}"
     )
+    if not run.validation["baselines"]["majority"].get("beaten", True):
+        print(no_better(run.validation["confusion"]))
 
 
 def compare(
@@ -121,6 +125,9 @@ def compare(
         typer.Option("--unseen", help="Labelled folders of other laboratories."),
     ] = None,
     weights: WeightsOption = None,
+    allow_seen: Annotated[
+        bool, typer.Option(help="Measure also on images that initial weights have learned from.")
+    ] = False,
     resume: Annotated[bool, typer.Option(help="Go on where a killed run stood.")] = False,
     ignore: IgnoreOption = None,
     cache: CacheOption = None,
@@ -145,6 +152,7 @@ def compare(
             seeds=seeds,
             unseen=unseen or (),
             weights=weights,
+            allow_seen=allow_seen,
             resume=resume,
             ignore=tuple(ignore or ()),
             workers=workers,

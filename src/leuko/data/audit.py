@@ -17,7 +17,6 @@ from leuko.artifacts import RESEARCH_USE, digest_json, schema
 from leuko.data.audit_background import background_test, missing_for_background, ring_features
 from leuko.data.audit_duplicates import identical_files, same_cells, thumbnail
 from leuko.errors import ImageError
-from leuko.imaging import decode_image, read_bytes
 from leuko.manifest import (
     Manifest,
     Sample,
@@ -27,6 +26,7 @@ from leuko.manifest import (
     unread_beside,
 )
 from leuko.parallel import Progress, bounded_map, worker_count
+from leuko.pictures import open_picture
 from leuko.taxonomy import CLASSES
 
 __all__ = ["audit_dataset", "audit_manifests", "format_audit"]
@@ -262,23 +262,19 @@ def _look_at_all(
 ) -> Iterator[_Look | ImageError]:
     """Decode every file on threads; results in order, a few pieces in memory."""
 
-    def look(piece: Sequence[Path]) -> list[_Look | ImageError]:
-        seen: list[_Look | ImageError] = []
-        for file in piece:
-            try:
-                image = decode_image(read_bytes(file))
-            except ImageError as error:
-                seen.append(error)
-                continue
-            rows, columns = image.pixels.shape[:2]
-            ring = ring_features(image.pixels) if rings else None
-            size = f"{rows}x{columns}"
-            seen.append(_Look(size, image.mode, image.format, thumbnail(image.pixels), ring))
-        return seen
+    def look(file: Path) -> _Look | ImageError:
+        try:
+            with open_picture(file) as image:
+                rows, columns = image.pixels.shape[:2]
+                ring = ring_features(image.pixels) if rings else None
+                small = thumbnail(image.pixels)
+                return _Look(f"{rows}x{columns}", image.mode, image.format, small, ring)
+        except ImageError as error:
+            return error.without_frames()
 
     pieces = (files[at : at + _FILES_AT_ONCE] for at in range(0, len(files), _FILES_AT_ONCE))
     done = 0
-    for seen in bounded_map(look, pieces, workers=threads):
+    for seen in bounded_map(lambda piece: [*map(look, piece)], pieces, workers=threads):
         done += len(seen)
         if progress is not None:
             progress("looking", done, len(files))

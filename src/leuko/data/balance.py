@@ -12,7 +12,6 @@ import hashlib
 import math
 import os
 import re
-import threading
 import time
 import unicodedata
 from collections.abc import Iterator
@@ -35,9 +34,10 @@ from leuko.artifacts import (
 )
 from leuko.data.audit_duplicates import same_cells, thumbnail
 from leuko.errors import DataError, ImageError, OutputError, UsageError
-from leuko.imaging import decode_image, encode_jpeg, read_bytes, warp_image
+from leuko.imaging import encode_jpeg, warp_image
 from leuko.manifest import Manifest, Sample, original_of
 from leuko.parallel import Progress, bounded_map, worker_count
+from leuko.pictures import decoded, open_data, open_picture
 from leuko.taxonomy import CLASSES
 
 __all__ = [
@@ -745,8 +745,8 @@ def _check_originals(
         bad, small = [], []
         for sample in samples:
             try:
-                image = decode_image(read_bytes(manifest.root / sample.path))
-                small.append(thumbnail(image.pixels))
+                with open_picture(manifest.root / sample.path) as image:
+                    small.append(thumbnail(image.pixels))
             except ImageError as error:
                 detail = error.detail.replace(str(manifest.root / sample.path), sample.path)
                 bad.append({"path": sample.path, "reason": error.reason, "detail": detail})
@@ -823,34 +823,31 @@ def _write_files(
     progress: Progress | None,
 ) -> int:
     """Write the files that are missing; return how many."""
-    # A fresh megabyte for every copy costs as much as the warp itself, in page faults.
-    scratch = threading.local()
 
     def work(task: _Task) -> int:
         sample = task.entry.sample
         place = folder / CLASSES[sample.label]
-        data = read_bytes(plan.root / sample.path)
-        if digest_bytes(data) != sample.sha256:
-            raise DataError(
-                f"{plan.root / sample.path} changed while it was being balanced. Start again "
-                "with a new folder."
-            )
-        pixels: Pixels | None = None
-        for n in task.numbers:
-            if n == 0:
+        with open_data(plan.root / sample.path) as data:
+            if digest_bytes(data) != sample.sha256:
+                raise DataError(
+                    f"{plan.root / sample.path} changed while it was being balanced. Start again "
+                    "with a new folder."
+                )
+            if 0 in task.numbers:
                 atomic_write_bytes(place / task.entry.name, data, durable=False)
-                continue
-            if pixels is None:
-                pixels = decode_image(data).pixels
-            buffer: Pixels | None = getattr(scratch, "buffer", None)
-            if buffer is None or buffer.shape != pixels.shape:
-                buffer = scratch.buffer = np.empty_like(pixels, order="C")
-            drawn = augment_pixels(
-                pixels, augmentation(plan.seed, n, sample_key(sample)), out=buffer
-            )
+            if task.numbers != (0,):
+                with decoded(data) as image:
+                    draw(task, place, image.pixels)
+        return len(task.numbers)
+
+    def draw(task: _Task, place: Path, pixels: Pixels) -> None:
+        # A fresh megabyte for every copy costs as much as the warp itself, in page faults.
+        buffer = np.empty_like(pixels, order="C")
+        key = sample_key(task.entry.sample)
+        for n in filter(None, task.numbers):
+            drawn = augment_pixels(pixels, augmentation(plan.seed, n, key), out=buffer)
             encoded = encode_jpeg(drawn, quality=quality, subsampling=subsampling)
             atomic_write_bytes(place / task.entry.drawn_name(n), encoded, durable=False)
-        return len(task.numbers)
 
     missing = plan.total - len(present)
     done = 0

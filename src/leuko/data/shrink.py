@@ -8,12 +8,14 @@ from typing import Any, Final
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from leuko.artifacts import atomic_write_bytes, prepare_folder
 from leuko.errors import DataError, ImageError, OutputError
-from leuko.imaging import IMAGE_SUFFIXES, encode_jpeg, read_image
+from leuko.imaging import IMAGE_SUFFIXES, encode_jpeg
 from leuko.manifest import Manifest, Sample, find_splits, read_folder
 from leuko.parallel import Progress, bounded_map, worker_count
+from leuko.pictures import open_picture
 
 __all__ = ["SOURCES", "shrink_dataset"]
 
@@ -104,16 +106,10 @@ def shrink_dataset(
         if place.exists():
             return "kept", None
         try:
-            pixels = read_image(file).pixels
+            with open_picture(file) as image:
+                data = encode_jpeg(_smaller(image.pixels, size), quality=quality, subsampling="420")
         except ImageError as error:
-            return "rejected", error
-        factor = size / max(pixels.shape[:2])
-        if factor < 1:
-            rows, columns = (max(1, round(side * factor)) for side in pixels.shape[:2])
-            pixels = np.asarray(
-                cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8
-            )
-        data = encode_jpeg(pixels, quality=quality, subsampling="420")
+            return "rejected", error.without_frames()
         atomic_write_bytes(place, data, durable=False)
         return "written", None
 
@@ -129,6 +125,15 @@ def shrink_dataset(
         if progress is not None and (number % 50 == 0 or number == len(work)):
             progress("shrinking", number, len(work))
     return counts
+
+
+def _smaller(pixels: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
+    """Shrink a picture until its longer side is `size`; never enlarge."""
+    factor = size / max(pixels.shape[:2])
+    if factor >= 1:
+        return pixels
+    rows, columns = (max(1, round(side * factor)) for side in pixels.shape[:2])
+    return np.asarray(cv2.resize(pixels, (columns, rows), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _begin(target: Path, source: Path, copies: list[Sample], settings: str) -> None:

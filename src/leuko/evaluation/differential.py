@@ -1,14 +1,15 @@
 """The differential count: shares of the five classes with limits, from a table of predictions.
 
-Only rows whose decision is ``class`` are sorted into classes. What was left out, and why, is told
-beside the count, never dropped in silence.
+Every picture of a cell counts: those whose answer is accepted (decision ``class``) and those left
+open (``unsure``, ``unlike-training``) by their likeliest class, which the limits hardly believe.
+Where too few are accepted there are no limits at all, and the first sentence says so. Pictures
+without a cell, rejected and repeated ones are told beside the count, never dropped in silence.
 """
 
 from __future__ import annotations
 
 import math
 import textwrap
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,22 +21,21 @@ import numpy.typing as npt
 from leuko.artifacts import RESEARCH_USE, schema
 from leuko.errors import DataError
 from leuko.evaluation.differential_adjust import (
+    ACCEPTED_TIMES,
+    OTHERS_WRONG,
     Draws,
-    adjust_shares,
+    Tables,
     adjusted_draws,
+    adjusted_shares,
     design_effect,
-    left_open,
-    reestimate_shares,
-    reestimated_draws,
     slides_are_told,
-    training_shares,
+    split_confusion,
     validation_confusion,
 )
 from leuko.evaluation.differential_limits import (
     cells_for_half_width,
     each_level,
     exact_interval,
-    share_limits,
 )
 from leuko.evaluation.differential_manual import ManualComparison, compare_with_manual
 from leuko.evaluation.intervals import LEVEL
@@ -43,21 +43,21 @@ from leuko.prediction import Prediction, PredictionTable, csv_line
 from leuko.taxonomy import CLASSES
 
 __all__ = [
-    "METHODS",
+    "LEAST_ACCEPTED",
     "REFERENCE_RANGES",
     "UNDECIDED",
     "ClassCount",
     "Differential",
     "Tally",
-    "choose_method",
+    "answers_of",
     "differential",
     "flag_of",
 ]
 
 Floats = npt.NDArray[np.float64]
 
-METHODS: Final = ("corrected", "em", "raw")
-"""How shares are taken from the count: with the confusion matrix, by EM, or as they are."""
+LEAST_ACCEPTED: Final = 0.6
+"""Share of the cells that a model must accept for limits; docs/decisions/0028 tells why."""
 
 REFERENCE_RANGES: Final = {
     "Basophil": (0.0, 2.0),
@@ -78,23 +78,23 @@ RANGES_SOURCE: Final = "Dacie and Lewis Practical Haematology, 12th ed. 2017, ta
 
 UNDECIDED: Final = "not decided at this n"
 
-_COLUMNS: Final = 96
-_SORTED: Final = "class"
-_UNSURE: Final = "unsure"
+_COLUMNS: Final = 80
+_ACCEPTED: Final = "class"
+_OPEN: Final = ("unsure", "unlike-training")
+"""Decisions on cells whose answer is not accepted."""
+
 _REPEATED: Final = "duplicate"
+_MANY: Final = 1_000_000
+"""So many times the cells leave nothing to sampling."""
+
+_FEW: Final = "few-accepted"
+_UNMEASURED: Final = "no-validation"
 
 
 class Tally:
     """Answers added up as they come, each image once.
 
     Memory grows by a digest, 32 bytes and its place in a set, for each image; rows are not kept.
-
-    Parameters
-    ----------
-    count_unsure : bool
-        Sort rows that were left unsure by their likeliest class, too.
-    keep_probabilities : bool
-        Keep the probabilities of the sorted rows, 20 bytes each, for EM.
 
     Attributes
     ----------
@@ -103,41 +103,37 @@ class Tally:
     repeated : int
         Rows that have an answer and show the same cell as an earlier one, by decision or digest:
         left out.
-    decisions : Counter of str
-        The other rows that have an answer, by decision.
+    left_out : Counter of str
+        The other rows that have an answer and show no cell, by decision.
     rejected : Counter of str
         Rows that have none, by reason.
     models : set of str
         Digests of the bundles that answered, 12 digits.
     """
 
-    def __init__(self, *, count_unsure: bool = False, keep_probabilities: bool = False) -> None:
-        self.count_unsure = count_unsure
+    def __init__(self) -> None:
         self.found = 0
         self.repeated = 0
-        self.decisions: Counter[str] = Counter()
+        self.left_out: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
         self.models: set[str] = set()
-        self._counts = dict.fromkeys(CLASSES, 0)
+        self._counts = {True: [0] * len(CLASSES), False: [0] * len(CLASSES)}
         self._images: set[bytes] = set()
-        self._probabilities = array("f") if keep_probabilities else None
 
     @classmethod
-    def of(cls, table: PredictionTable | Iterable[Prediction], **settings: bool) -> Tally:
+    def of(cls, table: PredictionTable | Iterable[Prediction]) -> Tally:
         """Add up a whole table.
 
         Parameters
         ----------
         table : PredictionTable or iterable of Prediction
             Rows.
-        **settings : bool
-            See `Tally`.
 
         Returns
         -------
         Tally
         """
-        tally = cls(**settings)
+        tally = cls()
         for row in table.rows if isinstance(table, PredictionTable) else table:
             tally.add(row)
         return tally
@@ -155,15 +151,12 @@ class Tally:
             self.models.add(row.model)
         if row.status != "ok":
             self.rejected[row.reason] += 1
-            return
-        if row.decision == _REPEATED or (row.sha256 and self._known(row.sha256)):
+        elif row.decision == _REPEATED or (row.sha256 and self._known(row.sha256)):
             self.repeated += 1
-            return
-        self.decisions[row.decision] += 1
-        if row.decision == _SORTED or (self.count_unsure and row.decision == _UNSURE):
-            self._counts[row.label] += 1
-            if self._probabilities is not None:
-                self._probabilities.extend(row.probabilities)
+        elif row.decision in (_ACCEPTED, *_OPEN):
+            self._counts[row.decision == _ACCEPTED][_likeliest(row)] += 1
+        else:
+            self.left_out[row.decision] += 1
 
     def _known(self, sha256: str) -> bool:
         """Whether an image came before; it is known from now on."""
@@ -176,30 +169,24 @@ class Tally:
         return len(self._images) == before
 
     @property
-    def counts(self) -> tuple[int, ...]:
-        """Sorted cells of each class, in class order."""
-        return tuple(self._counts[name] for name in CLASSES)
+    def accepted(self) -> tuple[int, ...]:
+        """Cells whose answer is accepted, by class, in class order."""
+        return tuple(self._counts[True])
+
+    @property
+    def others(self) -> tuple[int, ...]:
+        """Cells whose answer is not accepted, by likeliest class, in class order."""
+        return tuple(self._counts[False])
 
     @property
     def total(self) -> int:
-        """Sorted cells."""
-        return sum(self._counts.values())
+        """Cells, accepted or not."""
+        return sum(self.accepted) + sum(self.others)
 
-    @property
-    def unsorted(self) -> dict[str, int]:
-        """Rows with an answer that were not sorted, by decision."""
-        left = Counter(self.decisions)
-        del left[_SORTED]
-        if self.count_unsure:
-            del left[_UNSURE]
-        return dict(sorted(left.items()))
 
-    @property
-    def probabilities(self) -> Floats | None:
-        """(n, 5) float64 of the sorted rows; None unless they were kept."""
-        if self._probabilities is None:
-            return None
-        return np.array(self._probabilities, dtype=np.float64).reshape(-1, len(CLASSES))
+def _likeliest(row: Prediction) -> int:
+    """Number of the most probable class, whatever is decided on it."""
+    return max(range(len(CLASSES)), key=row.probabilities.__getitem__)
 
 
 @dataclass(frozen=True)
@@ -210,33 +197,31 @@ class ClassCount:
     ----------
     name : str
         The class.
-    count : int
-        Cells sorted into it.
-    share, low, high : float, 0 to 1
-        As counted, with limits of sampling alone.
-    estimate, estimate_low, estimate_high : float, 0 to 1
-        By the differential's method; the same as counted when that is ``raw``.
+    accepted, others : int
+        Cells taken for it: those whose answer is accepted, and the others.
+    share, low, high : float, 0 to 1, or None
+        Of all cells, corrected for the model's errors, with limits; None where none are given.
     cells_needed : int or None
         Cells in all for limits as narrow as wanted; None when no number gives them.
-    left_open : float, 0 to 1
+    left_open : float, 0 to 1, or None
         Half-width that remains however many cells are counted.
     """
 
     name: str
-    count: int
-    share: float
-    low: float
-    high: float
-    estimate: float
-    estimate_low: float
-    estimate_high: float
-    cells_needed: int | None
-    left_open: float
+    accepted: int
+    others: int
+    share: float | None = None
+    low: float | None = None
+    high: float | None = None
+    cells_needed: int | None = None
+    left_open: float | None = None
 
     @property
-    def flag(self) -> str:
-        """See `flag_of`."""
-        return flag_of(self.name, self.estimate_low, self.estimate_high)
+    def flag(self) -> str | None:
+        """See `flag_of`; None without limits."""
+        if self.low is None or self.high is None:
+            return None
+        return flag_of(self.name, self.low, self.high)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, shares as percentages.
@@ -247,18 +232,16 @@ class ClassCount:
         """
         reference = REFERENCE_RANGES[self.name]
         return {
-            "count": self.count,
-            "percent": 100 * self.share,
-            "low": 100 * self.low,
-            "high": 100 * self.high,
-            "estimate": 100 * self.estimate,
-            "estimate_low": 100 * self.estimate_low,
-            "estimate_high": 100 * self.estimate_high,
+            "accepted": self.accepted,
+            "others": self.others,
+            "percent": _percent(self.share),
+            "low": _percent(self.low),
+            "high": _percent(self.high),
             "reference_low": reference[0],
             "reference_high": reference[1],
             "flag": self.flag,
             "cells_needed": self.cells_needed,
-            "left_open": 100 * self.left_open,
+            "left_open": _percent(self.left_open),
         }
 
 
@@ -270,10 +253,8 @@ class Differential:
     ----------
     rows : tuple of 5 ClassCount
         In class order.
-    method : str
-        One of `METHODS`.
-    limits : str
-        Kind of the raw limits, see `leuko.evaluation.differential_limits.LIMITS`.
+    refused : {"", "few-accepted", "no-validation"}
+        Why there are no limits; empty where there are.
     level : float
         Confidence level.
     simultaneous : bool
@@ -282,39 +263,48 @@ class Differential:
         Wanted half-width, as a share.
     found : int
         Images.
-    unsorted, rejected : dict of str to int
-        Images that were not sorted: by decision, and by reason.
+    left_out, rejected : dict of str to int
+        Images without a cell, by decision, and those that could not be read, by reason.
+    repeated : int
+        Images that were left out because they had come before.
     effect : float
         The validation table counted as this much smaller.
     notes : tuple of str
-        Sentences on what was assumed.
+        Sentences on what was assumed, or on what to do.
     manual : ManualComparison or None
-        The count beside a manual one.
-    repeated : int
-        Images that were left out because they had come before.
+        The count beside a manual one; never without limits.
     context : dict
         Plain values for the document: model, command, seed.
     """
 
     rows: tuple[ClassCount, ...]
-    method: str
-    limits: str
+    refused: str
     level: float
     simultaneous: bool
     width: float
     found: int
-    unsorted: dict[str, int]
+    left_out: dict[str, int]
     rejected: dict[str, int]
+    repeated: int = 0
     effect: float = 1.0
     notes: tuple[str, ...] = ()
     manual: ManualComparison | None = None
-    repeated: int = 0
     context: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def accepted(self) -> int:
+        """Cells whose answer is accepted."""
+        return sum(row.accepted for row in self.rows)
+
+    @property
     def total(self) -> int:
-        """Sorted cells."""
-        return sum(row.count for row in self.rows)
+        """Cells, accepted or not."""
+        return self.accepted + sum(row.others for row in self.rows)
+
+    @property
+    def accepted_share(self) -> float:
+        """Share of the cells whose answer is accepted."""
+        return self.accepted / self.total
 
     @property
     def cells_needed(self) -> int | None:
@@ -322,91 +312,121 @@ class Differential:
         needed = [row.cells_needed for row in self.rows]
         return None if None in needed else max(n for n in needed if n is not None)
 
-    def sorted_sentence(self) -> str:
-        """How many images were sorted, and what became of the others.
+    def first_sentence(self) -> str:
+        """What a reader must know before any number.
 
         Returns
         -------
         str
         """
-        others = [f"{count:,} {name}" for name, count in self.unsorted.items()]
+        told = f"{self.accepted:,} of {self.total:,} cells ({_points(self.accepted_share)}%)"
+        if self.refused == _FEW:
+            return (
+                f"This model cannot count this microscope: it accepts {told}; with fewer than "
+                f"{100 * LEAST_ACCEPTED:g}% there are no percentages and no limits."
+            )
+        if self.refused:
+            return (
+                "How often this model is wrong was never measured: there are no percentages and "
+                f"no limits. It accepts {told}."
+            )
+        others = self.total - self.accepted
+        held = f"; the limits hold what the other {others:,} may be" if others else ""
+        return f"The model accepts {told}{held}."
+
+    def left_sentence(self) -> str:
+        """Which images are not in the count.
+
+        Returns
+        -------
+        str
+        """
+        others = [f"{count:,} {name}" for name, count in self.left_out.items()]
         others += [f"{count:,} rejected ({name})" for name, count in self.rejected.items()]
         if self.repeated:
             others.append(f"{self.repeated:,} repeated (the same cell as an earlier one)")
-        told = f"Sorted into classes: {self.total:,} of {self.found:,} images"
-        return f"{told}; not sorted: {', '.join(others)}." if others else f"{told}."
+        if not others:
+            return f"All of {self.found:,} images are counted."
+        return f"Not counted, of {self.found:,} images: {', '.join(others)}."
 
     def width_sentence(self) -> str:
-        """How many more cells the wanted width takes.
+        """How many more cells the wanted width takes; empty without limits.
 
         Returns
         -------
         str
         """
+        if self.refused:
+            return ""
         wanted = f"±{100 * self.width:g} points"
         hopeless = [row for row in self.rows if row.cells_needed is None]
         if hopeless:
-            worst = max(hopeless, key=lambda row: row.left_open)
-            if worst.left_open < self.width:
+            worst = max(hopeless, key=lambda row: row.left_open or 0.0)
+            left = worst.left_open or 0.0
+            if left < self.width:
                 return f"Limits of {wanted} would take more cells than can be counted."
             return (
                 f"No number of cells gives limits of {wanted} for {worst.name} with this model: "
-                f"its validation alone leaves ±{100 * worst.left_open:.1f} points open."
+                f"its errors alone leave ±{100 * left:.1f} points open."
             )
         decides = max(self.rows, key=lambda row: row.cells_needed or 0)
         needed = decides.cells_needed or 0
         if needed <= self.total:
             return f"Every class is known to {wanted} or better."
         return (
-            f"For limits of {wanted} in every class, sort about {needed:,} cells: "
+            f"For limits of {wanted} in every class, count about {needed:,} cells: "
             f"{needed - self.total:,} more ({decides.name} decides)."
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, schema ``leuko.count/1``; shares are percentages.
+        """Plain values for JSON, schema ``leuko.count/2``; shares are percentages.
 
         Returns
         -------
         dict
         """
+        said = [self.first_sentence(), self.left_sentence(), self.width_sentence(), *self.notes]
         return {
             "schema": schema("count"),
             "research_use": RESEARCH_USE,
-            "method": self.method,
-            "limits": self.limits,
+            "refused": self.refused or None,
             "level": self.level,
             "simultaneous": self.simultaneous,
             "found": self.found,
-            "sorted": self.total,
-            "unsorted": self.unsorted,
+            "cells": self.total,
+            "accepted": self.accepted,
+            "accepted_percent": 100 * self.accepted_share,
+            "accepted_least": 100 * LEAST_ACCEPTED,
+            "left_out": self.left_out,
             "rejected": self.rejected,
             "repeated": self.repeated,
             "classes": {row.name: row.to_dict() for row in self.rows},
             "reference_ranges": RANGES_SOURCE,
             "validation_effect": self.effect,
+            "accepted_times": ACCEPTED_TIMES,
+            "others_wrong": 100 * OTHERS_WRONG,
             "width": 100 * self.width,
             "cells_needed": self.cells_needed,
             "manual": None if self.manual is None else self.manual.to_dict(),
-            "sentences": [self.sorted_sentence(), self.width_sentence(), *self.notes],
+            "sentences": [sentence for sentence in said if sentence],
             **self.context,
         }
 
     def csv_text(self) -> str:
-        """One line a class, percentages with two decimals.
+        """One line a class, percentages with two decimals, empty where there are none.
 
         Returns
         -------
         str
             Header and five lines, each ended by a line feed.
         """
-        names = ["class", "count", "percent", "low", "high", "method", "estimate",
-                 "estimate_low", "estimate_high", "reference_low", "reference_high",
-                 "flag"]  # fmt: skip
+        names = ["class", "accepted", "others", "percent", "low", "high", "reference_low",
+                 "reference_high", "flag", "refused"]  # fmt: skip
         if self.manual is not None:
             names += ["manual_count", "manual_percent", "difference", "p_value"]
         lines = [csv_line(names)]
         for k, row in enumerate(self.rows):
-            values = {"class": row.name, "method": self.method, **row.to_dict()}
+            values = {"class": row.name, "refused": self.refused, **row.to_dict()}
             if self.manual is not None:
                 values |= {
                     "manual_count": self.manual.counts[k],
@@ -418,52 +438,58 @@ class Differential:
         return "".join(lines)
 
     def summary(self) -> str:
-        """The count as text of at most 100 columns.
+        """The count as text of at most 80 columns.
 
         Returns
         -------
         str
             Several lines, without a newline at the end.
         """
-        percent = f"{100 * self.level:g}% limits"
-        head = f"{'':<11}{'cells':>8}{'%':>6}{percent:>14}"
-        if self.method != "raw":
-            title = "corrected" if self.method == "corrected" else "by EM"
-            head += f"{title + ' %':>12}{percent:>14}"
-        lines = [head + f"{'reference':>10}  flag"]
-        for row in self.rows:
-            line = f"{row.name:<11}{row.count:>8,}{_points(row.share):>6}"
-            line += f"{_span(row.low, row.high):>14}"
-            if self.method != "raw":
-                line += f"{_points(row.estimate):>12}"
-                line += f"{_span(row.estimate_low, row.estimate_high):>14}"
-            low, high = REFERENCE_RANGES[row.name]
-            lines.append(line + f"{f'{low:g}–{high:g}':>10}  {row.flag}")
-        lines.append(f"{'all':<11}{self.total:>8,}")
-        if self.simultaneous:
+        first = [self.first_sentence(), *(self.notes if self.refused else ())]
+        lines = [*_wrapped(first), "", *self._table_lines(), ""]
+        if self.simultaneous and not self.refused:
             lines.append("The limits of all five classes hold at once.")
-        ranges = f"Reference ranges: {RANGES_SOURCE}; your laboratory's own come first."
-        said = [self.sorted_sentence(), self.width_sentence(), *self.notes, ranges]
-        lines += ["", *_wrapped(said)]
+        said = [self.left_sentence(), self.width_sentence()]
+        if not self.refused:
+            said += [
+                *self.notes,
+                f"Reference ranges: {RANGES_SOURCE}; your laboratory's own come first.",
+            ]
+        lines += _wrapped(said)
         if self.manual is not None:
             lines += ["", *self._manual_lines(self.manual)]
         return "\n".join([*lines, "", *_wrapped([RESEARCH_USE])])
 
+    def _table_lines(self) -> list[str]:
+        """The table, without percentages where there are none."""
+        head = f"{'':<11}{'accepted':>9}{'others':>7}"
+        if not self.refused:
+            head += f"{'%':>6}{f'{100 * self.level:g}% limits':>14}{'reference':>10}  flag"
+        lines = [head]
+        for row in self.rows:
+            line = f"{row.name:<11}{row.accepted:>9,}{row.others:>7,}"
+            if row.share is not None and row.low is not None and row.high is not None:
+                low, high = REFERENCE_RANGES[row.name]
+                line += f"{_points(row.share):>6}{_span(row.low, row.high):>14}"
+                line += f"{f'{low:g}–{high:g}':>10}  {row.flag}"
+            lines.append(line)
+        return [*lines, f"{'all':<11}{self.accepted:>9,}{self.total - self.accepted:>7,}"]
+
     def _manual_lines(self, manual: ManualComparison) -> list[str]:
         """The table beside the manual count."""
         percent = f"{100 * self.level:g}% limits"
-        lines = [f"{'':<11}{'manual':>8}{'%':>6}{percent:>14}{'difference':>12}{percent:>16}"
+        lines = [f"{'':<11}{'manual':>7}{'%':>6}{percent:>14}{'difference':>12}{percent:>16}"
                  f"{'p (Holm)':>10}"]  # fmt: skip
         for k, row in enumerate(self.rows):
             low, high = manual.difference_limits[k]
             p = manual.p_values[k]
             lines.append(
-                f"{row.name:<11}{manual.counts[k]:>8,}{_points(manual.shares[k]):>6}"
+                f"{row.name:<11}{manual.counts[k]:>7,}{_points(manual.shares[k]):>6}"
                 f"{_span(*manual.limits[k]):>14}{_signed(manual.difference[k]):>12}"
                 f"{f'{_signed(low)} to {_signed(high)}':>16}"
                 f"{'<0.001' if p < 0.001 else f'{p:.3f}':>10}"
             )
-        lines += [f"{'all':<11}{manual.total:>8,}", ""]
+        lines += [f"{'all':<11}{manual.total:>7,}", ""]
         return lines + _wrapped(manual.sentences())
 
 
@@ -471,9 +497,6 @@ def differential(
     tally: Tally | PredictionTable,
     *,
     validation: Mapping[str, Any] | None = None,
-    provenance: Mapping[str, Any] | None = None,
-    method: str | None = None,
-    limits: str = "exact",
     level: float = LEVEL,
     simultaneous: bool = False,
     width: float = 0.05,
@@ -486,13 +509,9 @@ def differential(
     Parameters
     ----------
     tally : Tally or PredictionTable
-        The answers; EM wants a tally that kept the probabilities.
-    validation, provenance : mapping, optional
-        Of the `leuko.bundle.ModelBundle` that answered.
-    method : {"corrected", "em", "raw"}, optional
-        When None, corrected if the validation has a confusion matrix, else raw, and said so.
-    limits : {"exact", "wilson"}
-        Kind of the limits of the raw shares.
+        The answers.
+    validation : mapping, optional
+        Of the `leuko.bundle.ModelBundle` that answered; without its confusion there are no limits.
     level : float, between 0 and 1
         Confidence level.
     simultaneous : bool
@@ -502,7 +521,7 @@ def differential(
     manual : sequence of sequences of 5 int
         Manual counts, one for each observer; none by default.
     seed : int
-        Of the draws behind corrected limits.
+        Of the draws behind the limits.
     context : mapping, optional
         Plain values to stand in the document.
 
@@ -513,106 +532,65 @@ def differential(
     Raises
     ------
     DataError
-        When no cell was sorted, or a method was asked for that the model or the tally does not
-        allow.
+        When there is no cell.
     """
-    tally = tally if isinstance(tally, Tally) else Tally.of(tally, keep_probabilities=True)
+    tally = tally if isinstance(tally, Tally) else Tally.of(tally)
     if tally.total == 0:
-        told = ", ".join(
-            f"{n:,} {name}" for name, n in {**tally.unsorted, **tally.rejected}.items()
-        )
+        told = ", ".join(f"{n:,} {name}" for name, n in (tally.left_out + tally.rejected).items())
         raise DataError(
-            f"Not one of {tally.found:,} images was sorted into a class"
-            f"{f' ({told})' if told else ''}; there is nothing to count."
+            f"Not one of {tally.found:,} images shows a cell{f' ({told})' if told else ''}; there "
+            "is nothing to count."
         )
-    validation, provenance = validation or {}, provenance or {}
-    method, notes = choose_method(method, validation, provenance)
+    validation = validation or {}
+    confusion, reason = validation_confusion(validation)
+    rows = tuple(map(ClassCount, CLASSES, tally.accepted, tally.others))
+    plain = Differential(
+        rows, "", level, simultaneous, width, tally.found, dict(sorted(tally.left_out.items())),
+        dict(sorted(tally.rejected.items())), tally.repeated, context=dict(context or {}),
+    )  # fmt: skip
+    if plain.accepted_share < LEAST_ACCEPTED:
+        return replace(plain, refused=_FEW, notes=_refusal(_FIT, manual))
+    if confusion is None:
+        return replace(plain, refused=_UNMEASURED, notes=_refusal(f"{reason} {_VALIDATED}", manual))
     each = each_level(level, len(CLASSES)) if simultaneous else level
-    raw = share_limits(tally.counts, kind=limits, level=each)
-    shares = np.array(tally.counts) / tally.total
-    ends = np.array(raw)
-    found = _Found(shares, ends[:, 0], ends[:, 1])
-    effect = 1.0
-    if method != "raw":
-        effect = design_effect(validation)
-        found = _corrected(tally, validation, provenance, method, effect, each, seed)
-        notes += _assumptions(tally, validation, effect)
-    rows = tuple(
-        ClassCount(
-            name=name,
-            count=tally.counts[k],
-            share=float(shares[k]),
-            low=raw[k][0],
-            high=raw[k][1],
-            estimate=float(found.shares[k]),
-            estimate_low=float(found.low[k]),
-            estimate_high=float(found.high[k]),
-            cells_needed=_needed(found, k, tally.total, width, each),
-            left_open=float(found.open[k]),
-        )
-        for k, name in enumerate(CLASSES)
+    effect = design_effect(validation)
+    found = _found(tally, split_confusion(validation, confusion), effect, each, seed)
+    counted = replace(
+        plain,
+        rows=tuple(_row(row, found, k, tally.total, width, each) for k, row in enumerate(rows)),
+        effect=effect,
+        notes=tuple(_assumptions(validation, effect)),
     )
-    result = Differential(
-        rows, method, limits, level, simultaneous, width, tally.found, tally.unsorted,
-        dict(sorted(tally.rejected.items())), effect, tuple(notes), None, tally.repeated,
-        dict(context or {}),
-    )  # fmt: skip
     if not manual:
-        return result
+        return counted
     beside = compare_with_manual(
-        tally.counts, found.shares.tolist(), manual, corrected=found.draws, level=level, each=each,
-        seed=seed,
-    )  # fmt: skip
-    return replace(result, manual=beside)
+        found.shares.tolist(), found.draws, manual, level=level, each=each, seed=seed
+    )
+    return replace(counted, manual=beside)
 
 
-def choose_method(
-    method: str | None, validation: Mapping[str, Any], provenance: Mapping[str, Any]
-) -> tuple[str, list[str]]:
-    """Find how a model's answers are counted, before there are any.
+def answers_of(tally: Tally, name: str, digest: str) -> None:
+    """Refuse to count one model's answers with the errors of another.
 
     Parameters
     ----------
-    method : {"corrected", "em", "raw"}, optional
-        What is asked for.
-    validation, provenance : mapping
-        Of the `leuko.bundle.ModelBundle` that answers.
-
-    Returns
-    -------
-    method : str
-        One of `METHODS`.
-    notes : list of str
-        Why it is not the one that might be expected.
+    tally : Tally
+        The answers.
+    name, digest : str
+        Of the bundle whose validation goes into the limits.
 
     Raises
     ------
     DataError
-        When the model does not allow what is asked for.
+        When another model answered; rows that tell no model pass.
     """
-    if method not in (None, *METHODS):
-        raise DataError(f"Received method {method!r}, expected one of {', '.join(METHODS)}.")
-    _, reason = validation_confusion(validation)
-    if method == "em" and not reason and training_shares(validation, provenance) is None:
+    others = sorted(tally.models - {digest[:12]})
+    if others:
         raise DataError(
-            "EM needs the class shares that the model was trained towards, and this model's "
-            f"validation cells{_whose(validation)} do not tell them. Count with --method "
-            "corrected, or with another model."
+            f"These predictions were made by the model {', '.join(others)}, not by {name} "
+            f"({digest[:12]}), whose errors would stand in the limits. Name their model with "
+            "--model."
         )
-    if not reason or method == "raw":
-        return method or "corrected", []
-    if method is not None:
-        raise DataError(f"{reason} Count with --method raw, or with another model.")
-    return "raw", [f"{reason} The count is not corrected: limits are those of sampling alone."]
-
-
-def _whose(validation: Mapping[str, Any]) -> str:
-    """Where validation cells are from that are no part of the training data."""
-    known = {
-        "check": ", which were given to leuko export --check,",
-        "cross-validated": ", which were labelled for leuko adapt,",
-    }
-    return known.get(str(validation.get("split")), "")
 
 
 def flag_of(name: str, low: float, high: float) -> str:
@@ -644,51 +622,64 @@ def flag_of(name: str, low: float, high: float) -> str:
     return "within" if below <= 100 * low and 100 * high <= above else UNDECIDED
 
 
+_FIT: Final = (
+    "Label some 50 of these cells, of every class; fit the model to them (leuko adapt MODEL IMAGES "
+    "--labels CSV --out BUNDLE), set its limits on other labelled cells, the more the better ("
+    "leuko models calibrate), and count again. Until it accepts enough, count by hand."
+)
+_VALIDATED: Final = "Count with a model that was validated, or by hand."
+
+
+def _refusal(what_to_do: str, manual: Sequence[Sequence[int]]) -> tuple[str, ...]:
+    """What is said in place of limits."""
+    return (what_to_do, *(["It is not compared with the manual count."] if manual else []))
+
+
 @dataclass(frozen=True)
 class _Found:
-    """Shares by some method, with limits."""
+    """Shares with limits, and the half-widths that stay however many cells are counted."""
 
     shares: Floats
     low: Floats
     high: Floats
-    open: Floats = field(default_factory=lambda: np.zeros(len(CLASSES)))
-    draws: Draws | None = None
+    open: Floats
+    draws: Draws
 
 
-def _corrected(
-    tally: Tally,
-    validation: Mapping[str, Any],
-    provenance: Mapping[str, Any],
-    method: str,
-    effect: float,
-    each: float,
-    seed: int,
-) -> _Found:
-    """Shares with the classifier's confusion taken out."""
-    confusion, reason = validation_confusion(validation)
-    if confusion is None:
-        raise DataError(reason)
-    if method == "em":
-        rows, prior = tally.probabilities, training_shares(validation, provenance)
-        if rows is None or prior is None:
-            raise DataError("EM needs the probabilities of every row, and this tally kept none.")
-        shares = reestimate_shares(rows, prior)
-        draws = reestimated_draws(rows, prior, confusion, seed=seed, effect=effect)
-    else:
-        shares = adjust_shares(tally.counts, confusion)
-        draws = adjusted_draws(tally.counts, confusion, seed=seed, effect=effect)
+def _found(tally: Tally, tables: Tables, effect: float, each: float, seed: int) -> _Found:
+    """Shares of all cells, with the errors of the model taken out."""
+    accepted, others = np.array(tally.accepted), np.array(tally.others)
+    shares = adjusted_shares(accepted, others, tables)
+    draws, endless = (
+        adjusted_draws(times * accepted, times * others, tables.accepted, seed=seed, effect=effect)
+        for times in (1, _MANY)
+    )
     low, high = draws.limits(each)
-    kept = left_open(tally.counts, confusion, seed=seed, effect=effect, level=each)
-    return _Found(shares, np.minimum(low, shares), np.maximum(high, shares), kept, draws)
+    last_low, last_high = endless.limits(each)
+    return _Found(
+        shares, np.minimum(low, shares), np.maximum(high, shares), (last_high - last_low) / 2, draws
+    )
+
+
+def _row(
+    row: ClassCount, found: _Found, k: int, total: int, width: float, each: float
+) -> ClassCount:
+    """A class with what was found of it."""
+    return replace(
+        row,
+        share=float(found.shares[k]),
+        low=float(found.low[k]),
+        high=float(found.high[k]),
+        cells_needed=_needed(found, k, total, width, each),
+        left_open=float(found.open[k]),
+    )
 
 
 def _needed(found: _Found, k: int, total: int, width: float, each: float) -> int | None:
-    """Cells in all for a half-width: what validation leaves open stays, the rest shrinks."""
+    """Cells in all for a half-width: what the model leaves open stays, the rest shrinks."""
     if found.open[k] >= width:
         return None
     share = float(found.shares[k])
-    if found.draws is None:
-        return cells_for_half_width(share, width, level=each)
     # Correction stretches the limits of sampling; by how much is read off the limits at hand.
     now = (float(found.high[k]) - float(found.low[k])) / 2
     low, high = exact_interval(share * total, total, level=each)
@@ -697,11 +688,12 @@ def _needed(found: _Found, k: int, total: int, width: float, each: float) -> int
     return cells_for_half_width(share, allowed, level=each)
 
 
-def _assumptions(tally: Tally, validation: Mapping[str, Any], effect: float) -> list[str]:
-    """What a corrected count takes for granted."""
+def _assumptions(validation: Mapping[str, Any], effect: float) -> list[str]:
+    """What the limits take for granted."""
     notes = [
-        "Corrected for the model's confusion on its validation cells: this holds where these "
-        "cells are stained and photographed like those."
+        f"The limits hold while accepted answers are wrong at most {ACCEPTED_TIMES:g} times as "
+        "often as in the model's validation, and of the other cells at most "
+        f"{100 * OTHERS_WRONG:g}% of each class are taken for another."
     ]
     if effect > 1.05:
         slides = validation.get("n_slides")
@@ -715,14 +707,6 @@ def _assumptions(tally: Tally, validation: Mapping[str, Any], effect: float) -> 
             "The model does not tell which slides its validation cells are from, so they count as "
             "independent; where cells of a slide are alike, these limits are too narrow."
         )
-    unsure = tally.decisions[_UNSURE]
-    if unsure and not tally.count_unsure:
-        notes.append(
-            f"The confusion matrix was measured with no cell left unsure, {unsure:,} were here: "
-            "the correction takes them to be spread over the classes like the others, and the "
-            "others to be confused as often as in validation. --count-unsure counts them by "
-            "their likeliest class, as the matrix did."
-        )
     return notes
 
 
@@ -733,7 +717,14 @@ def _wrapped(sentences: Iterable[str]) -> list[str]:
 
 def _cell(value: object) -> str:
     """A value for a CSV."""
+    if value is None:
+        return ""
     return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _percent(share: float | None) -> float | None:
+    """A share as a percentage."""
+    return None if share is None else 100 * share
 
 
 def _points(share: float) -> str:

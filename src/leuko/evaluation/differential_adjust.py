@@ -1,19 +1,25 @@
-"""A differential count corrected for the classifier's own confusion, both errors in its limits.
+"""What the shares of the five classes may be, given a count by a classifier that errs.
 
-Counted shares ``q`` are the true ones ``p`` seen through the confusion matrix ``C`` (rows true,
-each of sum 1): ``q = p C``. The correction takes that back. Its limits come from draws: the count
-and every row of the validation table are drawn from what they leave open, each draw is corrected,
-and the central draws are kept. The wanted coverage at small counts comes from the melding of
-confidence distributions: for an upper limit of a class the count is drawn as if one more cell had
-been of that class, for a lower one as if one more had been of another. With a classifier that
-never errs these are exactly Clopper and Pearson's limits. How well they cover is measured in
-docs/decisions/0009.
+A count has two parts: cells whose answer the model accepts, and cells that it leaves open, each by
+their likeliest class. Counted cells ``q`` of a part are its true ones ``p`` seen through a
+confusion matrix ``C`` (rows true, each of sum 1): ``q = p C``. The limits come from draws: the
+count is drawn from what sampling leaves open, one matrix for each part from what is thought
+possible, each part is taken back through its matrix, and the central draws are kept. Accepted
+cells are no random sample of all; so nothing is taken for granted of which cells are accepted.
+
+The wanted coverage at small counts comes from the melding of confidence distributions: for an
+upper limit of a class one more cell is of that class, for a lower one of another. With a
+classifier that never errs these are Clopper and Pearson's limits. How well they cover is measured
+in docs/decisions/0028.
 
 References
 ----------
-A. A. Hoenig, W. J. Rogan, B. Gladen, Estimating prevalence from the results of a screening test,
-American Journal of Epidemiology 107:71-76, 1978 (two classes); A. Tenenbein, A double sampling
-scheme for estimating from misclassified multinomial data, Technometrics 14:187-202, 1972 (many).
+W. J. Rogan, B. Gladen, Estimating prevalence from the results of a screening test, American
+Journal of Epidemiology 107:71-76, 1978 (two classes); A. Tenenbein, A double sampling scheme for
+estimating from misclassified multinomial data, Technometrics 14:187-202, 1972 (many).
+
+S. Greenland, Multiple-bias modelling for analysis of observational data, Journal of the Royal
+Statistical Society A 168:267-306, 2005 (drawing what the data do not tell).
 
 M. P. Fay, M. A. Proschan, E. Brittain, Combining one-sample confidence procedures for inference in
 the two-sample case, Biometrics 71:146-156, 2015 (melding).
@@ -36,16 +42,17 @@ from leuko.statistics import least_effect
 from leuko.taxonomy import CLASSES
 
 __all__ = [
+    "ACCEPTED_TIMES",
+    "OTHERS_WRONG",
     "Draws",
+    "Tables",
     "adjust_shares",
     "adjusted_draws",
+    "adjusted_shares",
     "design_effect",
-    "left_open",
-    "reestimate_shares",
-    "reestimated_draws",
     "sampled_draws",
     "slides_are_told",
-    "training_shares",
+    "split_confusion",
     "validation_confusion",
 ]
 
@@ -54,21 +61,26 @@ Floats = npt.NDArray[np.float64]
 DRAWS: Final = 3999
 """One less than a multiple of 40, so that 2.5% of the draws and one more is a whole number."""
 
+ACCEPTED_TIMES: Final = 5.0
+"""Accepted answers are thought to be wrong up to so many times as often as in validation."""
+
+OTHERS_WRONG: Final = 0.65
+"""Up to this share of each class is thought to be taken for others where no answer is accepted."""
+
 PSEUDO_CELLS: Final = 1.0
-"""Cells that each row of the validation table is thought to have beyond its own, spread evenly.
+"""Cells that each class is thought to have in validation beyond its own, spread evenly.
 
 It keeps a confusion that validation never saw from being taken for impossible.
 """
 
-TRAINING_SPLITS: Final = ("slide", "random-file")
-"""How validation rows are set aside from the training data; see `leuko.recipe.DataSettings`."""
-
 _K: Final = len(CLASSES)
-_JITTER: Final = 1e-12
-_ITERATIONS: Final = 500
-_SETTLED: Final = 1e-7
-_GROUPS: Final = 2000
-_BOOTSTRAP: Final = 999
+_SPREAD: Final = 0.1
+"""Of the Dirichlet distribution of where errors go: so low that one class gets most of them."""
+
+_MOST: Final = 0.5
+"""With fewer errors than right answers in each class a matrix can be taken back."""
+
+_OFF: Final = ~np.eye(_K, dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -141,6 +153,72 @@ def _table_of(validation: Mapping[str, Any]) -> tuple[Floats | None, str]:
     if absent:
         return None, f"The model was validated without a single {' or '.join(absent)}."
     return confusion, ""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Confusion by decision.
+
+    Attributes
+    ----------
+    accepted : (5, 5) float64
+        Validation cells whose answer is accepted, rows true.
+    others : (5, 5) float64
+        Shares of the answers of the others, rows true and of sum 1.
+    """
+
+    accepted: Floats
+    others: Floats
+
+
+def split_confusion(validation: Mapping[str, Any], confusion: Floats) -> Tables:
+    """Tell the confusion of accepted cells from that of the others.
+
+    A bundle has one matrix for all, the share that was accepted, and how much of that was right.
+    So all classes are taken to be accepted alike, and the errors of a class to go the same way in
+    both parts; the limits of `adjusted_draws` take neither for granted.
+
+    Parameters
+    ----------
+    validation : mapping
+        `leuko.bundle.ModelBundle.validation`.
+    confusion : (5, 5) float64
+        Of all its cells, see `validation_confusion`.
+
+    Returns
+    -------
+    Tables
+        Of a bundle that does not tell how much it accepts, the same confusion in both.
+
+    Examples
+    --------
+    >>> told = {"trust": {"decisions": {"shares": {"class": 0.8}, "accuracy": 0.99}}}
+    >>> tables = split_confusion(told, 85 * np.eye(5) + 3)
+    >>> tables.accepted[0].round(2).tolist(), tables.others[0].round(3).tolist()
+    ([79.2, 0.2, 0.2, 0.2, 0.2], [0.44, 0.14, 0.14, 0.14, 0.14])
+    """
+    wrong = confusion * _OFF
+    rate = float(wrong.sum() / confusion.sum())
+    share, accuracy = _accepted(validation)
+    less = min(1.0, (1 - accuracy) / rate) if rate else 1.0
+    accepted = wrong * less + np.diag(confusion.sum(axis=1) - wrong.sum(axis=1) * less)
+    left = (rate - share * less * rate) / (1 - share) if share < 1 else rate
+    ways = wrong + _OFF * PSEUDO_CELLS / _K
+    ways *= min(left, OTHERS_WRONG) / ways.sum(axis=1, keepdims=True)
+    return Tables(share * accepted, ways + np.diag(1 - ways.sum(axis=1)))
+
+
+def _accepted(validation: Mapping[str, Any]) -> tuple[float, float]:
+    """Share of validation cells that was accepted, and right among them; 1 and 0 if not told."""
+    inner: Any = validation
+    for key in ("trust", "decisions"):
+        inner = inner.get(key) if isinstance(inner, Mapping) else None
+    shares = inner.get("shares") if isinstance(inner, Mapping) else None
+    share = _number(shares.get("class")) if isinstance(shares, Mapping) else None
+    accuracy = _number(inner.get("accuracy")) if isinstance(inner, Mapping) else None
+    if share is None or accuracy is None or not (0 < share <= 1 and 0 <= accuracy <= 1):
+        return 1.0, 0.0
+    return share, accuracy
 
 
 def design_effect(validation: Mapping[str, Any]) -> float:
@@ -282,22 +360,45 @@ def adjust_shares(counts: npt.ArrayLike, confusion: npt.ArrayLike) -> Floats:
     return np.asarray(best / best.sum(), np.float64)
 
 
+def adjusted_shares(accepted: npt.ArrayLike, others: npt.ArrayLike, tables: Tables) -> Floats:
+    """Composition of all cells, each part taken back through its validation table.
+
+    Parameters
+    ----------
+    accepted, others : (5,) number
+        Cells of each answer, accepted and not; at least one in all.
+    tables : Tables
+        See `split_confusion`.
+
+    Returns
+    -------
+    (5,) float64
+        Shares, of sum 1.
+    """
+    parts = ((np.asarray(accepted), tables.accepted), (np.asarray(others), tables.others))
+    cells = np.sum(
+        [part.sum() * adjust_shares(part, table) for part, table in parts if part.sum()], axis=0
+    )
+    return _shares(cells)
+
+
 def adjusted_draws(
-    counts: npt.ArrayLike,
+    accepted: npt.ArrayLike,
+    others: npt.ArrayLike,
     confusion: npt.ArrayLike,
     *,
     seed: int | np.random.Generator,
     draws: int = DRAWS,
     effect: float = 1.0,
 ) -> Draws:
-    """Draw what the true shares may be, given a count and a validation table.
+    """Draw what the true shares of all cells may be, given a count and a validation table.
 
     Parameters
     ----------
-    counts : (..., 5) number
-        Cells given each answer; at least one in each count.
-    confusion : (..., 5, 5) number
-        Validation cells, rows true; a row of few cells, or of none, leaves much open.
+    accepted, others : (..., 5) number
+        Cells of each answer, accepted and not; at least one in each count.
+    confusion : (5, 5) number
+        Accepted validation cells, rows true; a row of few cells, or of none, leaves much open.
     seed : int or Generator
         Of the drawing.
     draws : int
@@ -316,18 +417,29 @@ def adjusted_draws(
 
     Notes
     -----
-    The rows of the table are drawn from Dirichlet distributions with Perks's prior, one cell
-    spread evenly over the row (`PSEUDO_CELLS`). The count is drawn by independent gamma variables,
-    with the one cell more as an exponential variable: melding.
+    Rates of error among the accepted are drawn by class: a beta variable with Perks's prior, times
+    a factor, uniform in its logarithm, of up to `ACCEPTED_TIMES` or its inverse. Among the others
+    they are uniform up to `OTHERS_WRONG`. Where the errors of a class go is drawn from a Dirichlet
+    distribution that knows nothing of the table: another microscope has other confusions.
 
     References
     ----------
     W. Perks, Some observations on inverse probability including a new indifference rule, Journal
     of the Institute of Actuaries 73:285-334, 1947.
     """
+    sure, left = np.asarray(accepted, np.float64), np.asarray(others, np.float64)
+    if not ((sure + left).sum(axis=-1) > 0).all():
+        raise DataError("There is no cell to count: received 0, expected 1 or more.")
     rng = np.random.default_rng(seed)
-    inverse = _drawn_inverses(confusion, rng, draws=draws, effect=effect)
-    return _melded(np.asarray(counts, dtype=np.float64), inverse, rng)
+    table = np.asarray(confusion, dtype=np.float64) / effect
+    sure, left = _drawn_counts(sure, rng, draws), _drawn_counts(left, rng, draws)
+    wrong = rng.uniform(0, OTHERS_WRONG, sure.shape)
+    cells = _taken_back(sure, _accepted_rates(table, rng, sure.shape), rng)
+    # None of a class are less than none, and all that are called so are the most it can have.
+    all_left = left.sum(axis=-1, keepdims=True)
+    most = np.minimum(left / (1 - wrong), all_left)
+    cells += np.clip(_taken_back(left, wrong, rng), 0, most)
+    return _melded(cells, sure.sum(axis=-1, keepdims=True) + all_left, rng)
 
 
 def sampled_draws(
@@ -350,254 +462,39 @@ def sampled_draws(
         Its limits are, but for the drawing, those of
         `leuko.evaluation.differential_limits.exact_interval`.
     """
-    known = np.broadcast_to(np.eye(_K), (draws, _K, _K))
-    return _melded(np.asarray(counts, dtype=np.float64), known, np.random.default_rng(seed))
-
-
-def left_open(
-    counts: npt.ArrayLike,
-    confusion: npt.ArrayLike,
-    *,
-    seed: int | np.random.Generator,
-    effect: float = 1.0,
-    level: float = LEVEL,
-) -> Floats:
-    """Half-widths that limits keep however many cells are counted, for want of validation cells.
-
-    Parameters
-    ----------
-    counts : (5,) number
-        Cells given each answer, taken to be the exact shares.
-    confusion : (5, 5) number
-        Validation cells, rows true.
-    seed : int or Generator
-        Of the drawing.
-    effect : float, at least 1
-        See `design_effect`.
-    level : float, between 0 and 1
-        Confidence level.
-
-    Returns
-    -------
-    (5,) float64, 0 to 1
-    """
     rng = np.random.default_rng(seed)
-    shares = _shares(counts) @ _drawn_inverses(confusion, rng, draws=DRAWS, effect=effect)
-    low, high = Draws(shares, shares).limits(level)
-    return np.asarray((high - low) / 2, np.float64)
+    cells = _drawn_counts(np.asarray(counts, dtype=np.float64), rng, draws)
+    return _melded(cells, cells.sum(axis=-1, keepdims=True), rng)
 
 
-def _melded(cells: Floats, inverse: Floats, rng: np.random.Generator) -> Draws:
-    """Draw counts and correct each by its drawn inverse: (..., 5) and (..., D, 5, 5)."""
-    if not (cells.sum(axis=-1) > 0).all():
-        raise DataError("There is no cell to count: received 0, expected 1 or more.")
-    count = rng.standard_gamma(np.repeat(cells[..., None, :], inverse.shape[-3], axis=-2))
-    total = count.sum(axis=-1, keepdims=True)
+def _drawn_counts(cells: Floats, rng: np.random.Generator, draws: int) -> Floats:
+    """Counts as sampling may have made them: (..., 5) to (..., D, 5)."""
+    return np.asarray(rng.standard_gamma(np.repeat(cells[..., None, :], draws, axis=-2)))
+
+
+def _melded(cells: Floats, total: Floats, rng: np.random.Generator) -> Draws:
+    """Shares with one more cell, of another class and of each class itself."""
     more = rng.standard_exponential(total.shape)
-    corrected = np.einsum("...dk,...dkj->...dj", count, inverse)
-    return Draws(
-        lower=(corrected + more * _from_others(cells, inverse)) / (total + more),
-        upper=(corrected + more * np.einsum("...djj->...dj", inverse)) / (total + more),
-    )
+    return Draws(lower=cells / (total + more), upper=(cells + more) / (total + more))
 
 
-def _drawn_inverses(
-    confusion: npt.ArrayLike, rng: np.random.Generator, *, draws: int, effect: float
-) -> Floats:
-    """Draw inverse confusion matrices: (..., D, 5, 5)."""
-    table = np.asarray(confusion, dtype=np.float64) / effect + PSEUDO_CELLS / _K
-    drawn = rng.standard_gamma(np.repeat(table[..., None, :, :], draws, axis=-3))
-    drawn /= drawn.sum(axis=-1, keepdims=True)
-    drawn += _JITTER * np.eye(_K)
-    return np.asarray(np.linalg.inv(drawn), np.float64)
+def _accepted_rates(table: Floats, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+    """Rates of error that accepted cells may have, by class: (..., D, 5)."""
+    wrong = (table * _OFF).sum(axis=1)
+    prior = PSEUDO_CELLS * (_K - 1) / _K
+    rates = rng.beta(wrong + prior, table.diagonal() + PSEUDO_CELLS - prior, size=shape)
+    most = np.log(ACCEPTED_TIMES)
+    return np.minimum(rates * np.exp(rng.uniform(-most, most, size=shape)), _MOST)
 
 
-def _from_others(cells: Floats, inverse: Floats) -> Floats:
-    """What one cell more of the other classes adds to each class's corrected count: (..., D, 5)."""
-    # A hair for every class says where the cell goes when all cells are of one class.
-    some = cells + 1e-9
-    own = np.einsum("...djj->...dj", inverse) * some[..., None, :]
-    everyone = np.einsum("...k,...dkj->...dj", some, inverse)
-    rest = some.sum(axis=-1, keepdims=True) - some
-    return np.asarray((everyone - own) / rest[..., None, :], np.float64)
-
-
-def training_shares(validation: Mapping[str, Any], provenance: Mapping[str, Any]) -> Floats | None:
-    """Class shares that a model was trained towards, which its probabilities take for granted.
-
-    Parameters
-    ----------
-    validation, provenance : mapping
-        Of a `leuko.bundle.ModelBundle`. Validation rows that were set aside from the training data
-        stand for the natural shares; those of another precision of the same network are its
-        original's. The recipe's ``data`` says how training evened them out.
-
-    Returns
-    -------
-    (5,) float64 or None
-        Of sum 1. None where no such rows are known: cells that somebody checked an export with, or
-        labelled for ``leuko adapt``, have shares of their own.
-    """
-    rows = _training_rows(validation, provenance)
-    confusion, _ = _table_of(rows)
-    if confusion is None:
-        return None
-    recipe = provenance.get("recipe")
-    data = recipe.get("data") if isinstance(recipe, Mapping) else None
-    settings = data if isinstance(data, Mapping) else {}
-    evenness = {"fixed": 1.0, "files": 1.0}.get(str(settings.get("balance")), 0.0)
-    drawn = settings.get("evenness", 1.0)
-    if settings.get("balance") == "sampled" and isinstance(drawn, int | float):
-        evenness = float(drawn)
-    return _shares(np.power(confusion.sum(axis=1), 1 - evenness))
-
-
-def _training_rows(
-    validation: Mapping[str, Any], provenance: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    """The validation whose rows were drawn like the training rows; empty where there is none."""
-    if validation.get("split") == "check":
-        inner: Any = provenance
-        for key in ("variant", "source", "validation"):
-            inner = inner.get(key) if isinstance(inner, Mapping) else None
-        validation = inner if isinstance(inner, Mapping) else {}
-    return validation if validation.get("split") in TRAINING_SPLITS else {}
-
-
-def reestimate_shares(
-    probabilities: npt.ArrayLike, prior: npt.ArrayLike, weights: npt.ArrayLike | None = None
-) -> Floats:
-    """Class shares under which a classifier's probabilities are most likely, by EM.
-
-    Each probability is divided by the share that the class had in training and multiplied by its
-    share in the sample; the mean of the result is the next share; and again.
-
-    Parameters
-    ----------
-    probabilities : (N, 5) float, 0 to 1
-        One row a cell; at least one.
-    prior : (5,) float
-        Class shares in training, all above 0 (see `training_shares`).
-    weights : (..., N) float, optional
-        How often each row counts; 1 when left out.
-
-    Returns
-    -------
-    (..., 5) float64
-        Shares, of sum 1.
-
-    References
-    ----------
-    M. Saerens, P. Latinne, C. Decaestecker, Adjusting the outputs of a classifier to new a priori
-    probabilities: a simple procedure, Neural Computation 14:21-41, 2002.
-
-    Examples
-    --------
-    >>> told = np.array([[0.9, 0.1, 0, 0, 0], [0.2, 0.8, 0, 0, 0]])
-    >>> reestimate_shares(told, np.full(5, 0.2)).round(3).tolist()
-    [0.604, 0.396, 0.0, 0.0, 0.0]
-    """
-    table = np.asarray(probabilities, dtype=np.float64).reshape(-1, _K)
-    assumed = _shares(prior)
-    if not len(table) or not (assumed > 0).all():
-        raise DataError(
-            f"Received {len(table)} rows of probabilities and training shares "
-            f"{assumed.round(4).tolist()}, expected at least one row and shares above 0."
-        )
-    ratio = table / assumed
-    often = np.ones(len(table)) if weights is None else np.asarray(weights, dtype=np.float64)
-    often = often / often.sum(axis=-1, keepdims=True)
-    shares = np.broadcast_to(assumed, (*often.shape[:-1], _K))
-    for _ in range(_ITERATIONS):
-        told = np.maximum(shares @ ratio.T, np.finfo(float).tiny)
-        update = shares * ((often / told) @ ratio)
-        update /= update.sum(axis=-1, keepdims=True)
-        moved = float(np.abs(update - shares).max())
-        shares = update
-        if moved < _SETTLED:
-            break
-    return np.asarray(shares, np.float64)
-
-
-def reestimated_draws(
-    probabilities: npt.ArrayLike,
-    prior: npt.ArrayLike,
-    confusion: npt.ArrayLike,
-    *,
-    seed: int | np.random.Generator,
-    draws: int = _BOOTSTRAP,
-    effect: float = 1.0,
-) -> Draws:
-    """Draw what the true shares may be, given the probabilities of every cell.
-
-    Cells are reweighted at random (the Bayesian bootstrap), with one cell more as in
-    `adjusted_draws`. What is not known of the classifier enters as the spread that the drawn
-    confusion matrices give to the corrected count.
-
-    Parameters
-    ----------
-    probabilities : (N, 5) float, 0 to 1
-        One row a cell; at least one.
-    prior : (5,) float
-        Class shares in training, all above 0.
-    confusion : (5, 5) number
-        Validation cells, rows true.
-    seed : int or Generator
-        Of the drawing.
-    draws : int
-        How many of each.
-    effect : float, at least 1
-        See `design_effect`.
-
-    Returns
-    -------
-    Draws
-
-    References
-    ----------
-    D. B. Rubin, The Bayesian bootstrap, Annals of Statistics 9:130-134, 1981.
-    """
-    rng = np.random.default_rng(seed)
-    table = np.asarray(probabilities, dtype=np.float64).reshape(-1, _K)
-    rows, times = grouped(table)
-    weights = rng.standard_gamma(np.repeat(times[None].astype(np.float64), draws, axis=0))
-    total = weights.sum(axis=1, keepdims=True)
-    shares = reestimate_shares(rows, prior, weights)
-    # Joined rows may lean to one side; the draws are moved to where the rows themselves stand.
-    shares += reestimate_shares(table, prior) - reestimate_shares(rows, prior, times)
-    counts = np.bincount(table.argmax(axis=1), minlength=_K).astype(np.float64)
-    corrected = counts @ _drawn_inverses(confusion, rng, draws=draws, effect=effect) / len(table)
-    unknown = corrected - np.median(corrected, axis=0)
-    more = rng.standard_exponential(total.shape)
-    lower = total * shares / (total + more) + unknown
-    upper = (total * shares + more) / (total + more) + unknown
-    return Draws(lower, upper)
-
-
-def grouped(probabilities: Floats) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Join rows that are alike, so that work does not grow with the number of cells.
-
-    Parameters
-    ----------
-    probabilities : (N, 5) float64
-        One row a cell.
-
-    Returns
-    -------
-    rows : (G, 5) float64
-        The mean of each group, at most a few thousand.
-    times : (G,) int64
-        Cells in each.
-    """
-    for decimals in (4, 3, 2, 1):  # one decimal leaves a few thousand at most
-        alike, group, times = np.unique(
-            probabilities.round(decimals), axis=0, return_inverse=True, return_counts=True
-        )
-        if len(alike) <= _GROUPS:
-            break
-    sums = np.zeros_like(alike)
-    np.add.at(sums, group.ravel(), probabilities)
-    return sums / times[:, None], times
+def _taken_back(cells: Floats, rates: Floats, rng: np.random.Generator) -> Floats:
+    """True cells behind those counted, both (..., D, 5), by rates of error and a drawn way each."""
+    ways = np.zeros((*rates.shape, _K))
+    ways[..., _OFF] = rng.standard_gamma(_SPREAD, size=(*rates.shape[:-1], _K * (_K - 1)))
+    ways /= np.maximum(ways.sum(axis=-1, keepdims=True), np.finfo(float).tiny)
+    matrix = rates[..., None] * ways
+    matrix[..., ~_OFF] = 1 - rates
+    return np.asarray(np.einsum("...k,...kj->...j", cells, np.linalg.inv(matrix)), np.float64)
 
 
 def _shares(counts: npt.ArrayLike) -> Floats:

@@ -1,4 +1,4 @@
-"""Limits of a share that was counted: exact and Wilson, how many cells they need, two counts."""
+"""Exact limits of a share that was counted, how many cells they need, and two counts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from leuko.errors import DataError
-from leuko.statistics import LEVEL, beta_cdf, beta_quantile, exact_interval, wilson_interval
+from leuko.statistics import LEVEL, beta_cdf, beta_quantile, exact_interval
 
 __all__ = [
-    "LIMITS",
     "beta_cdf",
     "beta_quantile",
     "cells_for_half_width",
@@ -19,33 +18,19 @@ __all__ = [
     "share_limits",
 ]
 
-LIMITS: Final = ("exact", "wilson")
-"""Kinds of limits of a share."""
-
 MOST_CELLS: Final = 10_000_000
 """A wanted width that would take more cells than this is out of reach."""
 
 
-def share_limits(
-    counts: Sequence[int],
-    *,
-    kind: str = "exact",
-    level: float = LEVEL,
-    simultaneous: bool = False,
-) -> list[tuple[float, float]]:
-    """Limits of each class's share of all cells.
+def share_limits(counts: Sequence[int], *, level: float = LEVEL) -> list[tuple[float, float]]:
+    """Exact limits of each class's share of all cells.
 
     Parameters
     ----------
     counts : sequence of int
         Cells of each class; at least one in all.
-    kind : {"exact", "wilson"}
-        See `leuko.statistics.exact_interval` and `leuko.statistics.wilson_interval`.
     level : float, between 0 and 1
-        Confidence level.
-    simultaneous : bool
-        The level is that of all limits holding at once, by Bonferroni's inequality, and not that
-        of each by itself.
+        Confidence level of each; see `each_level` for all at once.
 
     Returns
     -------
@@ -55,19 +40,10 @@ def share_limits(
     Raises
     ------
     DataError
-        When there is no cell, or no such kind.
-
-    References
-    ----------
-    L. A. Goodman, On simultaneous confidence intervals for multinomial proportions,
-    Technometrics 7:247-254, 1965.
+        When there is no cell.
     """
-    if kind not in LIMITS:
-        raise DataError(f"Received limits {kind!r}, expected one of {', '.join(LIMITS)}.")
     total = sum(counts)
-    each = each_level(level, len(counts)) if simultaneous else level
-    interval = exact_interval if kind == "exact" else wilson_interval
-    return [interval(k, total, level=each) for k in counts]
+    return [exact_interval(k, total, level=level) for k in counts]
 
 
 def each_level(level: float, limits: int) -> float:
@@ -83,6 +59,11 @@ def each_level(level: float, limits: int) -> float:
     Returns
     -------
     float
+
+    References
+    ----------
+    L. A. Goodman, On simultaneous confidence intervals for multinomial proportions,
+    Technometrics 7:247-254, 1965.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""A count made by people, and whether the classifier's differs from it by more than sampling."""
+"""A count made by people, and whether the classifier's differs by more than their errors."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class ManualComparison:
 
     @property
     def differs(self) -> tuple[bool, ...]:
-        """Whether each class differs by more than sampling allows."""
+        """Whether each class differs by more than the errors of both counts allow."""
         return tuple(p < 1 - self.level for p in self.p_values)
 
     def sentences(self) -> list[str]:
@@ -101,11 +101,11 @@ class ManualComparison:
         ]
         cells = f"the manual count of {self.total:,} cell{'s' if self.total > 1 else ''}"
         if found:
-            said = [f"More than sampling allows, this count differs from {cells} in "
+            said = [f"This count differs from {cells} by more than the errors of both allow in "
                     f"{_listed(found)}."]  # fmt: skip
         else:
-            said = [f"In no class does this count differ from {cells} by more than sampling "
-                    "allows."]  # fmt: skip
+            said = [f"In no class does this count differ from {cells} by more than the errors of "
+                    "both allow."]  # fmt: skip
         if self.disagree:
             said.append(
                 f"The observers differ among themselves in {_listed(self.disagree)} by more than "
@@ -271,30 +271,27 @@ def _lines(path: str | os.PathLike[str], content: bytes) -> list[tuple[int, list
 
 
 def compare_with_manual(
-    counts: Sequence[int],
     shares: Sequence[float],
+    draws: Draws,
     manual: Sequence[Sequence[int]],
     *,
-    corrected: Draws | None = None,
     level: float = LEVEL,
     each: float = LEVEL,
     seed: int = 0,
 ) -> ManualComparison:
-    """Test class by class whether two counts differ by more than sampling allows.
+    """Test class by class whether two counts differ by more than their errors allow.
 
-    A raw count is tested with Fisher's exact test; a corrected one with the melded test, of which
-    Fisher's is the special case without confusion. P-values are Holm's, for five classes.
+    The melded test, of which Fisher's exact test is the special case without confusion. P-values
+    are Holm's, for five classes.
 
     Parameters
     ----------
-    counts : sequence of 5 int
-        Cells that the classifier gave each class.
     shares : sequence of 5 float
-        The differential's shares, raw or corrected.
+        The differential's shares.
+    draws : Draws
+        What the true shares may be.
     manual : sequence of sequences of 5 int
         One count for each observer.
-    corrected : Draws, optional
-        What the true shares may be, where the count is corrected.
     level : float, between 0 and 1
         Of the tests, for all classes together.
     each : float, between 0 and 1
@@ -315,19 +312,14 @@ def compare_with_manual(
     inference in the two-sample case, Biometrics 71:146-156, 2015.
     """
     together = tuple(int(sum(column)) for column in zip(*manual, strict=True))
-    total, cells = sum(together), sum(counts)
-    # Two streams of one seed, or two equal counts would be drawn alike.
-    streams = np.random.default_rng(seed).spawn(2)
-    ours = corrected or sampled_draws(counts, seed=streams[0])
-    theirs = sampled_draws(together, seed=streams[1], draws=len(ours.lower))
-    below = np.clip(ours.lower, 0, 1) - theirs.upper
-    above = np.clip(ours.upper, 0, 1) - theirs.lower
-    if corrected is None:
-        p_values = [fisher_p_value(counts[k], cells, together[k], total)
-                    for k in range(len(CLASSES))]  # fmt: skip
-    else:
-        tails = np.minimum((below <= 0).sum(axis=0), (above >= 0).sum(axis=0))
-        p_values = np.minimum(1.0, 2 * (tails + 1) / (len(below) + 1)).tolist()
+    total = sum(together)
+    # A stream of its own, or two equal counts would be drawn alike.
+    stream = np.random.default_rng(seed).spawn(1)[0]
+    theirs = sampled_draws(together, seed=stream, draws=len(draws.lower))
+    below = np.clip(draws.lower, 0, 1) - theirs.upper
+    above = np.clip(draws.upper, 0, 1) - theirs.lower
+    tails = np.minimum((below <= 0).sum(axis=0), (above >= 0).sum(axis=0))
+    p_values = np.minimum(1.0, 2 * (tails + 1) / (len(below) + 1)).tolist()
     tail = (1 - each) / 2
     lows = np.quantile(below, tail, axis=0, method="weibull")
     highs = np.quantile(above, 1 - tail, axis=0, method="weibull")

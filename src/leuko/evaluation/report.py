@@ -13,6 +13,7 @@ from leuko.artifacts import RESEARCH_USE, schema
 from leuko.errors import DataError
 from leuko.evaluation import intervals, metrics
 from leuko.evaluation.selective import accuracy_at_coverage, decided
+from leuko.statistics import beats_one_answer
 from leuko.taxonomy import CLASSES
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Mistake",
     "SlideResult",
     "evaluate_predictions",
+    "no_better",
 ]
 
 HEADLINE_METRICS: Final = {
@@ -157,6 +159,8 @@ class EvaluationReport:
         Bootstrap resamples kept, those drawn again for want of a class, and their seed.
     majority : (str, float)
         Commonest class and its share: the accuracy of always answering it.
+    beaten : bool
+        Whether the answers are shown to be better; see `leuko.statistics.beats_one_answer`.
     per_class : tuple of 5 ClassResult
     confusion : (5, 5) int64
         Rows true, columns predicted.
@@ -187,6 +191,7 @@ class EvaluationReport:
     redrawn: int
     seed: int
     majority: tuple[str, float]
+    beaten: bool
     per_class: tuple[ClassResult, ...]
     confusion: npt.NDArray[np.int64]
     roc: Mapping[str, Curve]
@@ -240,7 +245,13 @@ class EvaluationReport:
                 "too_few_slides": any(one.note == TOO_FEW_SLIDES for one in self.per_class),
                 "means_over": "classes present",
             },
-            "baselines": {"majority": {"class": self.majority[0], "accuracy": self.majority[1]}},
+            "baselines": {
+                "majority": {
+                    "class": self.majority[0],
+                    "accuracy": self.majority[1],
+                    "beaten": self.beaten,
+                }
+            },
             "per_class": {one.name: _class_document(one) for one in self.per_class},
             "confusion": self.confusion.tolist(),
             "confusion_percent": [
@@ -371,7 +382,7 @@ class EvaluationReport:
         return "\n".join(lines)
 
     def _selective_lines(self) -> list[str]:
-        """What is right among the answers that the model stands by."""
+        """What is right among the most confident answers, and among the accepted."""
         lines = [
             f"{'most confident 95%':<20}{one['accuracy']:.4f}"
             for one in self.selective
@@ -383,7 +394,7 @@ class EvaluationReport:
                 span = "no interval" if answered["low"] is None else _bracket(
                     answered["low"], answered["high"])  # fmt: skip
                 lines.append(
-                    f"{'labels that stand':<20}{answered['accuracy']:.4f}  {span}  of "
+                    f"{'accepted':<20}{answered['accuracy']:.4f}  {span}  of "
                     f"{_count(answered['n'], 'image')}"
                 )
             told = ", ".join(
@@ -459,6 +470,10 @@ def evaluate_predictions(
     bins = metrics.calibration_bins(labels, table)
     slides_known = intervals.slides_are_known(slides)
     per_class = _class_results(by_slide, matrices, labels, table, roc, pr)
+    beaten = beats_one_answer(labels, predicted, slides)
+    sentences = _warnings(per_class, len(slide_names), confusion)
+    if not beaten and (counts > 0).sum() > 1:
+        sentences = (no_better(confusion), *sentences)
     report = EvaluationReport(
         n=len(labels),
         n_slides=len(slide_names),
@@ -468,6 +483,7 @@ def evaluate_predictions(
         redrawn=resampled.redrawn,
         seed=seed,
         majority=(CLASSES[majority], share),
+        beaten=beaten,
         per_class=per_class,
         confusion=confusion,
         roc=roc,
@@ -480,7 +496,7 @@ def evaluate_predictions(
         absent_classes=tuple(
             name for name, count in zip(CLASSES, counts, strict=True) if count == 0
         ),
-        warnings=(*_warnings(per_class, len(slide_names), confusion), *extra_warnings),
+        warnings=(*sentences, *extra_warnings),
         worst=_worst_mistakes(labels, table, names),
         selective=tuple(accuracy_at_coverage(labels, table)),
         decisions=None
@@ -629,6 +645,31 @@ def _worst_mistakes(
             probability_of_true=float(truth[row]),
         )
         for row in wrong[:WORST_MISTAKES]
+    )
+
+
+def no_better(confusion: npt.ArrayLike) -> str:
+    """Say that a model was not shown to know anything.
+
+    Parameters
+    ----------
+    confusion : (5, 5) int
+        Rows true, columns predicted; of at least two true classes.
+
+    Returns
+    -------
+    str
+        A sentence for a person; what it says is for the caller to know, see
+        `leuko.statistics.beats_one_answer`.
+    """
+    matrix = np.asarray(confusion, dtype=np.int64)
+    common, share = metrics.majority_baseline(matrix)
+    present = int((matrix.sum(axis=1) > 0).sum())
+    right, balanced = float(metrics.accuracy(matrix)), float(metrics.balanced_accuracy(matrix))
+    return (
+        f"No better than always answering {CLASSES[common]}, as far as these "
+        f"{_count(int(matrix.sum()), 'image')} show: accuracy {right:.1%} where that gives "
+        f"{share:.1%}, balanced accuracy {balanced:.1%} where that gives {1 / present:.1%}."
     )
 
 

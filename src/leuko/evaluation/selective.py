@@ -1,4 +1,4 @@
-"""What is right among the answers that a model stands by: by its decisions, and by confidence."""
+"""What is right among the accepted answers, and among the most confident."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def decided(
     seed: int,
     resamples: int,
 ) -> dict[str, Any]:
-    """Count the decisions, and measure the accuracy of the labels that stand.
+    """Count the decisions, and measure the accuracy of the accepted answers.
 
     Parameters
     ----------

@@ -26,13 +26,21 @@ from leuko.evaluation.compare import (
     verdict,
 )
 from leuko.experiment.evaluating import Evaluation, evaluate
-from leuko.experiment.planning import passed_over, plan_comparison
+from leuko.experiment.planning import (
+    check_readable,
+    check_room,
+    passed_over,
+    plan_comparison,
+)
+from leuko.experiment.starting import find_starts, head_starts
 from leuko.host import machine, versions
 from leuko.manifest import Manifest, read_labelled, read_split
 from leuko.parallel import Progress
 from leuko.prediction import PredictionTable
 from leuko.recipe import Recipe, load_recipe
+from leuko.render.plots import require_matplotlib
 from leuko.runtime.classifier import OnnxClassifier
+from leuko.training.ready import check_ready, with_weights
 from leuko.training.run import TrainedRun, train
 
 __all__ = ["compare"]
@@ -57,6 +65,7 @@ def compare(
     seeds: int = 1,
     unseen: Sequence[str | os.PathLike[str]] = (),
     weights: str | None = None,
+    allow_seen: bool = False,
     resume: bool = False,
     ignore: tuple[str, ...] = (),
     workers: int | None = None,
@@ -81,6 +90,8 @@ def compare(
         Labelled folders from laboratories that training has not seen.
     weights : str, optional
         Initial weights in place of the recipes'.
+    allow_seen : bool
+        Measure also on sets of which initial weights have seen more than a few images.
     resume : bool
         Go on where a killed comparison stood.
     ignore : tuple of str
@@ -104,14 +115,21 @@ def compare(
     Raises
     ------
     DataError
-        When there is no test folder, or a class is missing in Train.
+        When there is no test folder, a class is missing in Train, there are too few slides, no
+        image of a set can be read, or initial weights have seen a set that is to be measured on.
     UsageError
         When recipes repeat, there are no seeds, or the folder holds other things.
+    TrainingError
+        When weights cannot be had, or a run was begun with other settings.
+    OutputError
+        When the folder cannot be written, or the disk is too full.
+    MissingExtraError
+        Without Matplotlib, which draws the report.
     """
     opened = plan_comparison(dataset, recipes, out, seeds=seeds, resume=resume)
     folder, tell = Path(out), say or (lambda _: None)
     started = time.monotonic()
-    prepare_folder(folder)
+    require_matplotlib()
     if remark := passed_over(dataset):
         tell(remark)
     rows = read_split(dataset, "train", ignore=ignore)
@@ -120,17 +138,38 @@ def compare(
     for place in unseen:
         manifest = read_labelled(place, ignore=ignore)
         sets[_unused(_set_name(place), sets)] = manifest
+    jobs = {
+        recipe.name: [
+            (seed, folder / "runs" / f"{recipe.name}-seed{seed}")
+            for seed in range(recipe.seed, recipe.seed + seeds)
+        ]
+        for recipe in opened
+    }
+    # Everything that a training may lack is looked for before the first one takes its time.
+    check_readable({"Train": rows, **sets})
+    for recipe in opened:
+        for seed, place in jobs[recipe.name]:
+            check_ready(with_weights(recipe, weights).with_seed(seed), place, rows)
+    starts = find_starts(
+        {recipe.name: with_weights(recipe, weights) for recipe in opened},
+        {"train": rows, **sets},
+        allow_seen=allow_seen,
+        workers=workers,
+        progress=progress,
+    )
+    prepare_folder(folder)
+    check_room(folder, opened, seeds, rows)
     audit = audit_dataset(dataset, ignore=ignore, workers=workers, progress=progress, say=tell)
     models = []
     for recipe in opened:
         runs = []
-        for seed in range(recipe.seed, recipe.seed + seeds):
+        for seed, place in jobs[recipe.name]:
             stage = f"{recipe.name}, seed {seed}"
             tell(f"Training {stage}")
             run = train(
                 rows,
                 recipe.with_seed(seed),
-                folder / "runs" / f"{recipe.name}-seed{seed}",
+                place,
                 weights=weights,
                 resume=True,
                 workers=workers,
@@ -142,7 +181,8 @@ def compare(
             runs.append(
                 _score(run, recipe.name, seed, sets, folder, command, workers, progress, tell)
             )
-        models.append(_model_entry(recipe, runs, weights or recipe.model.weights))
+        entry = _model_entry(recipe, runs, weights or recipe.model.weights)
+        models.append({**entry, "start": starts[recipe.name]})
     for model, title in zip(models, recipe_titles(models).values(), strict=True):
         model["title"] = title
     notes = [*dict.fromkeys(note for part in (rows, *sets.values()) for note in part.notes)]
@@ -160,7 +200,7 @@ def compare(
         "balance": _balance_entry(models),
         "models": models,
         "paired": _paired(models, sets, folder),
-        "warnings": [*notes, *collect_warnings(models, known=notes)],
+        "warnings": [*head_starts(models), *notes, *collect_warnings(models, known=notes)],
     }
     shared = _shared_slides(audit)
     document["verdict"] = verdict(models, document["paired"], shared_slides=shared)

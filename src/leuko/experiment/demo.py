@@ -15,6 +15,7 @@ from leuko.imaging import encode_png, read_image
 from leuko.manifest import read_split
 from leuko.parallel import Progress, worker_count
 from leuko.recipe import Recipe, load_recipe
+from leuko.render.answers import tally_text
 from leuko.render.picture import prediction_sheet
 from leuko.runtime.classifier import load
 
@@ -94,7 +95,7 @@ def run_demo(
         [(read_image(file).pixels, row) for file, row in zip(files, table.predicted, strict=True)]
     )
     atomic_write_bytes(out / "predictions.png", mark_own_picture(encode_png(sheet)))
-    tell(f"Ten predicted cells: {out / 'predictions.png'}")
+    tell(f"Predicted cells: {out / 'predictions.png'}. {tally_text(table.outcomes)}")
     return out / "compare" / "report.html"
 
 

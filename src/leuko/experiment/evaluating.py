@@ -13,14 +13,16 @@ import numpy.typing as npt
 
 from leuko import __version__
 from leuko.artifacts import atomic_write_json, atomic_write_text, prepare_folder
+from leuko.data.seen import LEARNED, has_learned, seen_in
 from leuko.errors import DataError, MissingExtraError
 from leuko.evaluation.report import EvaluationReport, evaluate_predictions
 from leuko.host import machine
 from leuko.manifest import Manifest, read_labelled
-from leuko.parallel import Progress
+from leuko.parallel import Progress, worker_count
 from leuko.prediction import Prediction, PredictionTable
 from leuko.runtime.classifier import OnnxClassifier, load
 from leuko.runtime.repeats import DUPLICATE, mark_repeats
+from leuko.runtime.trust import NEVER_CHECKED
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -155,6 +157,15 @@ def evaluate(
             f"{repeats} of {total} images show the same cell as an earlier one; each is scored."
         )
         tell(warnings[-1])
+    if has_learned(classifier.bundle.provenance):
+        known = seen_in(kept, workers=worker_count(threads), progress=progress)
+        if known:
+            warnings.append(
+                f"{known:,} of these {len(kept):,} images are among those that {classifier.name} "
+                f"has learned from ({LEARNED}): its answers to them are memory."
+            )
+    if not classifier.trust.accepts:
+        warnings.append(NEVER_CHECKED)
     report = evaluate_predictions(
         kept.labels,
         table.probabilities,

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Final
 
 from leuko.data.balance import PLAN_FILE
-from leuko.errors import DataError, UsageError
-from leuko.manifest import find_splits, is_table
+from leuko.errors import DataError, ImageError, OutputError, UsageError
+from leuko.imaging import read_image
+from leuko.manifest import Manifest, find_splits, is_table
 from leuko.recipe import Recipe, load_recipe
 
-__all__ = ["passed_over", "plan_comparison", "plan_training"]
+__all__ = ["check_readable", "check_room", "passed_over", "plan_comparison", "plan_training"]
+
+_RUN_BYTES: Final = {"cnn": 8 * 2**20, "mobilenetv2": 120 * 2**20}
+"""What a run folder holds at most: weights, the optimizer's state, two models and a bundle."""
 
 
 def plan_training(
@@ -98,6 +104,69 @@ def plan_comparison(
         if split not in splits:
             raise DataError(f"{dataset} has no {name} folder, so {why}.")
     return opened
+
+
+def check_readable(sets: Mapping[str, Manifest]) -> None:
+    """Refuse a set of which no image can be read, before models are trained to be measured on it.
+
+    Parameters
+    ----------
+    sets : mapping of str to Manifest
+        By name; images are opened until one can be read.
+
+    Raises
+    ------
+    DataError
+        When there is a set without a single one.
+    """
+    for name, manifest in sets.items():
+        if not any(_can_be_read(file) for file in manifest.files()):
+            raise DataError(
+                f"Not one of the {len(manifest)} images of {name}, in {manifest.root}, could be "
+                "read."
+            )
+
+
+def _can_be_read(file: Path) -> bool:
+    """Whether an image decodes."""
+    try:
+        read_image(file)
+    except ImageError:
+        return False
+    return True
+
+
+def check_room(out: Path, recipes: Sequence[Recipe], seeds: int, rows: Manifest) -> None:
+    """Refuse a comparison that would fill the disk up.
+
+    Parameters
+    ----------
+    out : Path
+        An existing folder on that disk.
+    recipes : sequence of Recipe
+        To be trained.
+    seeds : int
+        Trainings of each.
+    rows : Manifest
+        The training images: some recipes write balanced copies of them.
+
+    Raises
+    ------
+    OutputError
+        When less is free than all runs take at most.
+    """
+    mean = sum(file.stat().st_size for file in rows.files()) / len(rows)
+    copies = len(rows.counts) * max(rows.counts) * mean
+    needed = seeds * sum(
+        _RUN_BYTES[recipe.model.architecture] + copies * (recipe.data.balance == "files")
+        for recipe in recipes
+    )
+    free = shutil.disk_usage(out).free
+    if free < needed:
+        raise OutputError(
+            f"{out} has {free / 1e6:,.0f} MB free, and this comparison may take "
+            f"{needed / 1e6:,.0f} MB. Free some space, or choose a folder on another disk."
+        )
 
 
 def passed_over(dataset: str | os.PathLike[str]) -> str:

@@ -12,8 +12,9 @@ from typing import Final
 from leuko.artifacts import atomic_write_bytes, digest_bytes, prepare_folder
 from leuko.errors import ImageError, UsageError
 from leuko.files import mark_own_picture
-from leuko.imaging import decode_image, encode_png
+from leuko.imaging import encode_png
 from leuko.parallel import bounded_map, worker_count
+from leuko.pictures import decoded
 from leuko.prediction import Prediction
 from leuko.render.heat import heat_picture
 from leuko.runtime.classifier import OnnxClassifier
@@ -156,15 +157,15 @@ def explained(
 def _write(explainer: Explainer, source: Source, row: Prediction, path: Path) -> str:
     """Draw one explanation; otherwise what was wrong."""
     try:
-        data = source.read()
-        if digest_bytes(data) != row.sha256:
-            return "the file changed while it was read"
-        pixels = decode_image(data, spec=explainer.preprocess).pixels
-        explanation = explainer.explain(pixels, row.label)
+        with source.open() as data:
+            if digest_bytes(data) != row.sha256:
+                return "the file changed while it was read"
+            with decoded(data, explainer.preprocess) as image:
+                explanation = explainer.explain(image.pixels, row.likeliest)
+                drawn = heat_picture(image.pixels, row, explanation)
     except ImageError as error:
         return error.detail
-    picture = encode_png(heat_picture(pixels, row, explanation), effort=1)
-    atomic_write_bytes(path, mark_own_picture(picture), durable=False)
+    atomic_write_bytes(path, mark_own_picture(encode_png(drawn, effort=1)), durable=False)
     return ""
 
 

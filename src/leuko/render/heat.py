@@ -14,15 +14,18 @@ import numpy.typing as npt
 
 from leuko.errors import DataError
 from leuko.prediction import Prediction
+from leuko.render.answers import question, title, why
 from leuko.render.drawing import (
     check_pixels,
     draw_name,
     file_name,
     fitted_name,
     font,
+    legible,
     new_canvas,
     paste,
     scaled,
+    shortened,
     text_width,
     wrapped,
 )
@@ -43,12 +46,6 @@ _OPACITY: Final = 0.8
 _GREY: Final = 0.75
 _STEPS: Final = 255
 _PAPER = style()
-_DECISIONS: Final = {
-    "unsure": "Unsure",
-    "not-a-cell": "Not a white cell",
-    "unlike-training": "Unlike the training cells",
-    "duplicate": "The same cell as another",
-}
 _METHODS: Final = {
     "class-activation map": "Class-activation map: the places add up to the network's answer.",
     "occlusion": "Occlusion: what covering each place takes away.",
@@ -157,7 +154,7 @@ def heat_picture(pixels: Pixels, prediction: Prediction, explanation: Explanatio
     Returns
     -------
     (h, w, 3) uint8, RGB
-        Image and overlay, class, confidence and decision, and the scale of the colours.
+        Image and overlay, what was decided and how surely, and the scale of the colours.
 
     Raises
     ------
@@ -195,23 +192,27 @@ def heat_picture(pixels: Pixels, prediction: Prediction, explanation: Explanatio
 
 
 def _draw_title(draw: Any, prediction: Prediction, explanation: Explanation, width: int) -> None:
-    """Class, confidence and decision, and whose."""
-    right = width - _MARGIN
-    colour = COLOURS[CLASSES.index(prediction.label)]
-    draw.rounded_rectangle((_MARGIN, _MARGIN + 6, _MARGIN + 8, _MARGIN + 38), 4, colour)
-    draw.text((_MARGIN + 20, _MARGIN), prediction.label, _PAPER.ink, font(34), stroke_width=0.5)
-    draw.text(
-        (right, _MARGIN + 8), percent(prediction.confidence), _PAPER.ink, font(26), anchor="ra"
-    )
-    decided = _DECISIONS.get(prediction.decision, "")
-    if decided:
-        start = _MARGIN + 36 + text_width(prediction.label, 34)
-        draw.text((start, _MARGIN + 11), decided, _PAPER.warn, font(22))
-    name = fitted_name(file_name(prediction.path), 15, width - 2 * _MARGIN)
+    """What was decided, how surely or why, and on what."""
+    right, accepted = width - _MARGIN, bool(prediction.label)
+    ink = _PAPER.ink if accepted else _PAPER.warn
+    bar = COLOURS[CLASSES.index(prediction.label)] if accepted else ink
+    told = percent(prediction.confidence)
+    draw.rounded_rectangle((_MARGIN, _MARGIN + 6, _MARGIN + 8, _MARGIN + 38), 4, bar)
+    draw.text((_MARGIN + 20, _MARGIN), title(prediction), ink, font(34), stroke_width=0.5)
+    if accepted:
+        draw.text((right, _MARGIN + 8), told, ink, font(26), anchor="ra")
+    else:
+        start = _MARGIN + 38 + text_width(title(prediction), 34)
+        reason = " ".join(filter(None, (question(prediction), why(prediction))))
+        reason = shortened(legible(reason), 20, right - start)
+        draw.text((start, _MARGIN + 12), reason, _PAPER.ink, font(20))
+    beside = "" if accepted else f"likeliest {prediction.likeliest} {told}"
+    if explanation.label != prediction.likeliest:
+        beside = f"{beside}  explained: {explanation.label}".strip()
+    room = width - 2 * _MARGIN - text_width(beside, 15) - 16
+    name = fitted_name(file_name(prediction.path), 15, room)
     draw_name(draw, (_MARGIN, _MARGIN + 52), name, _PAPER.muted, 15)
-    if explanation.label != prediction.label:
-        text = f"explained: {explanation.label}"
-        draw.text((right, _MARGIN + 52), text, _PAPER.muted, font(15), anchor="ra")
+    draw.text((right, _MARGIN + 52), beside, _PAPER.muted, font(15), anchor="ra")
 
 
 def _outlined(pixels: Pixels, corners: npt.NDArray[np.float64]) -> Pixels:

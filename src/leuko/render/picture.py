@@ -16,6 +16,7 @@ from leuko.artifacts import digest_bytes
 from leuko.errors import DataError, ImageError
 from leuko.imaging import decode_image
 from leuko.prediction import Prediction
+from leuko.render.answers import question, title, why
 from leuko.render.drawing import (
     check_pixels,
     draw_name,
@@ -30,7 +31,7 @@ from leuko.render.drawing import (
     text_width,
     wrapped,
 )
-from leuko.render.style import style
+from leuko.render.style import lighter, style
 from leuko.render.words import percent
 from leuko.runtime.sources import Source
 from leuko.taxonomy import ABBREVIATIONS, CLASSES, COLOURS
@@ -56,10 +57,13 @@ _GAP: Final = 20
 _RESEARCH: Final = "Research use only. Not a diagnosis; a qualified person must review it."
 _PAPER = style()
 _CAPTION: Final = 13
+_PALE: Final = tuple(lighter(colour, 0.6) for colour in COLOURS)
+"""What is not accepted has no full colour."""
+_EMPTY: Final = np.full((_THUMB, _THUMB, 3), 0xEE, np.uint8)
 
 
 class Gallery:
-    """Where the first answered images are, kept while answers pass by, to be drawn at the end.
+    """Where the first images are, kept while answers pass by, to be drawn at the end.
 
     An image is read a second time for that, from its own source: a file, an archive, a table. So
     none is held before it is drawn, and then only as large as it is drawn.
@@ -72,6 +76,7 @@ class Gallery:
 
     def __init__(self, limit: int = SHEET_LIMIT) -> None:
         self._limit = limit
+        self._found = 0
         self._answered = 0
         self._waiting: deque[Source] = deque()
         self._kept: list[tuple[Source, Prediction]] = []
@@ -108,14 +113,16 @@ class Gallery:
         """
         for row in answers:
             source = self._waiting.popleft()
-            if row.status == "ok":
-                self._answered += 1
-                if len(self._kept) < self._limit:
-                    self._kept.append((source, row))
+            self._found += 1
+            self._answered += row.status == "ok"
+            if len(self._kept) < self._limit:
+                self._kept.append((source, row))
             yield row
 
     def draw(self, *, say: Callable[[str], None]) -> Pixels:
-        """Draw the one answer large, or the first of several as a sheet.
+        """Draw the one image large, or the first of several as a sheet.
+
+        A rejected one has its reason on an empty ground.
 
         Parameters
         ----------
@@ -132,9 +139,12 @@ class Gallery:
         DataError
             When no image was answered, or none could be read again.
         """
-        single = self._answered == 1
+        single = self._found == 1
         rows: list[tuple[Pixels, Prediction]] = []
-        for source, row in self._kept:
+        for source, row in self._kept if self._answered else ():
+            if row.status != "ok":
+                rows.append((_EMPTY, row))
+                continue
             try:
                 data = source.read()
                 if digest_bytes(data) != row.sha256:
@@ -146,13 +156,13 @@ class Gallery:
             rows.append((pixels if single else scaled(pixels, _THUMB), row))
         if not rows:
             raise DataError("There is no answered image file to draw.")
-        return (
-            prediction_picture(*rows[0]) if single else prediction_sheet(rows, total=self._answered)
-        )
+        return prediction_picture(*rows[0]) if single else prediction_sheet(rows, total=self._found)
 
 
 def prediction_picture(pixels: Pixels, prediction: Prediction) -> Pixels:
-    """Draw one image with its answer: class, confidence and the five probabilities.
+    """Draw one image with what was decided on it, and the five probabilities.
+
+    The class stands large where it is accepted, and its colour nowhere else.
 
     Parameters
     ----------
@@ -183,13 +193,9 @@ def prediction_picture(pixels: Pixels, prediction: Prediction) -> Pixels:
     top = max(_MARGIN, (height - 420) // 2)
     name = fitted_name(file_name(prediction.path), 16, right - left)
     draw_name(draw, (left, top), name, _PAPER.muted, 16)
-    if prediction.status != "ok":
-        draw.text((left, top + 36), "Not classified", _PAPER.warn, font(36))
-        why = prediction.detail or prediction.reason
-        for number, line in enumerate(wrapped(legible(why), 18, right - left)[:8]):
-            draw.text((left, top + 96 + 26 * number), line, _PAPER.ink, font(18))
-    else:
-        _draw_answer(draw, prediction, left, right, top)
+    _draw_decision(draw, prediction, left, right, top)
+    if prediction.status == "ok":
+        _draw_bars(draw, prediction, left, right, top + 150)
     for number, line in enumerate(wrapped(_RESEARCH, 14, right - left)):
         draw.text((left, top + 378 + 20 * number), line, _PAPER.muted, font(14))
     return np.asarray(canvas, dtype=np.uint8)
@@ -238,6 +244,11 @@ def prediction_sheet(
         draw.rounded_rectangle((left, top, left + _THUMB - 1, top + _THUMB - 1), 8, "#eeeeea")
         free_rows, free_columns = (_THUMB - side for side in image.shape[:2])
         paste(canvas, image, top + free_rows // 2, left + free_columns // 2, radius=8)
+        if prediction.status != "ok":
+            lines = wrapped(legible(prediction.detail), _CAPTION, _THUMB - 32)[:8]
+            draw.multiline_text(
+                (left + 16, top + 16), "\n".join(lines), _PAPER.muted, font(_CAPTION)
+            )
         _draw_caption(draw, prediction, names[index], top + _THUMB + 8, left)
     total = max(total, len(rows))
     part = f"The first {len(shown)} of {total:,} images. " if total > len(shown) else ""
@@ -248,29 +259,38 @@ def prediction_sheet(
     return np.asarray(canvas, dtype=np.uint8)
 
 
-def _draw_answer(draw: Any, prediction: Prediction, left: int, right: int, top: int) -> None:
-    """The class, its confidence and a bar for each class."""
-    draw.text((left, top + 28), prediction.label, _PAPER.ink, font(42), stroke_width=0.6)
-    confidence = f"confidence {percent(prediction.confidence)}"
-    draw.text((left, top + 84), confidence, _PAPER.muted, font(20))
-    if prediction.decision not in ("", "class"):
-        start = left + text_width(confidence, 20) + 16
-        doubt = f"{prediction.decision}: {prediction.reason}"
-        if text_width(doubt, 18) > right - start:
-            doubt = prediction.decision
-        draw.text((start, top + 85), shortened(doubt, 18, right - start), _PAPER.warn, font(18))
+def _draw_decision(draw: Any, prediction: Prediction, left: int, right: int, top: int) -> None:
+    """What was decided, large, and why, or how sure it is."""
+    accepted, asked = bool(prediction.label), question(prediction)
+    ink = _PAPER.ink if accepted else _PAPER.warn
+    draw.text((left, top + 28), title(prediction), ink, font(42), stroke_width=0.6)
+    if accepted:
+        told = f"confidence {percent(prediction.confidence)}"
+        draw.text((left, top + 84), told, _PAPER.muted, font(20))
+        return
+    if asked:
+        draw.text((left, top + 84), asked, _PAPER.ink, font(20))
+    rejected = prediction.status != "ok"
+    told = prediction.detail if rejected and prediction.detail else why(prediction)
+    start = top + (112 if asked else 86)
+    lines = wrapped(legible(told), 18, right - left)
+    for number, line in enumerate(lines[: 8 if rejected else 2]):
+        draw.text((left, start + 26 * number), line, _PAPER.muted, font(18))
+
+
+def _draw_bars(draw: Any, prediction: Prediction, left: int, right: int, top: int) -> None:
+    """A bar for each class."""
     start, end = left + 120, right - 70
+    colours = COLOURS if prediction.label else _PALE
     for index, (name, value) in enumerate(prediction.scores.items()):
-        row = top + 134 + 44 * index
-        chosen = name == prediction.label
-        ink = _PAPER.ink if chosen else _PAPER.muted
+        row = top + 42 * index
+        ink = _PAPER.ink if name == prediction.label else _PAPER.muted
         draw.text((left, row + 11), name, ink, font(18), anchor="lm")
         draw.rounded_rectangle((start, row, end, row + 22), 6, "#ececE8")
         filled = round((end - start) * min(max(value, 0.0), 1.0))
         if filled > 0:
             radius = min(6, filled // 2)
-            colour = COLOURS[CLASSES.index(name)]
-            draw.rounded_rectangle((start, row, start + filled, row + 22), radius, colour)
+            draw.rounded_rectangle((start, row, start + filled, row + 22), radius, colours[index])
         draw.text((right, row + 11), percent(value), ink, font(18), anchor="rm")
 
 
@@ -306,32 +326,33 @@ def _means_one(text: str, files: list[tuple[str, str]]) -> bool:
 
 
 def _beside_name(prediction: Prediction) -> str:
-    """What stands to the right of a name: the second class, or why the first does not stand."""
-    if prediction.status != "ok":
+    """What stands right of a name: the second class, or the likeliest where it is said nowhere."""
+    if prediction.status != "ok" or question(prediction):
         return ""
-    if prediction.decision not in ("", "class"):
-        return prediction.decision
-    second = sorted(range(len(CLASSES)), key=lambda i: -prediction.probabilities[i])[1]
-    return f"then {ABBREVIATIONS[second]} {percent(prediction.probabilities[second])}"
+    ranked = sorted(range(len(CLASSES)), key=lambda k: -prediction.probabilities[k])
+    place, word = (ranked[1], "then") if prediction.label else (ranked[0], "likeliest")
+    return f"{word} {ABBREVIATIONS[place]} {percent(prediction.probabilities[place])}"
 
 
 def _draw_caption(draw: Any, prediction: Prediction, name: str, top: int, left: int) -> None:
     """What stands below an image of the sheet."""
-    right = left + _THUMB
-    if prediction.status != "ok":
-        draw.text((left, top), "Not classified", _PAPER.warn, font(19))
-        draw.text((left, top + 26), legible(prediction.reason), _PAPER.muted, font(14))
-        draw_name(draw, (left, top + 48), name, _PAPER.muted, _CAPTION)
-        return
-    draw.text((left, top), prediction.label, _PAPER.ink, font(19), stroke_width=0.3)
-    draw.text((right, top), percent(prediction.confidence), _PAPER.muted, font(19), anchor="ra")
+    right, accepted = left + _THUMB, bool(prediction.label)
+    ink = _PAPER.ink if accepted else _PAPER.warn
+    draw.text((left, top), title(prediction), ink, font(19), stroke_width=0.3)
+    if accepted:
+        draw.text((right, top), percent(prediction.confidence), _PAPER.muted, font(19), anchor="ra")
+    else:
+        asked = question(prediction, ABBREVIATIONS)
+        draw.text((right, top + 3), asked, _PAPER.ink, font(15), anchor="ra")
     start = float(left)
     for index, value in enumerate(prediction.probabilities):
         end = start + _THUMB * value
         if round(end) > round(start):
             box = (round(start), top + 28, round(end) - 1, top + 35)
-            draw.rectangle(box, COLOURS[index])
+            draw.rectangle(box, (COLOURS if accepted else _PALE)[index])
         start = end
-    draw_name(draw, (left, top + 40), name, _PAPER.muted, _CAPTION)
-    ink = _PAPER.muted if prediction.decision in ("", "class") else _PAPER.warn
-    draw.text((right, top + 40), _beside_name(prediction), ink, font(_CAPTION), anchor="ra")
+    draw_name(draw, (left, top + 39), name, _PAPER.muted, _CAPTION)
+    beside = _beside_name(prediction)
+    draw.text((right, top + 39), beside, _PAPER.muted, font(_CAPTION), anchor="ra")
+    reason = shortened(legible(why(prediction)), _CAPTION, _THUMB)
+    draw.text((left, top + 55), reason, _PAPER.warn, font(_CAPTION))

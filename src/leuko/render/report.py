@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from leuko.artifacts import RESEARCH_USE
 from leuko.errors import DataError
+from leuko.packages import require
 from leuko.render import plots, tables, views, words
 from leuko.render.mistakes import Thumbnail, worst_mistakes
 from leuko.render.style import PAGE, css_variables, style
@@ -28,6 +29,8 @@ __all__ = [
     "evaluation_html",
     "worst_mistakes",
 ]
+
+require("jinja2.environment")  # before the work that a report is of
 
 Document = Mapping[str, Any]
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from leuko.taxonomy import CLASSES, COLOURS
 
-__all__ = ["PAGE", "Style", "css_variables", "style", "themed"]
+__all__ = ["PAGE", "Style", "css_variables", "lighter", "style", "themed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Style:
     models: tuple[str, ...]
 
 
-def _lighter(colour: str, share: float) -> str:
+def lighter(colour: str, share: float) -> str:
     """Mix a colour with white."""
     parts = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
     return "#" + "".join(f"{round(part + (255 - part) * share):02x}" for part in parts)
@@ -75,7 +75,7 @@ _DARK: Final = Style(
     accent="#82b1ec",
     on_accent="#10131a",
     warn="#f0956b",
-    classes=tuple(_lighter(colour, 0.22) for colour in COLOURS),
+    classes=tuple(lighter(colour, 0.22) for colour in COLOURS),
     models=("#82b1ec", "#f0a068", "#84c48d", "#cd9ede", "#d9bd55", "#b0b8c4"),
 )
 

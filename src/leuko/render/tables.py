@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from statistics import fmean
 from typing import Any
 
+from leuko.data.seen import RANDOM
 from leuko.evaluation.compare import Decision, decide
 from leuko.evaluation.intervals import MINIMUM_SLIDES
 from leuko.render import words
@@ -17,7 +18,34 @@ Document = Mapping[str, Any]
 
 
 def comparison_headline(comparison: Document) -> str:
-    """One short sentence: who is better, where the paired tests let one say so."""
+    """One sentence: who is better, where the paired tests let one say so, and from what start."""
+    return _result(comparison) + "".join(f"; {one}" for one in _starts(comparison["models"]))
+
+
+def _starts(models: Sequence[Document]) -> list[str]:
+    """What the models start from that knew something before, those of one start together."""
+    found: dict[str, list[str]] = {}
+    for model in models:
+        start = model.get("start") or {}
+        if start and start["told"] != RANDOM:
+            found.setdefault(" ".join((start["told"], seen_text(start))).strip(), []).append(
+                title_of(model)
+            )
+    return [
+        f"{words.listed(titles)} start{'s' * (len(titles) == 1)} from {told}"
+        for told, titles in found.items()
+    ]
+
+
+def seen_text(start: Document) -> str:
+    """How many images of each set a start has seen, in brackets; empty where it has seen none."""
+    seen = (start.get("seen") or {}).items()
+    parts = [f"{n:,} of {total:,} images of {name}" for name, (n, total) in seen if n]
+    return f"(it has seen {words.listed(parts)})" if parts else ""
+
+
+def _result(comparison: Document) -> str:
+    """Who is better."""
     models, deciding = comparison["models"], deciding_set(comparison)
     titles = {model["recipe"]: title_of(model) for model in models}
     if len(models) == 1:
@@ -48,8 +76,10 @@ def headline_table(comparison: Document) -> dict[str, Any]:
     deciding = deciding_set(comparison)
     others = [name for name in set_names(comparison) if name != deciding]
     shown = deciding.capitalize()
+    declared = any(model.get("start") for model in models)
     columns = [
         {"title": "Model", "group": ""},
+        *([{"title": "Starts from", "group": ""}] * declared),
         {"title": f"{shown} accuracy", "group": shown},
         {"title": "Balanced accuracy", "group": shown},
         {"title": "Macro-F1", "group": shown},
@@ -71,12 +101,20 @@ def headline_table(comparison: Document) -> dict[str, Any]:
             "note": model_note(model),
             "number": number % len(PAGE.models),
             "baseline": False,
-            "cells": _model_cells(model, deciding, others),
+            "cells": [*_start_cells(model, declared), *_model_cells(model, deciding, others)],
         }
         for number, model in enumerate(models)
     ]
-    rows.append(_majority_row(models, deciding, others))
+    last = _majority_row(models, deciding, others)
+    last["cells"] = [*([_cell(NONE)] * declared), *last["cells"]]
+    rows.append(last)
     return {"columns": columns, "groups": groups, "rows": rows}
+
+
+def _start_cells(model: Document, declared: bool) -> list[dict[str, Any]]:
+    """What a model starts from, where any of the models says so."""
+    start = model.get("start") or {}
+    return [_cell(start.get("told") or NONE, seen_text(start))] if declared else []
 
 
 def _model_cells(model: Document, deciding: str, others: Sequence[str]) -> list[dict[str, str]]:

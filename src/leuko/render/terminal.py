@@ -40,6 +40,10 @@ def comparison_text(comparison: Document) -> str:
     for name in names:
         lines += ["", *_set_lines(comparison, name, deciding)]
     lines += ["", *_cost_lines(comparison), ""]
+    for model in comparison["models"]:
+        if start := model.get("start"):
+            origin = f"{start['told']} {tables.seen_text(start)}".strip()
+            lines += _wrapped(f"{_title(model)} starts from {origin}.")
     for sentence in words.sentences(str(comparison.get("verdict") or "")):
         lines += _wrapped(sentence)
     lines.append("")

@@ -199,7 +199,7 @@ def _evaluation_facts(evaluation: Document) -> list[tuple[str, str]]:
 
 
 def _decision_facts(evaluation: Document) -> list[tuple[str, str]]:
-    """What is right among the answers that the model stands by."""
+    """What is right among the most confident answers, and among the accepted."""
     facts = []
     for one in evaluation.get("selective") or ():
         if one["coverage"] == 0.95:
@@ -211,7 +211,7 @@ def _decision_facts(evaluation: Document) -> list[tuple[str, str]]:
     if answered is not None:
         facts.append(
             (
-                "Labels that stand",
+                "Accepted",
                 f"{words.percent(answered['accuracy'])} of {answered['n']:,} right",
             )
         )

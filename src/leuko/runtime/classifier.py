@@ -21,8 +21,10 @@ from leuko.cells.measure import MEASURES
 from leuko.cells.style import FirstLook, first_look
 from leuko.data.alike import fingerprint
 from leuko.errors import BundleError, DeviceError, ImageError, UsageError
-from leuko.imaging import PreprocessSpec, check_size, decode_image
+from leuko.imaging import PreprocessSpec, check_size
+from leuko.packages import import_onnxruntime
 from leuko.parallel import bounded_map, worker_count
+from leuko.pictures import decoded
 from leuko.prediction import DECIMALS, Prediction, PredictionTable
 from leuko.runtime.graph import check_tensors, expose
 from leuko.runtime.looks import average_looks, mean_looks
@@ -412,6 +414,7 @@ class OnnxClassifier:
                     prediction_set=judgement.prediction_set,
                     distance=judgement.distance,
                     quality=quality,
+                    limit=judgement.limit,
                 )
                 row = replace(row, fingerprint=print_)
             rows.append(row)
@@ -426,7 +429,7 @@ class OnnxClassifier:
     ) -> tuple[Judgement, tuple[tuple[str, float], ...]]:
         """Decide on one answer, where the bundle says how: (judgement, figures of quality)."""
         if not self.trust.active:
-            return Judgement(distance=distance), ()
+            return self.trust.judge(probabilities, distance), ()
         quality = measure_quality(inputs, resolution)
         judgement = self.trust.judge(
             probabilities, distance, quality, partial(nucleus_evidence, inputs)
@@ -437,15 +440,15 @@ class OnnxClassifier:
         """Read one source."""
         digest = ""
         try:
-            data = source.read()
-            digest = digest_bytes(data)
-            image = decode_image(data, spec=self.bundle.preprocess)
-            seen = first_look(image.pixels, self.bundle.preprocess)
-            resolution = resolution_of(self.bundle.preprocess, image.pixels.shape)
-            print_ = base64.b64encode(fingerprint(image.pixels)).decode()
-            return source.name, seen, digest, "; ".join(image.notes), resolution, print_
+            with source.open() as data:
+                digest = digest_bytes(data)
+                with decoded(data, self.bundle.preprocess) as image:
+                    seen = first_look(image.pixels, self.bundle.preprocess)
+                    resolution = resolution_of(self.bundle.preprocess, image.pixels.shape)
+                    print_ = base64.b64encode(fingerprint(image.pixels)).decode()
+                    return source.name, seen, digest, "; ".join(image.notes), resolution, print_
         except ImageError as error:
-            return source.name, error, digest, "", 0.0, ""
+            return source.name, error.without_frames(), digest, "", 0.0, ""
 
     def _check_goldens(self) -> None:
         """Ask the golden pictures and compare with what the bundle promises."""
@@ -757,8 +760,7 @@ def _open_session(
 
     With `features` it has a second output, where the graph shows what enters its last layer.
     """
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     check_tensors(onnx)
     exposed = expose(onnx, features=True, maps=False) if features else None
     onnx = onnx if exposed is None else exposed.onnx
@@ -798,8 +800,7 @@ def _open_session(
 
 def _providers(device: str) -> list[Any]:
     """What ONNX Runtime calls a device, with settings that keep answers the same run to run."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     if device not in _DEVICES:
         known = " or ".join(_DEVICES)
         raise UsageError(f"The device must be {known}, received {device!r}.")

@@ -26,6 +26,7 @@ from leuko.cells.view import frame_of, prepare
 from leuko.cells.whole import find_cell
 from leuko.errors import BundleError, ImageError, UsageError
 from leuko.imaging import PreprocessSpec, check_size
+from leuko.packages import import_onnxruntime
 from leuko.parallel import bounded_map, worker_count
 from leuko.prediction import DECIMALS
 from leuko.runtime.classifier import BATCH, OnnxClassifier
@@ -403,8 +404,7 @@ def placement(spec: PreprocessSpec, pixels: Pixels) -> Doubles:
 
 def _open(onnx: bytes) -> Any:
     """Open a graph that the classifier has opened and checked before."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.add_session_config_entry("session.load_model_format", "ONNX")
     options.intra_op_num_threads = 1

@@ -86,7 +86,9 @@ def _walk(data: memoryview, message: str, depth: int) -> None:
         if message == "tensor" and (
             number == _EXTERNAL_DATA or (number == _DATA_LOCATION and (kind != 0 or value != 0))
         ):
-            raise BundleError("The network keeps weights outside its file, which is refused.")
+            raise BundleError(
+                "The network keeps weights outside its file, which is refused; export it as one."
+            )
         if message == "tensor" and number == _DATA_TYPE:
             data_type = value
         elif message == "tensor" and number == _RAW_DATA:

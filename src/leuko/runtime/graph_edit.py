@@ -14,7 +14,9 @@ import numpy.typing as npt
 from leuko.errors import BundleError
 from leuko.runtime import graph as wire
 
-__all__ = ["replace_head"]
+__all__ = ["replace_head", "take_apart"]
+
+Part = tuple[int, int, bytes]
 
 _GRAPH: Final = 7
 _NODE, _TENSOR, _OUTPUT = 1, 5, 12
@@ -86,16 +88,8 @@ def _last_layer(graph: Any) -> tuple[bytes, list[int] | None]:
 
 def _rewritten(onnx: bytes, source: bytes, layer: bytes, made: bytes, tensors: bytes) -> bytes:
     """The model with one node replaced, its unused inputs left out, and new tensors."""
-    others, inside = bytearray(), bytearray()
-    for number, kind, _, content in wire._fields(memoryview(onnx)):
-        if number == _GRAPH and kind == 2:
-            inside += content  # messages that are written in pieces are merged by joining them
-        else:
-            others += _field(number, kind, content)
-    parts = [
-        (number, kind, bytes(content))
-        for number, kind, _, content in wire._fields(memoryview(bytes(inside)))
-    ]
+    whole, parts = take_apart(onnx)
+    others = b"".join(_field(*field) for field in whole)
     unused = _unused(parts, source, layer)
     written = bytearray()
     for number, kind, part in parts:
@@ -109,10 +103,42 @@ def _rewritten(onnx: bytes, source: bytes, layer: bytes, made: bytes, tensors: b
         if number == _TENSOR and kind == 2 and wire._text(memoryview(part), 8) in unused:
             continue
         written += _field(number, kind, part)
-    return bytes(others) + wire._message(_GRAPH, bytes(written) + tensors)
+    return others + wire._message(_GRAPH, bytes(written) + tensors)
 
 
-def _unused(parts: list[tuple[int, int, bytes]], source: bytes, layer: bytes) -> set[bytes]:
+def take_apart(onnx: bytes) -> tuple[list[Part], list[Part]]:
+    """Read the fields of a model and those of its graph.
+
+    Parameters
+    ----------
+    onnx : bytes
+        A serialized ONNX model.
+
+    Returns
+    -------
+    whole, parts : list of (field number, wire type, content)
+        The model's own without its graph, and the graph's. The content of a whole number is its
+        bytes as they were written.
+
+    Raises
+    ------
+    IndexError, ValueError
+        When the bytes are not well-formed.
+    """
+    whole, inside = [], bytearray()
+    for number, kind, _, content in wire._fields(memoryview(onnx)):
+        if number == _GRAPH and kind == 2:
+            inside += content  # messages that are written in pieces are merged by joining them
+        else:
+            whole.append((number, kind, bytes(content)))
+    parts = [
+        (number, kind, bytes(content))
+        for number, kind, _, content in wire._fields(memoryview(bytes(inside)))
+    ]
+    return whole, parts
+
+
+def _unused(parts: list[Part], source: bytes, layer: bytes) -> set[bytes]:
     """Values that nothing needs once another node makes `layer` out of `source`."""
     nodes = [wire._read_node(memoryview(c)) for n, k, c in parts if n == _NODE and k == 2]
     kept = {wire._text(memoryview(c), 1) for n, k, c in parts if n == _OUTPUT and k == 2}
@@ -144,19 +170,25 @@ def _free(name: bytes, taken: set[bytes]) -> bytes:
     return name
 
 
-def _node(kind: bytes, inputs: list[bytes], output: bytes) -> bytes:
-    """An operation without attributes, as a field of a graph."""
+def _node(kind: bytes, inputs: list[bytes], output: bytes, **settings: int | list[int]) -> bytes:
+    """An operation with whole numbers as its attributes, as a field of a graph."""
     given = b"".join(wire._message(1, name) for name in inputs)
-    return wire._message(
-        _NODE, given + wire._message(2, output) + wire._message(3, output) + wire._message(4, kind)
-    )
+    made = given + wire._message(2, output) + wire._message(3, output) + wire._message(4, kind)
+    for name, value in settings.items():
+        numbers = value if isinstance(value, list) else [value]
+        # Field 3 and kind 2 are one number, field 8 and kind 7 a list.
+        key, sort = (b"\x40", b"\x07") if isinstance(value, list) else (b"\x18", b"\x02")
+        written = b"".join(key + wire._number(number) for number in numbers)
+        made += wire._message(5, wire._message(1, name.encode()) + written + b"\xa0\x01" + sort)
+    return wire._message(_NODE, made)
 
 
 def _tensor(name: bytes, values: npt.NDArray[Any]) -> bytes:
-    """Numbers as 32-bit floats, as a field of a graph."""
+    """Numbers as 32-bit floats, or as whole ones where they are, as a field of a graph."""
+    kind, dtype = (b"\x07", "<i8") if values.dtype.kind == "i" else (b"\x01", "<f4")
     shape = b"".join(b"\x08" + wire._number(side) for side in values.shape)
-    raw = wire._message(9, np.ascontiguousarray(values, "<f4").tobytes())
-    return wire._message(_TENSOR, shape + b"\x10\x01" + wire._message(8, name) + raw)
+    raw = wire._message(9, np.ascontiguousarray(values, dtype).tobytes())
+    return wire._message(_TENSOR, shape + b"\x10" + kind + wire._message(8, name) + raw)
 
 
 def _field(number: int, kind: int, content: bytes | memoryview) -> bytes:

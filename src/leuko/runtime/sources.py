@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import io
 import os
 import struct
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final, TextIO
@@ -27,6 +29,7 @@ from leuko.files import (
 )
 from leuko.imaging import IMAGE_SUFFIXES, MAX_FILE_BYTES, read_bytes
 from leuko.manifest import original_of
+from leuko.pictures import file_size, hold_data
 
 __all__ = ["Passed", "Source", "expand", "file_source", "named_files"]
 
@@ -46,10 +49,23 @@ class Source:
         How the user would name it.
     read : callable
         Returns the file's bytes or raises `ImageError`.
+    size : callable
+        Returns how many bytes these will be; 0 where they are in memory already, or will not be.
     """
 
     name: str
     read: Callable[[], bytes]
+    size: Callable[[], int] = int
+
+    def open(self) -> AbstractContextManager[bytes]:
+        """Read when there is room, see `leuko.pictures.hold_data`.
+
+        Returns
+        -------
+        context manager
+            Of the file's bytes.
+        """
+        return hold_data(self.read, self.size())
 
 
 class Passed:
@@ -98,7 +114,7 @@ def file_source(path: str | os.PathLike[str]) -> Source:
     Source
         Named by the path as given.
     """
-    return Source(os.fspath(path), partial(read_bytes, path))
+    return Source(os.fspath(path), partial(read_bytes, path), partial(file_size, path))
 
 
 def expand(
@@ -155,7 +171,9 @@ def expand(
         if os.path.isdir(path):  # noqa: PTH112 - see below
             _look_into(Path(path))
     noted = Passed(argument for argument, _ in chosen) if passed is None else passed
-    sources = _expand(chosen, sys.stdin if stdin is None else stdin, noted, alone=only)
+    # A program that was started without standard input is given none.
+    given = stdin or sys.stdin or io.StringIO()
+    sources = _expand(chosen, given, noted, alone=only)
     return sources if passed is not None else _said(sources, noted, say)
 
 
@@ -278,7 +296,7 @@ def _one(argument: str, passed: Passed, *, alone: bool) -> Iterator[Source]:
     elif alone or not (
         passed.noted(argument in passed.copies, _COPY) or passed.noted(drew(path), DRAWN_BY_LEUKO)
     ):
-        yield Source(argument, partial(read_bytes, path))
+        yield replace(file_source(path), name=argument)
 
 
 def _look_into(folder: Path) -> None:
@@ -408,7 +426,7 @@ def _archive(path: Path, passed: Passed) -> Iterator[Source]:
     seen = [
         entry
         for entry in members
-        if not entry.is_dir()
+        if not entry.filename.endswith("/")  # is_dir fails on an empty name
         and not passed.strays.take(entry.filename)
         and not PurePosixPath(entry.filename).name.startswith(".")
     ]
@@ -424,7 +442,8 @@ def _archive(path: Path, passed: Passed) -> Iterator[Source]:
         ):
             continue
         found = True
-        yield Source(f"{path}/{entry.filename}", partial(_member, archive, entry))
+        size = partial(int, entry.file_size)
+        yield Source(f"{path}/{entry.filename}", partial(_member, archive, entry), size)
     if not found:
         raise ImageError("not-an-image", f"{path} has no images in it.")
 

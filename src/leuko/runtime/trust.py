@@ -25,6 +25,7 @@ from leuko.taxonomy import CLASSES
 
 __all__ = [
     "LIMITS",
+    "NEVER_CHECKED",
     "REASONS",
     "Judgement",
     "LookAgain",
@@ -76,9 +77,33 @@ LIMITS: Final = (
 REASONS: Final = {
     "not-a-cell": ("blank", "no-nucleus"),
     "unlike-training": ("far-from-training",),
-    "unsure": ("blurred", "overexposed", "underexposed", "few-pixels", "low-confidence"),
+    "unsure": (
+        "blurred",
+        "overexposed",
+        "underexposed",
+        "few-pixels",
+        "low-confidence",
+        "unproven",
+    ),
 }
 """What a decision may give as its reason, in the order in which they are looked for."""
+
+_LIMIT_OF: Final = {
+    "no-nucleus": "nucleus",
+    "far-from-training": "distance",
+    "blurred": "sharpness",
+    "overexposed": "overexposed",
+    "underexposed": "underexposed",
+    "few-pixels": "resolution",
+    "low-confidence": "confidence",
+}
+"""The one of `LIMITS` that a reason speaks of."""
+
+NEVER_CHECKED: Final = (
+    "No answer is accepted: how sure this model must be to be right was never shown. "
+    "`leuko models calibrate` finds that out on labelled pictures that it has not seen."
+)
+"""What a bundle without a limit of confidence has to say."""
 
 _DISTANCE_DECIMALS: Final = 4
 _LEAST: Final = 1e-12
@@ -92,7 +117,7 @@ class Judgement:
     Attributes
     ----------
     decision : {"class", "unsure", "not-a-cell", "unlike-training"}
-        Whether the label stands.
+        Whether the answer is accepted.
     reason : str
         Empty for ``class``, otherwise one of `REASONS`.
     prediction_set : tuple of str
@@ -100,12 +125,15 @@ class Judgement:
         it states none.
     distance : float or None
         See `feature_distances`; None where the bundle has no feature space.
+    limit : float or None
+        The bundle's limit that the reason speaks of; None where there is none.
     """
 
     decision: str = "class"
     reason: str = ""
     prediction_set: tuple[str, ...] = ()
     distance: float | None = None
+    limit: float | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +166,7 @@ class Trust:
         Returns
         -------
         Trust
-            Ready to judge; for a bundle that says nothing, every answer stands.
+            Ready to judge; for a bundle without a limit of confidence, no answer is accepted.
 
         Raises
         ------
@@ -175,8 +203,13 @@ class Trust:
 
     @property
     def active(self) -> bool:
-        """Whether any picture could be judged otherwise than ``class``."""
+        """Whether there is anything to look at in a picture."""
         return bool(self.limits)
+
+    @property
+    def accepts(self) -> bool:
+        """Whether any answer can be accepted; see `NEVER_CHECKED`."""
+        return "confidence" in self.limits
 
     @property
     def again(self) -> LookAgain | None:
@@ -236,7 +269,8 @@ class Trust:
         """
         members = prediction_set(probabilities, self.limits)
         for decision, reason in self._faults(probabilities, distance, quality, nucleus):
-            return Judgement(decision, reason, members, distance)
+            limit = self.limits.get(_LIMIT_OF.get(reason, ""))
+            return Judgement(decision, reason, members, distance, limit)
         return Judgement("class", "", members, distance)
 
     def _faults(
@@ -266,7 +300,9 @@ class Trust:
                 yield "unsure", "underexposed"
             if quality.resolution < limits.get("resolution", -np.inf):
                 yield "unsure", "few-pixels"
-        if float(probabilities.max()) < limits.get("confidence", -np.inf):
+        if not self.accepts:
+            yield "unsure", "unproven"
+        elif float(probabilities.max()) < limits["confidence"]:
             yield "unsure", "low-confidence"
 
 

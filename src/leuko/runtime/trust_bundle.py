@@ -19,6 +19,7 @@ from leuko.runtime.classifier import Observation, OnnxClassifier, make_goldens
 from leuko.runtime.quality import Quality
 from leuko.runtime.sources import file_source
 from leuko.runtime.trust import (
+    NEVER_CHECKED,
     LookAgain,
     Trust,
     calibrate,
@@ -40,7 +41,13 @@ from leuko.runtime.trust_fit import (
     select_confidence,
     set_limits,
 )
-from leuko.statistics import calibration_bins, expected_calibration_error, log_loss, rounded
+from leuko.statistics import (
+    beats_one_answer,
+    calibration_bins,
+    expected_calibration_error,
+    log_loss,
+    rounded,
+)
 from leuko.taxonomy import CLASSES
 
 __all__ = [
@@ -121,7 +128,7 @@ def without_trust(bundle: ModelBundle) -> ModelBundle:
     Returns
     -------
     ModelBundle
-        Whose every answer stands, before any calibration.
+        Whose probabilities are the network's own, and which accepts no answer.
     """
     if bundle.calibration == {"method": "none"} and not bundle.thresholds and bundle.space is None:
         return bundle
@@ -241,7 +248,8 @@ def fit_trust(
     }
     if ground.looked_again is not None:
         report["again"] = ground.looked_again
-    _fit_selection(calibrated, seen.labels, promised, own, limits, report, notes)
+    better = beats_one_answer(seen.labels, calibrated.argmax(axis=1), groups)
+    _fit_selection(calibrated, seen.labels, promised, own, limits, report, notes, better=better)
     _fit_sets(calibrated, seen.labels, promised, own, limits, report, notes)
     _fit_quality(seen.observations, own, limits, notes)
     limits.update(ground.limits)
@@ -469,11 +477,13 @@ def _fit_selection(
     limits: dict[str, float],
     report: dict[str, Any],
     notes: _Notes,
+    *,
+    better: bool,
 ) -> None:
-    """Set the limit of confidence."""
+    """Set the limit of confidence, if the answers are `better` than always the same one."""
     best, right = calibrated.max(axis=1), calibrated.argmax(axis=1) == labels
     chosen = select_confidence(best, right, accuracy=targets.accuracy, level=targets.level)
-    if chosen is not None:
+    if chosen is not None and better:
         limits["confidence"] = chosen.confidence
         report["selection"] = asdict(chosen)
         return
@@ -482,9 +492,15 @@ def _fit_selection(
         f"An accuracy of {targets.accuracy:.1%} cannot be promised from these "
         f"{_count(len(labels), 'picture')}"
     )
+    if not better:
+        common = CLASSES[int(np.bincount(labels).argmax())]
+        told += f", which do not show it to be better than always answering {common}"
     before = own.trust.limits.get("confidence")
     if before is None:
-        notes.add(f"{told}, so no label is doubted for its confidence, however low that is.")
+        notes.add(
+            f"{told}, so none of its answers is accepted. More pictures, or a lower --accuracy, in "
+            "`leuko models calibrate` may show from which confidence on it is right."
+        )
         return
     least = limit_at(before, own.ratio, stricter=True)
     reached = best_selection(best, right, least=least, level=targets.level)
@@ -698,7 +714,8 @@ def trust_card(bundle: ModelBundle) -> str:
     told = ", ".join(f"{name} {_percent(share)}" for name, share in shares.items())
     lines += [f"- On these images: {told}.", *(f"- {note}" for note in report["notes"]), ""]
     old = bundle.card.partition("\n## Trust\n")[0]
-    old = old.replace(f" {ALWAYS_NAMES}", "").replace(f" {NOT_CALIBRATED}", "")
+    for outdated in (ALWAYS_NAMES, NOT_CALIBRATED, NEVER_CHECKED):
+        old = old.replace(f" {outdated}", "")
     return old.rstrip() + "\n\n" + "\n".join(lines)
 
 

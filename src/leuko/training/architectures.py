@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from leuko.artifacts import atomic_write
 from leuko.errors import TrainingError
+from leuko.quiet import keras_home
 from leuko.recipe import Recipe
 from leuko.taxonomy import CLASSES
 from leuko.training.narrow import narrow_backbone
@@ -27,6 +28,7 @@ from leuko.training.narrow import narrow_backbone
 __all__ = [
     "BACKBONE",
     "build_model",
+    "check_weights",
     "compile_model",
     "leuko_weights_path",
     "save_backbone",
@@ -44,6 +46,12 @@ _SCALES: Final[dict[str, tuple[float, float]]] = {
     "minus-one-one": (1 / 127.5, -1.0),
     "divided-twice": (1 / 255 / 255, 0.0),
 }
+
+_IMAGENET: Final = (
+    "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
+    "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{width}_{size}_no_top.h5"
+)
+"""Keras's own address, where it would keep them in its folder of this moment, which may be none."""
 
 _KERNELS: Final = (("kernel_initializer", "kernel"), ("depthwise_initializer", "kernel"))
 """Where layers keep what they draw: the initialiser's name and the variable's."""
@@ -97,6 +105,31 @@ def build_model(
         elif recipe.model.weights != "none":
             _load_backbone(model.get_layer(BACKBONE), recipe.model.weights, recipe.model.width)
     return model
+
+
+def check_weights(recipe: Recipe) -> None:
+    """Refuse initial weights that a network cannot be built from; fetch those to be fetched.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Its ``model`` and the size of its input.
+
+    Raises
+    ------
+    TrainingError
+        As `build_model` does, without any image.
+    """
+    model = recipe.model
+    if model.weights == "none":
+        return
+    with _own_draws():
+        if model.weights == "leuko" and model.width != 1:
+            _wide_backbone(recipe)
+        else:
+            _load_backbone(
+                _backbone(recipe.preprocess.size, model.width), model.weights, model.width
+            )
 
 
 @contextlib.contextmanager
@@ -258,37 +291,48 @@ def _load_backbone(backbone: keras.Model, weights: str, width: float) -> None:
 
 def _load_narrowed(backbone: keras.Model, recipe: Recipe, examples: Examples | None) -> float:
     """Fill a backbone with Leuko's own, narrowed to its width; see `narrow_backbone`."""
-    if recipe.model.width > 1 or recipe.model.train == "head":
-        raise TrainingError(
-            "Leuko's backbone can only be made narrower, and then all of it must learn: choose "
-            'model.width 1 or less and model.train "all", or --weights imagenet, none or PATH.'
-        )
+    wide = _wide_backbone(recipe)
     if examples is None:
         raise TrainingError(
             "Leuko's backbone is narrowed to a recipe's width by means of training images; none "
             "were given."
         )
-    wide = _backbone(recipe.preprocess.size, 1.0)
-    _load_npz(wide, leuko_weights_path())
     scale, offset = _SCALES[recipe.model.pixels]
     shown = examples().astype(np.float32) * np.float32(scale) + np.float32(offset)
     return narrow_backbone(wide, backbone, shown, np.random.default_rng(recipe.seed))
 
 
+def _wide_backbone(recipe: Recipe) -> keras.Model:
+    """Leuko's backbone as it is, for a recipe that it can be narrowed for."""
+    if recipe.model.width > 1 or recipe.model.train == "head":
+        raise TrainingError(
+            "Leuko's backbone can only be made narrower, and then all of it must learn: choose "
+            'model.width 1 or less and model.train "all", or --weights imagenet, none or PATH.'
+        )
+    wide = _backbone(recipe.preprocess.size, 1.0)
+    _load_npz(wide, leuko_weights_path())
+    return wide
+
+
 def _load_imagenet(backbone: keras.Model, width: float) -> None:
-    """Fetch Keras's own ImageNet weights (cached by Keras after the first time)."""
+    """Fetch Keras's own ImageNet weights (kept in Keras's folder after the first time)."""
     size = 224
+    origin = _IMAGENET.format(width=float(width), size=size)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # Keras reports its download
+            path = keras.utils.get_file(
+                origin=origin, cache_subdir="models", cache_dir=keras_home()
+            )
             source = keras.applications.MobileNetV2(
-                include_top=False, weights="imagenet", input_shape=(size, size, 3), alpha=width
+                include_top=False, weights=path, input_shape=(size, size, 3), alpha=width
             )
     except Exception as error:  # Keras raises whatever urllib and h5py raise
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise TrainingError(
             f"The ImageNet weights could not be fetched ({first[:200]}). Without a network, give "
-            "--weights PATH (MobileNetV2 without top, .weights.h5), --weights leuko (the backbone "
-            "that comes with Leuko) or --weights none (start from random weights)."
+            "--weights PATH (MobileNetV2 without top, .weights.h5), --weights none (start from "
+            "random weights) or, where the images are not Raabin-WBC's, --weights leuko (Leuko's "
+            "backbone, which has learned Raabin-WBC Train)."
         ) from error
     backbone.set_weights(source.get_weights())
 

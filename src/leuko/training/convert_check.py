@@ -19,9 +19,10 @@ from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import BundleError, DataError, ImageError
 from leuko.evaluation.metrics import balanced_accuracy, confusion_matrix
 from leuko.evaluation.report import evaluate_predictions
-from leuko.imaging import PreprocessSpec, decode_image
+from leuko.imaging import PreprocessSpec
 from leuko.manifest import read_labelled
 from leuko.parallel import Progress, bounded_map
+from leuko.pictures import decoded
 from leuko.runtime.sources import Source, expand, file_source
 from leuko.taxonomy import CLASSES
 
@@ -593,10 +594,11 @@ def _read(
     def look(source: Source) -> tuple[str, str, Pixels | ImageError]:
         digest = ""
         try:
-            data = source.read()
-            digest = digest_bytes(data)
-            return source.name, digest, looks(decode_image(data, spec=spec).pixels, spec)
+            with source.open() as data:
+                digest = digest_bytes(data)
+                with decoded(data, spec) as image:
+                    return source.name, digest, looks(image.pixels, spec)
         except ImageError as error:
-            return source.name, digest, error
+            return source.name, digest, error.without_frames()
 
     return bounded_map(look, pictures.sources, workers=threads)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.errors import BundleError, MissingExtraError
+from leuko.packages import import_onnxruntime
 
 __all__ = ["Graph", "clean_graph", "import_extra", "open_session", "to_float16"]
 
@@ -350,8 +351,7 @@ def open_session(onnx: bytes, *, threads: int = 1) -> Any:
     BundleError
         When it cannot be opened.
     """
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads

@@ -16,7 +16,7 @@ import contextlib
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.errors import BundleError, MissingExtraError, TrainingError
+from leuko.quiet import silence
 from leuko.taxonomy import CLASSES
 
 if TYPE_CHECKING:
@@ -59,27 +60,26 @@ _IR_VERSION: Final = 8
 _PARITY_SEED: Final = 20220113
 
 
-def export_onnx(
-    model: keras.Model,
-    *,
-    input_scale: float = 1.0,
-    class_order: Sequence[int] | None = None,
-    append_softmax: bool = False,
-) -> bytes:
+def require_converters() -> None:
+    """Raise before any work when no network can be exported.
+
+    Raises
+    ------
+    MissingExtraError
+        When a package that the conversion needs is not installed.
+    """
+    for package in ("tf2onnx", "onnx", "onnxruntime"):
+        _import(package)
+
+
+def export_onnx(model: keras.Model) -> bytes:
     """Convert a Keras classifier to ONNX and check that both give the same probabilities.
 
     Parameters
     ----------
     model : keras.Model
-        Built, float32, one input (None, h, w, 3), one output (None, 5). It is not changed.
-    input_scale : float
-        Pixels 0 to 255 are multiplied by it before they reach the model: 1.0 for a model that
-        scales them itself, 1/255 for one whose pixels had been divided by 255 beforehand.
-    class_order : sequence of int, optional
-        For each of `CLASSES`, which of the model's outputs it is. None when the model's
-        outputs are in that order already.
-    append_softmax : bool
-        Whether the model ends in logits and needs a softmax.
+        Built, float32, from RGB 0 to 255, (None, h, w, 3), to probabilities in class order,
+        (None, 5). It is not changed.
 
     Returns
     -------
@@ -98,40 +98,25 @@ def export_onnx(
         When a package that the conversion needs is not installed.
     """
     keras = _import("keras")
-    for package in ("tf2onnx", "onnx", "onnxruntime"):
-        _import(package)
+    require_converters()
     rows, columns = _check_model(model)
-    order = list(range(len(CLASSES))) if class_order is None else [int(i) for i in class_order]
-    if sorted(order) != list(range(len(CLASSES))):
-        raise TrainingError(
-            f"class_order must hold each of 0 to {len(CLASSES) - 1} once; received {order}."
-        )
-    if not np.isfinite(input_scale) or input_scale <= 0:
-        raise TrainingError(
-            f"input_scale must be a positive number, such as 1.0 or 1/255; received {input_scale}."
-        )
-
     pixels = keras.Input((rows, columns, 3), name=INPUT_NAME, dtype="float32")
-    x = pixels * float(input_scale) if input_scale != 1.0 else pixels
-    x = model(x, training=False)
-    if append_softmax:
-        x = keras.layers.Softmax()(x)
-    if order != list(range(len(CLASSES))):
-        x = keras.ops.take(x, order, axis=-1)
-    whole = keras.Model(pixels, x, name="exported")
+    whole = keras.Model(pixels, model(pixels, training=False), name="exported")
     data = _write(whole, (rows, columns), OUTPUT_NAME, len(CLASSES))
     samples = example_pixels((rows, columns), count=3)
     check_parity(whole, data, samples)
     return data
 
 
-def features_onnx(trunk: keras.Model) -> bytes:
-    """Convert a network without its head, for features that are computed once.
+def features_onnx(trunk: keras.Model, samples: npt.NDArray[np.float32] | None = None) -> bytes:
+    """Convert a network of any width: one without its head, or somebody else's.
 
     Parameters
     ----------
     trunk : keras.Model
         Built, float32, from pixels (None, h, w, 3) to features (None, d). It is not changed.
+    samples : (N, h, w, 3) float32, optional
+        What the two networks are compared on; `example_pixels` when left out.
 
     Returns
     -------
@@ -149,14 +134,14 @@ def features_onnx(trunk: keras.Model) -> bytes:
         When a package that the conversion needs is not installed.
     """
     keras = _import("keras")
-    for package in ("tf2onnx", "onnx", "onnxruntime"):
-        _import(package)
+    require_converters()
     rows, columns, width = _check_network(trunk)
     pixels = keras.Input((rows, columns, 3), name=INPUT_NAME, dtype="float32")
     whole = keras.Model(pixels, trunk(pixels, training=False), name="exported")
     data = _write(whole, (rows, columns), FEATURES_NAME, width)
     session = _session(data)
-    samples = example_pixels((rows, columns), count=3)
+    if samples is None:
+        samples = example_pixels((rows, columns), count=3)
     for batch in (samples[:1], samples):
         expected = np.asarray(whole(batch, training=False), dtype=np.float64)
         received = np.asarray(session.run([FEATURES_NAME], {INPUT_NAME: batch})[0], np.float64)
@@ -418,6 +403,7 @@ def _import(package: str) -> Any:
     """Import a package of the extra `train`, or say what to install."""
     import importlib
 
+    silence()  # one of them is ONNX Runtime
     try:
         return importlib.import_module(package)
     except ImportError as error:

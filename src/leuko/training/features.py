@@ -26,6 +26,7 @@ from leuko.artifacts import atomic_write, digest_bytes, digest_json
 from leuko.errors import OutputError
 from leuko.host import versions
 from leuko.manifest import Manifest
+from leuko.packages import import_onnxruntime
 from leuko.parallel import Progress, bounded_map, worker_count
 from leuko.recipe import Recipe
 from leuko.training.architectures import BACKBONE
@@ -187,8 +188,7 @@ def _keep(path: Path, values: npt.NDArray[np.float32], say: Callable[[str], None
 
 def _network(data: bytes, threads: int) -> Network:
     """Open a graph with ONNX Runtime."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4

@@ -1,89 +1,100 @@
 """The confined half of an import: runs in a child process of its own and nowhere else.
 
-First the foreign file is taken apart with h5py and zipfile alone: every object in it is
-checked, the architecture is understood (`leuko.training.importing_layers`), the weights are
-read as plain numbers. From these a new file is written. Only then is TensorFlow imported, and
-Keras opens the new file, never the foreign one. h5py is a large C library reading a stranger's
-bytes; that is why even this first step does not run in the parent.
+The foreign file is looked at before Keras sees it: its configuration is read as JSON against a list
+of Keras's own classes, its weights are walked as plain arrays. Then Keras's own loader opens it, in
+safe mode, and may make no more weights than the file has. Only Python's own modules are imported
+until the process is confined.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import json
 import math
 import os
-import stat
+import re
 import sys
-import traceback
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
-
 from leuko.errors import BundleError, LeukoError
-from leuko.training.importing_layers import MAXIMUM_PARAMETERS, Architecture, read_architecture
 
-__all__ = ["JOB", "MODEL", "RESULT", "confine", "main"]
+__all__ = ["check_config", "confine", "main"]
 
-JOB: Final = "job.json"
-FOREIGN: Final = "foreign.bin"
-MODEL: Final = "model.onnx"
-RESULT: Final = "result.json"
-
-_CONFIG: Final = "config.json"
-_METADATA: Final = "metadata.json"
-_WEIGHTS: Final = "model.weights.h5"
-_USED: Final = {_CONFIG: 32 * 2**20, _METADATA: 2**20, _WEIGHTS: 2 * 2**30}
-_MAXIMUM_MEMBERS: Final = 256
+_CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
+_LARGEST: Final = {_CONFIG: 32 * 2**20, _METADATA: 2**20, _WEIGHTS: 2**30}
 _MAXIMUM_RATIO: Final = 200
 _MAXIMUM_OBJECTS: Final = 40_000
-_MAXIMUM_DEPTH: Final = 40
+_LARGEST_SIDE: Final = 1024
+_CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 
-_Array = npt.NDArray[Any]
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
 
 
-def main(folder: str) -> int:
+_MODELS: Final = _words("Functional Model Sequential")
+_ALLOWED: Final = _MODELS | _words(
+    # layers, and the arithmetic that Keras 3 writes for x / 127.5 - 1
+    "Activation Add Average AveragePooling2D BatchNormalization "
+    "CenterCrop Concatenate Conv2D Cropping2D Dense DepthwiseConv2D ELU EinsumDense Flatten "
+    "GlobalAveragePooling2D GlobalMaxPooling2D GroupNormalization InputLayer LayerNormalization "
+    "LeakyReLU MaxPooling2D Maximum Minimum MultiHeadAttention Multiply Normalization PReLU "
+    "Permute ReLU Rescaling Reshape Resizing SeparableConv2D Softmax Subtract "
+    "UnitNormalization UpSampling2D ZeroPadding2D Divide TrueDivide "
+    # layers that act only in training
+    "ActivityRegularization AlphaDropout Dropout GaussianDropout GaussianNoise RandomBrightness "
+    "RandomContrast RandomFlip RandomHue RandomRotation RandomSaturation RandomShear "
+    "RandomTranslation RandomZoom SpatialDropout2D "
+    # initialisers, regularisers, constraints
+    "Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity LecunNormal LecunUniform "
+    "Ones Orthogonal RandomNormal RandomUniform TruncatedNormal VarianceScaling Zeros L1 L2 L1L2 "
+    "OrthogonalRegularizer MaxNorm MinMaxNorm NonNeg UnitNorm "
+    # how JSON says other things
+    "DTypePolicy Policy TensorShape __keras_tensor__ __numpy__ __tuple__ function"
+)
+_ACTIVATIONS: Final = _words(
+    "elu exponential gelu hard_sigmoid hard_silu hard_swish leaky_relu linear log_softmax mish "
+    "relu relu6 selu sigmoid silu softmax softplus softsign swish tanh"
+)
+# Keras 3 saves every call of these with training=True, and leaves that out when it predicts.
+_AUGMENTS: Final = ("Random", "Resizing", "CenterCrop")
+_RUNS_CODE: Final = _words("Lambda TFOpLambda TFSMLayer TorchModuleWrapper JaxLayer FlaxLayer")
+
+
+def main(folder: str) -> None:
     """Do one import in `folder`, which holds the job and the foreign file.
 
     Parameters
     ----------
     folder : str
         The child's own temporary folder, its working directory.
-
-    Returns
-    -------
-    int
-        0 when a result was written, whatever it says.
     """
-    home = Path(folder).resolve()
-    job = json.loads((home / JOB).read_text())
-    result: dict[str, Any]
+    home = Path(folder)
+    job = json.loads((home / "job.json").read_text())
+    result: dict[str, Any] = {"sentence": ""}
     try:
-        limits = confine(home, job["limits"])
-        result = _convert(home, job) | {"status": "ok", "limits": limits}
+        result["limits"] = confine(home, job["limits"])
+        result |= convert(home, job["pixels"])
     except LeukoError as error:
-        result = {"status": "refused", "sentence": str(error)}
+        result["sentence"] = str(error)
     except MemoryError:
-        result = {
-            "status": "refused",
-            "sentence": "The network needs more memory than an import may use "
-            f"({job['limits']['memory'] / 2**30:.0f} GiB).",
-        }
+        result["sentence"] = (
+            "The network needs more memory than an import may use "
+            f"({job['limits']['memory'] / 2**30:.0f} GiB)."
+        )
     except Exception as error:  # noqa: BLE001 - whatever it is, the parent needs a sentence
-        traceback.print_exc()
-        first = (str(error).strip().splitlines() or [""])[0][:200]
-        result = {
-            "status": "refused",
-            "sentence": f"The network cannot be rebuilt: {type(error).__name__}: {first}",
-        }
-    (home / RESULT).write_text(json.dumps(result))
-    return 0
+        first = (str(error).strip().splitlines() or [""])[0][:300]
+        result["sentence"] = (
+            f"This Keras cannot rebuild the network ({type(error).__name__}: {first}). Save it "
+            "again with Keras 3 as .keras, or export it to ONNX."
+        )
+    (home / "result.json").write_text(json.dumps(result))
 
 
 def confine(home: Path, limits: dict[str, int]) -> list[str]:
@@ -102,6 +113,10 @@ def confine(home: Path, limits: dict[str, int]) -> list[str]:
         Which limits this system knows and has set.
     """
     kept = _limit_resources(limits)
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        # A network of its own without any device; works while there is one thread.
+        if ctypes.CDLL(None).unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0:
+            kept.append("network")
     root = os.path.realpath(home)
     refused = (
         "subprocess.", "socket.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn",
@@ -161,246 +176,329 @@ def _limit_resources(limits: dict[str, int]) -> list[str]:
     return done
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
+def convert(home: Path, pixels: dict[str, list[float]]) -> dict[str, Any]:
+    """Check the foreign file, let Keras open it, and convert what it built.
 
+    Parameters
+    ----------
+    home : Path
+        Holds ``foreign``; gets ``model.onnx``.
+    pixels : dict
+        ``scale`` and ``offset`` of the pixels to compare on.
 
-def _convert(home: Path, job: dict[str, Any]) -> dict[str, Any]:
-    """Understand the foreign file, write it anew, and convert the new one."""
-    foreign = home / FOREIGN
-    with foreign.open("rb") as file:
-        start = file.read(8)
-    if start.startswith(b"\x89HDF\r\n\x1a\n"):
-        kind, (architecture, version, rebuilt) = "h5", _rebuild_h5(foreign, home, job)
-    else:
-        kind, (architecture, version, rebuilt) = "keras", _rebuild_archive(foreign, home, job)
-    foreign.unlink()
+    Returns
+    -------
+    dict
+        ``format`` and ``version`` of the file, and how many ``parameters`` it has.
+
+    Raises
+    ------
+    LeukoError
+        When the file is refused, or the two networks answer differently.
+    """
+    with (home / "foreign").open("rb") as file:
+        kind = "keras" if file.read(4) == b"PK\x03\x04" else "h5"
+    path, version, stored = (open_archive if kind == "keras" else open_h5)(home)
 
     import keras
+    import numpy as np
 
-    from leuko.training.export import export_onnx
+    from leuko.training.export import example_pixels, features_onnx
 
-    model = keras.saving.load_model(rebuilt, custom_objects=None, compile=False, safe_mode=True)
-    built = int(model.count_params())
-    if built != architecture.parameters:
+    with _bounded(stored):
+        model = keras.models.load_model(path, compile=False, safe_mode=True, custom_objects=None)
+    if model.count_params() != stored:
         raise BundleError(
-            f"Keras built {built:,} parameters where {architecture.parameters:,} were counted; "
-            "such a file is not imported."
+            f"Keras built {model.count_params():,} weights where the file holds {stored:,}; the "
+            "two do not belong together, or the file is damaged."
         )
-    notes = list(architecture.notes)
-    if architecture.ending == "linear":
-        notes.append("The network ends in logits; a softmax was added.")
-    data = export_onnx(
-        model,
-        input_scale=job["input_scale"],
-        class_order=job["class_order"],
-        append_softmax=architecture.ending == "linear",
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization):
+            # As tensors these would become inputs of the network.
+            layer.mean, layer.variance = np.asarray(layer.mean), np.asarray(layer.variance)
+    shape = tuple(model.input_shape) if len(model.inputs) == 1 else ()
+    sides = [side for side in shape[1:3] if isinstance(side, int) and side <= _LARGEST_SIDE]
+    if len(shape) != 4 or len(sides) != 2:
+        raise BundleError(
+            f"The network takes {model.input_shape}; expected colour pictures of one size, at most "
+            f"{_LARGEST_SIDE} pixels a side."
+        )
+    scale, offset = (np.array(pixels[name], np.float32) for name in ("scale", "offset"))
+    samples = example_pixels((sides[0], sides[1]), count=3) * scale + offset
+    (home / "model.onnx").write_bytes(features_onnx(model, samples))
+    return {"format": kind, "version": version, "parameters": stored}
+
+
+@contextlib.contextmanager
+def _bounded(most: int) -> Iterator[None]:
+    """Let Keras make no more weights than there are numbers in the file."""
+    import keras
+
+    made, original = 0, keras.layers.Layer.add_weight
+
+    def add_weight(self: Any, shape: Any = None, *args: Any, **settings: Any) -> Any:
+        nonlocal made
+        made += math.prod(shape or ())
+        if made > most:
+            raise BundleError(
+                f"The architecture needs more weights than the {most:,} that the file holds (the "
+                f"layer {self.name!r} alone wants {math.prod(shape or ()):,}); the two do not "
+                "belong together, or the file is damaged."
+            )
+        return original(self, shape, *args, **settings)
+
+    keras.layers.Layer.add_weight = add_weight
+    try:
+        yield
+    finally:
+        keras.layers.Layer.add_weight = original
+
+
+def check_config(document: Any, version: str) -> Any:
+    """Refuse what is not Keras's own, and rewrite what Keras 2 spelt otherwise.
+
+    Parameters
+    ----------
+    document : JSON value
+        The configuration of a model. It is changed in place.
+    version : str
+        Of the Keras that wrote it.
+
+    Returns
+    -------
+    JSON value
+        The document.
+
+    Raises
+    ------
+    BundleError
+        One sentence that names the layer at fault.
+    """
+    waiting: list[tuple[Any, str]] = [(document, "The model")]
+    while waiting:
+        value, where = waiting.pop()
+        if isinstance(value, list):
+            waiting += [(item, where) for item in value]
+        if not isinstance(value, dict):
+            continue
+        config = value.get("config")
+        value.pop("compile_config", None)
+        if isinstance(config, dict) and isinstance(config.get("name"), str):
+            where = f"The layer {config['name'][:60]!r}"
+        if not {"class_name", "module", "registered_name"}.isdisjoint(value):
+            _check_object(value, where)
+            _respell(value["class_name"], config)
+        kind = str(value.get("class_name"))
+        if not kind.startswith(_AUGMENTS) and _in_training(value.get("inbound_nodes")):
+            raise BundleError(
+                f"{where} is called with training=True, so that an answer hangs on chance or on "
+                "the other pictures. Save the model without it."
+            )
+        for name, item in value.items():
+            if name.endswith("activation") and isinstance(item, str):
+                _check_function(item, where, version)
+        if value.get("class_name") == "function":
+            _check_function(config, where, version)
+        waiting += [(item, where) for item in value.values()]
+    return document
+
+
+def _check_object(value: dict[str, Any], where: str) -> None:
+    """Refuse classes that are not on the list, and those of the list from elsewhere."""
+    kind, module = str(value.get("class_name")), value.get("module")
+    registered = value.get("registered_name")
+    if kind in _RUNS_CODE:
+        raise BundleError(
+            f"{where} is a {kind}, which carries code or calls it; no code of a stranger is run. "
+            "Put Keras's own layers in its place and save the model again, or export it to ONNX."
+        )
+    own = module is None or re.fullmatch(
+        r"builtins|(keras|tensorflow\.keras)(\.\w+)*", str(module), re.ASCII
     )
-    (home / MODEL).write_bytes(data)
-    return {
-        "format": kind,
-        "keras_version": version,
-        "input_size": list(architecture.size),
-        "parameters": built,
-        "layers": architecture.layers,
-        "softmax_added": architecture.ending == "linear",
-        "notes": notes,
-        "keras": str(keras.__version__),
-    }
+    named = registered in (None, kind) or str(registered).startswith("Keras>")
+    if kind not in _ALLOWED or not own or not named:
+        origin = registered if own and not named else module
+        raise BundleError(
+            f"{where} is a {kind[:60]!r} of {str(origin)[:60]!r}, which is not on the list of "
+            "Keras's own classes that are imported. Export the model to ONNX instead."
+        )
 
 
-# --- .h5 -------------------------------------------------------------------------------------
+def _check_function(name: object, where: str, version: str) -> None:
+    """Refuse functions that are not Keras's own, or meant something else."""
+    if str(name) not in _ACTIVATIONS:
+        raise BundleError(
+            f"{where} has the activation {str(name)[:60]!r}; expected one of Keras's own: "
+            f"{', '.join(sorted(_ACTIVATIONS))}."
+        )
+    if name == "hard_sigmoid" and not version.startswith("3"):
+        raise BundleError(
+            f"{where} has the activation hard_sigmoid of Keras {version}, which was clip(0.2 x + "
+            "0.5, 0, 1); since Keras 3 it is relu6(x + 3) / 6, and the network would answer "
+            "otherwise."
+        )
 
 
-def _rebuild_h5(foreign: Path, home: Path, job: dict[str, Any]) -> tuple[Architecture, str, Path]:
-    """Understand a legacy HDF5 model and write it anew, weights in the same order."""
-    import h5py
+def _respell(kind: str, config: Any) -> None:
+    """Write a layer of Keras 2 as Keras 3 reads it, and mixed precision in full."""
+    if not isinstance(config, dict):
+        return
+    if kind in ("DepthwiseConv2D", "SeparableConv2D") and config.get("groups") == 1:
+        del config["groups"]
+    axis = config.get("axis")
+    if kind == "BatchNormalization" and isinstance(axis, list) and len(axis) == 1:
+        config["axis"] = axis[0]
+    if kind in _MODELS:
+        _renumber_calls(config)
+    policy = config.get("dtype")
+    if isinstance(policy, dict) and policy.get("class_name") in ("DTypePolicy", "Policy"):
+        policy = (policy.get("config") or {}).get("name")
+    if policy in ("mixed_float16", "mixed_bfloat16"):
+        config["dtype"] = "float32"
 
-    with _open_h5(foreign) as file:
-        objects = _walk(file)
-        text = _attribute(file, "model_config")
+
+def _renumber_calls(config: dict[str, Any]) -> None:
+    """Count the calls of nested models from 0; for Keras 2 the first was their own making."""
+    layers = [layer for layer in config.get("layers") or [] if isinstance(layer, dict)]
+    nested = {layer.get("name"): layer.get("class_name") for layer in layers}
+    calls = [call for layer in layers for call in _calls(layer.get("inbound_nodes"))]
+    # Keras 3 does it by itself for outputs, but of a Sequential.
+    outputs = [*_calls(config.get("output_layers"))]
+    calls += [call for call in outputs if nested.get(call[0]) == "Sequential"]
+    calls = [call for call in calls if nested.get(call[0]) in _MODELS]
+    for name in {call[0] for call in calls}:
+        first = min(call[1] for call in calls if call[0] == name)
+        for call in calls:
+            call[1] -= first if call[0] == name else 0
+
+
+def _calls(nodes: Any) -> Iterator[list[Any]]:
+    """What a layer takes, as Keras 2 writes it: [name, call, output, ...]."""
+    if isinstance(nodes, list):
+        if len(nodes) > 2 and isinstance(nodes[0], str) and isinstance(nodes[1], int):
+            yield nodes
+        else:
+            for item in nodes:
+                yield from _calls(item)
+
+
+def _in_training(nodes: Any) -> bool:
+    """Whether a layer is called as in training, in the words of Keras 2 or 3."""
+    if isinstance(nodes, list):
+        return any(map(_in_training, nodes))
+    if isinstance(nodes, dict):
+        return bool(nodes.get("training")) or _in_training([*nodes.values()])
+    return False
+
+
+def open_h5(home: Path) -> tuple[Path, str, int]:
+    """Check a legacy HDF5 model.
+
+    Parameters
+    ----------
+    home : Path
+        Holds ``foreign``.
+
+    Returns
+    -------
+    path : Path
+        What Keras may open.
+    version : str
+        Of the Keras that wrote it.
+    stored : int
+        Numbers in the model's weights.
+    """
+    path = (home / "foreign").rename(home / "model.h5")
+    with _h5(path, "r+") as file:
+        sizes = _walk(file, path.stat().st_size)
+        text = file.attrs.get("model_config")
         if text is None:
             raise BundleError(
                 "The file holds weights but no architecture; save the whole model "
                 "(model.save), not its weights alone."
             )
-        architecture = read_architecture(_json(text, "model_config"), outputs=job["outputs"])
-        version = _version(_attribute(file, "keras_version"))
-        _refuse_changed(architecture, version)
-        root = objects.get("model_weights")
-        if not isinstance(root, h5py.Group):
-            raise BundleError("The file holds no weights (no group 'model_weights').")
-        groups: list[list[_Array]] = []
-        for layer in _names(root, "layer_names"):
-            group = objects.get(f"model_weights/{layer}")
-            if not isinstance(group, h5py.Group):
-                raise BundleError(f"The weights of the layer {layer[:60]!r} are missing.")
-            arrays = []
-            for name in _names(group, "weight_names"):
-                data = objects.get(f"model_weights/{layer}/{name}")
-                if not isinstance(data, h5py.Dataset):
-                    raise BundleError(f"The weights {name[:60]!r} are missing.")
-                arrays.append(data)
-            groups.append(arrays)
-        _check_total(sum(data.size for group in groups for data in group), architecture)
-        path = home / "rebuilt.h5"
-        with h5py.File(path, "w") as new:
-            new.attrs["model_config"] = json.dumps(architecture.config)
-            new.attrs["keras_version"] = "3.0.0"
-            new.attrs["backend"] = "tensorflow"
-            weights = new.create_group("model_weights")
-            weights.attrs["keras_version"] = "3.0.0"
-            weights.attrs["backend"] = "tensorflow"
-            # Keras goes by the order, not by the names; only layers with weights count.
-            full = [group for group in groups if group]
-            _write_names(weights, "layer_names", [f"l{index}" for index in range(len(full))])
-            for index, group in enumerate(full):
-                layer = weights.create_group(f"l{index}")
-                names = [f"w{place}" for place in range(len(group))]
-                _write_names(layer, "weight_names", names)
-                for name, data in zip(names, group, strict=True):
-                    layer.create_dataset(name, data=_numbers(data))
-    return architecture, version, path
+        version = _version(file.attrs.get("keras_version"))
+        document = check_config(_json(text, "model_config"), version)
+        del file.attrs["model_config"]
+        file.attrs["model_config"] = json.dumps(document)
+    stored = sum(size for name, size in sizes.items() if name.startswith("model_weights/"))
+    return path, version, stored
 
 
-def _names(group: Any, key: str) -> list[str]:
-    """Read a list of names from attributes; long lists are spread over several."""
-    chunks = [group.attrs[key]] if key in group.attrs else []
-    while not (chunks and key in group.attrs) and f"{key}{len(chunks)}" in group.attrs:
-        chunks.append(group.attrs[f"{key}{len(chunks)}"])
-    names = []
-    for chunk in chunks:
-        for item in np.asarray(chunk).ravel().tolist():
-            name = item.decode("utf-8", "replace") if isinstance(item, bytes) else item
-            if not isinstance(name, str) or not name or len(name) > 500:
-                raise BundleError("A list of weight names in the file is damaged.")
-            names.append(name)
-    if len(names) > _MAXIMUM_OBJECTS or len(set(names)) != len(names):
-        raise BundleError("A list of weight names in the file is too long or repeats itself.")
-    return names
+def open_archive(home: Path) -> tuple[Path, str, int]:
+    """Check a ``.keras`` archive, and write its three members anew.
 
+    Parameters
+    ----------
+    home : Path
+        Holds ``foreign``.
 
-def _write_names(group: Any, key: str, names: list[str]) -> None:
-    """Write a list of names as Keras reads it, in attributes below 64 kB."""
-    data = np.asarray([name.encode() for name in names], dtype="S8")
-    if len(data) <= 4000:
-        group.attrs[key] = data
-        return
-    for index, start in enumerate(range(0, len(data), 4000)):
-        group.attrs[f"{key}{index}"] = data[start : start + 4000]
-
-
-# --- .keras ----------------------------------------------------------------------------------
-
-
-def _rebuild_archive(
-    foreign: Path, home: Path, job: dict[str, Any]
-) -> tuple[Architecture, str, Path]:
-    """Understand a .keras archive and write it anew, from the same three members."""
-    import h5py
-
-    members = _read_members(foreign)
-    architecture = read_architecture(_json(members[_CONFIG], _CONFIG), outputs=job["outputs"])
+    Returns
+    -------
+    path, version, stored
+        See `open_h5`.
+    """
+    members = _read_members(home / "foreign")
     metadata = _json(members.get(_METADATA, b"{}"), _METADATA)
     version = _version(metadata.get("keras_version") if isinstance(metadata, dict) else None)
-    _refuse_changed(architecture, version)
-    old, new = home / "foreign.h5", home / "rebuilt.h5"
-    old.write_bytes(members.pop(_WEIGHTS))
-    with _open_h5(old) as file:
-        objects = _walk(file)
-        chosen = {
-            name: item
-            for name, item in objects.items()
-            if isinstance(item, h5py.Dataset)
-            and not name.startswith("optimizer")
-            and "seed_generator" not in name.split("/")
-        }
-        _check_total(sum(item.size for item in chosen.values()), architecture)
-        with h5py.File(new, "w") as target:
-            for name, item in chosen.items():
-                target.create_dataset(name, data=_numbers(item))
-    old.unlink()
-    path = home / "rebuilt.keras"
+    document = check_config(_json(members[_CONFIG], _CONFIG), version)
+    weights = home / _WEIGHTS
+    weights.write_bytes(members[_WEIGHTS])
+    with _h5(weights, "r") as file:
+        sizes = _walk(file, len(members[_WEIGHTS]))
+    path = home / "model.keras"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(_METADATA, json.dumps({"keras_version": "3.0.0"}))
-        archive.writestr(_CONFIG, json.dumps(architecture.config))
-        archive.write(new, _WEIGHTS)
-    new.unlink()
-    return architecture, version, path
+        archive.writestr(_CONFIG, json.dumps(document))
+        archive.write(weights, _WEIGHTS)
+    kept = [
+        size
+        for name, size in sizes.items()
+        if not name.startswith("optimizer/") and "seed_generator" not in name
+    ]
+    return path, version, sum(kept)
 
 
 def _read_members(path: Path) -> dict[str, bytes]:
-    """Read the three members of a .keras archive, after a look at all of them."""
+    """Read the members of a .keras archive that Keras needs; the others are never unpacked."""
     try:
         with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-            _check_members(infos)
-            missing = {_CONFIG, _WEIGHTS} - {info.filename for info in infos}
+            infos = {info.filename: info for info in archive.infolist()}
+            missing = {_CONFIG, _WEIGHTS} - {*infos}
             if missing:
                 raise BundleError(
                     f"The archive lacks {', '.join(sorted(missing))}; it is not a model saved by "
                     "Keras 3 in its .keras format."
                 )
             members = {}
-            for info in infos:
-                if info.filename in _USED:
-                    with archive.open(info) as member:
-                        data = member.read(_USED[info.filename] + 1)
-                    if len(data) != info.file_size:
-                        raise BundleError(
-                            f"The member {info.filename!r} is not as long as the archive says."
-                        )
-                    members[info.filename] = data
+            for name in {*_LARGEST} & {*infos}:
+                info = infos[name]
+                if info.file_size > min(
+                    _LARGEST[name], max(2**20, _MAXIMUM_RATIO * info.compress_size)
+                ):
+                    raise BundleError(
+                        f"The member {name!r} would unpack to {info.file_size:,} bytes from "
+                        f"{info.compress_size:,}; that is refused."
+                    )
+                with archive.open(info) as member:
+                    members[name] = member.read(info.file_size)
             return members
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as error:
+    except (
+        zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError,
+        NotImplementedError,
+    ) as error:  # fmt: skip
         raise BundleError(
             f"The file is damaged or cut short: it cannot be read as a .keras archive ({error})."
         ) from error
 
 
-def _check_members(infos: list[zipfile.ZipInfo]) -> None:
-    """Refuse archives that escape, explode, hide or repeat."""
-    if len(infos) > _MAXIMUM_MEMBERS:
-        raise BundleError(
-            f"The archive has {len(infos)} members; at most {_MAXIMUM_MEMBERS} are accepted."
-        )
-    seen: set[str] = set()
-    for info in infos:
-        name = info.filename
-        parts = name.replace("\\", "/").split("/")
-        if name.startswith(("/", "\\")) or ".." in parts or ":" in name or "\x00" in name:
-            raise BundleError(
-                f"The archive has a member {name[:60]!r} that points outside of it; "
-                "the file is refused."
-            )
-        if stat.S_ISLNK(info.external_attr >> 16):
-            raise BundleError(f"The archive has a link, {name[:60]!r}; the file is refused.")
-        if name in seen:
-            raise BundleError(f"The archive has two members named {name[:60]!r}.")
-        seen.add(name)
-        if info.flag_bits & 0x1:
-            raise BundleError("The archive is encrypted; save the model without a password.")
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise BundleError(f"The member {name[:60]!r} is packed in an unknown way.")
-        limit = _USED.get(name, 2**30)
-        ratio = info.file_size / max(1, info.compress_size)
-        if info.file_size > limit or (info.file_size > 2**20 and ratio > _MAXIMUM_RATIO):
-            raise BundleError(
-                f"The member {name[:60]!r} would unpack to {info.file_size:,} bytes from "
-                f"{info.compress_size:,}; that is refused."
-            )
-
-
-# --- HDF5 ------------------------------------------------------------------------------------
-
-
 @contextlib.contextmanager
-def _open_h5(path: Path) -> Iterator[Any]:
-    """Open an HDF5 file for reading; whatever the library stumbles over is a damaged file."""
+def _h5(path: Path, mode: str) -> Iterator[Any]:
+    """Open an HDF5 file; whatever the library stumbles over is a damaged file."""
     import h5py
 
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, mode) as file:
             yield file
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise BundleError(
@@ -408,15 +506,15 @@ def _open_h5(path: Path) -> Iterator[Any]:
         ) from error
 
 
-def _walk(file: Any) -> dict[str, Any]:
-    """Collect every object by path, refusing links, loops and data kept elsewhere."""
+def _walk(file: Any, length: int) -> dict[str, int]:
+    """Count the numbers of every array by path; refuse links, loops and data kept elsewhere."""
     import h5py
 
-    objects: dict[str, Any] = {}
+    sizes: dict[str, int] = {}
     seen: set[int] = set()
-    waiting: list[tuple[str, Any, int]] = [("", file, 0)]
+    waiting: list[tuple[str, Any]] = [("", file)]
     while waiting:
-        prefix, group, depth = waiting.pop()
+        prefix, group = waiting.pop()
         for key in group:
             name = f"{prefix}{key}"
             link = group.get(key, getlink=True)
@@ -427,86 +525,41 @@ def _walk(file: Any) -> dict[str, Any]:
                 )
             item = group[key]
             address = h5py.h5o.get_info(item.id).addr
-            if address in seen or depth > _MAXIMUM_DEPTH or len(objects) > _MAXIMUM_OBJECTS:
+            if address in seen or len(seen) > _MAXIMUM_OBJECTS or name.count("/") > 60:
                 raise BundleError(
                     f"The inside of the file is tangled near {name[:80]!r} (repeated, too deep or "
                     "too many objects); that is refused."
                 )
             seen.add(address)
-            objects[name] = item
             if isinstance(item, h5py.Group):
-                waiting.append((f"{name}/", item, depth + 1))
-            elif isinstance(item, h5py.Dataset):
-                _check_dataset(item, name)
+                waiting.append((f"{name}/", item))
             else:
-                raise BundleError(f"The object {name[:80]!r} is neither a group nor an array.")
-    return objects
+                sizes[name] = _array_size(item, name, length)
+    return sizes
 
 
-def _check_dataset(data: Any, name: str) -> None:
-    """Refuse arrays that lie in other files, are not numbers, or claim more than is there."""
-    if data.external:
+def _array_size(data: Any, name: str, length: int) -> int:
+    """Numbers of an array; refused where it lies elsewhere or claims more than can be there."""
+    import h5py
+
+    if not isinstance(data, h5py.Dataset) or data.shape is None or data.dtype.kind not in "fiub":
+        raise BundleError(f"The object {name[:80]!r} holds no plain numbers.")
+    if data.external or data.is_virtual:
         raise BundleError(f"The array {name[:80]!r} lies in another file; that is refused.")
-    if data.is_virtual:
-        raise BundleError(f"The array {name[:80]!r} is made of other files; that is refused.")
-    if data.shape is None or data.dtype.kind not in "fiub" or data.dtype.itemsize > 8:
-        raise BundleError(f"The array {name[:80]!r} holds no plain numbers ({data.dtype}).")
-    filters = data.id.get_create_plist()
-    for index in range(filters.get_nfilters()):
-        if filters.get_filter(index)[0] not in (1, 2, 3):  # deflate, shuffle, checksum
-            raise BundleError(f"The array {name[:80]!r} is packed in an unknown way.")
-    size = math.prod(data.shape) * data.dtype.itemsize
-    stored = data.id.get_storage_size()
-    if math.prod(data.shape) > 4 * MAXIMUM_PARAMETERS or (
-        size > 2**20 and size > _MAXIMUM_RATIO * max(1, stored)
-    ):
+    size = int(math.prod(data.shape))
+    stored = min(length, data.id.get_storage_size())
+    if size * data.dtype.itemsize > max(2**20, _MAXIMUM_RATIO * stored):
         raise BundleError(
-            f"The array {name[:80]!r} claims {size:,} bytes and holds {stored:,}; that is refused."
+            f"The array {name[:80]!r} claims {size * data.dtype.itemsize:,} bytes and holds "
+            f"{stored:,}; that is refused."
         )
+    return size
 
 
-def _numbers(data: Any) -> _Array:
-    """Read an array as float32 (or as it is, when it counts), all values finite."""
-    values: _Array = np.asarray(data[()])
-    if values.dtype.kind == "f":
-        if not np.isfinite(values).all():
-            raise BundleError(
-                f"The weights {data.name.strip('/')[:80]!r} hold values that are not finite "
-                "numbers; such a model is not imported."
-            )
-        with np.errstate(over="ignore"):
-            values = values.astype(np.float32)
-        if not np.isfinite(values).all():
-            raise BundleError(
-                f"The weights {data.name.strip('/')[:80]!r} hold values too large for float32."
-            )
-    return values
-
-
-def _check_total(found: int, architecture: Architecture) -> None:
-    if found != architecture.parameters:
-        raise BundleError(
-            f"The architecture needs {architecture.parameters:,} weights and the file holds "
-            f"{found:,}; the two do not belong together, or the file is damaged."
-        )
-
-
-def _attribute(file: Any, key: str) -> bytes | str | None:
-    """Read a text attribute of the file's root."""
-    if key not in file.attrs:
-        return None
-    value = file.attrs[key]
-    if isinstance(value, np.ndarray) and value.size == 1:
-        value = value.ravel()[0]
-    if isinstance(value, bytes | str):
-        return value
-    raise BundleError(f"The attribute {key} is no text.")
-
-
-def _json(data: bytes | str, name: str) -> Any:
+def _json(data: Any, name: str) -> Any:
     """Parse JSON that a stranger wrote: bounded, without the constants JSON does not have."""
-    if len(data) > _USED[_CONFIG]:
-        raise BundleError(f"{name} is {len(data):,} bytes long; that is refused.")
+    if not isinstance(data, bytes | str) or len(data) > _LARGEST[_CONFIG]:
+        raise BundleError(f"{name} is no text, or too long; that is refused.")
     try:
         text = data.decode("utf-8") if isinstance(data, bytes) else data
         return json.load(io.StringIO(text), parse_constant=_no_constant)
@@ -517,17 +570,6 @@ def _json(data: bytes | str, name: str) -> Any:
 def _no_constant(name: str) -> Any:
     """Refuse NaN and the infinities, which Python reads and JSON does not have."""
     raise ValueError(f"{name} is no JSON")
-
-
-def _refuse_changed(architecture: Architecture, version: str) -> None:
-    """Refuse what an older Keras meant otherwise by the same name."""
-    if not version.startswith("3") and '"activation": "hard_sigmoid"' in json.dumps(
-        architecture.config
-    ):
-        raise BundleError(
-            f"The file is from Keras {version}, where hard_sigmoid was clip(0.2 x + 0.5, 0, 1); "
-            "since Keras 3 it is relu6(x + 3) / 6, and the network would answer otherwise."
-        )
 
 
 def _version(value: object) -> str:

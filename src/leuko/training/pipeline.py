@@ -18,11 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.cells import CellFinding, find_cell
-from leuko.cells.view import cell_view, prepare
+from leuko.cells.view import CellView, cell_view, prepare
 from leuko.data.balance import balanced_order, copy_numbers
 from leuko.errors import LeukoError
-from leuko.imaging import PreprocessSpec, read_image
+from leuko.imaging import PreprocessSpec
 from leuko.manifest import Manifest
+from leuko.pictures import open_picture
 from leuko.recipe import AugmentSettings, DataSettings, Recipe
 from leuko.taxonomy import CLASSES
 from leuko.training.augment import augmented
@@ -83,29 +84,34 @@ class PixelSource:
         (h, w, 3) uint8
             The network's input.
         """
-        pixels = read_image(self.files[image], spec=self.spec).pixels
-        if draw < 0:
-            return prepare(pixels, self.spec)
-        rng = np.random.default_rng((self.seed, image, draw))
-        if self.augment.kind != "travel":
-            return augmented(pixels, self.spec, self.augment, rng)
-        side = self.spec.size[0]
-        finding = self._find(image, pixels)
-        view = cell_view(pixels, finding, self.spec, warp=travel_warp(side, self.augment, rng))
+        if draw >= 0 and self.augment.kind == "travel":
+            return self._travelled(image, draw)
+        with open_picture(self.files[image], self.spec) as opened:
+            if draw < 0:
+                return prepare(opened.pixels, self.spec)
+            return augmented(opened.pixels, self.spec, self.augment, self._rng(image, draw))
+
+    def _rng(self, image: int, draw: int) -> np.random.Generator:
+        """Decide one variation of one image."""
+        return np.random.default_rng((self.seed, image, draw))
+
+    def _travelled(self, image: int, draw: int) -> npt.NDArray[np.uint8]:
+        """One image as another laboratory might show it, perhaps on the ground of another one."""
+        rng, side = self._rng(image, draw), self.spec.size[0]
+        view = self._view(image, travel_warp(side, self.augment, rng))
         style, other = drawn_style(self.augment, rng), None
         if style is None and rng.random() < self.augment.swap:
             neighbour = int(rng.integers(len(self.files)))
-            beside = read_image(self.files[neighbour], spec=self.spec).pixels
-            found = self._find(neighbour, beside)
-            other = cell_view(beside, found, self.spec, warp=ground_warp(side, rng)).pixels
+            other = self._view(neighbour, ground_warp(side, rng)).pixels
         scale = side / self.spec.width
         return travelled(view, self.augment, rng, style=style, scale=scale, other=other)
 
-    def _find(self, image: int, pixels: npt.NDArray[np.uint8]) -> CellFinding:
-        """Find the cell of an image once for all epochs; that takes longer than the rest."""
-        if image not in self._found:
-            self._found[image] = find_cell(pixels)
-        return self._found[image]
+    def _view(self, image: int, warp: npt.NDArray[np.float64]) -> CellView:
+        """Cut the cell of an image out; it is found once for all epochs, which takes longest."""
+        with open_picture(self.files[image], self.spec) as opened:
+            if image not in self._found:
+                self._found[image] = find_cell(opened.pixels)
+            return cell_view(opened.pixels, self._found[image], self.spec, warp=warp)
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]

@@ -12,7 +12,7 @@ import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,18 +33,21 @@ from leuko.artifacts import (
 )
 from leuko.bundle import ModelBundle
 from leuko.cells.view import prepare
-from leuko.data.audit_duplicates import same_cells, thumbnail
+from leuko.data.audit_duplicates import difference_hash, same_cells, thumbnail
 from leuko.data.balance import write_balanced
+from leuko.data.seen import had_a_head_start, start_of, were_seen
 from leuko.data.split import split_at_random, split_by_slide
 from leuko.errors import DataError, ImageError, OutputError, TrainingError
-from leuko.evaluation.report import evaluate_predictions
+from leuko.evaluation.report import evaluate_predictions, no_better
 from leuko.host import machine, versions
 from leuko.imaging import read_image
 from leuko.manifest import Manifest, find_splits, is_table, read_csv, read_folder, read_split
 from leuko.memory import keep_freed_memory
 from leuko.parallel import Progress, bounded_map, worker_count
+from leuko.pictures import open_picture
 from leuko.recipe import Recipe
 from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
+from leuko.runtime.trust import NEVER_CHECKED, Trust
 from leuko.runtime.trust_bundle import ALWAYS_NAMES, NOT_CALIBRATED, fit_trust, trust_card
 from leuko.taxonomy import CLASSES
 from leuko.training.architectures import build_model
@@ -60,10 +63,10 @@ from leuko.training.pipeline import (
     pixel_source,
     training_order,
 )
+from leuko.training.ready import BALANCED, refuse_claimed, with_weights
 
 __all__ = ["TrainedRun", "default_cache", "model_card", "train", "validation_summary"]
 
-_BALANCED: Final = "Balanced_Train"
 _PARITY: Final = 1e-4
 
 _EXAMPLES: Final = 512
@@ -186,8 +189,7 @@ def train(
         )
     if weights is not None and recipe.model.architecture == "cnn":
         tell(f"{recipe.name} has no backbone, so the weights {weights} are not used for it.")
-    elif weights is not None:
-        recipe = replace(recipe, model=replace(recipe.model, weights=weights))
+    recipe = with_weights(recipe, weights)
     clock = _Clock(run / "environment.json", resume=resume)
     manifest = _training_rows(dataset, ignore)
     _claim(run, recipe, resume)
@@ -203,7 +205,7 @@ def train(
     threads = worker_count(workers)
     keep_freed_memory()
     with clock("data"):
-        manifest, same_cell = _look(manifest, threads, progress, tell)
+        manifest, same_cell, hashes = _look(manifest, threads, progress, tell)
     if recipe.data.split == "random-file":
         with clock("balance"):
             manifest = _balance(manifest, recipe, run, workers, progress)
@@ -213,6 +215,10 @@ def train(
     identity = {"recipe": recipe.digest, "data": both.digest}
     if teacher is not None:
         identity["teacher"] = teacher.digest
+    start = start_of(recipe, teacher.bundle.provenance if teacher else None)
+    seen = int(were_seen(hashes).sum()) if start.fingerprints else 0
+    if seen:
+        tell(had_a_head_start(seen, len(hashes)))
     _deterministic()
     source, held = pixel_source(train_rows, recipe), pixel_source(validation_rows, recipe)
     order = training_order(recipe, train_rows.labels, train_rows.slides)
@@ -258,6 +264,7 @@ def train(
         bundle, validation = _finish(
             model, recipe, run, both, source_digest, validation_rows, history, progress, tell,
             save_h5=save_h5, threads=threads, teacher=teacher.digest if teacher else None,
+            start={**asdict(start), "seen": seen, "of": len(hashes)},
         )  # fmt: skip
     clock.save(command)
     return TrainedRun(run, bundle, history, clock.seconds, validation)
@@ -291,22 +298,9 @@ def _training_rows(dataset: str | os.PathLike[str] | Manifest, ignore: tuple[str
 
 def _claim(run: Path, recipe: Recipe, resume: bool) -> None:
     """Make the run folder ours, or say why it is not."""
-    begun = (run / "recipe.toml").exists()
-    if begun and not resume:
-        raise TrainingError(
-            f"{run} already holds a run. Go on with it by --resume, or choose another folder."
-        )
-    if run.exists() and not run.is_dir():
-        raise TrainingError(f"{run} is a file; a run needs a folder.")
-    if run.exists() and not begun and any(not _is_ours(entry) for entry in run.iterdir()):
-        raise TrainingError(f"{run} is not empty and holds no run; choose another folder.")
+    refuse_claimed(run, recipe, resume=resume)
     prepare_folder(run)
     _sweep(run)
-    if begun and (run / "recipe.toml").read_text(encoding="utf-8") != recipe.to_toml():
-        raise TrainingError(
-            f"{run} was begun with another recipe, seed or weights; resume it with the same ones, "
-            "or choose another folder."
-        )
 
 
 def _sweep(run: Path) -> None:
@@ -346,31 +340,26 @@ def _save_manifest(run: Path, both: Manifest) -> None:
                 f"{run} was begun with other data; resume it with the same data, or choose another "
                 "folder."
             )
-    if both.root == (run / _BALANCED).resolve():
+    if both.root == (run / BALANCED).resolve():
         # A run's own files are named from the run folder, wherever that stands.
-        both = Manifest(Path(_BALANCED), both.samples, both.notes)
+        both = Manifest(Path(BALANCED), both.samples, both.notes)
     both.save(path)
-
-
-def _is_ours(entry: Path) -> bool:
-    """Whether a killed run may have left this before its recipe was written."""
-    return entry.name.startswith(artifacts.TEMPORARY_PREFIX) or entry.name in {
-        _BALANCED,
-        "manifest.json",
-        "environment.json",
-    }
 
 
 def _look(
     manifest: Manifest, workers: int, progress: Progress | None, tell: Callable[[str], None]
-) -> tuple[Manifest, list[tuple[int, int]]]:
-    """Decode every image once: leave out, by name, what is none, and find cells shown twice."""
+) -> tuple[Manifest, list[tuple[int, int]], npt.NDArray[np.uint64]]:
+    """Decode every image once: leave out, by name, what is none, and find cells shown twice.
+
+    The last are fingerprints of the images that are left.
+    """
 
     def look(file: Path) -> Any:
         try:
-            return thumbnail(read_image(file).pixels)
+            with open_picture(file) as image:
+                return thumbnail(image.pixels)
         except ImageError as error:
-            return error
+            return error.without_frames()
 
     kept, small = [], []
     results = bounded_map(look, manifest.files(), workers=workers, ahead=64)
@@ -386,14 +375,16 @@ def _look(
         tell(f"{len(manifest) - len(kept)} of {len(manifest)} images were rejected.")
         manifest = manifest.subset(kept)
     manifest.require_all_classes("Training")
-    pairs = [(one, two) for one, two, _ in same_cells(np.stack(small))]
+    thumbnails = np.stack(small)
+    pairs = [(one, two) for one, two, _ in same_cells(thumbnails)]
     repeats = len({two for _, two in pairs})
     if repeats:
         tell(
             f"{repeats} of {len(manifest)} images show the same cell as another; all are kept, and "
             "a split by slide keeps them together."
         )
-    return manifest, pairs
+    hashes = np.array([difference_hash(one) for one in thumbnails], dtype=np.uint64)
+    return manifest, pairs, hashes
 
 
 def _balance(
@@ -404,7 +395,7 @@ def _balance(
     progress: Progress | None,
 ) -> Manifest:
     """Balance the whole of Train on disk, as published, and open that."""
-    folder = run / _BALANCED
+    folder = run / BALANCED
     write_balanced(manifest, folder, seed=recipe.seed, workers=workers, progress=progress)
     return read_folder(folder)
 
@@ -526,6 +517,7 @@ def _finish(
     save_h5: bool,
     threads: int,
     teacher: str | None,
+    start: dict[str, Any],
 ) -> tuple[ModelBundle, dict[str, Any]]:
     """Export, evaluate the export on validation rows, and write everything."""
     onnx = export_onnx(model)
@@ -543,8 +535,8 @@ def _finish(
         )
     else:
         tell(
-            "Nothing is calibrated and no answer will be doubted: this validation holds copies of "
-            "training images and would promise too much."
+            "Nothing is calibrated: this validation holds copies of training images and would "
+            f"promise too much. {NEVER_CHECKED}"
         )
     classifier = OnnxClassifier(bundle, threads=threads)
     total = len(validation_rows)
@@ -575,6 +567,8 @@ def _finish(
         },
     ).to_dict()
     atomic_write_json(run / "validation.json", validation)
+    if not validation["baselines"]["majority"]["beaten"]:
+        tell(no_better(validation["confusion"]))
     kept = best_epoch(history, recipe.train.monitor)
     provenance = {
         **_without_folders(recipe),
@@ -587,6 +581,7 @@ def _finish(
         "best_epoch": kept,
         "seed": recipe.seed,
         "versions": versions(),
+        "start": start,
         **({"teacher": teacher} if teacher else {}),
     }
     summary = validation_summary(bundle, validation, split=recipe.data.split)
@@ -628,6 +623,7 @@ def validation_summary(
         "n": document["n"],
         "n_slides": document["n_slides"],
         "metrics": {name: document["metrics"][name] for name in names},
+        "baselines": document["baselines"],
         "confusion": document["confusion"],
     }
     trust = bundle.validation.get("trust")
@@ -661,8 +657,8 @@ def model_card(bundle: ModelBundle, recipe: Recipe) -> str:
         "",
         f"- Network: {recipe.model.architecture}, {bundle.parameters:,} parameters, input "
         f"{recipe.preprocess.size[0]} x {recipe.preprocess.size[1]}, {_view_words(recipe)}.",
-        f"- Initial weights: {_weights_name(recipe)}.",
-        *_teacher_lines(recipe, p.get("teacher")),
+        f"- Initial weights: {p['start']['weights']}.",
+        *_teacher_lines(recipe, p),
         f"- Trained on {p['training_images']:,} images, seed {p['seed']}, "
         f"{p['epochs']} epochs (best: {p['best_epoch']}).",
         f"- Data digest `{p['manifest_digest'][:16]}`, recipe digest `{p['recipe_digest'][:16]}`.",
@@ -677,6 +673,8 @@ def model_card(bundle: ModelBundle, recipe: Recipe) -> str:
             f"{v['n']:,} images drawn at random from balanced files: copies of the same originals "
             "were trained on, so these figures read too high."
         )
+    if not v["baselines"]["majority"]["beaten"]:
+        lines += ["", f"**{no_better(v['confusion'])}**"]
     lines += ["", "| figure | value | 95% interval |", "|---|---|---|"]
     for name, metric in v["metrics"].items():
         low, high = metric["low"], metric["high"]
@@ -688,7 +686,8 @@ def model_card(bundle: ModelBundle, recipe: Recipe) -> str:
         "",
         "Cells of one laboratory share stain, light and camera. Figures on images from another "
         "laboratory will be lower; measure them with `leuko evaluate` on labelled images of your "
-        f"own before relying on any answer. {NOT_CALIBRATED}",
+        f"own before relying on any answer. {NOT_CALIBRATED}"
+        + ("" if Trust.of(bundle).accepts else f" {NEVER_CHECKED}"),
         "",
     ]
     return "\n".join(lines)
@@ -724,25 +723,19 @@ def _without_folders(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def _teacher_lines(recipe: Recipe, digest: str | None) -> list[str]:
-    """Who taught it, for the card."""
-    if digest is None:
-        return []
-    name = recipe.train.teacher.replace("\\", "/").rpartition("/")[2]
-    return [
-        f"- Taught by {name}, digest `{digest[:16]}`: {recipe.train.imitation:.0%} of what it "
-        "learned are that model's probabilities, the rest are labels."
-    ]
-
-
-def _weights_name(recipe: Recipe) -> str:
-    """Initial weights for people, without anybody's folders."""
-    weights = recipe.model.weights
-    if weights == "leuko" and recipe.model.width != 1:
-        return "those of `--weights leuko`, narrowed by least squares"
-    if weights in _KNOWN_WEIGHTS:
-        return {"none": "random, from the seed"}.get(weights, weights)
-    return f"the file {Path(weights).name}"
+def _teacher_lines(recipe: Recipe, provenance: dict[str, Any]) -> list[str]:
+    """Who taught it, and which of its images were known before, for the card."""
+    start, lines = provenance["start"], []
+    if "teacher" in provenance:
+        name = recipe.train.teacher.replace("\\", "/").rpartition("/")[2]
+        lines.append(
+            f"- Taught by {name}, digest `{provenance['teacher'][:16]}`: "
+            f"{recipe.train.imitation:.0%} of what it learned are that model's probabilities, the "
+            f"rest are labels. Its teacher: {start['teacher']}."
+        )
+    if start["seen"]:
+        lines.append(f"- **{had_a_head_start(start['seen'], start['of'])}**")
+    return lines
 
 
 def _write_history(path: Path, history: History) -> None:

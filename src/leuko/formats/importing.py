@@ -1,0 +1,454 @@
+"""Turn a classifier that somebody else has trained into a bundle.
+
+ONNX files are read here, Keras files are converted in a confined child first
+(`leuko.formats.confined`). From then on both go the same way: what the network takes and gives is
+read from its file, what pixels must become before it is said by the user, and its answers to drawn
+cells must differ. No Keras import in this room.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from leuko.artifacts import RESEARCH_USE, digest_bytes
+from leuko.bundle import ModelBundle
+from leuko.data.synth import draw_cell, draw_slide_style
+from leuko.errors import BundleError, UsageError
+from leuko.formats.confined import LARGEST_FILE, convert_keras
+from leuko.imaging import PreprocessSpec
+from leuko.runtime.classifier import _open_session, make_goldens, run_outputs
+from leuko.runtime.graph_wrap import ForeignNetwork, read_foreign, wrap_foreign
+from leuko.taxonomy import CLASSES, class_named, describe_aliases
+
+__all__ = ["ForeignPixels", "import_bundle", "read_classes", "read_pixels"]
+
+Answers = npt.NDArray[np.float64]
+
+_KERAS: Final = (b"\x89HDF\r\n\x1a\n", b"PK\x03\x04")
+_USUAL: Final = (
+    "Usual are 1 for networks that scale pixels themselves, 1/255 for pixels from 0 to 1, 1/127.5 "
+    "with --input-offset -1 for pixels from -1 to 1, and for networks of PyTorch that began from "
+    "ImageNet 1/58.395,1/57.12,1/57.375 with --input-offset "
+    "-0.485/0.229,-0.456/0.224,-0.406/0.225."
+)
+_DRAWN_SEED: Final = 5
+_DRAWN_EACH: Final = 6
+# Measured in docs/decisions/0030-imports-are-thin.md. Networks that get pixels as in training name
+# most classes among the drawn cells, and are in doubt of many. Scaled up, they are sure of nearly
+# all; scaled down, their answers hardly move.
+_CERTAIN: Final = 0.99
+_ENTIRELY: Final = 0.999
+_MOST: Final = 0.8
+_STILL: Final = 0.02
+_CONSTANT: Final = 1e-3
+_SHARE: Final = 0.25
+_SAME: Final = 1e-4
+_NO_LOGITS: Final = ("Sigmoid", "HardSigmoid", "Tanh", "Relu", "Clip")
+
+
+@dataclass(frozen=True)
+class ForeignPixels:
+    """What a foreign network's pixels were, given RGB 0 to 255.
+
+    Attributes
+    ----------
+    scale : tuple of one or three floats, or None
+        Pixels are multiplied by it; three in the network's own order of channels. None when it is
+        not known.
+    offset : tuple of one or three floats
+        Then this is added.
+    channels : {"rgb", "bgr"}
+        The network's order of channels.
+    """
+
+    scale: tuple[float, ...] | None = None
+    offset: tuple[float, ...] = (0.0,)
+    channels: Literal["rgb", "bgr"] = "rgb"
+
+
+def read_pixels(scale: str | None, offset: str = "0", channels: str = "rgb") -> ForeignPixels:
+    """Understand how a person says what pixels were multiplied by.
+
+    Parameters
+    ----------
+    scale : str or None
+        A number or fraction above 0, or three with commas.
+    offset : str
+        Likewise, of any sign.
+    channels : str
+        ``rgb`` or ``bgr``.
+
+    Returns
+    -------
+    ForeignPixels
+        Finite numbers.
+
+    Raises
+    ------
+    UsageError
+        For anything else.
+
+    Examples
+    --------
+    >>> read_pixels("1/127.5", "-1").offset
+    (-1.0,)
+    >>> read_pixels("0.5,1/4,2e-3").scale
+    (0.5, 0.25, 0.002)
+    """
+    if channels not in ("rgb", "bgr"):
+        raise UsageError(f"--channel-order is {channels!r}; expected rgb or bgr.")
+    order: Literal["rgb", "bgr"] = "bgr" if channels == "bgr" else "rgb"
+    factor = None if scale is None else _numbers(scale)
+    shift = _numbers(offset)
+    if shift is None or any(abs(number) > 1e6 for number in shift):
+        raise UsageError(
+            f"The input offset is {offset!r}; expected a number or fraction that is added to "
+            "scaled pixels, such as 0 or -1, or three with commas."
+        )
+    if scale is not None and (factor is None or any(not 1e-6 <= x <= 1e6 for x in factor)):
+        both = re.fullmatch(r"\s*([^\s,]+?)\s*([+-][\d./]+)\s*", scale)
+        hint = ""
+        if both is not None and _numbers(both[1]) and _numbers(both[2]):
+            hint = f" Write --input-scale {both[1]} --input-offset {both[2].lstrip('+')} instead."
+        raise UsageError(
+            f"The input scale is {scale!r}; expected a positive number or fraction by which pixels "
+            f"0 to 255 are multiplied, such as 1, 1/255 or 0.0039, or three with commas.{hint}"
+        )
+    return ForeignPixels(factor, shift, order)
+
+
+def _numbers(text: str) -> tuple[float, ...] | None:
+    """One or three numbers or fractions with commas; None for anything else."""
+    number = r"\d{1,12}(?:\.\d{0,18})?|\.\d{1,18}"
+    found = []
+    for part in text.split(","):
+        match = re.fullmatch(
+            rf"\s*([+-]?)({number})([eE][+-]?\d{{1,2}})?\s*(?:/\s*({number}))?\s*", part
+        )
+        if match is None or Fraction(match[4] or "1") == 0:
+            return None
+        value = Fraction(match[2] + (match[3] or "")) / Fraction(match[4] or "1")
+        found.append(float(-value if match[1] == "-" else value))
+    return tuple(found) if len(found) in (1, 3) else None
+
+
+def read_classes(names: Sequence[str]) -> tuple[str, ...]:
+    """Understand the class names of a foreign model, in its own order.
+
+    Parameters
+    ----------
+    names : sequence of str
+        One name or alias (`leuko.taxonomy.class_named`) for each output.
+
+    Returns
+    -------
+    tuple of str
+        The same order, in Leuko's spelling: a permutation of `CLASSES`.
+
+    Raises
+    ------
+    UsageError
+        When a name is a number, unknown, missing or given twice.
+
+    Examples
+    --------
+    >>> read_classes(["neut", "EOS", "mono", "lymphocytes", "basophil"])
+    ('Neutrophil', 'Eosinophil', 'Monocyte', 'Lymphocyte', 'Basophil')
+    """
+    found = []
+    for name in names:
+        if name.strip().isdigit():
+            raise UsageError(
+                f"The class {name.strip()!r} is a number, and data sets number the classes "
+                "differently. Give their names in the order of the model's outputs, such as "
+                f"--classes {','.join(CLASSES)}."
+            )
+        known = class_named(name)
+        if known is None:
+            raise UsageError(f"The class {name!r} is unknown; understood are {describe_aliases()}.")
+        found.append(known)
+    if sorted(found) != sorted(CLASSES):
+        raise UsageError(
+            f"The classes are {', '.join(found) or 'missing'}; expected each of "
+            f"{', '.join(CLASSES)} once, in the order of the model's own outputs."
+        )
+    return tuple(found)
+
+
+def import_bundle(
+    path: Path | str,
+    *,
+    classes: Sequence[str],
+    pixels: ForeignPixels,
+    crop: float = 1.0,
+    command: str = "",
+    say: Callable[[str], None] = lambda _: None,
+) -> ModelBundle:
+    """Import a foreign Keras or ONNX file as a bundle.
+
+    Parameters
+    ----------
+    path : Path
+        The file: ``.keras``, ``.h5`` or ``.onnx``. Its content decides what it is, not its name.
+    classes : sequence of str
+        Names or aliases of the five classes, in the order of the model's outputs.
+    pixels : ForeignPixels
+        What the model's pixels were.
+    crop : float
+        Central part of a picture that the model is given, in (0, 1].
+    command : str
+        The command to write into the card.
+    say : callable
+        Called with sentences for a person.
+
+    Returns
+    -------
+    ModelBundle
+        Not written yet. It has no validation: measure it with ``leuko evaluate``.
+
+    Raises
+    ------
+    UsageError
+        When the classes make no sense, the scale is needed and not given, or there is no such file.
+    BundleError
+        When the file is damaged or refused, or its answers to drawn cells are all the same.
+    MissingExtraError
+        When the file is Keras's and a package of the extra ``train`` is missing.
+    """
+    path = Path(path)
+    own = read_classes(classes)
+    order = [own.index(name) for name in CLASSES]
+    network, source = _open(path, pixels)
+    notes = []
+    if pixels.scale is None:
+        if not network.scales_pixels or {*pixels.offset} != {0.0}:
+            raise UsageError(
+                f"{path.name} needs --input-scale: what pixels 0 to 255 were multiplied by before "
+                f"they reached it in training. {_USUAL}"
+            )
+        pixels = replace(pixels, scale=(1.0,))
+        notes.append("The network scales pixels itself, so it is given 0 to 255: scale 1.")
+    spec = PreprocessSpec(size=network.size, crop=crop)
+    onnx, softmax = _wrap(network, pixels, order, _drawn_cells(spec))
+    if softmax:
+        notes.append("The network ends in logits; a softmax was added.")
+    source |= {
+        "model_classes": list(own),
+        "class_order": order,
+        "input_scale": list(pixels.scale or ()),
+        "input_offset": list(pixels.offset),
+        "channel_order": pixels.channels,
+        "layout": network.layout,
+        "softmax_added": softmax,
+        "notes": notes,
+    }
+    for note in (f"Pixels are read as {_told(source)}; outputs as {', '.join(own)}.", *notes):
+        say(note)
+    return ModelBundle(
+        name=path.stem,
+        onnx=onnx,
+        preprocess=spec,
+        card=_card(source, spec, network.parameters, command),
+        goldens=make_goldens(onnx, spec),
+        parameters=network.parameters,
+        provenance={"imported": source},
+    )
+
+
+def _open(path: Path, pixels: ForeignPixels) -> tuple[ForeignNetwork, dict[str, Any]]:
+    """Look through the file, after a conversion if it is Keras's; and what it is."""
+    data = _read(path)
+    source: dict[str, Any] = {"source_name": path.name, "source_sha256": digest_bytes(data)}
+    if not data.startswith(_KERAS):
+        return read_foreign(data, len(CLASSES)), source | {"source_format": "onnx"}
+    compared = {"scale": list(pixels.scale or (1.0,)), "offset": list(pixels.offset)}
+    converted = convert_keras(data, path.name, compared)
+    network = read_foreign(converted.onnx, len(CLASSES))
+    source |= {
+        "source_format": converted.format,
+        "keras_version": converted.version,
+        "limits": list(converted.limits),
+    }
+    # A conversion leaves out what is zero.
+    return replace(network, parameters=converted.parameters), source
+
+
+def _read(path: Path) -> bytes:
+    """Read the file once, so that what is judged is what is imported."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; expected one file, .keras, .h5 or .onnx.")
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise BundleError(
+                f"{path.name} is larger than {LARGEST_FILE / 2**30:.0f} GiB; models of that size "
+                "are not imported."
+            )
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{path} does not exist; give the path of a .keras, .h5 or .onnx file."
+        ) from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from error
+    is_torch = data.startswith(_KERAS[1]) and b"/data.pkl" in data[:4096]
+    if is_torch or not data.startswith((*_KERAS, b"\x08")):
+        raise BundleError(
+            f"{path.name} is neither a Keras model (.keras, .h5) nor ONNX, whatever its name says. "
+            "Write a model of PyTorch, timm or fastai as ONNX: "
+            "torch.onnx.export(model.eval(), example, 'model.onnx')."
+        )
+    return data
+
+
+def _wrap(
+    network: ForeignNetwork,
+    pixels: ForeignPixels,
+    order: Sequence[int],
+    drawn: npt.NDArray[np.uint8],
+) -> tuple[bytes, bool]:
+    """The network as a bundle has it, and whether a softmax was added; its answers must differ."""
+
+    def answers_with(pixels: ForeignPixels, softmax: bool) -> tuple[bytes, Answers]:
+        onnx = wrap_foreign(
+            network,
+            scale=pixels.scale or (1.0,),
+            offset=pixels.offset,
+            flip_channels=pixels.channels == "bgr",
+            softmax=softmax,
+            order=order,
+        )
+        return onnx, _ask(onnx, PreprocessSpec(size=network.size), drawn)
+
+    onnx, answers = answers_with(pixels, False)
+    softmax = _needs_softmax(answers, network.last)
+    if softmax:
+        onnx, answers = answers_with(pixels, True)
+    if network.scales_pixels and max(pixels.scale or (1.0,)) < 1:
+        # Some were trained on pixels that were scaled twice; these answer such pixels no worse.
+        _, once = answers_with(ForeignPixels((1.0,), channels=pixels.channels), softmax)
+        if _spread(answers) < _SHARE * _spread(once):
+            raise BundleError(
+                f"--input-scale contradicts the network: it multiplies pixels by about "
+                f"{network.scale_inside:.2g} itself, and with both its answers to drawn cells "
+                "hardly differ. Give --input-scale 1."
+            )
+    _check_answers(answers, scale_known=network.scales_pixels)
+    return onnx, softmax
+
+
+def _drawn_cells(spec: PreprocessSpec) -> npt.NDArray[np.uint8]:
+    """Draw cells of all classes on slides of several stains; the same in every call."""
+    rng = np.random.default_rng(_DRAWN_SEED)
+    cells = []
+    for _ in range(_DRAWN_EACH):
+        style = draw_slide_style(rng)
+        cells += [draw_cell(name, rng, style, size=96).pixels for name in CLASSES]
+    return np.stack([spec.apply(cell) for cell in cells])
+
+
+def _ask(onnx: bytes, spec: PreprocessSpec, inputs: npt.NDArray[np.uint8]) -> Answers:
+    """Answers to pictures; the same whether they come alone or together."""
+    try:
+        session = _open_session(onnx, spec)
+        answers = run_outputs(session, inputs)[0]
+        alone = [run_outputs(session, inputs[row : row + 1], batch=1)[0] for row in (0, 1)]
+    except BundleError:
+        raise
+    except Exception as error:  # ONNX Runtime raises its own kinds for every fault
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise BundleError(
+            f"The network cannot answer several pictures at once: {first} Export it for any number "
+            "of pictures, as by torch.onnx.export(..., dynamic_axes={'input': {0: 'N'}})."
+        ) from error
+    if answers.shape != (len(inputs), len(CLASSES)):
+        raise BundleError(
+            f"The network gives {answers.shape} for {len(inputs)} pictures; expected "
+            f"({len(inputs)}, {len(CLASSES)}), a number for each class."
+        )
+    off = float(np.abs(np.concatenate(alone) - answers[:2]).max())
+    if not off <= _SAME * max(1.0, float(np.abs(answers).max())):
+        raise BundleError(
+            f"The network's answer to a picture hangs on the other pictures or on chance (it moves "
+            f"by {off:.2g}): a layer works as in training. Export it after model.eval(), or save "
+            "it without training=True."
+        )
+    return answers
+
+
+def _needs_softmax(answers: Answers, last: str) -> bool:
+    """Whether answers are logits; they are probabilities where each row sums to 1."""
+    if answers.min() >= -1e-6 and np.abs(answers.sum(axis=1) - 1).max() < 1e-3:
+        return False
+    if last in _NO_LOGITS:
+        raise BundleError(
+            f"The network ends in {last}, and its {len(CLASSES)} answers are neither probabilities "
+            "nor logits; expected a softmax over the classes, or a linear layer."
+        )
+    return True
+
+
+def _check_answers(answers: Answers, *, scale_known: bool) -> None:
+    """Refuse a network that says the same of drawn cells: its pixels are not what it knows."""
+    best, confidence = answers.argmax(axis=1), answers.max(axis=1)
+    moves, single = _spread(answers), len({*best}) == 1
+    right = float((best == np.arange(len(best)) % len(CLASSES)).mean())
+    if moves < _CONSTANT:
+        what = "gives the same answer to each of"
+    elif single and (confidence.min() > _CERTAIN or (moves < _STILL and not scale_known)):
+        what = f"answers {CLASSES[int(best[0])]} to each of"
+    elif np.quantile(confidence, 1 - _MOST) > _ENTIRELY and right < _MOST:
+        what = f"is sure to {_ENTIRELY:.1%} of nearly all its answers to"
+    else:
+        return
+    raise BundleError(
+        f"The network {what} {len(answers)} drawn cells of all {len(CLASSES)} classes, so it "
+        "cannot be used as it is. Probably --input-scale, --input-offset or --channel-order is "
+        f"not what it was trained with. {_USUAL}"
+    )
+
+
+def _spread(answers: Answers) -> float:
+    """How far an answer moves over pictures, at most."""
+    return float((answers.max(axis=0) - answers.min(axis=0)).max())
+
+
+def _told(source: dict[str, Any]) -> str:
+    """What a network's pixels are, in words."""
+    by, plus = (
+        ", ".join(f"{number:.6g}" for number in source[name])
+        for name in ("input_scale", "input_offset")
+    )
+    return f"{source['channel_order'].upper()} 0 to 255 multiplied by {by}, plus {plus}"
+
+
+def _card(source: dict[str, Any], spec: PreprocessSpec, parameters: int, command: str) -> str:
+    """What is known of the model, in Markdown."""
+    keras = f", Keras {source['keras_version']}" if "keras_version" in source else ""
+    return "\n".join(
+        [
+            f"# {source['source_name']}, imported",
+            "",
+            f"**{RESEARCH_USE}**",
+            "",
+            f"A foreign model ({source['source_format']}{keras}), {parameters:,} parameters, input "
+            f"{spec.size[0]} x {spec.size[1]}: {_told(source)}.",
+            "",
+            *(f"- {note}" for note in source["notes"]),
+            f"- SHA-256 of the file: `{source['source_sha256']}`",
+            f"- Its outputs, in its own order: {', '.join(source['model_classes'])}",
+            f"- Command: `{command}`" if command else "- Imported from Python.",
+            "",
+            "Nothing is known about how it was trained or how well it does. Measure it with "
+            "`leuko evaluate`, and fit what its answers carry with `leuko models calibrate`, "
+            "before relying on any answer.",
+            "",
+        ]
+    )

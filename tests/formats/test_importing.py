@@ -1,0 +1,276 @@
+"""Models from strangers: how they are read, what is asked for, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx", reason="needs the extra 'train'")
+
+from onnx import helper  # noqa: E402
+
+from foreign import ORDER, SIDE, TAKE, answers_by_hand, foreign_model  # noqa: E402
+from leuko.bundle import ModelBundle  # noqa: E402
+from leuko.errors import BundleError, UsageError  # noqa: E402
+from leuko.formats.importing import (  # noqa: E402
+    ForeignPixels,
+    import_bundle,
+    read_classes,
+    read_pixels,
+)
+from leuko.runtime.classifier import OnnxClassifier  # noqa: E402
+from leuko.taxonomy import CLASSES  # noqa: E402
+
+Leuko = Callable[..., Any]
+PIXELS = np.random.default_rng(3).integers(0, 256, (4, *SIDE, 3)).astype(np.uint8)
+PIXELS = (PIXELS * [[[[0.2]]], [[[0.5]]], [[[0.8]]], [[[1]]]]).astype(np.uint8)
+BY_255 = ForeignPixels((1 / 255,))
+
+
+def saved(folder: Path, **settings: Any) -> Path:
+    path = folder / "somebody.onnx"
+    path.write_bytes(foreign_model(**settings).SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset", "expected"),
+    [
+        ("1", "0", ForeignPixels((1.0,))),
+        ("1/255", "0", BY_255),
+        (" 0.5 ", "-1", ForeignPixels((0.5,), (-1.0,))),
+        ("1,2,1/4", "-1/2,.5,0", ForeignPixels((1.0, 2.0, 0.25), (-0.5, 0.5, 0.0))),
+        (None, "+2e-3", ForeignPixels(None, (0.002,))),
+    ],
+)
+def test_pixels_are_read(scale: str | None, offset: str, expected: ForeignPixels) -> None:
+    assert read_pixels(scale, offset) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0",
+        "-1",
+        "1/0",
+        "nan",
+        "inf",
+        "",
+        "1/2/3",
+        "__import__('os')",
+        "1,2",
+        "1e9",
+        "1e-12",
+        "1,,1",
+    ],
+)
+def test_other_scales_are_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="positive number or fraction"):
+        read_pixels(text)
+
+
+def test_an_offset_written_into_the_scale_gets_a_hint() -> None:
+    with pytest.raises(UsageError, match=r"Write --input-scale 1/127\.5 --input-offset -1 instead"):
+        read_pixels("1/127.5-1")
+    with pytest.raises(UsageError, match=r"Write --input-scale 1/255 --input-offset 0\.5 instead"):
+        read_pixels("1/255 +0.5")
+    with pytest.raises(UsageError, match="input offset is 'x'"):
+        read_pixels("1", "x")
+    with pytest.raises(UsageError, match="expected rgb or bgr"):
+        read_pixels("1", "0", "grb")
+
+
+def test_classes_must_be_the_five_names_in_some_order() -> None:
+    assert sorted(read_classes(ORDER)) == sorted(CLASSES)
+    assert [read_classes(ORDER).index(name) for name in CLASSES] == TAKE
+    with pytest.raises(UsageError, match="each of"):
+        read_classes(["neut", "neut", "eos", "mono", "baso"])
+    with pytest.raises(UsageError, match="'platelet' is unknown"):
+        read_classes(["platelet", "neut", "eos", "mono", "baso"])
+
+
+def test_numbers_are_no_class_names() -> None:
+    for names in ("1,2,3,4,5", "0,1,2,3,4", "neut,2,eos,mono,baso"):
+        with pytest.raises(UsageError, match=r"is a number, and data sets number .* Give their na"):
+            read_classes(names.split(","))
+
+
+def test_an_onnx_file_becomes_a_bundle(tmp_path: Path) -> None:
+    said: list[str] = []
+    pixels = {"scale": [1 / 127.5], "offset": [-1.0], "bgr": True}
+    bundle = import_bundle(
+        saved(tmp_path, **pixels),
+        classes=ORDER,
+        pixels=read_pixels("1/127.5", "-1", "bgr"),
+        command="leuko import-model somebody.onnx",
+        say=said.append,
+    )
+    bundle.save(tmp_path / "bundle")
+    opened = OnnxClassifier(ModelBundle.load(tmp_path / "bundle"))
+    np.testing.assert_allclose(opened.predict_pixels(PIXELS), answers_by_hand(PIXELS), atol=2e-5)
+    source = bundle.provenance["imported"]
+    assert source["source_format"] == "onnx"
+    assert source["class_order"] == TAKE
+    assert (source["channel_order"], source["layout"]) == ("bgr", "NCHW")
+    assert source["softmax_added"]
+    assert said == [
+        "Pixels are read as BGR 0 to 255 multiplied by 0.00784314, plus -1; outputs as "
+        "Neutrophil, Eosinophil, Monocyte, Lymphocyte, Basophil.",
+        "The network ends in logits; a softmax was added.",
+    ]
+    assert source["source_sha256"] in bundle.card
+    assert "a softmax was added" in bundle.card
+    assert "`leuko models calibrate`" in bundle.card
+    assert (bundle.parameters, bundle.name, bundle.thresholds) == (20, "somebody", {})
+
+
+@pytest.mark.parametrize("settings", [{"layout": "NHWC"}, {"batch": 1}, {"end": "Softmax"}])
+def test_layouts_batches_and_endings(tmp_path: Path, settings: dict[str, Any]) -> None:
+    bundle = import_bundle(saved(tmp_path, **settings), classes=ORDER, pixels=BY_255)
+    answers = OnnxClassifier(bundle).predict_pixels(PIXELS)
+    np.testing.assert_allclose(answers, answers_by_hand(PIXELS), atol=2e-5)
+    assert bundle.provenance["imported"]["softmax_added"] is ("end" not in settings)
+
+
+def test_onnx_needs_no_keras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("keras", "tensorflow", "tf2onnx", "onnx", "h5py"):
+        monkeypatch.setitem(sys.modules, name, None)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(foreign_model().SerializeToString())
+    assert import_bundle(path, classes=ORDER, pixels=BY_255).parameters == 20
+
+
+def test_a_scale_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"needs --input-scale.* 1/255 .*1/127\.5 with --input-of"):
+        import_bundle(saved(tmp_path), classes=ORDER, pixels=ForeignPixels())
+
+
+def test_a_scale_inside_is_said_and_another_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Div", ["x", "c"], ["y"])]
+    path = saved(tmp_path, before=nodes, weights={"c": np.float32([255])})
+    said: list[str] = []
+    bundle = import_bundle(path, classes=ORDER, pixels=ForeignPixels(), say=said.append)
+    assert "The network scales pixels itself, so it is given 0 to 255: scale 1." in said
+    answers = OnnxClassifier(bundle).predict_pixels(PIXELS)
+    np.testing.assert_allclose(answers, answers_by_hand(PIXELS), atol=2e-5)
+    with pytest.raises(
+        BundleError, match=r"contradicts the network: it multiplies pixels by .* 0\.0039"
+    ):
+        import_bundle(path, classes=ORDER, pixels=BY_255)
+    with pytest.raises(UsageError, match="needs --input-scale"):
+        import_bundle(path, classes=ORDER, pixels=ForeignPixels(offset=(-1.0,)))
+    # One that was trained so, divided twice, is taken: its answers differ.
+    twice = saved(tmp_path, before=nodes, weights={"c": np.float32([255])}, scale=[1 / 255 / 255])
+    model = onnx.load_model_from_string(twice.read_bytes())
+    assert import_bundle(twice, classes=ORDER, pixels=BY_255).parameters == 21
+    assert len(model.graph.node) == 3
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        ForeignPixels((1.0,)),
+        ForeignPixels((1 / 255 / 255,)),
+        ForeignPixels((1 / 255,), (-3.0,)),
+    ],
+)
+def test_pixels_that_make_every_cell_the_same_are_refused(
+    tmp_path: Path, pixels: ForeignPixels
+) -> None:
+    with pytest.raises(
+        BundleError, match=r"answers?.* to .*30 drawn cells of all 5 classes.*--channel-order"
+    ):
+        import_bundle(saved(tmp_path), classes=ORDER, pixels=pixels)
+
+
+def test_answers_that_hang_on_chance_or_on_others_are_refused(tmp_path: Path) -> None:
+    noise = [
+        helper.make_node("RandomNormalLike", ["x"], ["n"], scale=30.0),
+        helper.make_node("Add", ["x", "n"], ["y"]),
+    ]
+    with pytest.raises(BundleError, match=r"hangs on the other pictures or on chance.*model\.eval"):
+        import_bundle(saved(tmp_path, before=noise), classes=ORDER, pixels=BY_255)
+    batch = [
+        helper.make_node("ReduceMean", ["x"], ["m"], axes=[0, 2, 3]),
+        helper.make_node("Sub", ["x", "m"], ["y"]),
+    ]
+    with pytest.raises(BundleError, match="hangs on the other pictures"):
+        import_bundle(saved(tmp_path, before=batch), classes=ORDER, pixels=BY_255)
+
+
+def test_a_batch_that_is_written_down_is_refused(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Reshape", ["x", "s"], ["y"])]
+    shape = np.array([1, 3, *SIDE])
+    path = saved(tmp_path, before=nodes, weights={"s": shape}, batch=1)
+    with pytest.raises(BundleError, match=r"cannot answer several pictures .* dynamic_axes"):
+        import_bundle(path, classes=ORDER, pixels=BY_255)
+
+
+@pytest.mark.parametrize("end", ["Sigmoid", "Relu"])
+def test_endings_that_are_neither_probabilities_nor_logits(tmp_path: Path, end: str) -> None:
+    with pytest.raises(BundleError, match=f"ends in {end}, and its 5 answers are neither"):
+        import_bundle(saved(tmp_path, end=end), classes=ORDER, pixels=BY_255)
+
+
+class _Payload:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open, (self.path, "w"))
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    marker, path = tmp_path / "marker", tmp_path / "model.h5"
+    torch = io.BytesIO()
+    with zipfile.ZipFile(torch, "w") as archive:
+        archive.writestr("model/data.pkl", pickle.dumps(_Payload(str(marker))))
+    for data in (pickle.dumps(_Payload(str(marker))), torch.getvalue(), b"", b"\xff\xd8jpeg"):
+        path.write_bytes(data)
+        with pytest.raises(BundleError, match=r"neither a Keras model.*torch\.onnx\.export"):
+            import_bundle(path, classes=ORDER, pixels=BY_255)
+    assert not marker.exists()
+    path.write_bytes(b"\x08\x07no")
+    with pytest.raises(BundleError, match="not a well-formed ONNX file"):
+        import_bundle(path, classes=ORDER, pixels=BY_255)
+    with pytest.raises(UsageError, match="does not exist"):
+        import_bundle(tmp_path / "none.h5", classes=ORDER, pixels=BY_255)
+    with pytest.raises(UsageError, match="is a folder"):
+        import_bundle(tmp_path, classes=ORDER, pixels=BY_255)
+
+
+def test_operators_that_onnx_runtime_does_not_know(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Teleport", ["x"], ["y"])]
+    with pytest.raises(BundleError, match="cannot be loaded"):
+        import_bundle(saved(tmp_path, before=nodes), classes=ORDER, pixels=BY_255)
+
+
+def test_the_command(tmp_path: Path, leuko: Leuko) -> None:
+    path, out = saved(tmp_path), tmp_path / "bundle.zip"
+    arguments = ("import-model", path, "--out", out, "--classes", ",".join(ORDER))
+    done = leuko(*arguments)
+    assert done.code == 2
+    assert "needs --input-scale" in done.err
+    assert leuko(*arguments, "--input-scale", "1").code == 1
+    assert not out.exists()
+    done = leuko(*arguments, "--input-scale", "1/255", "--input-offset", "0")
+    assert done.code == 0, done.err
+    assert done.out.startswith(f"{out}: 20 parameters, digest ")
+    assert "leuko models calibrate" in done.err
+    document = json.loads(leuko(*arguments, "--input-scale", "1/255", "--json", "--quiet").out)
+    assert document["provenance"]["imported"]["source_name"] == "somebody.onnx"
+    assert "from: imported from somebody.onnx" in leuko("models", "show", out).out
+    moved = leuko(*arguments, "--input-scale", "1/127.5", "--input-offset", "-1")
+    assert moved.code in (0, 1)
+    numbers = leuko("import-model", path, "--out", out, "--classes", "1,2,3,4,5")
+    assert numbers.code == 2
+    assert "is a number" in numbers.err
