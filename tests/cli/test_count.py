@@ -287,7 +287,7 @@ def add_thumbnails(cells: Path) -> None:
 def test_a_cell_is_counted_once(drawn: Path, tmp_path: Path, leuko: Leuko) -> None:
     alone = json.loads(leuko("count", drawn, "--json").out)
     assert (alone["found"], alone["repeated"]) == (40, 0)
-    assert alone["sorted"] > 20
+    assert alone["accepted"] > 20
     cells = tmp_path / "cells"
     shutil.copytree(drawn, cells)
     add_thumbnails(cells)
@@ -312,7 +312,7 @@ def test_copies_in_other_bytes_are_counted_once(drawn: Path, tmp_path: Path, leu
             image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(cells / f"z{number}.png")
     once = json.loads(leuko("count", cells, "--json").out)
     assert (once["classes"], once["found"], once["repeated"]) == (alone["classes"], 160, 120)
-    assert "120 repeated (the same cell as an earlier one)" in once["sentences"][0]
+    assert "120 repeated (the same cell as an earlier one)" in once["sentences"][1]
     table, other = tmp_path / "p.csv", tmp_path / "q.csv"
     leuko("predict", cells, "--csv", table)
     leuko("predict", cells, "--engine", "processes", "--workers", "2", "--out", other)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -76,7 +78,7 @@ def test_a_manual_count_is_read_under_any_name(tmp_path, text):
         (GOOD.replace("Monocyte", "M" * 5000), "line 5: 'MMM.*…' is no class"),
         (GOOD.replace("Monocyte,14", "Monocyte,14,3"), "line 5: expected a class and a count"),
         (GOOD.replace("Monocyte,14", "Monocyte"), "line 5: expected a class and a count"),
-        ("class,count\nba,0\neo,0\nly,0\nmo,0\nne,0\n", "counts no cell at all"),
+        (re.sub(r"\d+", "0", GOOD), "counts no cell at all"),
         ("class,count\n1,117\n2,62\n3,14\n4,6\n5,1\n", "line 2: '1' is no class"),
         (b"class,count\n\xff\xfe,1\n", "cannot be read as a CSV"),
         ('class,count\n"Baso"phil,1\n', "cannot be read as a CSV"),

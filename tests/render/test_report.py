@@ -239,18 +239,17 @@ def test_what_a_model_starts_from_stands_in_headline_table_and_terminal(comparis
     seen = {"train": [200, 200], "test": [0, 50], "jtsc": [1, 300]}
     started["models"][0]["start"] = {"told": "random weights"}
     started["models"][1]["start"] = {"told": "Leuko's backbone", "seen": seen}
-    told = "(it has seen 200 of 200 images of train and 1 of 300 images of jtsc)"
-    assert headline(started).endswith(f"; MobileNetV2, frozen starts from Leuko's backbone {told}")
+    told = "200 of 200 images of train and 1 of 300 images of jtsc are among them"
+    assert headline(started).endswith(f"; MobileNetV2, frozen starts from Leuko's backbone: {told}")
     assert "Custom CNN, corrected start" not in headline(started)
     rows = rows_of(started)
     assert [row[1] for row in rows] == ["random weights", f"Leuko's backbone {told}", "–"]
+    both = f"starts from Leuko's backbone: {told}"
     assert len({len(row) for row in rows}) == 1
     page = check(comparison_html(started)).words
     assert "Starts from" in page
     assert told in page
-    assert f"MobileNetV2, frozen starts from Leuko's backbone {told}." in " ".join(
-        comparison_text(started).split()
-    )
+    assert f"frozen {both}." in " ".join(comparison_text(started).split())
     started["models"][0]["start"] = {"told": "Leuko's backbone", "seen": seen}
     assert "Custom CNN, corrected and MobileNetV2, frozen start from Leuko's" in headline(started)
     assert "Starts from" not in comparison_markdown(comparison)  # of an earlier version

@@ -138,38 +138,38 @@ def compare(
     for place in unseen:
         manifest = read_labelled(place, ignore=ignore)
         sets[_unused(_set_name(place), sets)] = manifest
-    jobs = {
-        recipe.name: [
-            (seed, folder / "runs" / f"{recipe.name}-seed{seed}")
-            for seed in range(recipe.seed, recipe.seed + seeds)
-        ]
-        for recipe in opened
-    }
-    # Everything that a training may lack is looked for before the first one takes its time.
-    check_readable({"Train": rows, **sets})
-    for recipe in opened:
-        for seed, place in jobs[recipe.name]:
-            check_ready(with_weights(recipe, weights).with_seed(seed), place, rows)
+    started_from = {recipe.name: with_weights(recipe, weights) for recipe in opened}
     starts = find_starts(
-        {recipe.name: with_weights(recipe, weights) for recipe in opened},
+        started_from,
         {"train": rows, **sets},
         allow_seen=allow_seen,
         workers=workers,
         progress=progress,
     )
+    trainings = {
+        (recipe.name, seed): folder / "runs" / f"{recipe.name}-seed{seed}"
+        for recipe in opened
+        for seed in range(recipe.seed, recipe.seed + seeds)
+    }
+    _look_first(started_from, trainings, rows, sets)
+    unfinished = [
+        started_from[name]
+        for (name, _), place in trainings.items()
+        if not (place / "bundle" / "bundle.json").exists()
+    ]
     prepare_folder(folder)
-    check_room(folder, opened, seeds, rows)
+    check_room(folder, unfinished, rows)
     audit = audit_dataset(dataset, ignore=ignore, workers=workers, progress=progress, say=tell)
     models = []
     for recipe in opened:
         runs = []
-        for seed, place in jobs[recipe.name]:
+        for seed in range(recipe.seed, recipe.seed + seeds):
             stage = f"{recipe.name}, seed {seed}"
             tell(f"Training {stage}")
             run = train(
                 rows,
                 recipe.with_seed(seed),
-                place,
+                trainings[recipe.name, seed],
                 weights=weights,
                 resume=True,
                 workers=workers,
@@ -207,6 +207,18 @@ def compare(
     document["total_seconds"] = round(time.monotonic() - started, 1)
     _write(document, folder, sets)
     return document
+
+
+def _look_first(
+    recipes: dict[str, Recipe],
+    trainings: dict[tuple[str, int], Path],
+    rows: Manifest,
+    sets: dict[str, Manifest],
+) -> None:
+    """Refuse what would stop a training, or a measurement, after others have taken their time."""
+    check_readable({"Train": rows, **sets})
+    for (name, seed), place in trainings.items():
+        check_ready(recipes[name].with_seed(seed), place, rows)
 
 
 def _shared_slides(audit: dict[str, Any]) -> int:

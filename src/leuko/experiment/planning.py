@@ -136,7 +136,7 @@ def _can_be_read(file: Path) -> bool:
     return True
 
 
-def check_room(out: Path, recipes: Sequence[Recipe], seeds: int, rows: Manifest) -> None:
+def check_room(out: Path, recipes: Sequence[Recipe], rows: Manifest) -> None:
     """Refuse a comparison that would fill the disk up.
 
     Parameters
@@ -144,20 +144,18 @@ def check_room(out: Path, recipes: Sequence[Recipe], seeds: int, rows: Manifest)
     out : Path
         An existing folder on that disk.
     recipes : sequence of Recipe
-        To be trained.
-    seeds : int
-        Trainings of each.
+        One for each training that is not finished yet.
     rows : Manifest
         The training images: some recipes write balanced copies of them.
 
     Raises
     ------
     OutputError
-        When less is free than all runs take at most.
+        When less is free than these trainings take at most.
     """
     mean = sum(file.stat().st_size for file in rows.files()) / len(rows)
     copies = len(rows.counts) * max(rows.counts) * mean
-    needed = seeds * sum(
+    needed = sum(
         _RUN_BYTES[recipe.model.architecture] + copies * (recipe.data.balance == "files")
         for recipe in recipes
     )

@@ -28,20 +28,23 @@ def _starts(models: Sequence[Document]) -> list[str]:
     for model in models:
         start = model.get("start") or {}
         if start and start["told"] != RANDOM:
-            found.setdefault(" ".join((start["told"], seen_text(start))).strip(), []).append(
-                title_of(model)
-            )
+            found.setdefault(start_text(start), []).append(title_of(model))
     return [
         f"{words.listed(titles)} start{'s' * (len(titles) == 1)} from {told}"
         for told, titles in found.items()
     ]
 
 
+def start_text(start: Document) -> str:
+    """What a start is, and how much of the data it has seen."""
+    return ": ".join(part for part in (start["told"], seen_text(start)) if part)
+
+
 def seen_text(start: Document) -> str:
-    """How many images of each set a start has seen, in brackets; empty where it has seen none."""
+    """How many images of each set a start has learned from; empty where it knows none."""
     seen = (start.get("seen") or {}).items()
     parts = [f"{n:,} of {total:,} images of {name}" for name, (n, total) in seen if n]
-    return f"(it has seen {words.listed(parts)})" if parts else ""
+    return f"{words.listed(parts)} are among them" if parts else ""
 
 
 def _result(comparison: Document) -> str:

@@ -42,8 +42,7 @@ def comparison_text(comparison: Document) -> str:
     lines += ["", *_cost_lines(comparison), ""]
     for model in comparison["models"]:
         if start := model.get("start"):
-            origin = f"{start['told']} {tables.seen_text(start)}".strip()
-            lines += _wrapped(f"{_title(model)} starts from {origin}.")
+            lines += _wrapped(f"{_title(model)} starts from {tables.start_text(start)}.")
     for sentence in words.sentences(str(comparison.get("verdict") or "")):
         lines += _wrapped(sentence)
     lines.append("")
