@@ -139,7 +139,9 @@ def test_what_is_not_accepted_is_never_called_by_its_class(
     assert rows[6][:2] == ["not a cell", "nothing is in the picture"]
     assert "10 images: 6 unsure, 1 not a cell, 3 rejected. Look at the unsure images" in done.err
     document = one_document(leuko("predict", cells, "-m", doubting, "--json").out)
-    assert document["decisions"] == {"class": 0, "unsure": 6, "not-a-cell": 1, "unlike-training": 0}
+    assert document["decisions"] == {
+        "class": 0, "unsure": 6, "not-a-cell": 1, "unlike-training": 0, "duplicate": 0,
+    }  # fmt: skip
     assert document["reasons"]["low-confidence"] == 6
     assert sum(document["reasons"].values()) == document["found"] == 10
     first = document["predictions"][0]
@@ -692,7 +694,8 @@ def test_a_model_that_was_never_checked_says_so(
     document = one_document(leuko("predict", cells, "--model", model, "--json").out)
     assert document["decisions"]["unsure"] == 6
     done = leuko("count", cells, "--model", model)
-    assert done.code == 1  # nothing to count
+    assert done.code == 0
+    assert done.out.startswith("This model cannot count this microscope: it accepts 0 of 6 cells")
     assert NEVER_CHECKED in done.err
     write_dataset(tmp_path / "set", each=4)
     done = leuko("evaluate", model, tmp_path / "set")
