@@ -281,7 +281,7 @@ def test_labels_that_name_no_file(
     laboratory: Path, tiny_bundle: ModelBundle, tmp_path: Path
 ) -> None:
     table = tmp_path / "few.csv"
-    table.write_text("path,label\nBasophil/0.png,basophil\nno.png,3\n")
+    table.write_text("path,label\nBasophil/0.png,basophil\nno.png,mono\n")
     with pytest.raises(DataError, match=r"1 of 2 labelled images cannot be found, such as no\.png"):
         adapt(tiny_bundle, [str(laboratory)], labels=table)
 
