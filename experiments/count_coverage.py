@@ -36,8 +36,10 @@ from leuko.evaluation.differential_adjust import (
 from leuko.evaluation.differential_limits import exact_interval
 from leuko.prediction_files import read_predictions
 from leuko.runtime.classifier import load
-from leuko.taxonomy import ABBREVIATIONS, CLASSES
+from leuko.scheme import DIFFERENTIAL_5, load_scheme
 
+SCHEME = load_scheme(DIFFERENTIAL_5)
+ABBREVIATIONS = [one.abbreviation for one in SCHEME.classes]
 COMPOSITIONS = {
     "adult": (0.005, 0.03, 0.30, 0.07, 0.595),
     "eosinophilia": (0.02, 0.20, 0.20, 0.08, 0.50),
@@ -97,7 +99,7 @@ def microscopes(
 
 def accepted_table(validation: dict[str, object]) -> tuple[np.ndarray, float]:
     """Accepted validation cells of a bundle, and their design effect."""
-    confusion, reason = validation_confusion(validation)
+    confusion, reason = validation_confusion(validation, SCHEME)
     if confusion is None:
         raise SystemExit(f"Error: {reason}")
     return split_confusion(validation, confusion).accepted, design_effect(validation)
@@ -157,7 +159,7 @@ def print_coverage(
 def read_answers(path: Path) -> np.ndarray:
     """True class, whether accepted, and likeliest class of every cell: (N, 3)."""
     return np.array(
-        [(CLASSES.index(Path(row.path).parent.name), row.decision == "class",
+        [(SCHEME.find(Path(row.path).parent.name), row.decision == "class",
           int(np.argmax(row.probabilities)))
          for row in read_predictions(path).rows
          if row.status == "ok" and row.decision != "not-a-cell"]

@@ -17,13 +17,14 @@ from PIL import Image
 from leuko.artifacts import finite
 from leuko.bundle import ModelBundle
 from leuko.data.synth import draw_dataset
-from leuko.prediction import PredictionTable
+from leuko.prediction import Prediction, PredictionTable
 from leuko.prediction_files import read_predictions, write_csv, write_parquet
-from leuko.taxonomy import CLASSES
+from leuko.scheme import load_scheme
 from tiny import write_picture
 
 Leuko = Callable[..., Any]
 
+CLASSES = load_scheme("differential-5").names
 COUNTS = (1, 2, 6, 2, 9)
 MANUAL = "class,count\nbaso,2\neos,6\nlymph,62\nmono,14\nneut,116\n"
 
@@ -216,6 +217,18 @@ def test_answers_of_another_model_are_not_counted(
     done = leuko("count", "--predictions", table, "-m", validated)
     assert (done.code, done.out) == (1, "")
     assert "made by the model feedfeedfeed, not by tiny" in done.err
+
+
+def test_answers_among_other_classes_are_not_counted(
+    validated: Path, tmp_path: Path, leuko: Leuko
+) -> None:
+    scheme = load_scheme("pbc-8")
+    row = Prediction.answered("a.png", np.eye(8)[2], "", "", scheme=scheme)
+    table = tmp_path / "p.json"
+    table.write_text(json.dumps(finite(PredictionTable((row,), scheme).to_dict())))
+    done = leuko("count", "--predictions", table, "-m", validated)
+    assert (done.code, done.out) == (1, "")
+    assert "is among the classes Basophil, Eosinophil, Erythroblast" in done.err
 
 
 def test_strict_and_quiet(cells: Path, validated: Path, leuko: Leuko) -> None:

@@ -15,7 +15,6 @@ from leuko.artifacts import RESEARCH_USE
 from leuko.errors import DataError
 from leuko.evaluation.differential import (
     LEAST_ACCEPTED,
-    REFERENCE_RANGES,
     UNDECIDED,
     Tally,
     answers_of,
@@ -30,8 +29,10 @@ from leuko.evaluation.differential_adjust import (
 from leuko.evaluation.differential_limits import exact_interval
 from leuko.evaluation.intervals import OVER_SLIDES, WILSON
 from leuko.prediction import Prediction, PredictionTable
-from leuko.taxonomy import CLASSES
+from leuko.scheme import load_scheme, scheme_of
 
+SCHEME = load_scheme("differential-5")
+CLASSES = SCHEME.names
 CONFUSION = [
     [48, 0, 1, 0, 0],
     [0, 148, 0, 1, 0],
@@ -45,6 +46,13 @@ VALIDATION = {
 }  # fmt: skip
 COUNTS = (1, 8, 60, 15, 116)
 NUMBERS = itertools.count()
+FIVE = [
+    (0.008874052677765846, 0.0, 0.03247853116850875, 43),
+    (0.053107650952744, 0.019239481151496915, 0.13286776574744533, 350),
+    (0.2760957137997851, 0.21578280771250058, 0.3505350599300626, 468),
+    (0.08453204245135847, 0.0432521210909777, 0.15180113611787413, 290),
+    (0.5773905401183466, 0.49196582854728205, 0.6749997022716803, None),
+]
 
 
 def answer(name, decision="class", *, certainty=0.96):
@@ -285,13 +293,13 @@ def test_the_best_model_has_not_the_surest_limits():
     ],
 )
 def test_flags_need_limits_that_exclude_the_edge(name, low, high, flag):
-    assert flag_of(name, low, high) == flag
+    assert flag_of(SCHEME.classes[SCHEME.find(name)].range, low, high) == flag
 
 
 def test_reference_ranges_can_hold_together():
-    assert tuple(REFERENCE_RANGES) == CLASSES
-    assert sum(low for low, _ in REFERENCE_RANGES.values()) < 100
-    assert sum(high for _, high in REFERENCE_RANGES.values()) > 100
+    ranges = [one.range for one in SCHEME.classes]
+    assert sum(low for low, _ in ranges) < 100
+    assert sum(high for _, high in ranges) > 100
 
 
 def test_how_many_more_cells_a_count_needs():
@@ -348,6 +356,159 @@ def test_the_same_seed_gives_the_same_document():
         for seed in (1, 1, 2)
     )
     assert one == again != other
+
+
+def test_five_classes_give_the_figures_that_they_always_gave():
+    result = count(
+        table(COUNTS, *left_open((1, 6, 4, 5, 14))), seed=5, manual=[(1, 6, 62, 14, 117)]
+    )
+    found = [(row.share, row.low, row.high, row.cells_needed) for row in result.rows]
+    for row, wanted in zip(found, FIVE):
+        assert row[:3] == pytest.approx(wanted[:3], rel=1e-9)
+        assert row[3] == wanted[3]
+
+
+# Other schemes
+
+PBC = load_scheme("pbc-8")
+PBC_COUNTS = (1, 6, 6, 2, 58, 14, 113, 12)
+"""3% erythroblasts."""
+
+
+def answers(scheme, counts, decision="class"):
+    """A table with so many rows of each class of a scheme."""
+    return PredictionTable(
+        tuple(
+            Prediction.answered(
+                "a.png", np.eye(len(scheme))[k], f"{next(NUMBERS):064x}", "abc123abc123",
+                decision=decision, scheme=scheme,
+            )
+            for k, count in enumerate(counts)
+            for _ in range(count)
+        ),
+        scheme,
+    )  # fmt: skip
+
+
+def validated(classes, wrong=0.02):
+    """A validation with 500 cells of each class."""
+    confusion = 500 * ((1 - wrong) * np.eye(classes) + wrong / classes)
+    return {"split": "slide", "n": 500 * classes, "n_slides": None, "trust": TRUST,
+            "confusion": confusion.tolist()}  # fmt: skip
+
+
+def test_what_is_no_white_cell_is_given_per_100_of_them():
+    rows = answers(PBC, PBC_COUNTS).rows + answers(PBC, (0, 1, 1, 0, 1, 0, 3, 1), "unsure").rows
+    result = differential(PredictionTable(rows, PBC), validation=validated(8))
+    assert (result.accepted, result.total, result.found) == (194, 199, 219)
+    assert [row.name for row in result.uncounted] == ["Erythroblast", "Platelet"]
+    assert sum(row.share for row in result.counted) == pytest.approx(1)
+    for name, cells in (("Erythroblast", 7), ("Platelet", 13)):
+        row = result.to_dict()["classes"][name]
+        assert row["percent"] is row["flag"] is row["cells_needed"] is None
+        assert row["low"] < row["per_100_wbc"] < row["high"]
+        assert row["per_100_wbc"] == pytest.approx(100 * cells / 199, abs=0.5)
+    lymphocytes = result.to_dict()["classes"]["Lymphocyte"]
+    assert lymphocytes["per_100_wbc"] is None
+    assert lymphocytes["percent"] == pytest.approx(100 * 59 / 199, abs=0.5)
+    assert result.rows[3].flag is None  # no range is known
+    assert result.left_sentence() == "Not counted, of 219 images: 7 Erythroblast, 13 Platelet."
+    told = "Not counted among the white cells, and given per 100 of them (WBC): "
+    assert f"{told}Erythroblast, Platelet." in result.to_dict()["sentences"]
+    lines = list(csv.DictReader(io.StringIO(result.csv_text())))
+    assert [line["counted"] for line in lines].count("false") == 2
+    assert (lines[2]["percent"], lines[2]["per_100_wbc"]) == (
+        "",
+        f"{100 * result.rows[2].share:.2f}",
+    )
+    text = result.summary()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "per 100 WBC" in text
+    assert "\nImmature granulocyte\n" in text  # no room beside its figures
+
+
+def test_limits_without_errors_are_exact_of_counted_cells_and_of_ratios():
+    result = differential(answers(PBC, PBC_COUNTS), validation=validated(8, 1e-9))
+    for k in (4, 6):
+        low, high = exact_interval(PBC_COUNTS[k], 194)
+        assert result.rows[k].low == pytest.approx(low, abs=0.012)
+        assert result.rows[k].high == pytest.approx(high, abs=0.012)
+    low, high = exact_interval(6, 200)
+    assert result.rows[2].low == pytest.approx(low / (1 - low), abs=0.006)
+    assert result.rows[2].high == pytest.approx(high / (1 - high), abs=0.012)
+
+
+def test_a_manual_count_is_compared_among_counted_classes():
+    result = differential(
+        answers(PBC, PBC_COUNTS), validation=validated(8), manual=[(*PBC_COUNTS[:7], 90)]
+    )
+    assert result.manual.names == tuple(row.name for row in result.counted)
+    assert (result.manual.total, set(result.manual.differs)) == (194, {False})
+    lines = list(csv.DictReader(io.StringIO(result.csv_text())))
+    assert (lines[7]["manual_count"], lines[6]["manual_count"]) == ("", "113")
+
+
+def test_many_platelets_do_not_hide_that_white_cells_are_left_open():
+    white = answers(PBC, (0, 0, 0, 0, 0, 0, 30, 0), "unsure").rows
+    platelets = answers(PBC, (0, 0, 0, 0, 0, 0, 10, 300)).rows
+    result = differential(PredictionTable(white + platelets, PBC), validation=validated(8))
+    assert result.refused == "few-accepted"
+    assert "accepts 10 of 40 cells" in result.first_sentence()
+    hidden = answers(PBC, (0, 0, 0, 0, 0, 0, 0, 300), "unsure").rows
+    sure = answers(PBC, (0, 0, 0, 0, 0, 0, 100, 0)).rows
+    result = differential(PredictionTable(sure + hidden, PBC), validation=validated(8))
+    assert "accepts 100 of 400 cells" in result.first_sentence()
+
+
+def test_platelets_alone_are_no_count():
+    with pytest.raises(DataError, match=r"shows a white cell \(9 Platelet\)"):
+        differential(answers(PBC, (0, 0, 0, 0, 0, 0, 0, 9)), validation=validated(8))
+    few = answers(PBC, (0, 0, 0, 0, 0, 0, 2, 2000))
+    result = differential(few, validation=validated(8, 0.3))
+    assert result.refused == "all-explained"
+    assert "errors alone explain the 2 cells" in result.summary()
+    assert "per 100 WBC" not in result.summary()
+    # One in a hundred may be none at all: then there is no upper limit, and JSON has no infinity.
+    result = differential(answers(PBC, (0, 0, 0, 0, 0, 0, 30, 1000)), validation=validated(8))
+    assert result.rows[7].high is None
+    assert "or more" in result.summary()
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    "name", ["round", "Lymphocytes of the reactive kind " * 3, "中性粒细胞" * 4]
+)
+def test_two_classes_of_any_name(name):
+    scheme = scheme_of([name.strip(), "sickle"])
+    result = differential(answers(scheme, (60, 40)), validation=validated(2), manual=[(30, 70)])
+    assert result.rows[0].low < 0.6 < result.rows[0].high
+    assert sum(row.share for row in result.rows) == pytest.approx(1)
+    assert result.manual.differs == (True, True)
+    assert {row.flag for row in result.rows} == {None}
+    assert "Reference ranges" not in result.summary()
+    assert max(map(len, result.summary().splitlines())) <= 80
+
+
+def test_two_classes_whose_errors_are_many_still_have_limits():
+    scheme = scheme_of(["round", "sickle"])
+    result = differential(
+        answers(scheme, (60, 40)), validation={**validated(2, 0.9), "trust": None}
+    )
+    assert result.rows[0].high - result.rows[0].low > 0.8
+
+
+def test_answers_and_validation_of_other_classes_are_refused():
+    with pytest.raises(
+        DataError, match=r"a\.png is among the classes Basophil, .*Platelet; expected"
+    ):
+        Tally(SCHEME).add(answers(PBC, PBC_COUNTS).rows[0])
+    tally = Tally.of(answers(PBC, PBC_COUNTS))
+    answers_of(tally, "mine", "abc123abc123", PBC)
+    with pytest.raises(DataError, match=r"with the model mine is among .*Platelet; expected Bas"):
+        answers_of(tally, "mine", "abc123abc123", SCHEME)
+    result = differential(tally, validation=VALIDATION)
+    assert result.refused == "no-validation"
+    assert "is not 8 x 8 counts, of the classes Basophil" in result.notes[0]
 
 
 @pytest.mark.data

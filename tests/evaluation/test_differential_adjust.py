@@ -7,6 +7,7 @@ from leuko.errors import DataError
 from leuko.evaluation import differential_adjust as adjust
 from leuko.evaluation.differential_limits import exact_interval
 from leuko.evaluation.intervals import OVER_IMAGES, OVER_SLIDES, WILSON, WILSON_BY_SLIDE
+from leuko.scheme import load_scheme
 
 CONFUSION = np.array(
     [
@@ -20,6 +21,7 @@ CONFUSION = np.array(
 """A fine-tuned network on 14 slides: 49 basophils, and neutrophils taken for eosinophils."""
 
 NONE = np.zeros(5)
+SCHEME = load_scheme("differential-5")
 ADULT = np.array([0.005, 0.03, 0.30, 0.07, 0.595])
 
 
@@ -79,6 +81,18 @@ def test_accepted_and_others_are_taken_back_apart():
     found = adjust.adjusted_shares([0, 0, 0, 0, 60], 40 * shares @ tables.others, tables)
     np.testing.assert_allclose(found, 0.6 * np.eye(5)[4] + 0.4 * shares)
     np.testing.assert_allclose(adjust.adjusted_shares([1, 2, 3, 2, 2], NONE, tables), shares)
+
+
+def test_many_classes_of_which_few_are_present_give_the_nearest_composition():
+    rng = np.random.default_rng(0)
+    confusion = 60 * rng.dirichlet(np.full(20, 0.4), 20) + 100 * np.eye(20)
+    counts = rng.multinomial(300, rng.dirichlet(np.full(20, 0.2)))
+    shares = adjust.adjust_shares(counts, confusion)
+    assert shares.min() == 0
+    assert shares.sum() == pytest.approx(1)
+    # No share can go elsewhere and come nearer (Karush, Kuhn, Tucker).
+    slope = rows_of(confusion) @ (shares @ rows_of(confusion) - counts / 300)
+    assert (slope - slope @ shares).min() > -1e-12
 
 
 # Limits
@@ -188,6 +202,18 @@ def test_where_few_are_accepted_limits_would_not_hold():
     assert coverage(np.array([0.002, 0.005, 0.08, 0.04, 0.873]), 1000, 0.15, 0.9).min() < 0.9
 
 
+def test_ratios_and_shares_of_counted_cells_hold_the_truth():
+    """The last class is not counted, and has a fifth of the cells."""
+    counted, white = [True] * 4 + [False], np.array([0.02, 0.03, 0.5, 0.25])
+    rng, rows = np.random.default_rng(3), rows_of(TABLE)
+    cells = rng.multinomial(400, np.append(white, 0.2) @ rows, size=500)
+    low, high = adjust.adjusted_draws(
+        cells, np.zeros_like(cells), TABLE, seed=rng, draws=79, counted=counted
+    ).limits()
+    truth = np.append(white, 0.2) / white.sum()
+    assert ((low <= truth) & (truth <= high)).mean(axis=0).min() >= 0.94 - NOISE
+
+
 def test_limits_of_sampling_alone_would_not_cover():
     # Why the count is corrected: 2% of the neutrophils are called eosinophils.
     n, rng = 1000, np.random.default_rng(6)
@@ -219,17 +245,17 @@ def test_limits_are_of_use_where_nine_in_ten_are_accepted():
 
 
 def test_a_missing_or_damaged_confusion_is_told():
-    assert adjust.validation_confusion({"confusion": CONFUSION.tolist()})[1] == ""
-    assert "imported models have none" in adjust.validation_confusion({})[1]
+    assert adjust.validation_confusion({"confusion": CONFUSION.tolist()}, SCHEME)[1] == ""
+    assert "imported models have none" in adjust.validation_confusion({}, SCHEME)[1]
     for table in ([[1, 2]], "x", [[None] * 5] * 5, (-CONFUSION).tolist(), [[1], [2, 3]]):
-        assert "not 5 x 5 counts" in adjust.validation_confusion({"confusion": table})[1]
+        assert "not 5 x 5 counts" in adjust.validation_confusion({"confusion": table}, SCHEME)[1]
     empty = CONFUSION.copy()
     empty[[0, 3]] = 0
-    confusion, reason = adjust.validation_confusion({"confusion": empty.tolist()})
+    confusion, reason = adjust.validation_confusion({"confusion": empty.tolist()}, SCHEME)
     assert confusion is None
     assert "without a single Basophil or Monocyte" in reason
     leaked = {"confusion": CONFUSION.tolist(), "split": "random-file"}
-    confusion, reason = adjust.validation_confusion(leaked)
+    confusion, reason = adjust.validation_confusion(leaked, SCHEME)
     assert confusion is None
     assert "copies of cells that it was trained on" in reason
 

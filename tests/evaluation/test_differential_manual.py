@@ -9,6 +9,7 @@ from leuko.errors import DataError
 from leuko.evaluation.differential_adjust import adjust_shares, adjusted_draws, sampled_draws
 from leuko.evaluation.differential_limits import exact_interval, fisher_p_value
 from leuko.evaluation.differential_manual import compare_with_manual, read_manual_count
+from leuko.scheme import load_scheme
 
 CONFUSION = np.array(
     [
@@ -91,6 +92,19 @@ def test_every_fault_of_the_file_gets_one_sentence(tmp_path, text, message):
     assert "\n" not in str(caught.value)
     assert "manual.csv" in str(caught.value)
     assert len(str(caught.value)) < 600
+
+
+def test_a_manual_count_has_the_classes_of_a_scheme(tmp_path):
+    scheme = load_scheme("pbc-8")
+    text = GOOD + "IG,2\n"
+    assert read_manual_count(write(tmp_path, text), scheme) == (1, 6, 0, 2, 62, 14, 117, 0)
+    text += "nrbc,4\nplatelets,30\n"
+    assert read_manual_count(write(tmp_path, text), scheme) == (1, 6, 4, 2, 62, 14, 117, 30)
+    with pytest.raises(DataError, match="no line for Immature granulocyte; write 0"):
+        read_manual_count(write(tmp_path, GOOD), scheme)
+    nothing = re.sub(r"\d+", "0", GOOD) + "IG,0\nplatelets,30\n"
+    with pytest.raises(DataError, match="counts no cell at all"):
+        read_manual_count(write(tmp_path, nothing), scheme)
 
 
 def test_a_file_that_is_not_there_or_a_folder(tmp_path):

@@ -59,9 +59,7 @@ def count(
         list[Path] | None,
         typer.Option(help="A count made by a person, class,count; once for each observer."),
     ] = None,
-    simultaneous: Annotated[
-        bool, typer.Option(help="95% for the limits of all five classes at once.")
-    ] = False,
+    simultaneous: Annotated[bool, typer.Option(help="95% for all limits at once.")] = False,
     width: Annotated[
         float,
         typer.Option(min=0.01, max=50, help="Wanted half-width of the limits, in points."),
@@ -75,7 +73,7 @@ def count(
     verbose: VerboseOption = False,
     log_file: LogOption = None,
 ) -> None:
-    """Count the five classes: percentages with limits that hold the model's own errors."""
+    """Count the classes: percentages with limits that hold the model's own errors."""
     from leuko.artifacts import atomic_write_text
     from leuko.cli.batch import find_sources
     from leuko.errors import UsageError
@@ -92,18 +90,20 @@ def count(
     keep_apart({"--csv": csv, "--log-file": log_file}, inputs, model=model)
     try_outputs(csv)
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
-        by_people = read_manual_counts(manual or ())
-        tally = Tally()
         classifier = load(model, threads=workers)
         bundle = classifier.bundle
+        by_people = read_manual_counts(manual or (), bundle.scheme)
         talk.detail(f"Model {classifier.name}, digest {classifier.digest[:12]}.")
         if not classifier.trust.accepts:
             talk.say(NEVER_CHECKED)
         if predictions is None:
+            tally = Tally(bundle.scheme)
             _add(mark_repeats(classifier.stream(find_sources(images or [], talk.say))), tally, talk)
         else:
-            _add(read_predictions(predictions, bundle.scheme).rows, tally, talk)
-        answers_of(tally, bundle.name, bundle.digest)
+            table = read_predictions(predictions, bundle.scheme)
+            tally = Tally(table.scheme)
+            _add(table.rows, tally, talk)
+        answers_of(tally, bundle.name, bundle.digest, bundle.scheme)
         result = differential(
             tally,
             validation=bundle.validation,

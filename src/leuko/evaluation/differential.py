@@ -1,15 +1,18 @@
-"""The differential count: shares of the five classes with limits, from a table of predictions.
+"""The differential count: shares of the classes with limits, from a table of predictions.
 
 Every picture of a cell counts: those whose answer is accepted (decision ``class``) and those left
 open (``unsure``, ``unlike-training``) by their likeliest class, which the limits hardly believe.
 Where too few are accepted there are no limits at all, and the first sentence says so. Pictures
 without a cell, rejected and repeated ones are told beside the count, never dropped in silence.
+Classes of the scheme that are no white cells stay out of the denominator; they are given per 100
+counted white cells, as laboratories give nucleated red cells.
 """
 
 from __future__ import annotations
 
 import math
 import textwrap
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +25,8 @@ from leuko.artifacts import RESEARCH_USE, schema
 from leuko.errors import DataError
 from leuko.evaluation.differential_adjust import (
     ACCEPTED_TIMES,
+    DRAWS,
+    FEWER_DRAWS,
     OTHERS_WRONG,
     Draws,
     Tables,
@@ -41,11 +46,10 @@ from leuko.evaluation.differential_manual import ManualComparison, compare_with_
 from leuko.evaluation.intervals import LEVEL
 from leuko.prediction import Prediction, PredictionTable
 from leuko.prediction_files import csv_line
-from leuko.taxonomy import CLASSES
+from leuko.scheme import DIFFERENTIAL_5, ClassScheme, load_scheme
 
 __all__ = [
     "LEAST_ACCEPTED",
-    "REFERENCE_RANGES",
     "UNDECIDED",
     "ClassCount",
     "Differential",
@@ -60,26 +64,12 @@ Floats = npt.NDArray[np.float64]
 LEAST_ACCEPTED: Final = 0.6
 """Share of the cells that a model must accept for limits; docs/decisions/0028 tells why."""
 
-REFERENCE_RANGES: Final = {
-    "Basophil": (0.0, 2.0),
-    "Eosinophil": (1.0, 6.0),
-    "Lymphocyte": (20.0, 40.0),
-    "Monocyte": (2.0, 10.0),
-    "Neutrophil": (40.0, 80.0),
-}
-"""Percent of all white cells in healthy adults; a laboratory's own ranges come before these.
-
-References
-----------
-B. J. Bain, I. Bates, M. A. Laffan, Dacie and Lewis Practical Haematology, 12th edition, table 2.1
-(differential white cell count; basophils "<1-2%"), Elsevier, 2017.
-"""
-
-RANGES_SOURCE: Final = "Dacie and Lewis Practical Haematology, 12th ed. 2017, table 2.1, adults"
-
 UNDECIDED: Final = "not decided at this n"
 
 _COLUMNS: Final = 80
+_NAMES: Final = 11
+"""Columns for the names of classes; a longer name stands on a line of its own."""
+
 _ACCEPTED: Final = "class"
 _OPEN: Final = ("unsure", "unlike-training")
 """Decisions on cells whose answer is not accepted."""
@@ -90,12 +80,18 @@ _MANY: Final = 1_000_000
 
 _FEW: Final = "few-accepted"
 _UNMEASURED: Final = "no-validation"
+_NO_WHITE: Final = "all-explained"
 
 
 class Tally:
     """Answers added up as they come, each image once.
 
     Memory grows by a digest, 32 bytes and its place in a set, for each image; rows are not kept.
+
+    Parameters
+    ----------
+    scheme : ClassScheme, optional
+        Of the answers; a routine differential's by default.
 
     Attributes
     ----------
@@ -112,13 +108,14 @@ class Tally:
         Digests of the bundles that answered, 12 digits.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, scheme: ClassScheme | None = None) -> None:
+        self.scheme = scheme or load_scheme(DIFFERENTIAL_5)
         self.found = 0
         self.repeated = 0
         self.left_out: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
         self.models: set[str] = set()
-        self._counts = {True: [0] * len(CLASSES), False: [0] * len(CLASSES)}
+        self._counts = {one: [0] * len(self.scheme) for one in (True, False)}
         self._images: set[bytes] = set()
 
     @classmethod
@@ -128,13 +125,13 @@ class Tally:
         Parameters
         ----------
         table : PredictionTable or iterable of Prediction
-            Rows.
+            Rows; those without a table are of a routine differential.
 
         Returns
         -------
         Tally
         """
-        tally = cls()
+        tally = cls(table.scheme if isinstance(table, PredictionTable) else None)
         for row in table.rows if isinstance(table, PredictionTable) else table:
             tally.add(row)
         return tally
@@ -146,16 +143,23 @@ class Tally:
         ----------
         row : Prediction
             Of any status and decision.
+
+        Raises
+        ------
+        DataError
+            When its answer is among other classes than the tally's.
         """
         self.found += 1
         if row.model:
             self.models.add(row.model)
         if row.status != "ok":
             self.rejected[row.reason] += 1
-        elif row.decision == _REPEATED or (row.sha256 and self._known(row.sha256)):
+            return
+        _same_classes(row.scheme, self.scheme, f"The answer to {row.path}")
+        if row.decision == _REPEATED or (row.sha256 and self._known(row.sha256)):
             self.repeated += 1
         elif row.decision in (_ACCEPTED, *_OPEN):
-            self._counts[row.decision == _ACCEPTED][_likeliest(row)] += 1
+            self._counts[row.decision == _ACCEPTED][int(np.argmax(row.probabilities))] += 1
         else:
             self.left_out[row.decision] += 1
 
@@ -185,9 +189,13 @@ class Tally:
         return sum(self.accepted) + sum(self.others)
 
 
-def _likeliest(row: Prediction) -> int:
-    """Number of the most probable class, whatever is decided on it."""
-    return max(range(len(CLASSES)), key=row.probabilities.__getitem__)
+def _same_classes(theirs: ClassScheme, ours: ClassScheme, what: str) -> None:
+    """Refuse answers among other classes."""
+    if theirs is not ours and theirs.names != ours.names:
+        raise DataError(
+            f"{what} is among the classes {', '.join(theirs.names)}; expected "
+            f"{', '.join(ours.names)}."
+        )
 
 
 @dataclass(frozen=True)
@@ -200,12 +208,18 @@ class ClassCount:
         The class.
     accepted, others : int
         Cells taken for it: those whose answer is accepted, and the others.
-    share, low, high : float, 0 to 1, or None
-        Of all cells, corrected for the model's errors, with limits; None where none are given.
+    share, low, high : float or None
+        Of all counted cells, corrected for the model's errors, with limits; None where none are
+        given. Of a class that is not counted, its ratio to them, which may be above 1, and whose
+        `high` is None where it may be anything.
     cells_needed : int or None
         Cells in all for limits as narrow as wanted; None when no number gives them.
     left_open : float, 0 to 1, or None
         Half-width that remains however many cells are counted.
+    counted : bool
+        Whether it enters the denominator.
+    reference : (float, float) or None
+        Its reference range in percent.
     """
 
     name: str
@@ -216,13 +230,15 @@ class ClassCount:
     high: float | None = None
     cells_needed: int | None = None
     left_open: float | None = None
+    counted: bool = True
+    reference: tuple[float, float] | None = None
 
     @property
     def flag(self) -> str | None:
-        """See `flag_of`; None without limits."""
-        if self.low is None or self.high is None:
+        """See `flag_of`; None without limits or range."""
+        if self.reference is None or self.low is None or self.high is None:
             return None
-        return flag_of(self.name, self.low, self.high)
+        return flag_of(self.reference, self.low, self.high)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, shares as percentages.
@@ -231,15 +247,18 @@ class ClassCount:
         -------
         dict
         """
-        reference = REFERENCE_RANGES[self.name]
+        low, high = self.reference or (None, None)
+        per_100 = _percent(self.share)
         return {
+            "counted": self.counted,
             "accepted": self.accepted,
             "others": self.others,
-            "percent": _percent(self.share),
+            "percent": per_100 if self.counted else None,
+            "per_100_wbc": None if self.counted else per_100,
             "low": _percent(self.low),
             "high": _percent(self.high),
-            "reference_low": reference[0],
-            "reference_high": reference[1],
+            "reference_low": low,
+            "reference_high": high,
             "flag": self.flag,
             "cells_needed": self.cells_needed,
             "left_open": _percent(self.left_open),
@@ -252,14 +271,16 @@ class Differential:
 
     Attributes
     ----------
-    rows : tuple of 5 ClassCount
+    scheme : ClassScheme
+        Of the answers.
+    rows : tuple of K ClassCount
         In class order.
-    refused : {"", "few-accepted", "no-validation"}
+    refused : {"", "few-accepted", "no-validation", "all-explained"}
         Why there are no limits; empty where there are.
     level : float
         Confidence level.
     simultaneous : bool
-        Whether the level is that of all five limits at once.
+        Whether the level is that of all limits at once.
     width : float
         Wanted half-width, as a share.
     found : int
@@ -278,6 +299,7 @@ class Differential:
         Plain values for the document: model, command, seed.
     """
 
+    scheme: ClassScheme
     rows: tuple[ClassCount, ...]
     refused: str
     level: float
@@ -293,24 +315,45 @@ class Differential:
     context: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def counted(self) -> list[ClassCount]:
+        """Rows of the classes that enter the denominator."""
+        return [row for row in self.rows if row.counted]
+
+    @property
+    def uncounted(self) -> list[ClassCount]:
+        """Rows of those that do not."""
+        return [row for row in self.rows if not row.counted]
+
+    @property
     def accepted(self) -> int:
-        """Cells whose answer is accepted."""
-        return sum(row.accepted for row in self.rows)
+        """Counted cells whose answer is accepted."""
+        return sum(row.accepted for row in self.counted)
 
     @property
     def total(self) -> int:
-        """Cells, accepted or not."""
-        return self.accepted + sum(row.others for row in self.rows)
+        """Counted cells, accepted or not."""
+        return self.accepted + sum(row.others for row in self.counted)
 
     @property
     def accepted_share(self) -> float:
-        """Share of the cells whose answer is accepted."""
+        """Share of the counted cells whose answer is accepted."""
         return self.accepted / self.total
+
+    @property
+    def accepted_least(self) -> tuple[int, int]:
+        """Accepted and all: of the counted cells, or of all classes' where that share is lower.
+
+        White cells left open may hide among answers of other classes, and be hidden by those.
+        """
+        sure = sum(row.accepted for row in self.rows)
+        every = sure + sum(row.others for row in self.rows)
+        mine = self.accepted, self.total
+        return min(mine, (sure, every), key=lambda part: part[0] / part[1])
 
     @property
     def cells_needed(self) -> int | None:
         """Cells in all for the wanted width in every class; None when no number gives it."""
-        needed = [row.cells_needed for row in self.rows]
+        needed = [row.cells_needed for row in self.counted]
         return None if None in needed else max(n for n in needed if n is not None)
 
     def first_sentence(self) -> str:
@@ -320,17 +363,24 @@ class Differential:
         -------
         str
         """
-        told = f"{self.accepted:,} of {self.total:,} cells ({_points(self.accepted_share)}%)"
+        sure, every = self.accepted_least
+        told = f"{sure:,} of {every:,} cells ({_points(sure / every)}%)"
         if self.refused == _FEW:
             return (
                 f"This model cannot count this microscope: it accepts {told}; with fewer than "
                 f"{100 * LEAST_ACCEPTED:g}% there are no percentages and no limits."
+            )
+        if self.refused == _NO_WHITE:
+            return (
+                f"The model's errors alone explain the {self.total:,} cells that would be counted: "
+                "there are no percentages and no limits."
             )
         if self.refused:
             return (
                 "How often this model is wrong was never measured: there are no percentages and "
                 f"no limits. It accepts {told}."
             )
+        told = f"{self.accepted:,} of {self.total:,} cells ({_points(self.accepted_share)}%)"
         others = self.total - self.accepted
         held = f"; the limits hold what the other {others:,} may be" if others else ""
         return f"The model accepts {told}{held}."
@@ -342,13 +392,28 @@ class Differential:
         -------
         str
         """
-        others = [f"{count:,} {name}" for name, count in self.left_out.items()]
+        beside = [(row.name, row.accepted + row.others) for row in self.uncounted]
+        others = [f"{count:,} {name}" for name, count in beside if count]
+        others += [f"{count:,} {name}" for name, count in self.left_out.items()]
         others += [f"{count:,} rejected ({name})" for name, count in self.rejected.items()]
         if self.repeated:
             others.append(f"{self.repeated:,} repeated (the same cell as an earlier one)")
         if not others:
             return f"All of {self.found:,} images are counted."
         return f"Not counted, of {self.found:,} images: {', '.join(others)}."
+
+    def uncounted_sentence(self) -> str:
+        """Which classes have no percentage; empty where all have.
+
+        Returns
+        -------
+        str
+        """
+        names = [row.name for row in self.uncounted]
+        if not names:
+            return ""
+        told = "" if self.refused else ", and given per 100 of them (WBC)"
+        return f"Not counted among the white cells{told}: {', '.join(names)}."
 
     def width_sentence(self) -> str:
         """How many more cells the wanted width takes; empty without limits.
@@ -360,7 +425,7 @@ class Differential:
         if self.refused:
             return ""
         wanted = f"±{100 * self.width:g} points"
-        hopeless = [row for row in self.rows if row.cells_needed is None]
+        hopeless = [row for row in self.counted if row.cells_needed is None]
         if hopeless:
             worst = max(hopeless, key=lambda row: row.left_open or 0.0)
             left = worst.left_open or 0.0
@@ -370,7 +435,7 @@ class Differential:
                 f"No number of cells gives limits of {wanted} for {worst.name} with this model: "
                 f"its errors alone leave ±{100 * left:.1f} points open."
             )
-        decides = max(self.rows, key=lambda row: row.cells_needed or 0)
+        decides = max(self.counted, key=lambda row: row.cells_needed or 0)
         needed = decides.cells_needed or 0
         if needed <= self.total:
             return f"Every class is known to {wanted} or better."
@@ -386,10 +451,12 @@ class Differential:
         -------
         dict
         """
-        said = [self.first_sentence(), self.left_sentence(), self.width_sentence(), *self.notes]
+        said = [self.first_sentence(), self.left_sentence(), self.uncounted_sentence(),
+                self.width_sentence(), *self.notes]  # fmt: skip
         return {
             "schema": schema("count"),
             "research_use": RESEARCH_USE,
+            "scheme": self.scheme.to_dict(),
             "refused": self.refused or None,
             "level": self.level,
             "simultaneous": self.simultaneous,
@@ -402,7 +469,7 @@ class Differential:
             "rejected": self.rejected,
             "repeated": self.repeated,
             "classes": {row.name: row.to_dict() for row in self.rows},
-            "reference_ranges": RANGES_SOURCE,
+            "reference_ranges": self.scheme.ranges_source,
             "validation_effect": self.effect,
             "accepted_times": ACCEPTED_TIMES,
             "others_wrong": 100 * OTHERS_WRONG,
@@ -419,23 +486,24 @@ class Differential:
         Returns
         -------
         str
-            Header and five lines, each ended by a line feed.
+            Header and a line for each class, each ended by a line feed.
         """
         names = ["class", "accepted", "others", "percent", "low", "high", "reference_low",
-                 "reference_high", "flag", "refused"]  # fmt: skip
+                 "reference_high", "flag", "refused", "counted", "per_100_wbc"]  # fmt: skip
         if self.manual is not None:
             names += ["manual_count", "manual_percent", "difference", "p_value"]
         lines = [csv_line(names)]
-        for k, row in enumerate(self.rows):
+        for row in self.rows:
             values = {"class": row.name, "refused": self.refused, **row.to_dict()}
-            if self.manual is not None:
+            if self.manual is not None and row.counted:
+                k = self.manual.names.index(row.name)
                 values |= {
                     "manual_count": self.manual.counts[k],
                     "manual_percent": 100 * self.manual.shares[k],
                     "difference": 100 * self.manual.difference[k],
                     "p_value": f"{self.manual.p_values[k]:.4f}",
                 }
-            lines.append(csv_line(_cell(values[name]) for name in names))
+            lines.append(csv_line(_cell(values.get(name)) for name in names))
         return "".join(lines)
 
     def summary(self) -> str:
@@ -449,13 +517,13 @@ class Differential:
         first = [self.first_sentence(), *(self.notes if self.refused else ())]
         lines = [*_wrapped(first), "", *self._table_lines(), ""]
         if self.simultaneous and not self.refused:
-            lines.append("The limits of all five classes hold at once.")
-        said = [self.left_sentence(), self.width_sentence()]
+            lines.append("All limits hold at once.")
+        said = [self.left_sentence(), self.uncounted_sentence(), self.width_sentence()]
         if not self.refused:
-            said += [
-                *self.notes,
-                f"Reference ranges: {RANGES_SOURCE}; your laboratory's own come first.",
-            ]
+            said += self.notes
+            if any(row.reference for row in self.counted):
+                source = self.scheme.ranges_source or f"the class scheme {self.scheme.name}"
+                said.append(f"Reference ranges: {source}; your laboratory's own come first.")
         lines += _wrapped(said)
         if self.manual is not None:
             lines += ["", *self._manual_lines(self.manual)]
@@ -463,34 +531,38 @@ class Differential:
 
     def _table_lines(self) -> list[str]:
         """The table, without percentages where there are none."""
-        head = f"{'':<11}{'accepted':>9}{'others':>7}"
-        if not self.refused:
-            head += f"{'%':>6}{f'{100 * self.level:g}% limits':>14}{'reference':>10}  flag"
-        lines = [head]
-        for row in self.rows:
-            line = f"{row.name:<11}{row.accepted:>9,}{row.others:>7,}"
-            if row.share is not None and row.low is not None and row.high is not None:
-                low, high = REFERENCE_RANGES[row.name]
-                line += f"{_points(row.share):>6}{_span(row.low, row.high):>14}"
-                line += f"{f'{low:g}–{high:g}':>10}  {row.flag}"
-            lines.append(line)
-        return [*lines, f"{'all':<11}{self.accepted:>9,}{self.total - self.accepted:>7,}"]
+        limits = f"{f'{100 * self.level:g}% limits':>14}"
+        head = f"{'':<{_NAMES}}{'accepted':>9}{'others':>7}"
+        lines = [head if self.refused else f"{head}{'%':>6}{limits}{'reference':>10}  flag"]
+        for row in self.counted:
+            reference = ""
+            if row.reference is not None and row.flag is not None:
+                low, high = row.reference
+                reference = f"{f'{low:g}–{high:g}':>10}  {row.flag}"
+            lines += _named(row.name, f"{_figures(row)}{reference}")
+        lines += _named("all", f"{self.accepted:>9,}{self.total - self.accepted:>7,}")
+        if self.uncounted:
+            lines += ["", head if self.refused else f"{head}{'per 100 WBC':>13}{limits:>22}"]
+            for row in self.uncounted:
+                lines += _named(row.name, _figures(row))
+        return lines
 
     def _manual_lines(self, manual: ManualComparison) -> list[str]:
         """The table beside the manual count."""
         percent = f"{100 * self.level:g}% limits"
-        lines = [f"{'':<11}{'manual':>7}{'%':>6}{percent:>14}{'difference':>12}{percent:>16}"
+        lines = [f"{'':<{_NAMES}}{'manual':>7}{'%':>6}{percent:>14}{'difference':>12}{percent:>16}"
                  f"{'p (Holm)':>10}"]  # fmt: skip
-        for k, row in enumerate(self.rows):
+        for k, name in enumerate(manual.names):
             low, high = manual.difference_limits[k]
             p = manual.p_values[k]
-            lines.append(
-                f"{row.name:<11}{manual.counts[k]:>7,}{_points(manual.shares[k]):>6}"
+            lines += _named(
+                name,
+                f"{manual.counts[k]:>7,}{_points(manual.shares[k]):>6}"
                 f"{_span(*manual.limits[k]):>14}{_signed(manual.difference[k]):>12}"
                 f"{f'{_signed(low)} to {_signed(high)}':>16}"
-                f"{'<0.001' if p < 0.001 else f'{p:.3f}':>10}"
+                f"{'<0.001' if p < 0.001 else f'{p:.3f}':>10}",
             )
-        lines += [f"{'all':<11}{manual.total:>7,}", ""]
+        lines += [*_named("all", f"{manual.total:>7,}"), ""]
         return lines + _wrapped(manual.sentences())
 
 
@@ -516,11 +588,12 @@ def differential(
     level : float, between 0 and 1
         Confidence level.
     simultaneous : bool
-        Let the level be that of all five limits at once.
+        Let the level be that of all limits at once.
     width : float, between 0 and 1
         Wanted half-width, as a share, for `Differential.cells_needed`.
-    manual : sequence of sequences of 5 int
-        Manual counts, one for each observer; none by default.
+    manual : sequence of sequences of K int
+        Manual counts, one for each observer, in class order; none by default. Only the counted
+        classes are compared.
     seed : int
         Of the draws behind the limits.
     context : mapping, optional
@@ -533,44 +606,68 @@ def differential(
     Raises
     ------
     DataError
-        When there is no cell.
+        When there is no cell that enters the denominator.
     """
     tally = tally if isinstance(tally, Tally) else Tally.of(tally)
-    if tally.total == 0:
-        told = ", ".join(f"{n:,} {name}" for name, n in (tally.left_out + tally.rejected).items())
-        raise DataError(
-            f"Not one of {tally.found:,} images shows a cell{f' ({told})' if told else ''}; there "
-            "is nothing to count."
-        )
-    validation = validation or {}
-    confusion, reason = validation_confusion(validation)
-    rows = tuple(map(ClassCount, CLASSES, tally.accepted, tally.others))
+    scheme = tally.scheme
+    rows = tuple(
+        ClassCount(one.name, sure, open_, counted=one.counted, reference=one.range)
+        for one, sure, open_ in zip(scheme.classes, tally.accepted, tally.others, strict=True)
+    )
     plain = Differential(
-        rows, "", level, simultaneous, width, tally.found, dict(sorted(tally.left_out.items())),
-        dict(sorted(tally.rejected.items())), tally.repeated, context=dict(context or {}),
+        scheme, rows, "", level, simultaneous, width, tally.found,
+        dict(sorted(tally.left_out.items())), dict(sorted(tally.rejected.items())), tally.repeated,
+        context=dict(context or {}),
     )  # fmt: skip
-    if plain.accepted_share < LEAST_ACCEPTED:
+    if plain.total == 0:
+        raise DataError(_nothing(plain))
+    validation = validation or {}
+    confusion, reason = validation_confusion(validation, scheme)
+    sure, every = plain.accepted_least
+    if sure / every < LEAST_ACCEPTED:
         return replace(plain, refused=_FEW, notes=_refusal(_FIT, manual))
     if confusion is None:
         return replace(plain, refused=_UNMEASURED, notes=_refusal(f"{reason} {_VALIDATED}", manual))
-    each = each_level(level, len(CLASSES)) if simultaneous else level
+    each = each_level(level, len(scheme)) if simultaneous else level
     effect = design_effect(validation)
     found = _found(tally, split_confusion(validation, confusion), effect, each, seed)
+    if found is None:
+        return replace(plain, refused=_NO_WHITE, notes=_refusal(_BY_HAND, manual))
     counted = replace(
         plain,
-        rows=tuple(_row(row, found, k, tally.total, width, each) for k, row in enumerate(rows)),
+        rows=tuple(_row(row, found, k, plain.total, width, each) for k, row in enumerate(rows)),
         effect=effect,
         notes=tuple(_assumptions(validation, effect)),
     )
     if not manual:
         return counted
+    kept = [k for k, row in enumerate(rows) if row.counted]
     beside = compare_with_manual(
-        found.shares.tolist(), found.draws, manual, level=level, each=each, seed=seed
+        found.shares[kept].tolist(),
+        found.draws.shares,
+        [[one[k] for k in kept] for one in manual],
+        names=[scheme.names[k] for k in kept],
+        level=level,
+        each=each,
+        seed=seed,
     )
     return replace(counted, manual=beside)
 
 
-def answers_of(tally: Tally, name: str, digest: str) -> None:
+def _nothing(plain: Differential) -> str:
+    """Say that there is no cell to count, and what there is."""
+    beside = [(row.name, row.accepted + row.others) for row in plain.uncounted]
+    others = [*((name, n) for name, n in beside if n), *plain.left_out.items(),
+              *plain.rejected.items()]  # fmt: skip
+    told = ", ".join(f"{n:,} {name}" for name, n in others)
+    what = "white cell" if plain.uncounted else "cell"
+    return (
+        f"Not one of {plain.found:,} images shows a {what}{f' ({told})' if told else ''}; there is "
+        "nothing to count."
+    )
+
+
+def answers_of(tally: Tally, name: str, digest: str, scheme: ClassScheme | None = None) -> None:
     """Refuse to count one model's answers with the errors of another.
 
     Parameters
@@ -579,11 +676,13 @@ def answers_of(tally: Tally, name: str, digest: str) -> None:
         The answers.
     name, digest : str
         Of the bundle whose validation goes into the limits.
+    scheme : ClassScheme, optional
+        Of that bundle; a routine differential's by default.
 
     Raises
     ------
     DataError
-        When another model answered; rows that tell no model pass.
+        When another model answered, or one of other classes; rows that tell no model pass.
     """
     others = sorted(tally.models - {digest[:12]})
     if others:
@@ -592,15 +691,17 @@ def answers_of(tally: Tally, name: str, digest: str) -> None:
             f"({digest[:12]}), whose errors would stand in the limits. Name their model with "
             "--model."
         )
+    ours = scheme or load_scheme(DIFFERENTIAL_5)
+    _same_classes(tally.scheme, ours, f"What is counted with the model {name}")
 
 
-def flag_of(name: str, low: float, high: float) -> str:
+def flag_of(reference: tuple[float, float], low: float, high: float) -> str:
     """Where limits lie against the reference range.
 
     Parameters
     ----------
-    name : str
-        One of the classes.
+    reference : (float, float)
+        Range of the class, in percent.
     low, high : float, 0 to 1
         Limits of its share.
 
@@ -612,10 +713,10 @@ def flag_of(name: str, low: float, high: float) -> str:
 
     Examples
     --------
-    >>> flag_of("Monocyte", 0.11, 0.20), flag_of("Monocyte", 0.08, 0.20)
+    >>> flag_of((2, 10), 0.11, 0.20), flag_of((2, 10), 0.08, 0.20)
     ('above', 'not decided at this n')
     """
-    below, above = REFERENCE_RANGES[name]
+    below, above = reference
     if 100 * high < below:
         return "below"
     if 100 * low > above:
@@ -628,6 +729,7 @@ _FIT: Final = (
     "--labels CSV --out BUNDLE), set its limits on other labelled cells, the more the better ("
     "leuko models calibrate), and count again. Until it accepts enough, count by hand."
 )
+_BY_HAND: Final = "Give pictures with more white cells among them, or count by hand."
 _VALIDATED: Final = "Count with a model that was validated, or by hand."
 
 
@@ -647,14 +749,18 @@ class _Found:
     draws: Draws
 
 
-def _found(tally: Tally, tables: Tables, effect: float, each: float, seed: int) -> _Found:
-    """Shares of all cells, with the errors of the model taken out."""
+def _found(tally: Tally, tables: Tables, effect: float, each: float, seed: int) -> _Found | None:
+    """Shares of the counted cells, with the errors of the model taken out; None of no cell."""
     accepted, others = np.array(tally.accepted), np.array(tally.others)
-    shares = adjusted_shares(accepted, others, tables)
+    counted = tally.scheme.counted
+    shares = adjusted_shares(accepted, others, tables, counted=counted)
+    if np.isnan(shares).any():
+        return None
     draws, endless = (
-        adjusted_draws(times * accepted, times * others, tables.accepted, seed=seed, effect=effect)
+        adjusted_draws(times * accepted, times * others, tables.accepted, seed=seed, effect=effect,
+                       counted=counted, draws=DRAWS if len(counted) <= 20 else FEWER_DRAWS)
         for times in (1, _MANY)
-    )
+    )  # fmt: skip
     low, high = draws.limits(each)
     last_low, last_high = endless.limits(each)
     return _Found(
@@ -666,11 +772,17 @@ def _row(
     row: ClassCount, found: _Found, k: int, total: int, width: float, each: float
 ) -> ClassCount:
     """A class with what was found of it."""
-    return replace(
+    high = float(found.high[k])
+    row = replace(
         row,
         share=float(found.shares[k]),
         low=float(found.low[k]),
-        high=float(found.high[k]),
+        high=high if math.isfinite(high) else None,
+    )
+    if not row.counted:
+        return row
+    return replace(
+        row,
         cells_needed=_needed(found, k, total, width, each),
         left_open=float(found.open[k]),
     )
@@ -716,10 +828,31 @@ def _wrapped(sentences: Iterable[str]) -> list[str]:
     return [line for one in sentences for line in textwrap.wrap(one, _COLUMNS)]
 
 
+def _named(name: str, figures: str) -> list[str]:
+    """A line of a table; a name that has no room stands above its figures."""
+    columns = sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in name)
+    if columns < _NAMES:
+        return [f"{name}{'':<{_NAMES - columns}}{figures}"]
+    return [*textwrap.wrap(name, _COLUMNS), f"{'':<{_NAMES}}{figures}"]
+
+
+def _figures(row: ClassCount) -> str:
+    """Cells of a class, and what stands for them."""
+    cells = f"{row.accepted:>9,}{row.others:>7,}"
+    if row.share is None or row.low is None:
+        return cells
+    limits = f"{_points(row.low)} or more" if row.high is None else _span(row.low, row.high)
+    if not row.counted:
+        return f"{cells}{_points(row.share):>13}{limits:>22}"
+    return f"{cells}{_points(row.share):>6}{limits:>14}"
+
+
 def _cell(value: object) -> str:
     """A value for a CSV."""
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""What the shares of the five classes may be, given a count by a classifier that errs.
+"""What the shares of the classes may be, given a count by a classifier that errs.
 
 A count has two parts: cells whose answer the model accepts, and cells that it leaves open, each by
 their likeliest class. Counted cells ``q`` of a part are its true ones ``p`` seen through a
@@ -6,6 +6,8 @@ confusion matrix ``C`` (rows true, each of sum 1): ``q = p C``. The limits come 
 count is drawn from what sampling leaves open, one matrix for each part from what is thought
 possible, each part is taken back through its matrix, and the central draws are kept. Accepted
 cells are no random sample of all; so nothing is taken for granted of which cells are accepted.
+Classes that do not enter the denominator are corrected with the others; then the shares are of what
+is left, and those classes are given as a ratio to it.
 
 The wanted coverage at small counts comes from the melding of confidence distributions: for an
 upper limit of a class one more cell is of that class, for a lower one of another. With a
@@ -27,9 +29,8 @@ the two-sample case, Biometrics 71:146-156, 2015 (melding).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from statistics import NormalDist
 from typing import Any, Final
 
@@ -38,8 +39,8 @@ import numpy.typing as npt
 
 from leuko.errors import DataError
 from leuko.evaluation.intervals import LEVEL, OVER_SLIDES
+from leuko.scheme import ClassScheme
 from leuko.statistics import least_effect
-from leuko.taxonomy import CLASSES
 
 __all__ = [
     "ACCEPTED_TIMES",
@@ -57,9 +58,13 @@ __all__ = [
 ]
 
 Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 DRAWS: Final = 3999
 """One less than a multiple of 40, so that 2.5% of the draws and one more is a whole number."""
+
+FEWER_DRAWS: Final = 399
+"""So many of more than 20 classes: the time of a draw goes with the cube of their number."""
 
 ACCEPTED_TIMES: Final = 5.0
 """Accepted answers are thought to be wrong up to so many times as often as in validation."""
@@ -67,20 +72,30 @@ ACCEPTED_TIMES: Final = 5.0
 OTHERS_WRONG: Final = 0.65
 """Up to this share of each class is thought to be taken for others where no answer is accepted."""
 
+MOST_RATIO: Final = 100.0
+"""An upper limit of more cells than this to a counted one is none."""
+
 PSEUDO_CELLS: Final = 1.0
 """Cells that each class is thought to have in validation beyond its own, spread evenly.
 
 It keeps a confusion that validation never saw from being taken for impossible.
 """
 
-_K: Final = len(CLASSES)
 _SPREAD: Final = 0.1
 """Of the Dirichlet distribution of where errors go: so low that one class gets most of them."""
 
 _MOST: Final = 0.5
 """With fewer errors than right answers in each class a matrix can be taken back."""
 
-_OFF: Final = ~np.eye(_K, dtype=bool)
+_MOST_OF_TWO: Final = 0.49
+"""Of two classes, half of each taken for the other would leave nothing to take back."""
+
+_NOTHING: Final = 1e-12
+"""Shares and slopes nearer to 0 than this are rounding."""
+
+_LEAST: Final = float(np.finfo(float).tiny)
+_AT_ONCE: Final = 4_000_000
+"""Numbers in the matrices that are taken back together; memory goes with them."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +104,26 @@ class Draws:
 
     Attributes
     ----------
-    lower, upper : (..., D, 5) float64
-        Shares that are not held to 0..1 nor to a sum of 1; the limits are.
+    lower, upper : (..., D, K) float64
+        Shares of the counted cells, not held to 0..1 nor to a sum of 1; of a class that is not
+        counted, its ratio to them.
+    counted : (K,) bool, or None
+        Which classes enter the denominator; None for all.
     """
 
     lower: Floats
     upper: Floats
+    counted: Bools | None = None
+
+    @property
+    def shares(self) -> Draws:
+        """Those of the counted classes."""
+        if self.counted is None:
+            return self
+        return Draws(self.lower[..., self.counted], self.upper[..., self.counted])
 
     def limits(self, level: float = LEVEL) -> tuple[Floats, Floats]:
-        """Limits of each class's share.
+        """Limits of each class's share or ratio.
 
         Parameters
         ----------
@@ -106,26 +132,35 @@ class Draws:
 
         Returns
         -------
-        low, high : (..., 5) float64, 0 to 1
+        low, high : (..., K) float64
+            Shares from 0 to 1, ratios from 0 up; infinite where no limit is known.
         """
         tail = (1 - level) / 2
         # Weibull's plotting positions: among D draws, and the truth as one more, rank by rank.
         low = np.quantile(self.lower, tail, axis=-2, method="weibull")
         high = np.quantile(self.upper, 1 - tail, axis=-2, method="weibull")
-        return np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0)
+        if self.counted is None:
+            return np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0)
+        most = np.where(self.counted, 1.0, MOST_RATIO)
+        low, high = np.clip(low, 0.0, most), np.clip(high, 0.0, most)
+        return low, np.where(~self.counted & (high == MOST_RATIO), np.inf, high)
 
 
-def validation_confusion(validation: Mapping[str, Any]) -> tuple[Floats | None, str]:
+def validation_confusion(
+    validation: Mapping[str, Any], scheme: ClassScheme
+) -> tuple[Floats | None, str]:
     """Find the confusion matrix that a bundle was given when it was validated, if it can be used.
 
     Parameters
     ----------
     validation : mapping
         `leuko.bundle.ModelBundle.validation`.
+    scheme : ClassScheme
+        Of the answers.
 
     Returns
     -------
-    confusion : (5, 5) float64 or None
+    confusion : (K, K) float64 or None
         Cells, rows true, in class order.
     reason : str
         Why there is none, as a sentence; empty when there is one.
@@ -135,24 +170,37 @@ def validation_confusion(validation: Mapping[str, Any]) -> tuple[Floats | None, 
             "The model's validation cells are varied copies of cells that it was trained on, so "
             "its confusion there is smaller than on any others."
         )
-    return _table_of(validation)
-
-
-def _table_of(validation: Mapping[str, Any]) -> tuple[Floats | None, str]:
-    """Read a validation's confusion matrix, whatever its cells are."""
     table = validation.get("confusion")
     if table is None:
         return None, "The model has no validation confusion matrix (imported models have none)."
-    try:
-        confusion = np.asarray(table, dtype=np.float64)
-    except (TypeError, ValueError):
-        confusion = np.empty(0)
-    if confusion.shape != (_K, _K) or not np.isfinite(confusion).all() or confusion.min() < 0:
-        return None, "The model's validation confusion matrix is not 5 x 5 counts."
-    absent = [name for name, row in zip(CLASSES, confusion, strict=True) if row.sum() == 0]
+    confusion, size = _square(table), len(scheme)
+    if confusion is None or len(confusion) != size:
+        return None, (
+            f"The model's validation confusion matrix is not {size} x {size} counts, of the "
+            f"classes {', '.join(scheme.names)}."
+        )
+    pairs = zip(scheme.names, confusion, strict=True)
+    absent = [name for name, row in pairs if row.sum() == 0]
     if absent:
         return None, f"The model was validated without a single {' or '.join(absent)}."
     return confusion, ""
+
+
+def _square(table: object) -> Floats | None:
+    """Counts of as many rows as columns, or None."""
+    try:
+        confusion = np.asarray(table, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+    square = confusion.ndim == 2 and confusion.shape[0] == confusion.shape[1] > 1
+    if not square or not np.isfinite(confusion).all() or confusion.min() < 0:
+        return None
+    return confusion
+
+
+def _off(size: int) -> Bools:
+    """Where errors stand in a confusion matrix."""
+    return ~np.eye(size, dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -161,9 +209,9 @@ class Tables:
 
     Attributes
     ----------
-    accepted : (5, 5) float64
+    accepted : (K, K) float64
         Validation cells whose answer is accepted, rows true.
-    others : (5, 5) float64
+    others : (K, K) float64
         Shares of the answers of the others, rows true and of sum 1.
     """
 
@@ -182,7 +230,7 @@ def split_confusion(validation: Mapping[str, Any], confusion: Floats) -> Tables:
     ----------
     validation : mapping
         `leuko.bundle.ModelBundle.validation`.
-    confusion : (5, 5) float64
+    confusion : (K, K) float64
         Of all its cells, see `validation_confusion`.
 
     Returns
@@ -197,13 +245,14 @@ def split_confusion(validation: Mapping[str, Any], confusion: Floats) -> Tables:
     >>> tables.accepted[0].round(2).tolist(), tables.others[0].round(3).tolist()
     ([79.2, 0.2, 0.2, 0.2, 0.2], [0.44, 0.14, 0.14, 0.14, 0.14])
     """
-    wrong = confusion * _OFF
+    off = _off(len(confusion))
+    wrong = confusion * off
     rate = float(wrong.sum() / confusion.sum())
     share, accuracy = _accepted(validation)
     less = min(1.0, (1 - accuracy) / rate) if rate else 1.0
     accepted = wrong * less + np.diag(confusion.sum(axis=1) - wrong.sum(axis=1) * less)
     left = (rate - share * less * rate) / (1 - share) if share < 1 else rate
-    ways = wrong + _OFF * PSEUDO_CELLS / _K
+    ways = wrong + off * PSEUDO_CELLS / len(confusion)
     ways *= min(left, OTHERS_WRONG) / ways.sum(axis=1, keepdims=True)
     return Tables(share * accepted, ways + np.diag(1 - ways.sum(axis=1)))
 
@@ -298,9 +347,9 @@ def _spread_effect(validation: Mapping[str, Any]) -> float:
 
 def _assumed_effect(validation: Mapping[str, Any]) -> float:
     """Design effect that few mistakes, or few slides, leave to be assumed."""
-    confusion, _ = _table_of(validation)
+    confusion = _square(validation.get("confusion"))
     slides = _number(validation.get("n_slides"))
-    if confusion is None or slides is None:
+    if confusion is None or slides is None or not confusion.sum(axis=1).all():
         return 1.0
     cells, right = float(confusion.sum()), float(np.trace(confusion))
     return least_effect(cells, int(slides), min(right, cells - right))
@@ -316,24 +365,26 @@ def adjust_shares(counts: npt.ArrayLike, confusion: npt.ArrayLike) -> Floats:
     """Composition that, seen through a confusion matrix, comes nearest to a count.
 
     Least squares over all compositions: shares from 0 up, of sum 1. Inside, this is the inverse
-    of the matrix; at the border, the best of the 31 sets of classes that may be present.
+    of the matrix; at the border, of the rows of the classes that are present in the best one.
 
     Parameters
     ----------
-    counts : (5,) number
+    counts : (K,) number
         Cells given each answer; at least one.
-    confusion : (5, 5) number
+    confusion : (K, K) number
         Validation cells, rows true; no row empty.
 
     Returns
     -------
-    (5,) float64
+    (K,) float64
         Shares, of sum 1.
 
     References
     ----------
     W. J. Rogan, B. Gladen, Estimating prevalence from the results of a screening test, American
     Journal of Epidemiology 107:71-76, 1978.
+
+    C. L. Lawson, R. J. Hanson, Solving Least Squares Problems, Prentice-Hall, 1974, chapter 23.
 
     Examples
     --------
@@ -342,44 +393,84 @@ def adjust_shares(counts: npt.ArrayLike, confusion: npt.ArrayLike) -> Floats:
     [0.1, 0.1, 0.2, 0.2, 0.4]
     """
     seen, table = _shares(counts), _rows(confusion)
-    best, least = np.full(_K, 1 / _K), np.inf
-    for size in range(_K, 0, -1):
-        for support in combinations(range(_K), size):
-            # Least squares with the sum held to 1, by Lagrange's multiplier.
-            rows = table[list(support)]
-            system = np.ones((size + 1, size + 1))
-            system[:size, :size] = rows @ rows.T
-            system[size, size] = 0.0
-            solved = np.linalg.lstsq(system, np.append(rows @ seen, 1.0), rcond=None)[0][:size]
-            miss = float(((solved @ rows - seen) ** 2).sum())
-            if solved.min() > -1e-12 and miss < least - 1e-15:
-                best, least = np.zeros(_K), miss
-                best[list(support)] = np.maximum(solved, 0.0)
-        if least < 1e-20:
-            break
+    support = np.arange(len(seen))
+    solved = _composition(seen, table)
+    if solved.min() <= -_NOTHING:
+        support = _present(seen, table)
+        solved = _composition(seen, table[support])
+    best = np.zeros(len(seen))
+    best[support] = np.maximum(solved, 0.0)
     return np.asarray(best / best.sum(), np.float64)
 
 
-def adjusted_shares(accepted: npt.ArrayLike, others: npt.ArrayLike, tables: Tables) -> Floats:
+def _composition(seen: Floats, rows: Floats) -> Floats:
+    """Least squares with the sum held to 1, by Lagrange's multiplier; shares may be below 0."""
+    size = len(rows)
+    system = np.ones((size + 1, size + 1))
+    system[:size, :size] = rows @ rows.T
+    system[size, size] = 0.0
+    solved = np.linalg.lstsq(system, np.append(rows @ seen, 1.0), rcond=None)[0]
+    return np.asarray(solved[:size], np.float64)
+
+
+def _present(seen: Floats, table: Floats) -> npt.NDArray[np.intp]:
+    """Classes that are present in the composition of shares from 0 up that comes nearest.
+
+    It is the point of a simplex nearest to a point; by one more equation, of weight 1, that is a
+    problem of least squares without the sum, which Lawson's and Hanson's method solves.
+    """
+    system = np.vstack([(table - seen).T, np.ones(len(table))])
+    wanted = np.append(np.zeros(len(seen)), 1.0)
+    present, values = np.zeros(len(table), dtype=bool), np.zeros(len(table))
+    for _ in range(3 * len(table)):
+        slope = np.where(present, -np.inf, system.T @ (wanted - system @ values))
+        if slope.max() <= _NOTHING:
+            break
+        present[slope.argmax()] = True
+        while True:
+            solved = np.zeros(len(table))
+            solved[present] = np.linalg.lstsq(system[:, present], wanted, rcond=None)[0]
+            below = present & (solved <= 0)
+            if not below.any():
+                break
+            part = (values[below] / np.maximum(values[below] - solved[below], _LEAST)).min()
+            values += part * (solved - values)
+            present &= values > _NOTHING
+            values[~present] = 0.0
+        values = solved
+    return np.flatnonzero(present)
+
+
+def adjusted_shares(
+    accepted: npt.ArrayLike,
+    others: npt.ArrayLike,
+    tables: Tables,
+    *,
+    counted: Sequence[bool] | None = None,
+) -> Floats:
     """Composition of all cells, each part taken back through its validation table.
 
     Parameters
     ----------
-    accepted, others : (5,) number
+    accepted, others : (K,) number
         Cells of each answer, accepted and not; at least one in all.
     tables : Tables
         See `split_confusion`.
+    counted : sequence of K bool, optional
+        Which classes enter the denominator; all by default.
 
     Returns
     -------
-    (5,) float64
-        Shares, of sum 1.
+    (K,) float64
+        Shares of the counted cells, of sum 1; of a class that is not counted, its ratio to them.
+        Not-a-number where the model's errors explain every counted cell.
     """
     parts = ((np.asarray(accepted), tables.accepted), (np.asarray(others), tables.others))
     cells = np.sum(
         [part.sum() * adjust_shares(part, table) for part, table in parts if part.sum()], axis=0
     )
-    return _shares(cells)
+    white = cells.sum() if counted is None else cells[np.asarray(counted)].sum()
+    return np.asarray(cells / white if white > 0 else np.full(len(cells), np.nan), np.float64)
 
 
 def adjusted_draws(
@@ -390,14 +481,15 @@ def adjusted_draws(
     seed: int | np.random.Generator,
     draws: int = DRAWS,
     effect: float = 1.0,
+    counted: Sequence[bool] | None = None,
 ) -> Draws:
     """Draw what the true shares of all cells may be, given a count and a validation table.
 
     Parameters
     ----------
-    accepted, others : (..., 5) number
+    accepted, others : (..., K) number
         Cells of each answer, accepted and not; at least one in each count.
-    confusion : (5, 5) number
+    confusion : (K, K) number
         Accepted validation cells, rows true; a row of few cells, or of none, leaves much open.
     seed : int or Generator
         Of the drawing.
@@ -405,6 +497,8 @@ def adjusted_draws(
         How many of each; memory goes with their number.
     effect : float, at least 1
         The validation table counts as this much smaller, see `design_effect`.
+    counted : sequence of K bool, optional
+        Which classes enter the denominator; all by default.
 
     Returns
     -------
@@ -421,6 +515,10 @@ def adjusted_draws(
     a factor, uniform in its logarithm, of up to `ACCEPTED_TIMES` or its inverse. Among the others
     they are uniform up to `OTHERS_WRONG`. Where the errors of a class go is drawn from a Dirichlet
     distribution that knows nothing of the table: another microscope has other confusions.
+
+    The denominator of a draw is its cells without those of the classes that are not counted. With
+    a classifier that never errs the limits stay Clopper and Pearson's: of a share among the counted
+    cells, and, for the ratio ``u / n`` of a class that is not counted, those of ``u`` in ``u + n``.
 
     References
     ----------
@@ -439,7 +537,10 @@ def adjusted_draws(
     all_left = left.sum(axis=-1, keepdims=True)
     most = np.minimum(left / (1 - wrong), all_left)
     cells += np.clip(_taken_back(left, wrong, rng), 0, most)
-    return _melded(cells, sure.sum(axis=-1, keepdims=True) + all_left, rng)
+    every = sure.sum(axis=-1, keepdims=True) + all_left
+    if counted is None or all(counted):
+        return _melded(cells, every, rng)
+    return _melded_ratios(cells, every, rng, np.asarray(counted))
 
 
 def sampled_draws(
@@ -449,7 +550,7 @@ def sampled_draws(
 
     Parameters
     ----------
-    counts : (5,) number
+    counts : (K,) number
         Cells of each class; at least one.
     seed : int or Generator
         Of the drawing.
@@ -468,7 +569,7 @@ def sampled_draws(
 
 
 def _drawn_counts(cells: Floats, rng: np.random.Generator, draws: int) -> Floats:
-    """Counts as sampling may have made them: (..., 5) to (..., D, 5)."""
+    """Counts as sampling may have made them: (..., K) to (..., D, K)."""
     return np.asarray(rng.standard_gamma(np.repeat(cells[..., None, :], draws, axis=-2)))
 
 
@@ -478,22 +579,45 @@ def _melded(cells: Floats, total: Floats, rng: np.random.Generator) -> Draws:
     return Draws(lower=cells / (total + more), upper=(cells + more) / (total + more))
 
 
+def _melded_ratios(cells: Floats, every: Floats, rng: np.random.Generator, counted: Bools) -> Draws:
+    """Shares of the counted cells, melded, and of the other classes their ratios to them."""
+    other = np.maximum(cells[..., ~counted], 0)
+    white = np.maximum(every - other.sum(axis=-1, keepdims=True), _NOTHING)
+    more = rng.standard_exponential(white.shape)
+    lower = cells / (white + more)
+    upper = (cells + more) / (white + more * counted)
+    return Draws(lower, upper, counted)
+
+
 def _accepted_rates(table: Floats, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-    """Rates of error that accepted cells may have, by class: (..., D, 5)."""
-    wrong = (table * _OFF).sum(axis=1)
-    prior = PSEUDO_CELLS * (_K - 1) / _K
+    """Rates of error that accepted cells may have, by class: (..., D, K)."""
+    classes = len(table)
+    wrong = (table * _off(classes)).sum(axis=1)
+    prior = PSEUDO_CELLS * (classes - 1) / classes
     rates = rng.beta(wrong + prior, table.diagonal() + PSEUDO_CELLS - prior, size=shape)
     most = np.log(ACCEPTED_TIMES)
-    return np.minimum(rates * np.exp(rng.uniform(-most, most, size=shape)), _MOST)
+    rates = rates * np.exp(rng.uniform(-most, most, size=shape))
+    return np.asarray(np.minimum(rates, _MOST if classes > 2 else _MOST_OF_TWO), np.float64)
 
 
 def _taken_back(cells: Floats, rates: Floats, rng: np.random.Generator) -> Floats:
-    """True cells behind those counted, both (..., D, 5), by rates of error and a drawn way each."""
-    ways = np.zeros((*rates.shape, _K))
-    ways[..., _OFF] = rng.standard_gamma(_SPREAD, size=(*rates.shape[:-1], _K * (_K - 1)))
-    ways /= np.maximum(ways.sum(axis=-1, keepdims=True), np.finfo(float).tiny)
+    """True cells behind those counted, both (..., D, K), by rates of error and a drawn way each."""
+    classes = cells.shape[-1]
+    rows, wrong = cells.reshape(-1, classes), rates.reshape(-1, classes)
+    step = max(1, _AT_ONCE // classes**2)
+    parts = [_back(rows[i : i + step], wrong[i : i + step], rng) for i in range(0, len(rows), step)]
+    return np.concatenate(parts).reshape(cells.shape)
+
+
+def _back(cells: Floats, rates: Floats, rng: np.random.Generator) -> Floats:
+    """See `_taken_back`: (N, K)."""
+    size = cells.shape[-1]
+    off = _off(size)
+    ways = np.zeros((*rates.shape, size))
+    ways[..., off] = rng.standard_gamma(_SPREAD, size=(len(rates), size * (size - 1)))
+    ways /= np.maximum(ways.sum(axis=-1, keepdims=True), _LEAST)
     matrix = rates[..., None] * ways
-    matrix[..., ~_OFF] = 1 - rates
+    matrix[..., ~off] = 1 - rates
     return np.asarray(np.einsum("...k,...kj->...j", cells, np.linalg.inv(matrix)), np.float64)
 
 

@@ -19,7 +19,7 @@ from leuko.evaluation.differential_adjust import Draws, sampled_draws
 from leuko.evaluation.differential_limits import fisher_p_value, share_limits
 from leuko.evaluation.intervals import LEVEL
 from leuko.files import text_of
-from leuko.taxonomy import CLASSES, class_named, describe_aliases
+from leuko.scheme import DIFFERENTIAL_5, ClassScheme, load_scheme
 
 __all__ = [
     "REFERENCE_CELLS",
@@ -43,24 +43,27 @@ class ManualComparison:
 
     Attributes
     ----------
-    counts : tuple of 5 int
-        Cells of each class in the manual count, all observers together.
+    names : tuple of C str
+        The classes that are compared: those that enter the denominator.
+    counts : tuple of C int
+        Cells of each in the manual count, all observers together.
     observers : int
         How many counts were added.
-    limits : tuple of 5 (float, float)
+    limits : tuple of C (float, float)
         Exact limits of the manual shares.
-    difference : tuple of 5 float
+    difference : tuple of C float
         The differential's shares minus the manual ones.
-    difference_limits : tuple of 5 (float, float)
+    difference_limits : tuple of C (float, float)
         Of the differences, at the differential's level, with the errors of both counts.
-    p_values : tuple of 5 float
-        For no difference in the class, Holm-corrected for five classes.
+    p_values : tuple of C float
+        For no difference in the class, Holm-corrected for all of them.
     disagree : tuple of str
         Classes in which the observers differ among themselves by more than sampling allows.
     level : float
         Confidence level.
     """
 
+    names: tuple[str, ...]
     counts: tuple[int, ...]
     observers: int
     limits: tuple[tuple[float, float], ...]
@@ -95,7 +98,7 @@ class ManualComparison:
         found = [
             f"{name} ({100 * difference:+.1f} points)".replace("-", "−")
             for name, difference, differs in zip(
-                CLASSES, self.difference, self.differs, strict=True
+                self.names, self.difference, self.differs, strict=True
             )
             if differs
         ]
@@ -140,26 +143,31 @@ class ManualComparison:
                     "p_value": self.p_values[k],
                     "differs": self.differs[k],
                 }
-                for k, name in enumerate(CLASSES)
+                for k, name in enumerate(self.names)
             },
             "observers_disagree": list(self.disagree),
             "sentences": self.sentences(),
         }
 
 
-def read_manual_count(path: str | os.PathLike[str]) -> tuple[int, ...]:
+def read_manual_count(
+    path: str | os.PathLike[str], scheme: ClassScheme | None = None
+) -> tuple[int, ...]:
     """Read a manual differential count.
 
     Parameters
     ----------
     path : path-like
-        A CSV with the columns ``class,count``, one line for each of the five classes, under any
-        name that `leuko.taxonomy.class_named` understands.
+        A CSV with the columns ``class,count``, one line for each class, under any name that
+        `leuko.scheme.ClassScheme.find` understands.
+    scheme : ClassScheme, optional
+        Whose classes they are; a routine differential's by default.
 
     Returns
     -------
-    tuple of 5 int
-        In class order; at least one cell in all.
+    tuple of K int
+        In class order; at least one cell in all. A class that does not enter the denominator may
+        have no line.
 
     Raises
     ------
@@ -167,20 +175,24 @@ def read_manual_count(path: str | os.PathLike[str]) -> tuple[int, ...]:
         With one sentence, when the file cannot be read, a column or a class is missing, a class
         is unknown or comes twice, a count is no whole number from 0 up, or nothing was counted.
     """
-    return _counted(path, _content(path))
+    return _counted(path, _content(path), scheme or load_scheme(DIFFERENTIAL_5))
 
 
-def read_manual_counts(paths: Sequence[str | os.PathLike[str]]) -> list[tuple[int, ...]]:
+def read_manual_counts(
+    paths: Sequence[str | os.PathLike[str]], scheme: ClassScheme | None = None
+) -> list[tuple[int, ...]]:
     """Read the counts of several observers.
 
     Parameters
     ----------
     paths : sequence of path-like
         One file for each observer; see `read_manual_count`.
+    scheme : ClassScheme, optional
+        Whose classes they are; a routine differential's by default.
 
     Returns
     -------
-    list of tuples of 5 int
+    list of tuples of K int
 
     Raises
     ------
@@ -198,11 +210,11 @@ def read_manual_counts(paths: Sequence[str | os.PathLike[str]]) -> list[tuple[in
                 "observer once."
             )
         contents[content] = path
-        counts.append(_counted(path, content))
+        counts.append(_counted(path, content, scheme or load_scheme(DIFFERENTIAL_5)))
     return counts
 
 
-def _counted(path: str | os.PathLike[str], content: bytes) -> tuple[int, ...]:
+def _counted(path: str | os.PathLike[str], content: bytes, scheme: ClassScheme) -> tuple[int, ...]:
     """Read a manual count's content; see `read_manual_count`."""
     counts: dict[str, int] = {}
     for line, cells in _lines(path, content):
@@ -211,12 +223,13 @@ def _counted(path: str | os.PathLike[str], content: bytes) -> tuple[int, ...]:
             raise DataError(
                 f"{where}: expected a class and a count, received {_short(','.join(cells))}."
             )
-        name = class_named(cells[0])
-        if name is None:
+        place = scheme.find(cells[0])
+        if place is None:
             raise DataError(
                 f"{where}: {_short(cells[0])} is no class that is counted. Known are "
-                f"{describe_aliases()}."
+                f"{scheme.describe()}."
             )
+        name = scheme.names[place]
         if name in counts:
             raise DataError(f"{where}: {name} comes a second time; give each class one line.")
         if not re.fullmatch("[0-9]{1,7}", cells[1]) or int(cells[1]) > _MOST:
@@ -225,15 +238,16 @@ def _counted(path: str | os.PathLike[str], content: bytes) -> tuple[int, ...]:
                 f"received {_short(cells[1])}."
             )
         counts[name] = int(cells[1])
-    missing = [name for name in CLASSES if name not in counts]
+    needed = [one.name for one in scheme.classes if one.counted]
+    missing = [name for name in needed if name not in counts]
     if missing:
         raise DataError(
             f"{path} has no line for {_listed(missing)}; write 0 for a class of which no cell was "
             "seen."
         )
-    if sum(counts.values()) == 0:
+    if not any(counts[name] for name in needed):
         raise DataError(f"{path} counts no cell at all.")
-    return tuple(counts[name] for name in CLASSES)
+    return tuple(counts.get(name, 0) for name in scheme.names)
 
 
 def _content(path: str | os.PathLike[str]) -> bytes:
@@ -244,7 +258,7 @@ def _content(path: str | os.PathLike[str]) -> bytes:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.") from error
     if len(content) > _MOST_BYTES:
-        raise DataError(f"{path} is too large for a manual count: five lines are expected.")
+        raise DataError(f"{path} is too large for a manual count: one line a class is expected.")
     return content
 
 
@@ -275,6 +289,7 @@ def compare_with_manual(
     draws: Draws,
     manual: Sequence[Sequence[int]],
     *,
+    names: Sequence[str] | None = None,
     level: float = LEVEL,
     each: float = LEVEL,
     seed: int = 0,
@@ -282,16 +297,18 @@ def compare_with_manual(
     """Test class by class whether two counts differ by more than their errors allow.
 
     The melded test, of which Fisher's exact test is the special case without confusion. P-values
-    are Holm's, for five classes.
+    are Holm's, for all classes.
 
     Parameters
     ----------
-    shares : sequence of 5 float
-        The differential's shares.
+    shares : sequence of C float
+        The differential's shares, of the classes that enter the denominator.
     draws : Draws
         What the true shares may be.
-    manual : sequence of sequences of 5 int
+    manual : sequence of sequences of C int
         One count for each observer.
+    names : sequence of C str, optional
+        Of the classes; a routine differential's by default.
     level : float, between 0 and 1
         Of the tests, for all classes together.
     each : float, between 0 and 1
@@ -311,6 +328,7 @@ def compare_with_manual(
     M. P. Fay, M. A. Proschan, E. Brittain, Combining one-sample confidence procedures for
     inference in the two-sample case, Biometrics 71:146-156, 2015.
     """
+    names = load_scheme(DIFFERENTIAL_5).names if names is None else names
     together = tuple(int(sum(column)) for column in zip(*manual, strict=True))
     total = sum(together)
     # A stream of its own, or two equal counts would be drawn alike.
@@ -324,27 +342,27 @@ def compare_with_manual(
     lows = np.quantile(below, tail, axis=0, method="weibull")
     highs = np.quantile(above, 1 - tail, axis=0, method="weibull")
     return ManualComparison(
+        names=tuple(names),
         counts=together,
         observers=len(manual),
         limits=tuple(share_limits(together, level=each)),
-        difference=tuple(float(shares[k]) - together[k] / total for k in range(len(CLASSES))),
+        difference=tuple(float(shares[k]) - together[k] / total for k in range(len(names))),
         difference_limits=tuple(zip(lows.tolist(), highs.tolist(), strict=True)),
         p_values=tuple(holm(p_values)),
-        disagree=_disagreeing(manual, level),
+        disagree=tuple(names[k] for k in _disagreeing(manual, level)),
         level=level,
     )
 
 
-def _disagreeing(manual: Sequence[Sequence[int]], level: float) -> tuple[str, ...]:
-    """Classes in which some two observers differ, after Holm's correction over all the tests."""
+def _disagreeing(manual: Sequence[Sequence[int]], level: float) -> list[int]:
+    """Classes, by number, in which two observers differ, after Holm's correction over all tests."""
     pairs = [
         (k, fisher_p_value(one[k], sum(one), other[k], sum(other)))
         for one, other in combinations(manual, 2)
-        for k in range(len(CLASSES))
+        for k in range(len(one))
     ]
     corrected = holm([p for _, p in pairs])
-    found = {k for (k, _), p in zip(pairs, corrected, strict=True) if p < 1 - level}
-    return tuple(CLASSES[k] for k in sorted(found))
+    return sorted({k for (k, _), p in zip(pairs, corrected, strict=True) if p < 1 - level})
 
 
 def _short(text: str) -> str:
