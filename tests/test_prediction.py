@@ -173,6 +173,8 @@ def test_columns_of_other_classes_than_expected(tmp_path: Path) -> None:
     write_csv(eight_rows(), tmp_path / "p.csv")
     with pytest.raises(DataError, match="lacks the columns p_band_neutrophil, p_segmented_neu"):
         read_predictions(tmp_path / "p.csv", load_scheme("differential-6"))
+    with pytest.raises(DataError, match="has probabilities of erythroblast, immature_gran"):
+        read_predictions(tmp_path / "p.csv", load_scheme("differential-5"))
 
 
 def test_no_table(tmp_path: Path) -> None:

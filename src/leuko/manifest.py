@@ -644,12 +644,13 @@ def _scheme_for(
     routine = load_scheme(DIFFERENTIAL_5)
     if scheme is not None:
         return scheme, ()
+    usual = [routine.find(name) is not None for name in names]
     known = [is_known_class(name) for name in names]
     if (
         len({*names}) < 2
         or any(is_number(name) for name in names)
-        or all(routine.find(name) is not None for name in names)
-        or (not all(known) and 2 * sum(known) >= len(names))  # one of them is misspelt, or extra
+        or all(usual)
+        or (any(usual) and not all(known) and 2 * sum(known) >= len(names))  # misspelt, or extra
     ):
         return routine, ()
     found = infer_scheme(names)

@@ -445,6 +445,12 @@ def _from_csv(path: str | os.PathLike[str], scheme: ClassScheme | None) -> Predi
             )
         if missing:
             raise DataError(f"{path} lacks the columns {', '.join(sorted(missing))}.")
+        strange = [slug for slug in slugs if known is not None and slug not in known.slugs]
+        if known is not None and strange:
+            raise DataError(
+                f"{path} has probabilities of {', '.join(strange)}, which {known.name} does not "
+                "have."
+            )
         lines = list(reader)
         found = known or _own_scheme(slugs, [line.get("likeliest") or "" for line in lines])
         return PredictionTable(tuple(_from_cells(line, found) for line in lines), found)

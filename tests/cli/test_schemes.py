@@ -16,6 +16,9 @@ from leuko.data.synth_kinds import KINDS
 from leuko.imaging import encode_png
 from leuko.recipe import load_recipe
 
+# Raised inside TensorFlow, by NumPy's newer ways.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
 SCHEMES = {
     "own": ("Blast", "Zelle 细胞"),
     "differential-5": ("Basophil", "Eosinophil", "Lymphocyte", "Monocyte", "Neutrophil"),
