@@ -26,7 +26,9 @@ from pathlib import Path
 from leuko.data.balance import JPEG_QUALITY, JPEG_SUBSAMPLING, write_balanced
 from leuko.manifest import read_folder
 from leuko.parallel import worker_count
-from leuko.taxonomy import CLASSES
+from leuko.scheme import load_scheme
+
+CLASSES = load_scheme("differential-5").names
 
 NEUTROPHILS, OTHERS = 300, 6
 

@@ -27,7 +27,9 @@ from leuko.cells.colour import reduce_picture
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.host import machine
 from leuko.imaging import decode_image, encode_jpeg, read_image
-from leuko.taxonomy import CLASSES
+from leuko.scheme import load_scheme
+
+CLASSES = load_scheme("differential-5").names
 
 LABORATORIES = ("cellavision", "jtsc")
 SIZES = (120, 200, 288, 288, 400, 575)

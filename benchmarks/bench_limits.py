@@ -24,7 +24,9 @@ import numpy as np
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.host import machine
 from leuko.imaging import encode_jpeg
-from leuko.taxonomy import CLASSES
+from leuko.scheme import load_scheme
+
+CLASSES = load_scheme("differential-5").names
 
 IMPORT_LIMIT, PREDICT_LIMIT, MEMORY_LIMIT = 0.3, 1.0, 4096.0
 

@@ -48,7 +48,9 @@ from leuko.prediction_files import csv_cells, csv_line, csv_names
 from leuko.recipe import load_recipe
 from leuko.runtime.classifier import Observation, OnnxClassifier, zoo_models
 from leuko.runtime.sources import Source, expand
-from leuko.taxonomy import CLASSES
+from leuko.scheme import load_scheme
+
+CLASSES = load_scheme("differential-5").names
 
 SIDE = 575
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"

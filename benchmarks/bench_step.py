@@ -32,11 +32,13 @@ def draw(folder: Path) -> None:
 
     from leuko.data.synth import draw_cell, draw_slide_style
     from leuko.imaging import encode_jpeg
-    from leuko.taxonomy import CLASSES
+    from leuko.scheme import load_scheme
 
     for number in range(PICTURES):
         rng = np.random.default_rng(number)
-        kind = CLASSES[number % len(CLASSES)]
+        kind = load_scheme("differential-5").names[
+            number % len(load_scheme("differential-5").names)
+        ]
         cell = draw_cell(kind, rng, draw_slide_style(rng), size=SIDE)
         (folder / f"{number}.jpg").write_bytes(encode_jpeg(cell.pixels))
 

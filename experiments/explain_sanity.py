@@ -35,7 +35,9 @@ from leuko.imaging import IMAGE_SUFFIXES, read_image
 from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
 from leuko.runtime.explain import Explainer, Explanation
 from leuko.runtime.trust_bundle import without_trust
-from leuko.taxonomy import CLASSES
+from leuko.scheme import load_scheme
+
+CLASSES = load_scheme("differential-5").names
 
 
 def drawn(count: int) -> list[DrawnCell]:

@@ -32,7 +32,9 @@ from leuko.runtime.classifier import OnnxClassifier, load
 from leuko.runtime.sources import Source, file_source
 from leuko.runtime.trust_bundle import without_trust
 from leuko.runtime.trust_fit import deal_slides, outlier_limit
-from leuko.taxonomy import CLASSES
+from leuko.scheme import load_scheme
+
+CLASSES = load_scheme("differential-5").names
 
 Table = npt.NDArray[np.float64]
 Distance = Callable[[Table], Table]

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from batch.two_nodes import bearers, two_nodes
+from five import CLASSES
 from leuko.batch.partition import predict_partition
 from leuko.batch.processes import Processes
 from leuko.batch.rows import list_rows
@@ -21,7 +22,6 @@ from leuko.batch.run import BatchResult, Engine, predict_to_file
 from leuko.bundle import ModelBundle
 from leuko.prediction_files import csv_text, read_predictions
 from leuko.runtime.classifier import OnnxClassifier
-from leuko.taxonomy import CLASSES
 from tiny import make_bundle, write_picture
 
 FILES = int(os.environ.get("LEUKO_SOAK_FILES", "100000"))

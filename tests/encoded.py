@@ -20,8 +20,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
+from five import CLASSES
 from leuko.data.synth import draw_cell, draw_slide_style
-from leuko.taxonomy import CLASSES
 
 
 @dataclass(frozen=True)

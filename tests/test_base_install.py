@@ -21,7 +21,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 import leuko
-from leuko.taxonomy import CLASSES
+from five import CLASSES
 
 ROOT = Path(__file__).resolve().parent.parent
 CONSTRAINTS = ROOT / "constraints" / f"py{sys.version_info.major}{sys.version_info.minor}.txt"

@@ -135,7 +135,7 @@ def walk(package):
 print(json.dumps(list(walk(leuko))))
 """
     names = json.loads(run_python(code, tmp_path))
-    assert "leuko.taxonomy" in names
+    assert "leuko.scheme" in names
     assert "leuko.evaluation" in names
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from five import CLASSES
 from leuko.artifacts import digest_file
 from leuko.errors import DataError
 from leuko.files import mark_own_picture
@@ -25,7 +26,6 @@ from leuko.manifest import (
     unread_beside,
 )
 from leuko.scheme import load_scheme
-from leuko.taxonomy import CLASSES
 from tiny import open_to_all, paint, unprivileged, write_dataset, write_picture
 
 

@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 
 import leuko as package
+from five import CLASSES
 from leuko.data.synth import draw_dataset
-from leuko.taxonomy import CLASSES
 
 pytest.importorskip("onnx", reason="needs the extra 'train'")
 from tiny import COLOURS, make_bundle

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from five import CLASSES
 from leuko.bundle import ModelBundle
 from leuko.imaging import PreprocessSpec, encode_jpeg, encode_png
 from leuko.runtime.classifier import make_goldens
 from leuko.scheme import DIFFERENTIAL_5, ClassScheme, load_scheme
-from leuko.taxonomy import CLASSES
 
 SIDE = 24
 COLOURS = np.array(

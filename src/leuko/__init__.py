@@ -12,7 +12,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "CLASSES": "leuko.taxonomy",
+    "ClassScheme": "leuko.scheme",
     "LeukoError": "leuko.errors",
     "Manifest": "leuko.manifest",
     "ModelBundle": "leuko.bundle",
@@ -31,6 +31,7 @@ _EXPORTS = {
     "list_recipes": "leuko.recipe",
     "load": "leuko.runtime.classifier",
     "load_recipe": "leuko.recipe",
+    "load_scheme": "leuko.scheme",
     "predict_partition": "leuko.batch.partition",
     "read_csv": "leuko.manifest",
     "read_folder": "leuko.manifest",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from leuko.taxonomy import CLASSES
+from five import CLASSES
 from tiny import write_picture
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from five import CLASSES
 from leuko.batch.rows import list_rows, open_rows
 from leuko.errors import DataError, ImageError
 from leuko.runtime.sources import Source, expand
-from leuko.taxonomy import CLASSES
 from tiny import write_picture
 
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from batch.drawn import Cells, write_cells
+from five import CLASSES
 from leuko.artifacts import TEMPORARY_PREFIX
 from leuko.batch.partition import (
     DIED,
@@ -41,7 +42,6 @@ from leuko.prediction_files import (
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.repeats import mark_repeats
 from leuko.scheme import load_scheme
-from leuko.taxonomy import CLASSES
 
 FIVE = load_scheme("differential-5")
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from drawn_cells import drawn
+from five import CLASSES
 from leuko.cells import find_cell
 from leuko.cells.ruler import fuse_scale, measure_red_cells
 from leuko.data.synth import draw_slide_style
-from leuko.taxonomy import CLASSES
 
 
 def slide(*places: tuple[int, int, int], pallor: int = 0) -> np.ndarray:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from drawn_cells import Bools, dice, drawn, middle_of
+from five import CLASSES
 from leuko.cells import CellFinding, find_cell
 from leuko.cells.whole import nucleus_confidence
 from leuko.data.synth import DrawnCell, draw_field, draw_slide_style
 from leuko.imaging import decode_image, encode_jpeg, read_image
-from leuko.taxonomy import CLASSES
 
 EACH = 8
 

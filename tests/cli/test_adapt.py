@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from five import CLASSES
 from leuko.bundle import ModelBundle
 from leuko.imaging import encode_png
-from leuko.taxonomy import CLASSES
 from tiny import COLOURS, SIDE, write_dataset
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from five import CLASSES
 from leuko.prediction_files import csv_names
 from leuko.scheme import load_scheme
-from leuko.taxonomy import CLASSES
 from tiny import make_bundle, write_picture
 
 Leuko = Callable[..., Any]

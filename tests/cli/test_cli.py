@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import leuko as package
+from five import CLASSES
 from leuko.bundle import ModelBundle
 from leuko.cli.main import _spread
 from leuko.imaging import encode_png, read_image
@@ -26,7 +27,6 @@ from leuko.prediction_files import csv_names, read_predictions, write_csv
 from leuko.render.picture import prediction_sheet
 from leuko.runtime.trust import NEVER_CHECKED
 from leuko.scheme import load_scheme
-from leuko.taxonomy import CLASSES
 from tiny import open_to_all, paint, unprivileged, write_dataset, write_picture
 
 Leuko = Callable[..., Any]

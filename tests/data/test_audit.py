@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from drawn_cells import drawn
+from five import CLASSES
 from leuko.data.audit import audit_dataset, audit_manifests, format_audit
 from leuko.data.audit_background import (
     RING_FEATURES,
@@ -28,7 +29,6 @@ from leuko.data.turned import laid_upon, turned_copies
 from leuko.errors import DataError, MissingExtraError
 from leuko.imaging import encode_jpeg, encode_png
 from leuko.manifest import Manifest, Sample, read_folder, slide_of
-from leuko.taxonomy import CLASSES, class_index
 
 SIDE = 48
 
@@ -205,7 +205,7 @@ def test_ring_sees_nothing_but_the_ring():
 
 def test_confounding_sentences(tmp_path: Path):
     def row(split, label, slide, i):
-        return Sample(f"{label}/{slide}_{i}.jpg", class_index(label), slide, f"{split}{slide}{i}")
+        return Sample(f"{label}/{slide}_{i}.jpg", CLASSES.index(label), slide, f"{split}{slide}{i}")
 
     train = [row("a", "Neutrophil", f"s{i % 6}", i) for i in range(24)]
     train += [row("a", "Eosinophil", "s1", i) for i in range(6)]

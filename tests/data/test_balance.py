@@ -16,6 +16,7 @@ import pytest
 
 import leuko
 from drawn_cells import drawn
+from five import CLASSES
 from leuko.data.balance import (
     PLAN_FILE,
     Augmentation,
@@ -30,7 +31,6 @@ from leuko.data.balance import (
 from leuko.errors import DataError, OutputError, UsageError
 from leuko.imaging import decode_image, encode_jpeg, encode_png, read_image
 from leuko.manifest import Manifest, Sample, read_csv, read_folder, slide_of
-from leuko.taxonomy import CLASSES
 
 COUNTS = (2, 3, 4, 3, 8)
 

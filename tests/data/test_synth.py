@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from five import CLASSES
 from leuko.data.synth import (
     DEFAULT_MIX,
     DrawnCell,
@@ -24,7 +25,6 @@ from leuko.data.synth_kinds import KINDS
 from leuko.errors import OutputError, UsageError
 from leuko.imaging import read_image
 from leuko.manifest import find_splits, read_folder
-from leuko.taxonomy import CLASSES
 
 SAMPLE = 10
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
+from five import CLASSES
 from leuko.artifacts import atomic_write_json, read_json
 from leuko.errors import DataError
 from leuko.evaluation import intervals, metrics
 from leuko.evaluation.report import evaluate_predictions
-from leuko.taxonomy import CLASSES
 
 
 def answers_for(labels, seed=0, signal=2.0):

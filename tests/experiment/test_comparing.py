@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from five import CLASSES
 from leuko.data.seen import _hashed
 from leuko.data.synth import draw_dataset
 from leuko.errors import DataError, LeukoError, UsageError
@@ -31,7 +32,6 @@ from leuko.recipe import (
     list_recipes,
     load_recipe,
 )
-from leuko.taxonomy import CLASSES
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 pytest.importorskip("matplotlib", reason="needs the extra 'report'")

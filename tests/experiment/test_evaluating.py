@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import leuko
+from five import CLASSES
 from leuko.bundle import ModelBundle
 from leuko.data.seen import _hashed
 from leuko.errors import BundleError, DataError
@@ -19,7 +20,6 @@ from leuko.experiment.evaluating import evaluate
 from leuko.manifest import read_folder, read_labelled
 from leuko.prediction_files import csv_text, read_predictions
 from leuko.runtime.classifier import OnnxClassifier
-from leuko.taxonomy import CLASSES
 from tiny import write_dataset, write_picture
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from five import CLASSES
 from leuko.errors import BundleError, MissingExtraError
 from leuko.formats import confined
 from leuko.formats.confined import convert_keras
 from leuko.formats.importing import ForeignPixels, import_bundle, read_pixels
 from leuko.runtime.classifier import OnnxClassifier
-from leuko.taxonomy import CLASSES
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 pytest.importorskip("tf2onnx", reason="needs the extra 'train'")

@@ -18,6 +18,7 @@ onnx = pytest.importorskip("onnx", reason="needs the extra 'train'")
 
 from onnx import helper  # noqa: E402
 
+from five import CLASSES  # noqa: E402
 from foreign import ORDER, SIDE, TAKE, answers_by_hand, foreign_model  # noqa: E402
 from leuko.bundle import ModelBundle  # noqa: E402
 from leuko.errors import BundleError, UsageError  # noqa: E402
@@ -31,7 +32,6 @@ from leuko.formats.importing import (  # noqa: E402
 from leuko.imaging import PreprocessSpec  # noqa: E402
 from leuko.runtime.classifier import OnnxClassifier  # noqa: E402
 from leuko.scheme import load_scheme  # noqa: E402
-from leuko.taxonomy import CLASSES  # noqa: E402
 from tiny import paint  # noqa: E402
 
 Leuko = Callable[..., Any]

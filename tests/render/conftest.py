@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from five import CLASSES
 from leuko.artifacts import RESEARCH_USE
 from leuko.evaluation.compare import compare_predictions, mean_over_seeds, verdict
 from leuko.evaluation.report import evaluate_predictions
-from leuko.taxonomy import CLASSES
 
 SHARES = {
     "validation": (0.03, 0.09, 0.22, 0.06, 0.60),

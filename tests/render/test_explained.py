@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from five import CLASSES
 from leuko.bundle import ModelBundle
 from leuko.errors import OutputError, UsageError
 from leuko.imaging import encode_png
 from leuko.render.explained import PictureNames, check_folder, explained
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.sources import Source, file_source
-from leuko.taxonomy import CLASSES
 from tiny import make_pooled_onnx, open_to_all, paint, unprivileged, write_picture
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import ImageColor
 
+from five import COLOURS
 from leuko.artifacts import digest_bytes
 from leuko.errors import DataError
 from leuko.imaging import encode_png
@@ -24,7 +25,6 @@ from leuko.render.picture import (
 )
 from leuko.render.style import style
 from leuko.runtime.sources import Source
-from leuko.taxonomy import COLOURS
 
 
 def answer(probabilities, path="a/95-8-22-3_23_1.jpg"):

@@ -12,10 +12,10 @@ import xml.etree.ElementTree as ET
 import pytest
 from PIL import Image
 
+from five import CLASSES
 from leuko.render import plots
 from leuko.render.style import PAGE, css_variables, style, themed
 from leuko.scheme import load_scheme, scheme_of
-from leuko.taxonomy import CLASSES
 
 pytest.importorskip("matplotlib", reason="plots need the extra 'report'")
 

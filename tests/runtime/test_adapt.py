@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import leuko
+from five import CLASSES
 from leuko.bundle import ModelBundle
 from leuko.errors import AdaptError, DataError, UsageError
 from leuko.evaluation.differential_adjust import design_effect
@@ -23,7 +24,6 @@ from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.sources import Source, file_source
 from leuko.runtime.trust import Trust
 from leuko.runtime.trust_bundle import TrustTargets, fit_trust, without_trust
-from leuko.taxonomy import CLASSES
 from tiny import COLOURS, SIDE, write_dataset
 
 CAST = np.array([70, -35, -70.0])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from five import CLASSES
 from leuko.cells.style import looks
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import BundleError
@@ -20,7 +21,6 @@ from leuko.runtime.explain import Explainer
 from leuko.runtime.graph import expose
 from leuko.runtime.trust import Trust
 from leuko.runtime.trust_bundle import _fit_again, _Seen
-from leuko.taxonomy import CLASSES
 from limited import with_limit
 
 

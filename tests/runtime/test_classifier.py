@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 import leuko
+from five import CLASSES
 from leuko.artifacts import digest_bytes
 from leuko.bundle import ModelBundle
 from leuko.errors import BundleError, DataError, DeviceError, ImageError, UsageError
@@ -33,7 +34,6 @@ from leuko.runtime.classifier import (
     part_of,
 )
 from leuko.runtime.sources import Source, expand
-from leuko.taxonomy import CLASSES
 from tiny import COLOURS, SIDE, paint, write_picture
 
 AHEAD = 2 + 2 + 4 + 4 + 8

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from five import CLASSES
 from leuko.bundle import ModelBundle
 from leuko.cells.view import prepare
 from leuko.data.synth import DrawnCell, draw_cell, draw_slide_style
@@ -15,7 +16,6 @@ from leuko.errors import ImageError, UsageError
 from leuko.imaging import PreprocessSpec
 from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
 from leuko.runtime.explain import Explainer, Explanation, explain, placement
-from leuko.taxonomy import CLASSES
 from tiny import COLOURS, SIDE, make_onnx, make_pooled_onnx, paint
 
 onnx = pytest.importorskip("onnx", reason="needs the extra 'train'")

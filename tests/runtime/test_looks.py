@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from five import CLASSES
 from leuko.cells.style import looks
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.imaging import encode_png
@@ -14,7 +15,6 @@ from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
 from leuko.runtime.explain import Explainer
 from leuko.runtime.looks import average_looks, mean_looks, over_looks
 from leuko.runtime.trust_bundle import without_trust
-from leuko.taxonomy import CLASSES
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from five import CLASSES
 from leuko.artifacts import digest_json, json_text
 from leuko.bundle import MeasuredLayer, ModelBundle
 from leuko.cells.measure import MEASURES
@@ -25,7 +26,6 @@ from leuko.runtime.looks import average_looks, softmax
 from leuko.runtime.sources import file_source
 from leuko.runtime.trust_bundle import TrustTargets, fit_trust, without_trust
 from leuko.statistics import log_loss
-from leuko.taxonomy import CLASSES
 from leuko.training.convert import export_model
 from tiny import make_pooled_onnx
 

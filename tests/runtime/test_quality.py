@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
+from five import CLASSES
 from leuko.data.synth import draw_cell, draw_field, draw_slide_style
 from leuko.imaging import PreprocessSpec
 from leuko.runtime.quality import measure_quality, nucleus_evidence, resolution_of
-from leuko.taxonomy import CLASSES
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from drawn_cells import drawn
+from five import CLASSES
 from leuko.data.alike import SAME_CELL, Fingerprints, fingerprint, likeness
 from leuko.imaging import decode_image, encode_jpeg
 from leuko.prediction import Prediction
 from leuko.runtime.repeats import mark_repeats
-from leuko.taxonomy import CLASSES
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from five import CLASSES
 from leuko.bundle import FeatureSpace
 from leuko.errors import BundleError
 from leuko.runtime.quality import Quality
@@ -22,7 +23,6 @@ from leuko.runtime.trust import (
     prediction_set,
 )
 from leuko.scheme import load_scheme
-from leuko.taxonomy import CLASSES
 
 ROUTINE = load_scheme("differential-5")
 

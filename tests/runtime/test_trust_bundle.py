@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from five import CLASSES
 from leuko.bundle import FeatureSpace, Goldens, ModelBundle
 from leuko.errors import BundleError, DataError, UsageError
 from leuko.evaluation.report import evaluate_predictions
@@ -24,7 +25,6 @@ from leuko.runtime.sources import Source
 from leuko.runtime.trust import LIMITS, calibrate, class_limit
 from leuko.runtime.trust_bundle import TrustTargets, fit_trust, without_trust
 from leuko.runtime.trust_fit import limit_at
-from leuko.taxonomy import CLASSES
 from tiny import COLOURS, SIDE, paint, write_dataset, write_picture
 
 GREEN = np.full((SIDE, SIDE, 3), (10, 230, 20), np.uint8)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from five import CLASSES
 from leuko.errors import UsageError
 from leuko.runtime.trust import calibrate, class_limit, feature_distances, prediction_set
 from leuko.runtime.trust_fit import (
@@ -23,7 +24,6 @@ from leuko.runtime.trust_fit import (
 )
 from leuko.scheme import load_scheme
 from leuko.statistics import error_bound
-from leuko.taxonomy import CLASSES
 
 ROUTINE = load_scheme("differential-5")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from five import CLASSES
 from leuko.data.synth import draw_dataset
 from leuko.imaging import PreprocessSpec
 from leuko.recipe import AugmentSettings, DataSettings, ModelSettings, Recipe, TrainSettings
-from leuko.taxonomy import CLASSES
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from five import CLASSES
 from leuko.bundle import ModelBundle
 from leuko.cells.style import looks
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import BundleError, DataError, LeukoError, OutputError, UsageError
-from leuko.taxonomy import CLASSES
 
 pytest.importorskip("onnx", reason="needs the extra 'export'")
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from five import CLASSES
 from leuko.bundle import ModelBundle
 from leuko.errors import BundleError
-from leuko.taxonomy import CLASSES
 
 onnx = pytest.importorskip("onnx", reason="needs the extra 'export'")
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from five import CLASSES
 from leuko.artifacts import digest_file
 from leuko.bundle import ModelBundle
 from leuko.errors import BundleError, OutputError, TrainingError, UsageError
 from leuko.recipe import Recipe
-from leuko.taxonomy import CLASSES
 
 pytest.importorskip("onnx", reason="needs the extra 'export'")
 

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 import leuko
+from five import CLASSES
 from leuko.bundle import ModelBundle
 from leuko.errors import DataError, LeukoError, TrainingError
 from leuko.manifest import Manifest, read_split
@@ -27,7 +28,6 @@ from leuko.recipe import AugmentSettings, DataSettings, Recipe, load_recipe
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.trust import NEVER_CHECKED, Trust
 from leuko.runtime.trust_bundle import without_trust
-from leuko.taxonomy import CLASSES
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 
