@@ -27,6 +27,7 @@ from leuko.artifacts import (
     schema,
 )
 from leuko.errors import DataError, MissingExtraError
+from leuko.files import encoding_of
 from leuko.taxonomy import CLASSES
 
 __all__ = [
@@ -454,9 +455,9 @@ class PredictionTable:
             label and decision are at odds.
         """
         try:
-            with Path(path).open(
-                newline="", encoding="utf-8-sig", errors="surrogateescape"
-            ) as file:
+            with Path(path).open("rb") as data:  # opened once: it may be a pipe
+                encoding = encoding_of(data.peek(2))
+                file = io.TextIOWrapper(data, encoding, errors="surrogateescape", newline="")
                 reader = csv.DictReader(file)
                 missing = {*CSV_COLUMNS} - _LATER - {*(reader.fieldnames or ())}
                 if missing and ";" in "".join(reader.fieldnames or ()):
