@@ -11,10 +11,12 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from encoded import written_tiff
 from leuko import imaging, pictures
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import ImageError
@@ -58,6 +60,60 @@ def test_49_megapixels_on_any_number_of_threads(large: Path, tmp_path: Path, wor
     told = subprocess.check_output([sys.executable, "-c", PEAK, *options], text=True)
     assert len(out.read_text().splitlines()) == 1 + 6
     assert int(told.splitlines()[-1]) < 800 * 1024  # kilobytes
+
+
+DECODING = """
+import sys
+from leuko.errors import ImageError
+from leuko.imaging import read_image
+try:
+    print(read_image(sys.argv[1]).notes)
+except ImageError as error:
+    print(error.reason)
+print([line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")][0])
+"""
+
+
+def dark_png(side: int) -> bytes:
+    """Colours of 16 bits, of which 11 are used."""
+    values = np.full((side, side, 3), 1500, np.uint16)
+    return cv2.imencode(".png", values, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes()
+
+
+def lying_png() -> bytes:
+    """A chunk that says that it holds 4 GB."""
+    data = dark_png(16)
+    place = data.index(b"IDAT")
+    return data[: place - 4] + b"\xff\xff\xff\xff" + data[place:]
+
+
+def tiled_tiff(side: int) -> bytes:
+    """A picture of 64 x 64 pixels of 16 bits in one tile, of which hardly anything is there."""
+    tags = {256: (64,), 257: (64,), 258: (16,) * 3, 262: (2,), 277: (3,), 284: (1,)}
+    tags |= {322: (side,), 323: (side,)}
+    return written_tiff([np.full(1000, 5, np.uint8)], tags, packing=True)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux says what a process took")
+@pytest.mark.parametrize(
+    ("make", "answer"),
+    [
+        (lambda: dark_png(3200), "('uses 1501 of 65536 values, read as 12 bits',)"),
+        (lying_png, "('uses few of 65536 values',)"),
+        (lambda: tiled_tiff(17_008), "too-large"),
+        (lambda: tiled_tiff(48), "corrupt"),
+    ],
+    ids=["dark", "chunk", "tile", "tile too short"],
+)
+def test_no_file_takes_memory_that_its_pixels_do_not(
+    make: Callable[[], bytes], answer: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "picture"
+    path.write_bytes(make())
+    told = subprocess.check_output([sys.executable, "-c", DECODING, str(path)], text=True)
+    assert told.splitlines()[0] == answer
+    # Ten megapixels at 15 bytes each, and 60 MB for the libraries; one more copy would be 60.
+    assert int(told.splitlines()[1]) < 240 * 1024  # kilobytes
 
 
 @pytest.fixture

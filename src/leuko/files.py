@@ -22,6 +22,7 @@ __all__ = [
     "DRAWN_BY_LEUKO",
     "Strays",
     "drew",
+    "encoding_of",
     "find_listed",
     "is_own_picture",
     "mark_own_picture",
@@ -262,18 +263,32 @@ def text_of(data: bytes) -> str:
     ValueError
         See there.
     """
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        encoding = "utf-16"
-    elif data[1:2] == b"\0" and data[:1] != b"\0":  # PowerShell may leave the mark out
-        encoding = "utf-16-le"
-    else:
-        encoding = "utf-8-sig"
     try:
-        return data.decode(encoding)
+        return data.decode(encoding_of(data))
     except UnicodeDecodeError as error:
         raise ValueError(
             f"it is no text in UTF-8 or UTF-16 (byte {error.start} is none); save it again as UTF-8"
         ) from error
+
+
+def encoding_of(start: bytes) -> str:
+    """Tell the encoding of a text by its first bytes.
+
+    Parameters
+    ----------
+    start : bytes
+        At least two of them, where there are two.
+
+    Returns
+    -------
+    str
+        UTF-16 where a byte-order mark or a zero byte says so, else UTF-8; both pass over a mark.
+    """
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if start[1:2] == b"\0" and start[:1] != b"\0":  # PowerShell may leave the mark out
+        return "utf-16-le"
+    return "utf-8-sig"
 
 
 def find_listed(folder: Path, name: str) -> Path:

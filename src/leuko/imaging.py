@@ -398,10 +398,11 @@ def _load_jpeg(header: Any, data: bytes, spec: PreprocessSpec | None) -> Any:
 
 
 def _is_checked(image: Any, kind: str, data: bytes) -> bool:
-    """Refuse a TIFF of damaged JPEGs or wrong pixels; false for JPEGs that were not checked."""
+    """Refuse a TIFF that is damaged, misread or huge; false for JPEGs that were not checked."""
     if kind != "TIFF":
         return kind != "JPEG"
     tiff.refuse_misread(image.tag_v2)
+    tiff.refuse_large_tiles(image.tag_v2)
     tiff.check_deflated(image.tag_v2, data)
     streams = tiff.jpeg_streams(image.tag_v2, data)
     # Each of them, also behind one that cannot be checked.
@@ -492,12 +493,35 @@ def _grey_to_rgb(image: Any, header: Any) -> tuple[Pixels, tuple[str, ...]]:
 def _dark_colours(pixels: Pixels, header: Any, data: bytes) -> tuple[Pixels, tuple[str, ...]]:
     """Read dark colours again, of which Pillow keeps the upper 8 of 16 bits."""
     tags = getattr(header, "tag_v2", {})
-    read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    values = np.zeros(0) if read is None else read[..., ::-1]
-    if values.dtype != np.uint16 or not np.array_equal(np.right_shift(values, 8), pixels):
+    header.close()  # its pixels take as much memory as what is read now
+    values = _wide_colours(data) if header.format != "PNG" or _chunks_fit(data) else None
+    if values is None or not _has_upper_bits(values, pixels):
         return pixels, ("uses few of 65536 values",)
     bits, remark = _depth(values, tiff.bits_in_use(tags), guess=True)
     return _scale(values, bits), remark
+
+
+def _wide_colours(data: bytes) -> npt.NDArray[Any] | None:
+    """Read colours of 16 bits; None where OpenCV does not give them."""
+    read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    return None if read is None or read.dtype != np.uint16 else read[..., ::-1]
+
+
+def _chunks_fit(data: bytes) -> bool:
+    """Whether each chunk of a PNG ends within it: OpenCV makes room for any length it reads."""
+    place, name = 8, b""
+    while place < len(data) and name != b"IEND":
+        name = data[place + 4 : place + 8]
+        place += 12 + int.from_bytes(data[place : place + 4], "big")
+    return place <= len(data)
+
+
+def _has_upper_bits(values: npt.NDArray[Any], pixels: Pixels) -> bool:
+    """Whether these are the upper 8 bits of numbers, of which no whole copy is made."""
+    return values.shape == pixels.shape and all(
+        np.array_equal(values[top : top + 256] >> 8, pixels[top : top + 256])
+        for top in range(0, len(values), 256)
+    )
 
 
 def _depth(values: npt.NDArray[Any], said: int, *, guess: bool) -> tuple[int, tuple[str, ...]]:

@@ -26,6 +26,7 @@ from leuko.artifacts import (
     schema,
 )
 from leuko.errors import DataError, MissingExtraError
+from leuko.files import encoding_of
 from leuko.prediction import DECIMALS, DECISIONS, Prediction, PredictionTable
 from leuko.scheme import (
     DIFFERENTIAL_5,
@@ -426,7 +427,9 @@ def read_predictions(
 
 def _from_csv(path: str | os.PathLike[str], scheme: ClassScheme | None) -> PredictionTable:
     """Read a CSV."""
-    with Path(path).open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+    with Path(path).open("rb") as data:  # opened once: it may be a pipe
+        encoding = encoding_of(data.peek(2))
+        file = io.TextIOWrapper(data, encoding, errors="surrogateescape", newline="")
         reader = csv.DictReader(file)
         names = list(reader.fieldnames or ())
         slugs = tuple(name[len(_PROBABILITY) :] for name in names if name.startswith(_PROBABILITY))

@@ -16,6 +16,7 @@ __all__ = [
     "jpeg_streams",
     "name_unusual",
     "named_colours",
+    "refuse_large_tiles",
     "refuse_misread",
     "stored_bits",
 ]
@@ -31,6 +32,7 @@ _LARGEST: Final = (281, 341)
 _PLANES: Final = 284
 _EXTRA: Final = 338
 _KIND: Final = 339
+_TILE: Final = (322, 323)
 _TABLES: Final = 347
 _PLACES: Final = (273, 324)
 _SIZES: Final = (279, 325)
@@ -41,6 +43,9 @@ _RGB: Final = 2
 _OLD_JPEG: Final = 6
 _JPEG: Final = 7
 _DEFLATED: Final = (8, 32946)
+
+_MAX_TILE: Final = 1 << 26
+"""Pixels of a tile, which readers hold whole, however small the picture is."""
 
 _AT_ONCE: Final = 1 << 20
 """Bytes that are inflated before they are forgotten."""
@@ -96,6 +101,28 @@ def refuse_misread(tags: Tags) -> None:
         raise ImageError(
             "unsupported-format",
             "The TIFF file has 16 bits in separate planes, which Leuko reads only compressed.",
+        )
+
+
+def refuse_large_tiles(tags: Tags) -> None:
+    """Refuse tiles that take more memory than the largest picture.
+
+    Parameters
+    ----------
+    tags : mapping
+        The directory.
+
+    Raises
+    ------
+    ImageError
+        ``too-large`` for tiles of more than 67 megapixels.
+    """
+    width, length = (_first(tags.get(tag), 0) for tag in _TILE)
+    if width * length > _MAX_TILE:
+        raise ImageError(
+            "too-large",
+            f"The TIFF file has tiles of {length} rows and {width} columns; the limit is "
+            f"{_MAX_TILE // 1_000_000} megapixels.",
         )
 
 

@@ -562,10 +562,10 @@ def test_evaluate_refuses_an_extra_folder_unless_told(
     tiny_model: Path, tmp_path: Path, leuko: Leuko
 ) -> None:
     root = write_dataset(tmp_path / "Test", each=1)
-    (root / "Artefacts").mkdir()
+    (root / "Junk").mkdir()
     arguments = ("evaluate", tiny_model, root, "--resamples", 100)
     assert "--ignore NAME" in one_sentence(leuko(*arguments).err)
-    assert leuko(*arguments, "--ignore", "Artefacts").code == 0
+    assert leuko(*arguments, "--ignore", "Junk").code == 0
 
 
 # Data sets and training
@@ -637,10 +637,13 @@ def test_train_says_what_it_passes_over_and_its_document_has_a_schema(
             "metrics": {name: {"value": 0.5} for name in names},
             "baselines": {"majority": {"class": "Monocyte", "accuracy": 0.5, "beaten": False}},
             "confusion": np.diag([0, 0, 0, 3, 0]).tolist(),
+            "classes": list(CLASSES),
         },
         bundle=SimpleNamespace(digest="ab", validation={"split": "slide"}),
     )
-    room = SimpleNamespace(train=lambda *_, **__: run)
+    room = SimpleNamespace(
+        train=lambda *_, **__: run, training_rows=lambda *_, **__: SimpleNamespace(notes=())
+    )
     monkeypatch.setattr("leuko.cli.extras.training_room", lambda: room)
     write_dataset(tmp_path / "set" / "Train", each=1)
     arguments = ("train", tmp_path / "set", "--recipe", "cnn", "--out", tmp_path / "run", "--json")

@@ -84,7 +84,7 @@ def test_the_tally_adds_up() -> None:
         ({("unsure", "unproven"): 30}, "leuko models calibrate"),
         ({("class", ""): 9, ("unlike-training", "far-from-training"): 1}, "the stain"),
         ({("class", ""): 9, ("not-a-cell", "blank"): 1}, "one white cell in its middle"),
-        ({("class", ""): 9, ("duplicate", ""): 1}, "No count has a cell twice"),
+        ({("class", ""): 9, ("duplicate", ""): 1}, "not counted again"),
         ({("class", ""): 9, ("rejected", "corrupt"): 1}, "rejected file"),
         # The largest part decides; of equal ones the gravest.
         ({("unsure", "blurred"): 2, ("unsure", "low-confidence"): 3, ("class", ""): 9}, "by eye"),

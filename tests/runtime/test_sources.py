@@ -398,6 +398,16 @@ def test_a_bomb_is_refused_and_the_rest_goes_on(tmp_path: Path) -> None:
     assert cell.read() == PICTURE
 
 
+def test_a_member_behind_a_password_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "z.zip", {"a.png": PICTURE})
+    data = bytearray(path.read_bytes())
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(mark) + place] |= 1
+    path.write_bytes(data)
+    (locked,) = expand([str(path)])
+    assert fault_of(locked) == ("unreadable", "The archive asks for a password; unpack it first.")
+
+
 def test_a_damaged_member_is_refused_and_the_rest_goes_on(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "z.zip", {"a.png": PICTURE, "b.png": PICTURE})
     data = bytearray(path.read_bytes())

@@ -431,7 +431,8 @@ def _findings(document: dict[str, Any], manifests: dict[str, Manifest]) -> list[
         )
     if document["duplicates"]:
         extra = sum(len(group) - 1 for group in document["duplicates"])
-        add("warning", "Identical files", f"{extra} files repeat another one byte for byte.")
+        files = "1 file repeats" if extra == 1 else f"{extra} files repeat"
+        add("warning", "Identical files", f"{files} another one byte for byte.")
     if document["near_duplicates"]:
         one, two = document["near_duplicates"][0][:2]
         add(

@@ -45,8 +45,8 @@ _STEPS: Final = {
     "few-pixels": "Photograph the cells of too few pixels again, at a higher magnification.",
     "unproven": "Nothing is accepted until leuko models calibrate has checked this model on cells "
     "with labels.",
-    "duplicate": "No count has a cell twice.",
-    "rejected": "Each rejected file stands among the answers, with its reason.",
+    "duplicate": "A cell seen before is not counted again.",
+    "rejected": "The answers name each rejected file and its reason.",
 }
 """What to do about an outcome, by its reason or else by itself."""
 

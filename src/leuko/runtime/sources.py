@@ -462,6 +462,8 @@ def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     ratio = entry.file_size / max(1, entry.compress_size)
     if entry.file_size > MAX_FILE_BYTES or ratio > _MAX_RATIO:
         raise ImageError("too-large", f"It unpacks to {entry.file_size} bytes.")
+    if entry.flag_bits & 1:
+        raise ImageError("unreadable", "The archive asks for a password; unpack it first.")
     try:
         return archive.read(entry)
     except Exception as error:  # zipfile and zlib raise many kinds on a damaged member
