@@ -189,7 +189,7 @@ def test_no_table(tmp_path: Path) -> None:
 def test_a_table_in_utf_16_is_read(tmp_path: Path) -> None:
     table = PredictionTable((answered(),))
     for encoding in ("utf-16", "utf-16-le"):
-        (tmp_path / "excel.csv").write_text(table.csv_text(), encoding=encoding)
+        (tmp_path / "excel.csv").write_text(csv_text(table), encoding=encoding)
         received = read_predictions(tmp_path / "excel.csv").rows
         assert [(row.path, row.label) for row in received] == [
             (row.path, row.label) for row in table.rows

@@ -182,7 +182,7 @@ def test_predict_on_a_terminal(cells: Path, tiny_model: Path, leuko: Leuko) -> N
         ["rejected", rows[8][2]],
     ]
     assert rows[8][2] in ("truncated", "corrupt")
-    assert "9 images: 6 accepted, 3 rejected. Each rejected file stands among" in done.err
+    assert "9 images: 6 accepted, 3 rejected. The answers name each rejected" in done.err
     assert "The file is EPS" in done.err
 
 
@@ -552,7 +552,7 @@ def test_evaluate(tiny_model: Path, tmp_path: Path, leuko: Leuko) -> None:
         "folder": "Test", "digest": one_document(done.out)["data"]["digest"],
         "found": 16, "rejected": 1,
     }  # fmt: skip
-    assert "16 images: 15 accepted, 1 rejected. Each rejected file stands" in done.err
+    assert "16 images: 15 accepted, 1 rejected. The answers name each" in done.err
     done = leuko("evaluate", tiny_model, root, "--resamples", 100, "--out", tmp_path / "out")
     assert (tmp_path / "out" / "evaluation.json").is_file()
     assert "Written: " in done.err
