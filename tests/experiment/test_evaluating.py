@@ -184,8 +184,8 @@ def test_nothing_to_score(tmp_path: Path, tiny_classifier: OnnxClassifier) -> No
 
 
 def test_an_extra_folder(labelled: Path, tiny_classifier: OnnxClassifier) -> None:
-    (labelled / "Blasts").mkdir()
+    (labelled / "Junk").mkdir()
     with pytest.raises(DataError, match="--ignore"):
         evaluate(tiny_classifier, labelled)
-    result = evaluate(tiny_classifier, labelled, ignore=("Blasts",), resamples=100)
+    result = evaluate(tiny_classifier, labelled, ignore=("Junk",), resamples=100)
     assert len(result.table) == 30

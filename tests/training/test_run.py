@@ -204,7 +204,7 @@ def test_ctrl_c_ends_with_130_and_resume_finishes(runs: Runs, digests: Digests) 
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == 130, stderr
     assert stdout == ""
     assert "Interrupted" in stderr
     assert "Traceback" not in stderr
