@@ -15,6 +15,8 @@ SHELL := /bin/bash
 BIN := $(VENV)/bin
 DEMO ?= demo
 PYTEST_ARGS ?=
+# Each file of tests in one of so many processes: they take 1 to 2 GB each.
+JOBS ?= 2
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
 # "3.11", or nothing when there is no such command. An environment that is already there decides,
@@ -75,10 +77,10 @@ demo: python $(VENV)/leuko-train
 	@$(BIN)/leuko demo --out $(DEMO)
 
 test: python $(VENV)/leuko-dev
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-quick: python $(VENV)/leuko-dev
-	@$(BIN)/python -m pytest -m 'not slow and not soak' $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow and not soak' $(PYTEST_ARGS)
 
 check: python $(VENV)/leuko-dev
 	$(BIN)/ruff format --check .
@@ -86,7 +88,7 @@ check: python $(VENV)/leuko-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_docs.py
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 format: python $(VENV)/leuko-dev
 	@$(BIN)/ruff format .

@@ -15,6 +15,16 @@ from leuko.bundle import ModelBundle
 from leuko.runtime.classifier import OnnxClassifier
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Any:
+    """Names that are no UTF-8 are not sent from process to process as they are."""
+    report = yield
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
+
+
 @pytest.fixture(scope="session")
 def tiny_bundle() -> ModelBundle:
     """See `tiny.make_bundle`."""
