@@ -651,7 +651,7 @@ def test_what_follows_a_sound_jpeg_is_no_damage(more: bytes) -> None:
 def test_without_the_library_that_warns_a_jpeg_says_that_it_was_not_checked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(jpeg, "library", lambda: None)
+    monkeypatch.setattr(jpeg, "codec", lambda: None)
     for data in dressings(Image.fromarray(SMOOTH)).values():
         assert UNCHECKED in decode_image(data).notes
 

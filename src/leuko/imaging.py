@@ -566,7 +566,7 @@ def encode_jpeg(pixels: Pixels, *, quality: int = 95, subsampling: str = "444") 
     bytes
         The file.
     """
-    simplejpeg = jpeg.library()
+    simplejpeg = jpeg.codec()
     contiguous = np.ascontiguousarray(pixels)
     if simplejpeg is not None:
         return bytes(

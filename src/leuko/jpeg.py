@@ -19,10 +19,10 @@ from leuko.errors import ImageError
 __all__ = [
     "MAX_SCANS",
     "UNCHECKED",
+    "codec",
     "find_tear",
     "has_exif",
     "is_plain",
-    "library",
     "load",
     "read_header",
 ]
@@ -64,7 +64,7 @@ _LEAST: Final = 64
 
 
 @functools.cache
-def library() -> Any:
+def codec() -> Any:
     """Load libjpeg-turbo's binding, simplejpeg.
 
     Returns
@@ -92,7 +92,7 @@ def read_header(data: bytes) -> tuple[int, int, str] | None:
     (int, int, str) or None
         Rows, columns and colour space, such as YCbCr, Gray or CMYK; None where it cannot say.
     """
-    binding = library()
+    binding = codec()
     if binding is None:
         return None
     try:
@@ -129,7 +129,7 @@ def load(
         ``damaged`` where it warns of anything, or the picture is torn; ``truncated``, or
         ``unsupported-format``.
     """
-    binding = library()
+    binding = codec()
     if binding is None:
         return None
     rows, columns = (-(-side // reduction) for side in shape)
