@@ -47,6 +47,7 @@ from leuko.parallel import worker_count
 from leuko.prediction_files import csv_cells, csv_line, csv_names
 from leuko.recipe import load_recipe
 from leuko.runtime.classifier import Observation, OnnxClassifier, zoo_models
+from leuko.runtime.repeats import mark_repeats
 from leuko.runtime.sources import Source, expand
 from leuko.scheme import load_scheme
 
@@ -167,7 +168,7 @@ def leuko(classifier: OnnxClassifier, folder: Path, out: Path) -> float:
     done = 0
     with out.open("w", encoding="utf-8", newline="") as file:
         file.write(csv_line(csv_names(classifier.bundle.scheme)))
-        for row in classifier.stream(expand([str(folder)])):
+        for row in mark_repeats(classifier.stream(expand([str(folder)]))):
             assert row.status == "ok", row
             file.write(csv_line(csv_cells(row, classifier.bundle.scheme)))
             done += 1

@@ -604,10 +604,9 @@ def _read_space(data: bytes, pictures: int, classes: int) -> FeatureSpace:
 def _refuse_export(folder: Path) -> None:
     """Say what a folder is that `leuko export` wrote for another runtime."""
     if (folder / "export.json").is_file() and not (folder / "bundle.json").exists():
-        form = "a LiteRT" if (folder / "model.tflite").exists() else "an OpenVINO"
         raise BundleError(
-            f"{folder} is {form} export; Leuko opens only ONNX bundles. Give the model that it was "
-            "made from."
+            f"{folder} is a LiteRT export; Leuko opens only ONNX bundles. Give the model that it "
+            "was made from."
         )
 
 

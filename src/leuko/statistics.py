@@ -161,7 +161,7 @@ def cell_losses(
     ----------
     y_true : (N,) int, 0 to 4
         True classes.
-    probabilities : (N, 5) float, 0 to 1
+    probabilities : (N, classes) float, 0 to 1
         Predicted probabilities.
     floor : float
         Smaller probabilities count as this one, so that a rounded zero is not infinite.
@@ -226,7 +226,7 @@ def calibration_bins(
     ----------
     y_true : (N,) int, 0 to 4
         True classes.
-    probabilities : (N, 5) float, 0 to 1
+    probabilities : (N, classes) float, 0 to 1
         Predicted probabilities.
     bins : int
         Number of bins between 0 and 1.

@@ -74,18 +74,14 @@ def test_export_float16_says_what_it_knows(model: Path, tmp_path: Path, leuko: L
 
 
 @pytest.mark.parametrize("command", [["predict", "cells", "-m"], ["models", "show"]])
-@pytest.mark.parametrize(
-    ("network", "message"),
-    [("model.tflite", "is a LiteRT export"), ("model.xml", "is an OpenVINO export")],
-)
 def test_an_export_for_another_runtime_is_no_bundle(
-    command: list[str], network: str, message: str, tmp_path: Path, leuko: Leuko
+    command: list[str], tmp_path: Path, leuko: Leuko
 ) -> None:
-    for name in ("export.json", "goldens.npz", "card.md", network):
+    for name in ("export.json", "goldens.npz", "card.md", "model.tflite"):
         (tmp_path / name).touch()
     done = leuko(*command, tmp_path)
     assert done.code == 1
-    assert message in one_sentence(done)
+    assert "is a LiteRT export" in one_sentence(done)
     assert "opens only ONNX bundles" in done.err
 
 

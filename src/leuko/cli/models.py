@@ -168,8 +168,8 @@ def import_model(
         )
         bundle.save(out)
         talk.say(
-            "Its answers carry no trust yet. Next: leuko models calibrate with labelled images of "
-            "your microscope."
+            "It accepts no answer yet, as nothing is known of its errors. Next: leuko models "
+            "calibrate with labelled images of your microscope."
         )
     if json:
         emit_json({"schema": schema("model"), **_facts(bundle)})

@@ -1,4 +1,4 @@
-"""Metrics of a five-class differential, in plain NumPy.
+"""Metrics of a differential, in plain NumPy.
 
 Whatever can be read off a confusion matrix takes one of shape (..., K, K), rows true and columns
 predicted, so that the same function serves one data set and thousands of bootstrap resamples.

@@ -120,8 +120,7 @@ def adapt(
     if labels is None:
         raise UsageError(
             f"Fitting to a microscope needs --labels: a table path,label of {MIN_LABELS} or more "
-            "of its cells. Without labels nothing tells a better model from a worse one: two "
-            "laboratories were read at 0.559 in place of 0.658 and at 0.690 in place of 0.762."
+            "of its cells. Without labels nothing tells a better model from a worse one."
         )
     bundle = model if isinstance(model, ModelBundle) else load(model, threads=threads).bundle
     places = [Path(os.path.expanduser(folder)) for folder in folders]

@@ -90,14 +90,14 @@ def over_looks(
     Parameters
     ----------
     run : callable
-        From (N, h, w, 3) uint8 to (N, 5).
+        From (N, h, w, 3) uint8 to (N, classes).
     weights : sequence of float
         See `average_looks`.
 
     Returns
     -------
     callable
-        From (N, K, h, w, 3) uint8 to (N, 5).
+        From (N, K, h, w, 3) uint8 to (N, classes).
     """
 
     def answer(inputs: Pixels) -> Doubles:

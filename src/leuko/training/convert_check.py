@@ -48,7 +48,7 @@ __all__ = [
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
 Runner = Callable[[Pixels], Floats]
-"""From network inputs (N, h, w, 3) uint8 to probabilities (N, 5)."""
+"""From network inputs (N, h, w, 3) uint8 to probabilities (N, classes)."""
 
 LARGEST_DROP: Final = 0.003
 """A variant whose balanced accuracy is lower by more than this is not written."""
@@ -144,7 +144,7 @@ class Answers:
 
     Attributes
     ----------
-    original, variant : (n, 5) float64
+    original, variant : (n, classes) float64
         Probabilities.
     kept : (n,) int64
         Positions of the pictures that both were asked.

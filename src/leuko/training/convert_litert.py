@@ -33,7 +33,7 @@ def to_litert(
     Parameters
     ----------
     path : Path
-        A ``.keras`` file that `leuko train` wrote: (N, h, w, 3) to (N, 5).
+        A ``.keras`` file that `leuko train` wrote: (N, h, w, 3) to (N, classes).
     size : (int, int)
         Height and width of the input.
     weights : {"float32", "float16", "int8"}
@@ -44,7 +44,7 @@ def to_litert(
     Returns
     -------
     bytes
-        A ``.tflite`` file for one picture at a time: input (1, h, w, 3), output (1, 5).
+        A ``.tflite`` file for one picture at a time: input (1, h, w, 3), output (1, classes).
 
     Raises
     ------
@@ -92,7 +92,7 @@ def litert_runner(data: bytes, *, threads: int = 1) -> Callable[[Pixels], npt.ND
     Returns
     -------
     callable
-        From (N, h, w, 3) uint8 to (N, 5) float64.
+        From (N, h, w, 3) uint8 to (N, classes) float64.
     """
     with quiet_tensorflow():
         tf = import_extra("tensorflow", _WHAT, "train")

@@ -4,7 +4,7 @@ The graph that ships takes pixels as they come out of `leuko.imaging` and speaks
 class order, so whatever a model wants done to its input or output is done inside the graph:
 
 * input ``pixels``: (N, h, w, 3) float32, RGB 0 to 255, any N;
-* output ``probabilities``: (N, 5) float32, softmax, in the order of the class scheme.
+* output ``probabilities``: (N, classes) float32, softmax, in the order of the class scheme.
 
 Keras writes ONNX through tf2onnx, which names everything after the Python objects of the
 moment. The names are rewritten here, so that equal weights give equal bytes in any process.
@@ -43,7 +43,7 @@ INPUT_NAME: Final = "pixels"
 """Name of the only input: (N, h, w, 3) float32, RGB 0 to 255."""
 
 OUTPUT_NAME: Final = "probabilities"
-"""Name of the only output: (N, 5) float32, rows that sum to 1."""
+"""Name of the only output: (N, classes) float32, rows that sum to 1."""
 
 OPSET: Final = 17
 """Version of the ONNX operators that is written; ONNX Runtime 1.13 and later read it."""

@@ -38,7 +38,7 @@ class ArrayBatches(keras.utils.PyDataset):  # type: ignore[misc]
     ----------
     values : (n, d) float32
         Inputs.
-    targets : (n, 5) float32
+    targets : (n, classes) float32
         One-hot labels.
     batch : int
         Rows a batch.

@@ -120,7 +120,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     ----------
     source : PixelSource
         Makes the pixels.
-    targets : (n, 5) float32
+    targets : (n, classes) float32
         What is to be learned of the source's files: a probability for each class.
     order : callable
         See `Order`.
@@ -166,7 +166,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         return -(-len(self._rows) // self._batch)
 
     def __getitem__(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-        """Make one batch: (n, h, w, 3) uint8 and (n, 5) float32."""
+        """Make one batch: (n, h, w, 3) uint8 and (n, classes) float32."""
         for coming in range(index, min(index + 1 + _AHEAD, self.num_batches)):
             if coming not in self._begun:
                 self._begun[coming] = [

@@ -486,7 +486,7 @@ def _taught(
     imitation: float,
     progress: Progress | None,
 ) -> npt.NDArray[np.float32]:
-    """Blend labels with what the teacher says of the training images, each as it is: (n, 5)."""
+    """Blend labels with what the teacher says of each training image as it is: (n, classes)."""
 
     def told(done: int) -> None:
         if progress is not None and (done % 100 == 0 or done == len(rows)):
