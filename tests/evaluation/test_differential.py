@@ -197,10 +197,10 @@ def test_without_a_confusion_matrix_there_are_no_limits():
 
 
 def test_answers_of_another_model_are_refused():
-    answers_of(Tally.of(table()), "mine", "abc123abc123ffff")
-    answers_of(Tally.of([replace(answer("Monocyte"), model="")]), "mine", "0" * 16)
+    answers_of(Tally.of(table()), "mine", "abc123abc123ffff", SCHEME)
+    answers_of(Tally.of([replace(answer("Monocyte"), model="")]), "mine", "0" * 16, SCHEME)
     with pytest.raises(DataError, match=r"made by the model abc123abc123, not by mine .*--model"):
-        answers_of(Tally.of(table()), "mine", "0" * 16)
+        answers_of(Tally.of(table()), "mine", "0" * 16, SCHEME)
 
 
 # Shares and limits

@@ -8,7 +8,7 @@ import pytest
 from leuko.errors import DataError
 from leuko.evaluation.differential_adjust import adjust_shares, adjusted_draws, sampled_draws
 from leuko.evaluation.differential_limits import exact_interval, fisher_p_value
-from leuko.evaluation.differential_manual import compare_with_manual, read_manual_count
+from leuko.evaluation.differential_manual import compare_with_manual, read_manual_counts
 from leuko.scheme import load_scheme
 
 CONFUSION = np.array(
@@ -27,12 +27,17 @@ GOOD = "class,count\nBasophil,1\nEosinophil,6\nLymphocyte,62\nMonocyte,14\nNeutr
 
 
 NONE = np.zeros(5)
+FIVE = load_scheme("differential-5")
+
+
+def read_manual_count(path, scheme=FIVE):
+    return read_manual_counts([path], scheme)[0]
 
 
 def compare(counts, *manual):
     """A count that is free of the classifier's errors beside manual ones."""
     draws = sampled_draws(counts, seed=np.random.default_rng(7))
-    return compare_with_manual(np.array(counts) / sum(counts), draws, manual)
+    return compare_with_manual(np.array(counts) / sum(counts), draws, manual, names=FIVE.names)
 
 
 # The file
@@ -178,6 +183,7 @@ def test_alarms_for_counts_of_one_blood_are_as_rare_as_said():
             adjust_shares(counts, table).tolist(),
             adjusted_draws(counts, NONE, table, seed=rng, draws=399),
             [manual.tolist()],
+            names=FIVE.names,
         )
         alarms["corrected"] += any(result.differs)
     assert alarms["corrected"] / 120 <= 0.05
@@ -190,6 +196,7 @@ def test_a_true_difference_is_found_in_a_corrected_count():
         adjust_shares(counts, CONFUSION).tolist(),
         adjusted_draws(counts, NONE, CONFUSION, seed=0),
         [(2, 6, 60, 14, 118), (1, 5, 62, 15, 117)],
+        names=FIVE.names,
     )
     assert result.differs[1]
     document = result.to_dict()
@@ -204,10 +211,11 @@ def test_what_is_not_accepted_may_explain_a_difference():
     counts = np.array([1, 26, 62, 14, 97])
     shares = (counts / 200).tolist()
     table = 400 * np.eye(5)
-    known = compare_with_manual(shares, adjusted_draws(counts, NONE, table, seed=0), manual)
+    sure = adjusted_draws(counts, NONE, table, seed=0)
+    known = compare_with_manual(shares, sure, manual, names=FIVE.names)
     open_ = np.array([0, 20, 0, 0, 0])
     left = adjusted_draws(counts - open_, open_, table, seed=0)
-    result = compare_with_manual(shares, left, manual)
+    result = compare_with_manual(shares, left, manual, names=FIVE.names)
     assert known.differs[1]
     assert result.p_values[1] > known.p_values[1]
     assert result.difference_limits[1][0] < known.difference_limits[1][0]

@@ -667,7 +667,7 @@ def _nothing(plain: Differential) -> str:
     )
 
 
-def answers_of(tally: Tally, name: str, digest: str, scheme: ClassScheme | None = None) -> None:
+def answers_of(tally: Tally, name: str, digest: str, scheme: ClassScheme) -> None:
     """Refuse to count one model's answers with the errors of another.
 
     Parameters
@@ -676,8 +676,8 @@ def answers_of(tally: Tally, name: str, digest: str, scheme: ClassScheme | None 
         The answers.
     name, digest : str
         Of the bundle whose validation goes into the limits.
-    scheme : ClassScheme, optional
-        Of that bundle; a routine differential's by default.
+    scheme : ClassScheme
+        Of that bundle.
 
     Raises
     ------
@@ -691,8 +691,7 @@ def answers_of(tally: Tally, name: str, digest: str, scheme: ClassScheme | None 
             f"({digest[:12]}), whose errors would stand in the limits. Name their model with "
             "--model."
         )
-    ours = scheme or load_scheme(DIFFERENTIAL_5)
-    _same_classes(tally.scheme, ours, f"What is counted with the model {name}")
+    _same_classes(tally.scheme, scheme, f"What is counted with the model {name}")
 
 
 def flag_of(reference: tuple[float, float], low: float, high: float) -> str:

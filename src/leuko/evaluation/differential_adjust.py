@@ -107,20 +107,19 @@ class Draws:
     lower, upper : (..., D, K) float64
         Shares of the counted cells, not held to 0..1 nor to a sum of 1; of a class that is not
         counted, its ratio to them.
-    counted : (K,) bool, or None
-        Which classes enter the denominator; None for all.
+    counted : (K,) bool
+        Which classes enter the denominator.
     """
 
     lower: Floats
     upper: Floats
-    counted: Bools | None = None
+    counted: Bools
 
     @property
     def shares(self) -> Draws:
         """Those of the counted classes."""
-        if self.counted is None:
-            return self
-        return Draws(self.lower[..., self.counted], self.upper[..., self.counted])
+        which = self.counted
+        return Draws(self.lower[..., which], self.upper[..., which], which[which])
 
     def limits(self, level: float = LEVEL) -> tuple[Floats, Floats]:
         """Limits of each class's share or ratio.
@@ -139,8 +138,6 @@ class Draws:
         # Weibull's plotting positions: among D draws, and the truth as one more, rank by rank.
         low = np.quantile(self.lower, tail, axis=-2, method="weibull")
         high = np.quantile(self.upper, 1 - tail, axis=-2, method="weibull")
-        if self.counted is None:
-            return np.clip(low, 0.0, 1.0), np.clip(high, 0.0, 1.0)
         most = np.where(self.counted, 1.0, MOST_RATIO)
         low, high = np.clip(low, 0.0, most), np.clip(high, 0.0, most)
         return low, np.where(~self.counted & (high == MOST_RATIO), np.inf, high)
@@ -538,9 +535,8 @@ def adjusted_draws(
     most = np.minimum(left / (1 - wrong), all_left)
     cells += np.clip(_taken_back(left, wrong, rng), 0, most)
     every = sure.sum(axis=-1, keepdims=True) + all_left
-    if counted is None or all(counted):
-        return _melded(cells, every, rng)
-    return _melded_ratios(cells, every, rng, np.asarray(counted))
+    which = np.ones(len(table), dtype=bool) if counted is None else np.asarray(counted)
+    return _melded(cells, every, rng, which)
 
 
 def sampled_draws(
@@ -565,7 +561,8 @@ def sampled_draws(
     """
     rng = np.random.default_rng(seed)
     cells = _drawn_counts(np.asarray(counts, dtype=np.float64), rng, draws)
-    return _melded(cells, cells.sum(axis=-1, keepdims=True), rng)
+    every = cells.sum(axis=-1, keepdims=True)
+    return _melded(cells, every, rng, np.ones(cells.shape[-1], dtype=bool))
 
 
 def _drawn_counts(cells: Floats, rng: np.random.Generator, draws: int) -> Floats:
@@ -573,14 +570,8 @@ def _drawn_counts(cells: Floats, rng: np.random.Generator, draws: int) -> Floats
     return np.asarray(rng.standard_gamma(np.repeat(cells[..., None, :], draws, axis=-2)))
 
 
-def _melded(cells: Floats, total: Floats, rng: np.random.Generator) -> Draws:
-    """Shares with one more cell, of another class and of each class itself."""
-    more = rng.standard_exponential(total.shape)
-    return Draws(lower=cells / (total + more), upper=(cells + more) / (total + more))
-
-
-def _melded_ratios(cells: Floats, every: Floats, rng: np.random.Generator, counted: Bools) -> Draws:
-    """Shares of the counted cells, melded, and of the other classes their ratios to them."""
+def _melded(cells: Floats, every: Floats, rng: np.random.Generator, counted: Bools) -> Draws:
+    """Shares with one more cell, of another class and of each itself; ratios of the uncounted."""
     other = np.maximum(cells[..., ~counted], 0)
     white = np.maximum(every - other.sum(axis=-1, keepdims=True), _NOTHING)
     more = rng.standard_exponential(white.shape)

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from leuko.errors import DataError
-from leuko.statistics import LEVEL, beta_cdf, beta_quantile, exact_interval
+from leuko.statistics import LEVEL, exact_interval
 
 __all__ = [
-    "beta_cdf",
-    "beta_quantile",
     "cells_for_half_width",
     "exact_interval",
     "fisher_p_value",

@@ -19,13 +19,12 @@ from leuko.evaluation.differential_adjust import Draws, sampled_draws
 from leuko.evaluation.differential_limits import fisher_p_value, share_limits
 from leuko.evaluation.intervals import LEVEL
 from leuko.files import text_of
-from leuko.scheme import DIFFERENTIAL_5, ClassScheme, load_scheme
+from leuko.scheme import ClassScheme
 
 __all__ = [
     "REFERENCE_CELLS",
     "ManualComparison",
     "compare_with_manual",
-    "read_manual_count",
     "read_manual_counts",
 ]
 
@@ -150,55 +149,31 @@ class ManualComparison:
         }
 
 
-def read_manual_count(
-    path: str | os.PathLike[str], scheme: ClassScheme | None = None
-) -> tuple[int, ...]:
-    """Read a manual differential count.
+def read_manual_counts(
+    paths: Sequence[str | os.PathLike[str]], scheme: ClassScheme
+) -> list[tuple[int, ...]]:
+    """Read the manual differential counts of one or more observers.
 
     Parameters
     ----------
-    path : path-like
-        A CSV with the columns ``class,count``, one line for each class, under any name that
-        `leuko.scheme.ClassScheme.find` understands.
-    scheme : ClassScheme, optional
-        Whose classes they are; a routine differential's by default.
+    paths : sequence of path-like
+        One CSV for each observer, with the columns ``class,count``, one line for each class, under
+        any name that `leuko.scheme.ClassScheme.find` understands.
+    scheme : ClassScheme
+        Whose classes they are.
 
     Returns
     -------
-    tuple of K int
+    list of tuples of K int
         In class order; at least one cell in all. A class that does not enter the denominator may
         have no line.
 
     Raises
     ------
     DataError
-        With one sentence, when the file cannot be read, a column or a class is missing, a class
-        is unknown or comes twice, a count is no whole number from 0 up, or nothing was counted.
-    """
-    return _counted(path, _content(path), scheme or load_scheme(DIFFERENTIAL_5))
-
-
-def read_manual_counts(
-    paths: Sequence[str | os.PathLike[str]], scheme: ClassScheme | None = None
-) -> list[tuple[int, ...]]:
-    """Read the counts of several observers.
-
-    Parameters
-    ----------
-    paths : sequence of path-like
-        One file for each observer; see `read_manual_count`.
-    scheme : ClassScheme, optional
-        Whose classes they are; a routine differential's by default.
-
-    Returns
-    -------
-    list of tuples of K int
-
-    Raises
-    ------
-    DataError
-        As `read_manual_count` does, and when two files have the same content: one observer given
-        twice would narrow the limits.
+        With one sentence, when a file cannot be read, a column or a class is missing, a class
+        is unknown or comes twice, a count is no whole number from 0 up, or nothing was counted;
+        and when two files have the same content: one observer given twice would narrow the limits.
     """
     contents: dict[bytes, str | os.PathLike[str]] = {}
     counts = []
@@ -210,12 +185,12 @@ def read_manual_counts(
                 "observer once."
             )
         contents[content] = path
-        counts.append(_counted(path, content, scheme or load_scheme(DIFFERENTIAL_5)))
+        counts.append(_counted(path, content, scheme))
     return counts
 
 
 def _counted(path: str | os.PathLike[str], content: bytes, scheme: ClassScheme) -> tuple[int, ...]:
-    """Read a manual count's content; see `read_manual_count`."""
+    """Read a manual count's content; see `read_manual_counts`."""
     counts: dict[str, int] = {}
     for line, cells in _lines(path, content):
         where = f"{path}, line {line}"
@@ -289,7 +264,7 @@ def compare_with_manual(
     draws: Draws,
     manual: Sequence[Sequence[int]],
     *,
-    names: Sequence[str] | None = None,
+    names: Sequence[str],
     level: float = LEVEL,
     each: float = LEVEL,
     seed: int = 0,
@@ -307,8 +282,8 @@ def compare_with_manual(
         What the true shares may be.
     manual : sequence of sequences of C int
         One count for each observer.
-    names : sequence of C str, optional
-        Of the classes; a routine differential's by default.
+    names : sequence of C str
+        Of the classes.
     level : float, between 0 and 1
         Of the tests, for all classes together.
     each : float, between 0 and 1
@@ -328,7 +303,6 @@ def compare_with_manual(
     M. P. Fay, M. A. Proschan, E. Brittain, Combining one-sample confidence procedures for
     inference in the two-sample case, Biometrics 71:146-156, 2015.
     """
-    names = load_scheme(DIFFERENTIAL_5).names if names is None else names
     together = tuple(int(sum(column)) for column in zip(*manual, strict=True))
     total = sum(together)
     # A stream of its own, or two equal counts would be drawn alike.
