@@ -22,9 +22,9 @@ import numpy.typing as npt
 from leuko.artifacts import digest_file
 from leuko.data.audit_duplicates import difference_hash, thumbnail
 from leuko.errors import ImageError
-from leuko.imaging import read_image
 from leuko.manifest import Manifest
 from leuko.parallel import Progress, bounded_map
+from leuko.pictures import open_picture
 from leuko.recipe import Recipe
 
 __all__ = [
@@ -211,7 +211,8 @@ def seen_in(
 def _hashed(file: Path) -> np.uint64 | None:
     """Fingerprint of a file; None where it is no image."""
     try:
-        return difference_hash(thumbnail(read_image(file).pixels))
+        with open_picture(file) as image:
+            return difference_hash(thumbnail(image.pixels))
     except ImageError:
         return None
 

@@ -157,12 +157,11 @@ def laid_upon(
     offset = np.arange(side) - (side - 1) / 2
     disc = (np.hypot(*np.meshgrid(offset, offset)) <= _DISC * side).astype(np.uint8)
     one, two = (picture.astype(np.float32) for picture in (first, second))
+    fine = _fine(one)
     enough = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, _STEPS, 1e-4)
     begin = np.eye(2, 3, dtype=np.float32) if start is None else start.copy()
     try:
-        _, found = cv2.findTransformECC(
-            _fine(one), _fine(two), begin, cv2.MOTION_AFFINE, enough, disc, 1
-        )
+        _, found = cv2.findTransformECC(fine, _fine(two), begin, cv2.MOTION_AFFINE, enough, disc, 1)
     except cv2.error:  # it found no way to go
         return 0.0
     stretch = np.linalg.svd(found[:, :2], compute_uv=False)
@@ -175,4 +174,4 @@ def laid_upon(
     if common.sum() < _OVERLAP * disc.sum():
         return 0.0
     there = np.asarray(moved, np.float32)
-    return float(np.corrcoef(_fine(one)[common], _fine(there)[common])[0, 1])
+    return float(np.corrcoef(fine[common], _fine(there)[common])[0, 1])

@@ -346,14 +346,16 @@ def _wrap(
             order=order,
         )
 
-    softmax = _needs_softmax(_ask(written(pixels, False), spec, drawn, len(scheme)), network.last)
+    found = _ask(written(pixels, False), spec, drawn, len(scheme))
+    softmax = _needs_softmax(found, network.last)
     if softmax:
         notes.append("The network ends in logits; a softmax was added.")
 
     def answers(pixels: ForeignPixels) -> Answers:
         return _ask(written(pixels, softmax), spec, drawn, len(scheme))
 
-    found = answers(pixels)
+    if softmax:
+        found = answers(pixels)
     if network.scales_pixels and max(pixels.scale or (1.0,)) < 1:
         # Some were trained on pixels that were scaled twice; these answer such pixels no worse.
         once = answers(ForeignPixels((1.0,), channels=pixels.channels))

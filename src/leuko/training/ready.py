@@ -11,7 +11,6 @@ from leuko.data.split import split_by_slide
 from leuko.errors import TrainingError
 from leuko.manifest import Manifest
 from leuko.recipe import Recipe
-from leuko.runtime.classifier import load
 from leuko.training.architectures import check_weights
 from leuko.training.export import require_converters
 
@@ -61,8 +60,6 @@ def check_ready(recipe: Recipe, run: Path, rows: Manifest) -> None:
         When there are too few slides.
     TrainingError
         When the folder holds something else, or weights cannot be had.
-    BundleError
-        When the teacher cannot be opened.
     MissingExtraError
         When a package is not installed that exports what was trained.
     """
@@ -73,8 +70,6 @@ def check_ready(recipe: Recipe, run: Path, rows: Manifest) -> None:
     if recipe.data.split == "slide":
         split_by_slide(rows, fraction=recipe.data.validation, seed=recipe.seed)
     check_weights(recipe)
-    if recipe.train.teacher:
-        load(recipe.train.teacher, threads=1)
 
 
 def refuse_claimed(run: Path, recipe: Recipe, *, resume: bool) -> None:
