@@ -75,9 +75,6 @@ REJECT_REASONS: Final = (
 
 _FORMATS: Final = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 
-_INTERPRETATION: Final = 262
-"""Tag of TIFF: what its numbers mean, 0 for white (TIFF 6.0, section 8)."""
-
 _DEPTHS: Final = (8, 10, 12, 14)
 """Bits that cameras give, and programs store in 16."""
 
@@ -477,7 +474,7 @@ def _grey_to_rgb(image: Any, header: Any) -> tuple[Pixels, tuple[str, ...]]:
     if values.min() < 0 or values.max() > 65535:
         raise ImageError("unsupported-format", "Pictures of more than 16 bits have no white.")
     tags = getattr(header, "tag_v2", {})
-    is_negative = tags.get(_INTERPRETATION) == 0
+    is_negative = tiff.white_is_zero(tags)
     bits, remark = _depth(values, tiff.bits_in_use(tags), guess=not is_negative)
     if tiff.stored_bits(tags) == 12:  # Pillow widens them
         bits, remark = 12, ()

@@ -19,6 +19,7 @@ __all__ = [
     "refuse_large_tiles",
     "refuse_misread",
     "stored_bits",
+    "white_is_zero",
 ]
 
 Tags = Any
@@ -124,6 +125,21 @@ def refuse_large_tiles(tags: Tags) -> None:
             f"The TIFF file has tiles of {length} rows and {width} columns; the limit is "
             f"{_MAX_TILE // 1_000_000} megapixels.",
         )
+
+
+def white_is_zero(tags: Tags) -> bool:
+    """Whether the file's 0 is white, see TIFF 6.0, section 8.
+
+    Parameters
+    ----------
+    tags : mapping
+        The directory; empty for other formats.
+
+    Returns
+    -------
+    bool
+    """
+    return bool(tags.get(_INTERPRETATION) == 0)
 
 
 def bits_in_use(tags: Tags) -> int:
