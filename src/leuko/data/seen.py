@@ -33,6 +33,7 @@ __all__ = [
     "RANDOM",
     "SAME",
     "Start",
+    "backbone_path",
     "had_a_head_start",
     "has_learned",
     "seen_in",
@@ -53,7 +54,6 @@ FEW: Final = 0.01
 """Of a set to be measured on, a larger share that was seen makes the measurement one of memory."""
 
 _FINGERPRINTS: Final = "raabin-train.npy"
-_BACKBONE: Final = "mobilenetv2-leuko.npz"
 _DATA: Final = ("59c112797fe9e7a1ef1e90986f07ef2af15b0159c8efae0b2b505e4ec5cb43f9",)
 """Digests of manifests of that data."""
 
@@ -226,8 +226,19 @@ def _fingerprints() -> npt.NDArray[np.uint64]:
 
 def _is_backbone(file: Path) -> bool:
     """Whether a file is Leuko's own backbone under another name."""
-    own = _zoo() / _BACKBONE
+    own = backbone_path()
     return file.is_file() and own.is_file() and digest_file(file) == digest_file(own)
+
+
+def backbone_path() -> Path:
+    """Where Leuko's own backbone lies.
+
+    Returns
+    -------
+    Path
+        A ``.npz``; no file where this install has no bundled models.
+    """
+    return _zoo() / "mobilenetv2-leuko.npz"
 
 
 def _zoo() -> Path:

@@ -10,7 +10,6 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.artifacts import atomic_write
+from leuko.data.seen import backbone_path
 from leuko.errors import TrainingError
 from leuko.quiet import keras_home
 from leuko.recipe import Recipe
@@ -260,7 +260,7 @@ def leuko_weights_path() -> Path:
     TrainingError
         When this install does not have it.
     """
-    path = Path(str(resources.files("leuko") / "zoo" / "mobilenetv2-leuko.npz"))
+    path = backbone_path()
     if not path.is_file():
         raise TrainingError(
             "The backbone that Leuko trained is not part of this install. Choose --weights "
