@@ -693,7 +693,7 @@ def test_a_model_that_was_never_checked_says_so(
     assert not one_document(leuko("models", "show", model, "--json").out)["accepts"]
     done = leuko("predict", cells, "--model", model)
     assert done.err.count(NEVER_CHECKED) == 1
-    assert done.out.count("\tunsure\tthis model has not shown when it is right\t") == 6
+    assert done.out.count("\tunsure\tthis model is not calibrated yet\t") == 6
     document = one_document(leuko("predict", cells, "--model", model, "--json").out)
     assert document["decisions"]["unsure"] == 6
     done = leuko("count", cells, "--model", model)

@@ -28,7 +28,7 @@ _REASONS: Final = {
     "overexposed": "too bright",
     "underexposed": "too dark",
     "few-pixels": "too few pixels",
-    "unproven": "this model has not shown when it is right",
+    "unproven": "this model is not calibrated yet",
 }
 _MANY: Final = 10
 """From so many answers on, a share of them says something of the model."""
