@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 from leuko.data.balance import JPEG_QUALITY, JPEG_SUBSAMPLING, write_balanced
-from leuko.manifest import read_folder
+from leuko.data.reading import read_folder
 from leuko.parallel import worker_count
 from leuko.scheme import load_scheme
 

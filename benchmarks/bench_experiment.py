@@ -31,8 +31,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from leuko.data.reading import read_split
 from leuko.host import machine
-from leuko.manifest import read_split
 from leuko.recipe import load_recipe
 
 DRAWN, TRAIN_BATCHES, VALIDATION_BATCHES = 20_980, 779, 195

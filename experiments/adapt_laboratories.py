@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from leuko.bundle import ModelBundle
+from leuko.data.reading import read_folder
 from leuko.errors import AdaptError
-from leuko.manifest import Manifest, read_folder
+from leuko.manifest import Manifest
 from leuko.runtime.adapt import fit_adaptation
 from leuko.runtime.classifier import OnnxClassifier, load
 from leuko.runtime.sources import file_source

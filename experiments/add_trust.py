@@ -21,9 +21,10 @@ import numpy as np
 from leuko.artifacts import digest_file
 from leuko.bundle import ModelBundle
 from leuko.data.audit_duplicates import difference_hash, near_duplicates, thumbnail
+from leuko.data.reading import read_split
 from leuko.data.split import split_by_slide
 from leuko.imaging import read_image
-from leuko.manifest import Manifest, read_split
+from leuko.manifest import Manifest
 from leuko.parallel import bounded_map, worker_count
 from leuko.runtime.trust_bundle import fit_trust
 

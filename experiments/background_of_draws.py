@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from leuko.data.audit_background import background_test, ring_features
+from leuko.data.reading import read_split
 from leuko.imaging import read_image
-from leuko.manifest import read_split
 from leuko.parallel import bounded_map, worker_count
 from leuko.recipe import load_recipe
 from leuko.training.pipeline import pixel_source, training_order

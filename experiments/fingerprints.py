@@ -17,9 +17,9 @@ import numpy as np
 
 from leuko.artifacts import atomic_write
 from leuko.data.audit_duplicates import difference_hash, thumbnail
+from leuko.data.reading import read_split
 from leuko.data.seen import SAME, seen_in, were_seen
 from leuko.imaging import encode_jpeg, read_image
-from leuko.manifest import read_split
 from leuko.parallel import bounded_map, worker_count
 
 _COPIES = ((288, 70), (224, 85), (160, 80), (575, 90), (100, 60))

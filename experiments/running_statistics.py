@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from leuko.data.reading import read_folder
 from leuko.imaging import read_image
-from leuko.manifest import Manifest, read_folder
+from leuko.manifest import Manifest
 from leuko.parallel import bounded_map, worker_count
 from leuko.recipe import Recipe, load_recipe
 from leuko.training.architectures import build_model, compile_model

@@ -23,10 +23,11 @@ from add_trust import validation_rows
 from trust_negatives import HALVES, Negative, negatives
 
 from leuko.bundle import ModelBundle
+from leuko.data.reading import read_folder
 from leuko.errors import ImageError
 from leuko.evaluation.metrics import calibration_bins, expected_calibration_error
 from leuko.imaging import encode_png
-from leuko.manifest import Manifest, read_folder
+from leuko.manifest import Manifest
 from leuko.prediction import Prediction
 from leuko.runtime.classifier import OnnxClassifier, load
 from leuko.runtime.sources import Source, file_source

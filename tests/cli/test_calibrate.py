@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from leuko.bundle import ModelBundle
+from leuko.data.reading import read_folder
 from leuko.imaging import encode_png
-from leuko.manifest import read_folder
 from tiny import write_dataset, write_picture
 
 

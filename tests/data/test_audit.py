@@ -25,10 +25,11 @@ from leuko.data.audit_duplicates import (
     same_cells,
     thumbnail,
 )
+from leuko.data.reading import read_folder
 from leuko.data.turned import laid_upon, turned_copies
 from leuko.errors import DataError, MissingExtraError
 from leuko.imaging import encode_jpeg, encode_png
-from leuko.manifest import Manifest, Sample, read_folder, slide_of
+from leuko.manifest import Manifest, Sample, slide_of
 
 SIDE = 48
 

@@ -28,9 +28,10 @@ from leuko.data.balance import (
     sample_key,
     write_balanced,
 )
+from leuko.data.reading import read_csv, read_folder
 from leuko.errors import DataError, OutputError, UsageError
 from leuko.imaging import decode_image, encode_jpeg, encode_png, read_image
-from leuko.manifest import Manifest, Sample, read_csv, read_folder, slide_of
+from leuko.manifest import Manifest, Sample, slide_of
 
 COUNTS = (2, 3, 4, 3, 8)
 
@@ -367,7 +368,7 @@ def test_empty_files_and_stale_temporaries_are_mended(train: Path, tmp_path: Pat
 KILLER = """
     import itertools, os, signal, sys
     from leuko.data.balance import write_balanced
-    from leuko.manifest import read_folder
+    from leuko.data.reading import read_folder
     train, out, k, moment = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
     replace, calls = os.replace, itertools.count(1)
     def deadly(source, target):
@@ -407,7 +408,7 @@ FULL = """
     import resource, signal, sys
     from leuko.data.balance import write_balanced
     from leuko.errors import OutputError
-    from leuko.manifest import read_folder
+    from leuko.data.reading import read_folder
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     manifest = read_folder(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
@@ -456,7 +457,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_later(train: Path, tmp_path: Pa
             from pathlib import Path
             from leuko.data.balance import write_balanced
             from leuko.errors import OutputError
-            from leuko.manifest import read_folder
+            from leuko.data.reading import read_folder
             train, disk = Path(sys.argv[1]), Path(sys.argv[2])
             filler = disk / "filler"
             filler.write_bytes(bytes(170_000))

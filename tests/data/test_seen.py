@@ -12,9 +12,10 @@ import pytest
 
 from leuko.data import seen
 from leuko.data.audit_duplicates import difference_hash, thumbnail
+from leuko.data.reading import read_folder, read_split
 from leuko.data.synth import draw_dataset
 from leuko.imaging import encode_jpeg, read_image
-from leuko.manifest import Manifest, read_folder, read_split
+from leuko.manifest import Manifest
 from leuko.recipe import load_recipe
 
 BACKBONE = "Leuko's backbone, which has learned Raabin-WBC Train (10,175 cells)"

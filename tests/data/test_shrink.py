@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from leuko.artifacts import TEMPORARY_PREFIX, digest_file
+from leuko.data.reading import read_folder, read_split
 from leuko.data.shrink import SOURCES, shrink_dataset
 from leuko.errors import DataError, OutputError
 from leuko.imaging import encode_jpeg, read_image
-from leuko.manifest import Manifest, read_folder, read_split
+from leuko.manifest import Manifest
 from tiny import write_dataset, write_picture
 
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from five import CLASSES
+from leuko.data.reading import find_splits, read_folder
 from leuko.data.synth import (
     DEFAULT_MIX,
     DrawnCell,
@@ -24,7 +25,6 @@ from leuko.data.synth import (
 from leuko.data.synth_kinds import KINDS
 from leuko.errors import OutputError, UsageError
 from leuko.imaging import read_image
-from leuko.manifest import find_splits, read_folder
 
 SAMPLE = 10
 

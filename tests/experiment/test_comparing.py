@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 
 from five import CLASSES
+from leuko.data.reading import read_split
 from leuko.data.seen import _hashed
 from leuko.data.synth import draw_dataset
 from leuko.errors import DataError, LeukoError, UsageError
 from leuko.evaluation.compare import compare_predictions, recipe_titles
 from leuko.imaging import PreprocessSpec
-from leuko.manifest import read_split
 from leuko.prediction_files import read_predictions
 from leuko.recipe import (
     AugmentSettings,

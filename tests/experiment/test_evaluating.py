@@ -14,10 +14,10 @@ import pytest
 import leuko
 from five import CLASSES
 from leuko.bundle import ModelBundle
+from leuko.data.reading import read_folder, read_labelled
 from leuko.data.seen import _hashed
 from leuko.errors import BundleError, DataError
 from leuko.experiment.evaluating import evaluate
-from leuko.manifest import read_folder, read_labelled
 from leuko.prediction_files import csv_text, read_predictions
 from leuko.runtime.classifier import OnnxClassifier
 from tiny import write_dataset, write_picture

@@ -13,10 +13,10 @@ import pytest
 import leuko
 from five import CLASSES
 from leuko.bundle import ModelBundle
+from leuko.data.reading import read_folder
 from leuko.errors import AdaptError, DataError, UsageError
 from leuko.evaluation.differential_adjust import design_effect
 from leuko.imaging import decode_image, encode_png
-from leuko.manifest import read_folder
 from leuko.runtime.adapt import Adaptation, adapt, fit_adaptation
 from leuko.runtime.adapt_card import adapted_card
 from leuko.runtime.adapt_views import Picture, show, survey

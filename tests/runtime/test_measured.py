@@ -14,10 +14,10 @@ from five import CLASSES
 from leuko.artifacts import digest_json, json_text
 from leuko.bundle import MeasuredLayer, ModelBundle
 from leuko.cells.measure import MEASURES
+from leuko.data.reading import read_folder
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import AdaptError, BundleError, UsageError
 from leuko.imaging import PreprocessSpec, decode_image, encode_png
-from leuko.manifest import read_folder
 from leuko.runtime.adapt import Adaptation, adapt
 from leuko.runtime.adapt_fit import Head, fit_head
 from leuko.runtime.classifier import OnnxClassifier, make_goldens

@@ -12,9 +12,10 @@ import pytest
 pytest.importorskip("onnx", reason="needs the extra 'train'")
 
 from leuko.bundle import Goldens, ModelBundle
+from leuko.data.reading import read_folder
 from leuko.errors import BundleError, DataError, UsageError
 from leuko.imaging import encode_png
-from leuko.manifest import Manifest, read_folder
+from leuko.manifest import Manifest
 from leuko.render.heat import heat_picture
 from leuko.render.picture import prediction_picture, prediction_sheet
 from leuko.runtime.adapt import adapt

@@ -13,10 +13,11 @@ import pytest
 
 from five import CLASSES
 from leuko.bundle import FeatureSpace, Goldens, ModelBundle
+from leuko.data.reading import read_folder
 from leuko.errors import BundleError, DataError, UsageError
 from leuko.evaluation.report import evaluate_predictions
 from leuko.imaging import encode_png
-from leuko.manifest import Manifest, read_folder
+from leuko.manifest import Manifest
 from leuko.prediction import DECISIONS, PredictionTable
 from leuko.prediction_files import read_predictions, write_csv
 from leuko.runtime import trust_bundle

@@ -174,7 +174,7 @@ def test_float32_onnx_is_the_bundle_itself(model: Path, tmp_path: Path) -> None:
 
 
 def test_calibration_and_limits_go_with_it(labelled: Path, tmp_path: Path) -> None:
-    from leuko.manifest import read_folder
+    from leuko.data.reading import read_folder
     from leuko.runtime.trust_bundle import fit_trust
 
     (labelled / "Monocyte" / "95-8-1-1_99_1.jpg").rename(tmp_path / "aside")
@@ -198,8 +198,8 @@ def test_calibration_and_limits_go_with_it(labelled: Path, tmp_path: Path) -> No
 
 def test_what_is_judged_is_what_is_written(tmp_path: Path) -> None:
     """A bundle that answers the nearer half by its first look is judged doing so."""
+    from leuko.data.reading import read_folder
     from leuko.imaging import encode_png
-    from leuko.manifest import read_folder
 
     for number, name in enumerate(CLASSES * 5):
         rng = np.random.default_rng([32, number])

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leuko.manifest import Manifest, read_split
+from leuko.data.reading import read_split
+from leuko.manifest import Manifest
 from leuko.recipe import ModelSettings, Recipe
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")

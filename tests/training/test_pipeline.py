@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from leuko.data.reading import read_split
 from leuko.errors import ImageError
 from leuko.imaging import PreprocessSpec, decode_image, encode_jpeg, encode_png, read_image
-from leuko.manifest import read_split
 from leuko.recipe import AugmentSettings, DataSettings, Recipe
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")

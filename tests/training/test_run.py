@@ -22,8 +22,9 @@ import pytest
 import leuko
 from five import CLASSES
 from leuko.bundle import ModelBundle
+from leuko.data.reading import read_split
 from leuko.errors import DataError, LeukoError, TrainingError
-from leuko.manifest import Manifest, read_split
+from leuko.manifest import Manifest
 from leuko.recipe import AugmentSettings, DataSettings, Recipe, load_recipe
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.trust import NEVER_CHECKED, Trust

@@ -45,8 +45,8 @@ def calibrate(
     """Fit temperature, thresholds and distances on labelled images that training has not seen."""
     from leuko.artifacts import schema
     from leuko.bundle import ModelBundle
+    from leuko.data.reading import read_labelled
     from leuko.errors import DataError
-    from leuko.manifest import read_labelled
     from leuko.runtime.classifier import load
     from leuko.runtime.trust_bundle import TrustTargets, fit_trust
 

@@ -388,7 +388,7 @@ def chosen_scheme(
     ClassScheme or None
         None where nothing is asked for.
     """
-    from leuko.manifest import own_scheme
+    from leuko.data.reading import own_scheme
     from leuko.scheme import load_scheme
 
     if classes is None:

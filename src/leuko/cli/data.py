@@ -200,7 +200,7 @@ def balance(
     Stopped at any moment, the same command finishes the folder with the same bytes.
     """
     from leuko.data.balance import write_balanced
-    from leuko.manifest import read_folder
+    from leuko.data.reading import read_folder
 
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         report = write_balanced(

@@ -16,15 +16,9 @@ import numpy.typing as npt
 from leuko.artifacts import RESEARCH_USE, digest_json, schema
 from leuko.data.audit_background import background_test, missing_for_background, ring_features
 from leuko.data.audit_duplicates import identical_files, same_cells, thumbnail
+from leuko.data.reading import find_splits, read_folder, unread_beside
 from leuko.errors import ImageError
-from leuko.manifest import (
-    Manifest,
-    Sample,
-    find_splits,
-    original_of,
-    read_folder,
-    unread_beside,
-)
+from leuko.manifest import Manifest, Sample, original_of
 from leuko.parallel import Progress, bounded_map, worker_count
 from leuko.pictures import open_picture
 from leuko.scheme import ClassScheme, scheme_in
@@ -74,7 +68,7 @@ def audit_dataset(
     ignore : sequence of str
         Extra folders to pass over.
     scheme : ClassScheme, optional
-        See `leuko.manifest.read_folder`.
+        See `leuko.data.reading.read_folder`.
     workers : int, optional
         Threads; one for each core when left out.
     progress : callable, optional

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.artifacts import atomic_write_bytes, prepare_folder
+from leuko.data.reading import find_splits, read_folder
 from leuko.errors import DataError, ImageError, OutputError
 from leuko.imaging import IMAGE_SUFFIXES, encode_jpeg
-from leuko.manifest import Manifest, Sample, find_splits, read_folder
+from leuko.manifest import Manifest, Sample
 from leuko.parallel import Progress, bounded_map, worker_count
 from leuko.pictures import open_picture
 

@@ -18,6 +18,7 @@ from leuko.artifacts import (
     schema,
 )
 from leuko.data.audit import audit_dataset
+from leuko.data.reading import read_labelled, read_split
 from leuko.evaluation.compare import (
     collect_warnings,
     compare_predictions,
@@ -34,7 +35,7 @@ from leuko.experiment.planning import (
 )
 from leuko.experiment.starting import find_starts, head_starts
 from leuko.host import machine, versions
-from leuko.manifest import Manifest, read_labelled, read_split
+from leuko.manifest import Manifest
 from leuko.parallel import Progress
 from leuko.prediction_files import read_predictions, write_csv
 from leuko.recipe import Recipe, load_recipe
@@ -99,7 +100,7 @@ def compare(
     ignore : tuple of str
         Extra folders to pass over.
     scheme : ClassScheme, optional
-        See `leuko.manifest.read_folder`.
+        See `leuko.data.reading.read_folder`.
     workers : int, optional
         Threads.
     cache : Path, optional

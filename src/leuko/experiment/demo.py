@@ -8,11 +8,11 @@ from pathlib import Path
 
 from leuko.artifacts import atomic_write_bytes
 from leuko.data.balance import write_balanced
+from leuko.data.reading import read_split
 from leuko.data.synth import draw_dataset
 from leuko.experiment.comparing import compare
 from leuko.files import mark_own_picture
 from leuko.imaging import encode_png, read_image
-from leuko.manifest import read_split
 from leuko.parallel import Progress, worker_count
 from leuko.recipe import Recipe, load_recipe
 from leuko.render.answers import tally_text

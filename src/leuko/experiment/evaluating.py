@@ -13,11 +13,12 @@ import numpy.typing as npt
 
 from leuko import __version__
 from leuko.artifacts import atomic_write_json, atomic_write_text, prepare_folder
+from leuko.data.reading import read_labelled
 from leuko.data.seen import LEARNED, has_learned, seen_in
 from leuko.errors import DataError, MissingExtraError
 from leuko.evaluation.report import EvaluationReport, evaluate_predictions
 from leuko.host import machine
-from leuko.manifest import Manifest, read_labelled
+from leuko.manifest import Manifest
 from leuko.parallel import Progress, worker_count
 from leuko.prediction import Prediction, PredictionTable
 from leuko.prediction_files import write_csv

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from leuko.data.balance import PLAN_FILE
+from leuko.data.reading import find_splits, is_table
 from leuko.errors import DataError, ImageError, OutputError, UsageError
 from leuko.imaging import read_image
-from leuko.manifest import Manifest, find_splits, is_table
+from leuko.manifest import Manifest
 from leuko.recipe import Recipe, load_recipe
 
 __all__ = ["check_readable", "check_room", "passed_over", "plan_comparison", "plan_training"]

@@ -18,8 +18,8 @@ import numpy as np
 from leuko.artifacts import digest_json, schema
 from leuko.bundle import Goldens, ModelBundle
 from leuko.cells.style import first_look
+from leuko.data.reading import read_csv
 from leuko.errors import AdaptError, DataError, ImageError, UsageError
-from leuko.manifest import read_csv
 from leuko.parallel import Progress
 from leuko.runtime.adapt_card import adapted_card
 from leuko.runtime.adapt_labels import MIN_LABELS, Labelled, Refit, labelled_files, refit

@@ -144,7 +144,7 @@ def labelled_files(manifest: Manifest, folders: Sequence[Path]) -> list[Path]:
     Parameters
     ----------
     manifest : Manifest
-        From `leuko.manifest.read_csv`.
+        From `leuko.data.reading.read_csv`.
     folders : sequence of Path
         Looked into in turn for what does not stand beside the table.
 

@@ -15,12 +15,12 @@ import numpy.typing as npt
 from leuko.artifacts import digest_bytes, digest_json
 from leuko.bundle import golden_pictures
 from leuko.cells.style import looks
+from leuko.data.reading import read_labelled
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import BundleError, DataError, ImageError
 from leuko.evaluation.metrics import balanced_accuracy, confusion_matrix
 from leuko.evaluation.report import evaluate_predictions
 from leuko.imaging import PreprocessSpec
-from leuko.manifest import read_labelled
 from leuko.parallel import Progress, bounded_map
 from leuko.pictures import decoded
 from leuko.runtime.sources import Source, expand, file_source

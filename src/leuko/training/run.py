@@ -35,13 +35,14 @@ from leuko.bundle import ModelBundle
 from leuko.cells.view import prepare
 from leuko.data.audit_duplicates import difference_hash, same_cells, thumbnail
 from leuko.data.balance import write_balanced
+from leuko.data.reading import find_splits, is_table, read_csv, read_folder, read_split
 from leuko.data.seen import had_a_head_start, start_of, were_seen
 from leuko.data.split import split_at_random, split_by_slide
 from leuko.errors import DataError, ImageError, OutputError, TrainingError
 from leuko.evaluation.report import evaluate_predictions, no_better
 from leuko.host import machine, versions
 from leuko.imaging import read_image
-from leuko.manifest import Manifest, find_splits, is_table, read_csv, read_folder, read_split
+from leuko.manifest import Manifest
 from leuko.memory import keep_freed_memory
 from leuko.parallel import Progress, bounded_map, worker_count
 from leuko.pictures import open_picture
@@ -295,7 +296,7 @@ def training_rows(
     dataset : path-like or Manifest
         See `train`. Test rows of a table that deals its own splits are left out.
     ignore, scheme, label_column
-        See `leuko.manifest.read_labelled`.
+        See `leuko.data.reading.read_labelled`.
 
     Returns
     -------
