@@ -23,7 +23,7 @@ from leuko.experiment.evaluating import evaluate
 from leuko.recipe import load_recipe
 from leuko.runtime.classifier import OnnxClassifier, make_goldens
 from leuko.runtime.trust_bundle import fit_trust, trust_card, without_trust
-from leuko.training.run import model_card, validation_summary
+from leuko.training.card import model_card, validation_summary
 
 
 def main() -> None:

@@ -29,8 +29,10 @@ from leuko.manifest import Manifest
 from leuko.recipe import load_recipe
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.trust_bundle import fit_trust, trust_card
+from leuko.training.card import validation_summary
 from leuko.training.convert import export_model
-from leuko.training.run import train, validation_summary
+from leuko.training.options import RunOptions
+from leuko.training.run import train
 
 MEMBERS = {"default": "flagship", "small": "small", "cnn": "cnn"}
 """Names in the zoo and the recipes that make them."""
@@ -79,10 +81,12 @@ def one_seed(name: str, seed: int, arguments: argparse.Namespace) -> Trained:
     recipe = load_recipe(MEMBERS[name]).with_seed(seed)
     run = arguments.runs / f"{recipe.name}-{seed}"
     said = {"command": " ".join(sys.argv), "say": lambda line: print(line, file=sys.stderr)}
-    made = train(
-        arguments.dataset, recipe, run, resume=run.exists(),
-        weights=arguments.weights if name == "default" else None, **said,
-    )  # fmt: skip
+    options = RunOptions(
+        weights=arguments.weights if name == "default" else None,
+        resume=run.exists(),
+        command=said["command"],
+    )
+    made = train(arguments.dataset, recipe, run, options=options, say=said["say"])
     shipped = OnnxClassifier(what_ships(name, run))
     evaluations, cells = [], [f"validation {value(made.validation, 'accuracy')}"]
     for folder in (arguments.dataset / "Test", *arguments.laboratory):

@@ -17,6 +17,7 @@ import numpy as np
 
 from leuko.artifacts import atomic_write
 from leuko.data.audit_duplicates import difference_hash, thumbnail
+from leuko.data.dataset import Pictures
 from leuko.data.reading import read_split
 from leuko.data.seen import SAME, seen_in, were_seen
 from leuko.imaging import encode_jpeg, read_image
@@ -42,7 +43,7 @@ def main() -> None:
         for (side, quality), share in zip(_COPIES, found.mean(axis=0), strict=True):
             print(f"copies of {side} px, quality {quality}: {share:.4f} found at {SAME} bits")
         test = read_split(arguments.dataset, "test")
-        print(f"test images found: {seen_in(test, workers=workers)} of {len(test)}")
+        print(f"test images found: {seen_in(test, Pictures(workers))} of {len(test)}")
     elif arguments.out is not None:
         hashes = bounded_map(
             lambda file: difference_hash(thumbnail(read_image(file).pixels)), files, workers=workers

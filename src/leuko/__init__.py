@@ -13,12 +13,14 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "ClassScheme": "leuko.scheme",
+    "Dataset": "leuko.data.dataset",
     "LeukoError": "leuko.errors",
     "Manifest": "leuko.manifest",
     "ModelBundle": "leuko.bundle",
     "Prediction": "leuko.prediction",
     "PredictionTable": "leuko.prediction",
     "Recipe": "leuko.recipe",
+    "RunOptions": "leuko.training.options",
     "adapt": "leuko.runtime.adapt",
     "audit_dataset": "leuko.data.audit",
     "compare": "leuko.experiment.comparing",

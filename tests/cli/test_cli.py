@@ -641,9 +641,7 @@ def test_train_says_what_it_passes_over_and_its_document_has_a_schema(
         },
         bundle=SimpleNamespace(digest="ab", validation={"split": "slide"}),
     )
-    room = SimpleNamespace(
-        train=lambda *_, **__: run, training_rows=lambda *_, **__: SimpleNamespace(notes=())
-    )
+    room = SimpleNamespace(train=lambda *_, **__: run)
     monkeypatch.setattr("leuko.cli.extras.training_room", lambda: room)
     write_dataset(tmp_path / "set" / "Train", each=1)
     arguments = ("train", tmp_path / "set", "--recipe", "cnn", "--out", tmp_path / "run", "--json")

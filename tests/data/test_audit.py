@@ -353,7 +353,7 @@ def test_raabin_background_names_basophils_and_eosinophils(raabin: Path, tmp_pat
             for file in files[:: max(1, len(files) // (100 if split == "Train" else 40))]:
                 (tmp_path / split / name / file.name).symlink_to(file)
         manifests[split.lower()] = read_folder(tmp_path / split)
-    audit = audit_manifests(manifests, root=tmp_path, workers=2)
+    audit = audit_manifests(manifests, root=tmp_path)
     recall = audit["background_test"]["per_class_recall"]
     assert recall["Basophil"] > 0.85
     assert recall["Eosinophil"] > 0.6

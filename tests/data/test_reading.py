@@ -10,7 +10,7 @@ import pytest
 
 from five import CLASSES
 from leuko.artifacts import digest_file
-from leuko.data.reading import find_splits, read_csv, read_folder, read_split, unread_beside
+from leuko.data.reading import find_layout, find_splits, read_csv, read_folder, read_split
 from leuko.errors import DataError
 from leuko.files import mark_own_picture
 from leuko.imaging import encode_png
@@ -202,12 +202,14 @@ def test_folders_beside_train_and_test_are_named(tmp_path: Path) -> None:
     for name in ("Train", "TestA"):
         write_dataset(tmp_path / name, each=2, slides=2)
     touch(tmp_path / "masks" / "a.png")
-    assert unread_beside(tmp_path) == ()
+    assert find_layout(tmp_path).notes == ()
     touch(tmp_path / "TestB" / "Monocyte" / "95-8-1-1_3_1.jpg")
     assert read_split(tmp_path, "train").notes == ("TestB is not read, only Train and TestA.",)
     touch(tmp_path / "TEST_SIMPLE" / "NEUTROPHIL" / "95-8-1-1_3_1.jpg")
-    assert unread_beside(tmp_path) == ("TEST_SIMPLE and TestB are not read, only Train and TestA.",)
-    assert unread_beside(tmp_path / "Train") == ()
+    assert find_layout(tmp_path).notes == (
+        "TEST_SIMPLE and TestB are not read, only Train and TestA.",
+    )
+    assert find_layout(tmp_path / "Train").notes == ()
 
 
 def test_a_table_from_windows(tmp_path: Path) -> None:

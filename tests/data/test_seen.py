@@ -12,6 +12,7 @@ import pytest
 
 from leuko.data import seen
 from leuko.data.audit_duplicates import difference_hash, thumbnail
+from leuko.data.dataset import Pictures
 from leuko.data.reading import read_folder, read_split
 from leuko.data.synth import draw_dataset
 from leuko.imaging import encode_jpeg, read_image
@@ -46,7 +47,7 @@ def test_copies_are_found(cells: Manifest, tmp_path: Path, side: int, quality: i
         place = tmp_path / sample.path
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(encode_jpeg(small, quality=quality))
-    assert seen.seen_in(read_folder(tmp_path), workers=2) >= 39
+    assert seen.seen_in(read_folder(tmp_path), Pictures(2)) >= 39
 
 
 @pytest.mark.usefixtures("learned")
@@ -54,11 +55,11 @@ def test_other_cells_are_not_found(cells: Manifest, tmp_path: Path) -> None:
     draw_dataset(tmp_path / "other", train=60, test=0, size=96, seed=9)
     other = read_split(tmp_path / "other", "train")
     told: list[tuple[str, int, int]] = []
-    found = seen.seen_in(other, workers=2, progress=lambda *step: told.append(step), stage="look")
+    found = seen.seen_in(other, Pictures(2), progress=lambda *step: told.append(step), stage="look")
     assert found == 0
-    assert told == [("look", 60, 60)]
+    assert told == [("look", 32, 60), ("look", 60, 60)]
     other.files()[0].write_bytes(b"no image")
-    assert seen.seen_in(other, workers=2) == 0
+    assert seen.seen_in(other, Pictures(2)) == 0
 
 
 def test_the_fingerprints_are_one_a_cell_and_in_no_order_of_theirs() -> None:
@@ -80,8 +81,8 @@ def test_train_is_found_again_and_test_a_is_not() -> None:
     if not raabin.is_dir():
         pytest.skip("LEUKO_DATA does not point to a folder with raabin-wbc-288")
     chosen = np.random.default_rng(1).permutation(10_175)[:300]
-    assert seen.seen_in(read_split(raabin, "train").subset(chosen), workers=2) >= 297
-    assert seen.seen_in(read_split(raabin, "test"), workers=2) == 4
+    assert seen.seen_in(read_split(raabin, "train").subset(chosen), Pictures(2)) >= 297
+    assert seen.seen_in(read_split(raabin, "test"), Pictures(2)) == 4
 
 
 def test_what_a_recipe_starts_from_is_named(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,8 +18,9 @@ import numpy as np
 import pytest
 
 from five import CLASSES
+from leuko.data.audit_duplicates import difference_hash
+from leuko.data.dataset import Dataset, ImageFacts, Pictures
 from leuko.data.reading import read_split
-from leuko.data.seen import _hashed
 from leuko.data.synth import draw_dataset
 from leuko.errors import DataError, LeukoError, UsageError
 from leuko.evaluation.compare import compare_predictions, recipe_titles
@@ -29,20 +32,15 @@ from leuko.recipe import (
     ModelSettings,
     Recipe,
     TrainSettings,
-    list_recipes,
     load_recipe,
 )
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 pytest.importorskip("matplotlib", reason="needs the extra 'report'")
 
-from leuko.experiment.comparing import (  # noqa: E402
-    _is_of_experiment,
-    _set_name,
-    _unused,
-    compare,
-)
+from leuko.experiment.comparing import _set_name, _unused, compare  # noqa: E402
 from leuko.experiment.starting import find_starts, head_starts  # noqa: E402
+from leuko.training.options import RunOptions  # noqa: E402
 from tiny import write_dataset  # noqa: E402
 from training.killed import use_small_networks  # noqa: E402
 
@@ -105,9 +103,8 @@ def compared(
     out = tmp_path_factory.mktemp("compared") / "out"
     with pytest.MonkeyPatch.context() as patch:
         use_small_networks(patch.setitem)
-        document = compare(
-            dataset, recipes, out, seeds=2, unseen=[elsewhere], command="leuko compare", workers=2
-        )
+        options = RunOptions(command="leuko compare", workers=2)
+        document = compare(dataset, recipes, out, seeds=2, unseen=[elsewhere], options=options)
     return out, document
 
 
@@ -177,23 +174,6 @@ def test_warnings_of_evaluations_are_collected(
     for text in ((out / "comparison.md").read_text(), (out / "report.html").read_text()):
         assert f"Test: {few}" in text
         assert "rough: 3 slides" in text
-
-
-def test_only_recipes_of_the_published_experiment_are_of_it(
-    compared: tuple[Path, dict[str, Any]],
-) -> None:
-    assert [model["experiment"] for model in compared[1]["models"]] == [False, False]
-    assert "published experiment" not in compared[1]["verdict"]
-    for name in list_recipes():
-        known = load_recipe(name)
-        expected = name not in ("flagship", "small")
-        for one in (known, replace(known.with_seed(77), name="mine", title="My own")):
-            assert _is_of_experiment(one, one.model.weights) is expected
-            assert _is_of_experiment(one, "/weights/imagenet.h5") is expected
-        assert not _is_of_experiment(replace(known, train=TrainSettings(epochs=3)), "imagenet")
-    assert not _is_of_experiment(recipe("cnn"), "none")
-    for weights in ("none", "leuko"):
-        assert not _is_of_experiment(load_recipe("mobilenetv2"), weights)
 
 
 def test_the_terminal_gets_a_table_and_the_paths(
@@ -285,8 +265,8 @@ def test_a_resumed_comparison_does_nothing_twice(
     lost.unlink()
     said: list[str] = []
     again = compare(
-        dataset, recipes, out, seeds=2, unseen=[elsewhere], resume=True, workers=2,
-        say=said.append,
+        dataset, recipes, out, seeds=2, unseen=[elsewhere], say=said.append,
+        options=RunOptions(resume=True, workers=2),
     )  # fmt: skip
     assert sum(line.endswith("is finished.") for line in said) == 4
     now = {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file() and p.parent != out}
@@ -317,6 +297,12 @@ def test_what_cannot_be_compared_is_refused(
     with pytest.raises(UsageError, match="not empty"):
         compare(dataset, recipes, tmp_path / "mine")
     assert not (tmp_path / "out").exists()
+
+
+def _with_options(given: dict[str, Any]) -> dict[str, Any]:
+    """Put among a run's options what is one."""
+    chosen = {name: given.pop(name) for name in ("weights", "resume") if name in given}
+    return {**given, "options": RunOptions(**chosen)}
 
 
 def without_weights(tmp_path: Path) -> dict[str, Any]:
@@ -410,15 +396,20 @@ def test_what_the_second_training_lacks_is_said_before_the_first(
     recipes = [recipe("first", data=DataSettings("random-file", balance="files")),
                given.pop("second")]  # fmt: skip
     with pytest.raises(LeukoError, match=told):
-        compare(given.pop("dataset"), recipes, given.pop("out"), **given)
+        compare(given.pop("dataset"), recipes, given.pop("out"), **_with_options(given))
     assert trained == []
 
 
 @pytest.fixture
 def learned(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """As if Leuko's backbone had learned from Train, and from some cells of Test."""
+    opened = Dataset.open(dataset)
     hashes = {
-        split: [_hashed(file) for file in read_split(dataset, split).files()]
+        split: [
+            difference_hash(facts.thumbnail)
+            for facts in opened.pictures.facts(opened.rows(split).files())
+            if isinstance(facts, ImageFacts)
+        ]
         for split in ("train", "test")
     }
 
@@ -441,7 +432,9 @@ def test_a_start_that_has_learned_the_test_set_is_refused(
     head = recipe("head", model=ModelSettings("mobilenetv2", "minus-one-one", "head", "none"))
     learned(3)
     with pytest.raises(DataError, match=r"3 of the 30 images of test .* by Leuko's backbone"):
-        compare(dataset, [recipe("cnn"), head], tmp_path / "out", weights="leuko")
+        compare(
+            dataset, [recipe("cnn"), head], tmp_path / "out", options=RunOptions(weights="leuko")
+        )
     assert trained == []
     assert not (tmp_path / "out").exists()
 
@@ -450,9 +443,10 @@ def test_what_a_start_has_seen_is_found(dataset: Path, learned: Callable[[int], 
     known = load_recipe("mobilenetv2")
     leuko = replace(known, model=replace(known.model, weights="leuko"))
     sets = {split: read_split(dataset, split) for split in ("train", "test")}
-    find = partial(find_starts, workers=2, progress=None)
+    pictures = Pictures(2)
+    find = partial(find_starts, sets=sets, pictures=pictures, progress=None)
     learned(3)
-    found = find({"cnn": recipe("cnn"), "leuko": leuko}, sets, allow_seen=True)
+    found = find({"cnn": recipe("cnn"), "leuko": leuko}, allow_seen=True)
     assert found["leuko"]["seen"] == {"train": [50, 50], "test": [3, 30]}
     assert found["cnn"] == {
         "told": "random weights", "weights": "random weights", "teacher": "", "fingerprints": False,
@@ -462,12 +456,26 @@ def test_what_a_start_has_seen_is_found(dataset: Path, learned: Callable[[int], 
         "3 of 30 images of test."
     ]
     learned(0)  # Train alone is marked
-    assert find({"leuko": leuko}, sets, allow_seen=False)["leuko"]["seen"]["test"] == [0, 30]
+    assert find({"leuko": leuko}, allow_seen=False)["leuko"]["seen"]["test"] == [0, 30]
     small = load_recipe("small")
     taught = replace(small, model=replace(small.model, weights="imagenet"))
-    assert find({"taught": taught}, sets, allow_seen=False)["taught"]["told"] == (
+    assert find({"taught": taught}, allow_seen=False)["taught"]["told"] == (
         "ImageNet, taught by default, which has learned Raabin-WBC Train (10,175 cells)"
     )
+
+
+def test_an_image_is_opened_twice_before_the_first_batch(
+    dataset: Path, elsewhere: Path, tmp_path: Path
+) -> None:
+    """Once to be hashed and once to be decoded, by weights that know data, audit and training."""
+    done = subprocess.run(
+        [sys.executable, Path(__file__).with_name("opens.py"), dataset, elsewhere, tmp_path / "o"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    opened = json.loads(done.stdout)
+    assert len(opened) == 50 + 30 + 27
+    assert set(opened) == {2}
 
 
 def test_recipes_of_one_title_are_told_apart(recipes: list[Recipe]) -> None:

@@ -121,7 +121,7 @@ def in_features() -> None:
 
 def main() -> None:
     from leuko.recipe import load_recipe
-    from leuko.training.run import train
+    from leuko.training.run import RunOptions, train
 
     warnings.simplefilter("ignore", DeprecationWarning)  # of os.fork
     use_small_networks()
@@ -131,7 +131,12 @@ def main() -> None:
         if child == 0:
             try:
                 globals()[point]()
-                train(dataset, load_recipe(recipe), out, cache=Path(cache), workers=2)
+                train(
+                    dataset,
+                    load_recipe(recipe),
+                    out,
+                    options=RunOptions(cache=Path(cache), workers=2),
+                )
             finally:  # either way this point was not deadly
                 os._exit(99)
         status = os.waitpid(child, 0)[1]

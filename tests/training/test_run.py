@@ -34,7 +34,8 @@ keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 
 from leuko.training import architectures, features  # noqa: E402
 from leuko.training import run as run_module  # noqa: E402
-from leuko.training.run import _Clock, train  # noqa: E402
+from leuko.training.run import RunOptions, train  # noqa: E402
+from leuko.training.run_folder import Clock  # noqa: E402
 from training.killed import use_small_networks  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -78,7 +79,9 @@ class Runs:
 
     def resume(self, point: str) -> Any:
         recipe, cache = self.recipe(point), self.base / f"{point}-cache"
-        return train(self.dataset, recipe, self.base / point, resume=True, cache=cache)
+        return train(
+            self.dataset, recipe, self.base / point, options=RunOptions(resume=True, cache=cache)
+        )
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +104,14 @@ def runs(
     with subprocess.Popen(
         [*program, json.dumps(jobs)], env=environment(), stdout=subprocess.PIPE, text=True
     ) as process:
-        train(drawn, tiny, base / "tiny", command="leuko train", say=found.said.append)
-        train(drawn, tiny_head, base / "head", cache=base / "cache")
+        train(
+            drawn,
+            tiny,
+            base / "tiny",
+            options=RunOptions(command="leuko train"),
+            say=found.said.append,
+        )
+        train(drawn, tiny_head, base / "head", options=RunOptions(cache=base / "cache"))
         told, _ = process.communicate(timeout=280)
     found.ended = dict(json.loads(line) for line in told.splitlines())
     return found
@@ -210,7 +219,7 @@ def test_ctrl_c_ends_with_130_and_resume_finishes(runs: Runs, digests: Digests) 
     assert "Interrupted" in stderr
     assert "Traceback" not in stderr
     assert not (out / "bundle").exists()
-    train(runs.dataset, runs.recipes["tiny"], out, resume=True)
+    train(runs.dataset, runs.recipes["tiny"], out, options=RunOptions(resume=True))
     assert digests(out) == digests(runs.base / "tiny")
 
 
@@ -219,18 +228,22 @@ def test_a_clock_opened_again_says_the_same(
 ) -> None:
     reads = iter([0.0, 0.0499996])
     monkeypatch.setattr(time, "monotonic", lambda: next(reads))
-    clock = _Clock(tmp_path / "environment.json", resume=False)
+    clock = Clock(tmp_path, resume=False)
     with clock("fit"):
         pass
     assert clock.seconds == {"fit": 0.05}
-    assert _Clock(tmp_path / "environment.json", resume=True).seconds == clock.seconds
+    assert Clock(tmp_path, resume=True).seconds == clock.seconds
 
 
 def test_a_finished_run_is_opened(runs: Runs, digests: Digests) -> None:
     before = digests(runs.base / "tiny")
     said: list[str] = []
     again = train(
-        runs.dataset, runs.recipes["tiny"], runs.base / "tiny", resume=True, say=said.append
+        runs.dataset,
+        runs.recipes["tiny"],
+        runs.base / "tiny",
+        options=RunOptions(resume=True),
+        say=said.append,
     )
     assert said == [f"{runs.base / 'tiny'} is finished."]
     assert len(again.history) == 4
@@ -246,10 +259,10 @@ def test_a_run_is_never_continued_as_another(runs: Runs, digests: Digests, tmp_p
         train(runs.dataset, recipe, runs.base / "tiny")
     for other in (faster, recipe.with_seed(9)):
         with pytest.raises(TrainingError, match="another recipe, seed or weights"):
-            train(runs.dataset, other, runs.base / "tiny", resume=True)
+            train(runs.dataset, other, runs.base / "tiny", options=RunOptions(resume=True))
     fewer = read_split(runs.dataset, "train").subset(range(55), split="train")
     with pytest.raises(TrainingError, match="other data"):
-        train(fewer, recipe, runs.base / "tiny", resume=True)
+        train(fewer, recipe, runs.base / "tiny", options=RunOptions(resume=True))
     assert digests(runs.base / "tiny") == before
     # The same for a run that was stopped before its end.
     unfinished = tmp_path / "unfinished"
@@ -257,7 +270,7 @@ def test_a_run_is_never_continued_as_another(runs: Runs, digests: Digests, tmp_p
     shutil.rmtree(unfinished / "bundle")
     before = digests(unfinished)
     with pytest.raises(TrainingError, match="other data"):
-        train(fewer, recipe, unfinished, resume=True)
+        train(fewer, recipe, unfinished, options=RunOptions(resume=True))
     assert digests(unfinished) == before
 
 
@@ -337,10 +350,21 @@ def test_weights_are_never_ignored_in_silence(runs: Runs, tmp_path: Path) -> Non
     rows = read_split(runs.dataset, "train")
     broken = rows.subset(np.flatnonzero(rows.labels != 0))
     with pytest.raises(DataError):
-        train(broken, runs.recipes["tiny"], tmp_path / "run", weights="leuko", say=said.append)
+        train(
+            broken,
+            runs.recipes["tiny"],
+            tmp_path / "run",
+            options=RunOptions(weights="leuko"),
+            say=said.append,
+        )
     assert said == ["tiny has no backbone, so the weights leuko are not used for it."]
     with pytest.raises(TrainingError, match=r"none\.h5 does not exist"):
-        train(rows, runs.recipes["head"], tmp_path / "head", weights=str(tmp_path / "none.h5"))
+        train(
+            rows,
+            runs.recipes["head"],
+            tmp_path / "head",
+            options=RunOptions(weights=str(tmp_path / "none.h5")),
+        )
 
 
 def test_a_folder_serves_again_where_weights_were_missing_and_an_h5_may_be_asked_for_later(
@@ -348,11 +372,11 @@ def test_a_folder_serves_again_where_weights_were_missing_and_an_h5_may_be_asked
 ) -> None:
     recipe, out = runs.recipes["head"], tmp_path / "head"
     with pytest.raises(TrainingError, match=r"none\.h5 does not exist"):
-        train(runs.dataset, recipe, out, weights=str(tmp_path / "none.h5"))
+        train(runs.dataset, recipe, out, options=RunOptions(weights=str(tmp_path / "none.h5")))
     assert {path.name for path in out.iterdir()} == {"environment.json"}
-    train(runs.dataset, recipe, out, cache=tmp_path / "cache")
+    train(runs.dataset, recipe, out, options=RunOptions(cache=tmp_path / "cache"))
     assert not (out / "model.h5").exists()
-    train(runs.dataset, recipe, out, resume=True, save_h5=True)
+    train(runs.dataset, recipe, out, options=RunOptions(resume=True, save_h5=True))
     loaded = keras.saving.load_model(out / "model.h5", compile=False)
     assert loaded.count_params() == ModelBundle.load(out / "bundle").parameters
 
@@ -361,7 +385,12 @@ def test_tensorboard_is_asked_for_before_anything_is_done(runs: Runs, tmp_path: 
     if importlib.util.find_spec("tensorboard") is not None:
         pytest.skip("TensorBoard is installed here")
     with pytest.raises(TrainingError, match="pip install tensorboard"):
-        train(runs.dataset, runs.recipes["tiny"], tmp_path / "run", tensorboard=True)
+        train(
+            runs.dataset,
+            runs.recipes["tiny"],
+            tmp_path / "run",
+            options=RunOptions(tensorboard=True),
+        )
     assert not (tmp_path / "run").exists()
 
 
@@ -376,9 +405,10 @@ def test_unusable_images_are_named_and_left_out(
         (dataset / "Train" / "Neutrophil" / name).write_bytes(content)
     said: list[str] = []
     steps: list[tuple[str, int, int]] = []
+    options = RunOptions(cache=tmp_path / "cache", save_h5=True)
     done = train(
-        dataset, tiny_head, tmp_path / "run", cache=tmp_path / "cache", save_h5=True,
-        say=said.append, progress=lambda *step: steps.append(step),
+        dataset, tiny_head, tmp_path / "run", options=options, say=said.append,
+        progress=lambda *step: steps.append(step),
     )  # fmt: skip
     for name, reason in zip(bad, ("empty-file", "truncated", ""), strict=True):
         assert any(f"Neutrophil/{name}" in line and reason in line for line in said), said
@@ -523,4 +553,4 @@ def test_a_run_is_not_continued_with_another_teacher(
     shutil.copytree(runs.base / "head" / "bundle", tmp_path / "teacher")
     shutil.rmtree(tmp_path / "pupil" / "bundle")
     with pytest.raises(TrainingError, match="another"):
-        train(runs.dataset, recipe, tmp_path / "pupil", resume=True)
+        train(runs.dataset, recipe, tmp_path / "pupil", options=RunOptions(resume=True))

@@ -11,6 +11,7 @@ from leuko.cli.common import (
     ClassesOption,
     IgnoreOption,
     JsonOption,
+    LabelColumnOption,
     LogOption,
     QuietOption,
     SeedOption,
@@ -28,17 +29,20 @@ __all__ = ["app", "balance"]
 
 app = typer.Typer(help="Look at a data set, draw one, or shrink one.", no_args_is_help=True)
 
-Dataset = Annotated[Path, typer.Argument(help="A folder with Train and Test, or class folders.")]
+DatasetArgument = Annotated[
+    Path, typer.Argument(help="A folder with Train and Test, or class folders.")
+]
 
 
 @app.command()
 def info(
-    dataset: Dataset,
+    dataset: DatasetArgument,
     background: Annotated[
         bool, typer.Option(help="Test whether the background alone tells the class.")
     ] = True,
     out: Annotated[Path | None, typer.Option(help="Write audit.json and audit.html here.")] = None,
     classes: ClassesOption = None,
+    label_column: LabelColumnOption = "label",
     ignore: IgnoreOption = None,
     seed: SeedOption = 0,
     json: JsonOption = False,
@@ -50,18 +54,23 @@ def info(
     """Say what is in a data set, and what is wrong with it."""
     from leuko.artifacts import atomic_write_json, atomic_write_text, prepare_folder
     from leuko.data.audit import audit_dataset, format_audit
+    from leuko.data.dataset import Dataset
 
     if out is not None:
         try_outputs(out / "audit.json", out / "audit.html")
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         with_page = out is not None and _can_draw(talk)
-        audit = audit_dataset(
+        opened = Dataset.open(
             dataset,
+            ignore=tuple(ignore or ()),
+            scheme=chosen_scheme(classes, dataset, label_column),
+            label_column=label_column,
+            workers=workers,
+        )
+        audit = audit_dataset(
+            opened,
             background=background,
             seed=seed,
-            ignore=tuple(ignore or ()),
-            scheme=chosen_scheme(classes, dataset),
-            workers=workers,
             progress=talk.progress,
             say=talk.say,
         )
@@ -139,7 +148,7 @@ def draw(
 
 @app.command()
 def shrink(
-    dataset: Dataset,
+    dataset: DatasetArgument,
     out: Annotated[Path, typer.Argument(help="Folder of the smaller copy.")],
     size: Annotated[int, typer.Option(min=16, help="Longer side, pixels.")] = 288,
     quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality.")] = 85,

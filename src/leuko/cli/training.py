@@ -28,7 +28,7 @@ from leuko.cli.common import (
 
 __all__ = ["register"]
 
-Dataset = Annotated[Path, typer.Argument(help="A folder with Train and Test in it.")]
+DatasetArgument = Annotated[Path, typer.Argument(help="A folder with Train and Test in it.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -68,27 +68,27 @@ def train(
     """Train a recipe and export the bundle that ships. Ctrl-C stops; --resume goes on."""
     from leuko.artifacts import schema
     from leuko.cli.extras import training_room
+    from leuko.data.dataset import Dataset
     from leuko.evaluation.report import no_better
     from leuko.experiment.planning import passed_over, plan_training
+    from leuko.training.options import RunOptions
 
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         # Opening the room takes seconds; what is wrong is said before.
-        chosen = plan_training(dataset, recipe, seed=seed)
-        room = training_room()
-        if remark := passed_over(dataset):
-            talk.say(remark)
-        rows = room.training_rows(
+        opened = Dataset.open(
             dataset,
             ignore=tuple(ignore or ()),
             scheme=chosen_scheme(classes, dataset, label_column),
             label_column=label_column,
+            workers=workers,
         )
-        for note in rows.notes:
+        chosen = plan_training(opened, recipe, seed=seed)
+        room = training_room()
+        if remark := passed_over(opened):
+            talk.say(remark)
+        for note in opened.training_rows.notes:
             talk.say(note)
-        run = room.train(
-            rows,
-            chosen,
-            out,
+        options = RunOptions(
             weights=weights,
             resume=resume,
             workers=workers,
@@ -96,9 +96,8 @@ def train(
             save_h5=save_h5,
             tensorboard=tensorboard,
             command=command_line(),
-            progress=talk.progress,
-            say=talk.say,
         )
+        run = room.train(opened, chosen, out, options=options, progress=talk.progress, say=talk.say)
     metrics = run.validation["metrics"]
     if json:
         emit_json(
@@ -125,7 +124,7 @@ def train(
 
 
 def compare(
-    dataset: Dataset,
+    dataset: DatasetArgument,
     recipes: Annotated[
         list[str],
         typer.Option("--recipes", help="Names or .toml paths; several may follow one option."),
@@ -142,6 +141,7 @@ def compare(
     ] = False,
     resume: Annotated[bool, typer.Option(help="Go on where a killed run stood.")] = False,
     classes: ClassesOption = None,
+    label_column: LabelColumnOption = "label",
     ignore: IgnoreOption = None,
     cache: CacheOption = None,
     json: JsonOption = False,
@@ -152,26 +152,37 @@ def compare(
 ) -> None:
     """Train recipes on the same rows, test them in pairs, and write report.html."""
     from leuko.cli.extras import comparing_room
+    from leuko.data.dataset import Dataset
     from leuko.experiment.planning import plan_comparison
     from leuko.render.terminal import comparison_text
+    from leuko.training.options import RunOptions
 
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
-        opened = plan_comparison(dataset, recipes, out, seeds=seeds, resume=resume)
-        room = comparing_room()
-        document = room.compare(
+        opened = Dataset.open(
             dataset,
-            opened,
-            out,
-            seeds=seeds,
-            unseen=unseen or (),
-            weights=weights,
-            allow_seen=allow_seen,
-            resume=resume,
             ignore=tuple(ignore or ()),
-            scheme=chosen_scheme(classes, dataset),
+            scheme=chosen_scheme(classes, dataset, label_column),
+            label_column=label_column,
+            background=True,
+            workers=workers,
+        )
+        chosen = plan_comparison(opened, recipes, out, seeds=seeds, resume=resume)
+        room = comparing_room()
+        options = RunOptions(
+            weights=weights,
+            resume=resume,
+            allow_seen=allow_seen,
             workers=workers,
             cache=cache,
             command=command_line(),
+        )
+        document = room.compare(
+            opened,
+            chosen,
+            out,
+            seeds=seeds,
+            unseen=unseen or (),
+            options=options,
             progress=talk.progress,
             say=talk.say,
         )

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -14,42 +13,27 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.artifacts import RESEARCH_USE, digest_json, schema
-from leuko.data.audit_background import background_test, missing_for_background, ring_features
-from leuko.data.audit_duplicates import identical_files, same_cells, thumbnail
-from leuko.data.reading import find_splits, read_folder, unread_beside
+from leuko.data.audit_background import background_test, missing_for_background
+from leuko.data.audit_duplicates import identical_files, same_cells
+from leuko.data.dataset import Dataset, Pictures
 from leuko.errors import ImageError
 from leuko.manifest import Manifest, Sample, original_of
-from leuko.parallel import Progress, bounded_map, worker_count
-from leuko.pictures import open_picture
-from leuko.scheme import ClassScheme, scheme_in
+from leuko.parallel import Progress
+from leuko.scheme import scheme_in
 
 __all__ = ["audit_dataset", "audit_manifests", "format_audit"]
 
-_FILES_AT_ONCE: Final = 32
 _DOMINANT: Final = 0.5
 _IMBALANCED: Final = 3.0
 _FEW_SLIDES: Final = 5
 _LISTED: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """What one image gave away; about a kilobyte, so that memory stays small."""
-
-    size: str
-    mode: str
-    format: str
-    small: npt.NDArray[np.uint8]
-    ring: npt.NDArray[np.float32] | None
-
-
 def audit_dataset(
-    dataset: str | os.PathLike[str],
+    dataset: str | os.PathLike[str] | Dataset,
     *,
     background: bool = True,
     seed: int = 0,
-    ignore: Sequence[str] = (),
-    scheme: ClassScheme | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
@@ -58,19 +42,15 @@ def audit_dataset(
 
     Parameters
     ----------
-    dataset : path-like
-        A folder with ``Train``, ``Test``, ... or one with class folders.
+    dataset : path-like or Dataset
+        See `leuko.data.dataset.Dataset.open`; what an open one has decoded is not decoded again.
     background : bool
         Run the background test. Without scikit-learn it is left out; `say` is told before any
         image is decoded, and the document says so.
     seed : int
         For the background test.
-    ignore : sequence of str
-        Extra folders to pass over.
-    scheme : ClassScheme, optional
-        See `leuko.data.reading.read_folder`.
     workers : int, optional
-        Threads; one for each core when left out.
+        Threads; one for each core when left out. A data set that is open has its own.
     progress : callable, optional
         ``progress(stage, done, total)``.
     say : callable, optional
@@ -92,19 +72,13 @@ def audit_dataset(
     published notebook's; the others are those that Raabin-WBC makes one ask: Kouzehkanan et al.,
     Scientific Reports 12:1123, 2022.
     """
-    manifests: dict[str, Manifest] = {}
-    for split, folder in find_splits(dataset).items():
-        manifest = read_folder(folder, ignore=ignore, scheme=scheme)
-        scheme = manifest.scheme
-        samples = tuple(replace(sample, split=split) for sample in manifest.samples)
-        manifests[split] = Manifest(manifest.root, samples, manifest.notes, scheme)
+    opened = Dataset.of(dataset, workers=workers)
     return audit_manifests(
-        manifests,
-        root=Path(dataset).expanduser().resolve(),
+        opened.manifests,
+        root=opened.root,
         background=background,
-        notes=unread_beside(dataset),
         seed=seed,
-        workers=workers,
+        pictures=opened.pictures,
         progress=progress,
         say=say,
     )
@@ -116,9 +90,8 @@ def audit_manifests(
     root: Path,
     background: bool = True,
     decode: bool = True,
-    notes: Sequence[str] = (),
     seed: int = 0,
-    workers: int | None = None,
+    pictures: Pictures | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
@@ -134,12 +107,10 @@ def audit_manifests(
         Run the background test, which needs `decode`, and scikit-learn as in `audit_dataset`.
     decode : bool
         Decode every image. Without it, only what names and digests tell is reported.
-    notes : sequence of str
-        What was noted beside the manifests.
     seed : int
         For the background test.
-    workers : int, optional
-        Threads; one for each core when left out.
+    pictures : Pictures, optional
+        Decodes them, but those that it has decoded before.
     progress : callable, optional
         ``progress(stage, done, total)``.
     say : callable, optional
@@ -167,7 +138,10 @@ def audit_manifests(
     readable: list[int] = []
     small: list[npt.NDArray[np.uint8]] = []
     rings: list[npt.NDArray[np.float32]] = []
-    looks = _look_at_all(files, background, worker_count(workers), progress) if decode else iter(())
+    decoder = pictures or Pictures()
+    looks = (
+        decoder.facts(files, rings=background, progress=progress, stage="looking") if decode else []
+    )
     for position, look in enumerate(looks):
         if isinstance(look, ImageError):
             detail = look.detail.replace(str(files[position]), paths[position])
@@ -178,7 +152,7 @@ def audit_manifests(
         modes[split][look.mode] += 1
         formats[split][look.format] += 1
         readable.append(position)
-        small.append(look.small)
+        small.append(look.thumbnail)
         if look.ring is not None:
             rings.append(look.ring)
     groups = identical_files([s.sha256 for s in samples])
@@ -218,7 +192,7 @@ def audit_manifests(
         "slides": {split: _slide_table(m) for split, m in manifests.items()},
         "confounding": _confounding(manifests),
         "imbalance": {split: _imbalance(m) for split, m in manifests.items()},
-        "notes": list(dict.fromkeys((*notes, *(n for m in manifests.values() for n in m.notes)))),
+        "notes": list(dict.fromkeys(n for m in manifests.values() for n in m.notes)),
     }
     if not background:
         document["background_test"] = {"skipped": skipped}
@@ -255,30 +229,6 @@ def _relative(path: Path, root: Path) -> str:
         return path.relative_to(root).as_posix()
     except ValueError:
         return path.as_posix()
-
-
-def _look_at_all(
-    files: Sequence[Path], rings: bool, threads: int, progress: Progress | None
-) -> Iterator[_Look | ImageError]:
-    """Decode every file on threads; results in order, a few pieces in memory."""
-
-    def look(file: Path) -> _Look | ImageError:
-        try:
-            with open_picture(file) as image:
-                rows, columns = image.pixels.shape[:2]
-                ring = ring_features(image.pixels) if rings else None
-                small = thumbnail(image.pixels)
-                return _Look(f"{rows}x{columns}", image.mode, image.format, small, ring)
-        except ImageError as error:
-            return error.without_frames()
-
-    pieces = (files[at : at + _FILES_AT_ONCE] for at in range(0, len(files), _FILES_AT_ONCE))
-    done = 0
-    for seen in bounded_map(lambda piece: [*map(look, piece)], pieces, workers=threads):
-        done += len(seen)
-        if progress is not None:
-            progress("looking", done, len(files))
-        yield from seen
 
 
 def _slide_table(manifest: Manifest) -> dict[str, dict[str, int]]:

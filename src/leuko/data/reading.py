@@ -11,6 +11,7 @@ import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -39,6 +40,9 @@ from leuko.scheme import (
 )
 
 __all__ = [
+    "SPLITS",
+    "Layout",
+    "find_layout",
     "find_splits",
     "is_table",
     "own_scheme",
@@ -46,21 +50,45 @@ __all__ = [
     "read_folder",
     "read_labelled",
     "read_split",
-    "unread_beside",
 ]
 
 _PASSED_OVER: Final = "; passed over."
 _NOTES: Final = {"balance.json", "drawn.json"}
 """Leuko's own notes in folders that it wrote."""
 
-_SPLITS: Final = {
+SPLITS: Final = {
     "train": ("train", "training", "traindata"),
     "validation": ("validation", "valid", "val"),
     "test": ("test", "testa", "testing", "testdata"),
 }
+"""What the folders of each split may be called, without case, hyphens and spaces."""
 
 _RAABIN: Final = re.compile(r"(\d\d-\d\d?-\d\d?-\d+_\d+_\d+|20\d{6}_\d{6}_\d+)\.\w+", re.ASCII)
 """File names of Raabin-WBC."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the splits of a data set lie, and what lies beside them.
+
+    Attributes
+    ----------
+    root : Path
+        The data set's folder.
+    splits : dict of str to Path
+        Some of ``train``, ``validation``, ``test``.
+    lost : tuple of str
+        Links that are called like a split and lead nowhere, for a person.
+    """
+
+    root: Path
+    splits: dict[str, Path]
+    lost: tuple[str, ...] = ()
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """Folders beside the splits that hold classes and are not read, and what is lost."""
+        return (*_unread_beside(self.root, self.splits), *self.lost)
 
 
 def find_splits(dataset: str | os.PathLike[str]) -> dict[str, Path]:
@@ -85,13 +113,34 @@ def find_splits(dataset: str | os.PathLike[str]) -> dict[str, Path]:
     DataError
         When the folder is missing, empty, or holds neither splits nor classes.
     """
+    return find_layout(dataset).splits
+
+
+def find_layout(dataset: str | os.PathLike[str]) -> Layout:
+    """Find the splits of a data set, see `find_splits`, and what is not read beside them.
+
+    Parameters
+    ----------
+    dataset : path-like
+        The data set's folder.
+
+    Returns
+    -------
+    Layout
+        Nothing is read yet.
+
+    Raises
+    ------
+    DataError
+        See `find_splits`.
+    """
     root = _existing_folder(dataset)
     try:
         folders = sorted(entry for entry in root.iterdir() if entry.is_dir())
     except OSError as error:
         raise DataError(f"{root} cannot be read: {error.strerror}.") from error
     found: dict[str, Path] = {}
-    for split in _SPLITS:
+    for split in SPLITS:
         matches = [folder for folder in folders if _split_named(folder.name) == split]
         if len(matches) > 1:
             raise DataError(
@@ -103,10 +152,9 @@ def find_splits(dataset: str | os.PathLike[str]) -> dict[str, Path]:
     if not found and (_holds_classes(root) or _holds_pictures(root)):
         found["train"] = root
     lost = _lost(root)
-    for entry in lost:
-        split = _split_named(entry.name)
-        if split and split not in found:
-            found[split] = entry
+    links = {entry: split for entry in lost if (split := _split_named(entry.name))}
+    for entry, split in links.items():
+        found.setdefault(split, entry)
     if not found:
         there = ", ".join(folder.name for folder in folders[:8]) or "no folders at all"
         told = [f"{entry.name} {why}." for entry, why in lost.items()][:8]
@@ -119,11 +167,12 @@ def find_splits(dataset: str | os.PathLike[str]) -> dict[str, Path]:
                 ]
             )
         )
-    return found
+    nowhere = (f"{entry.name} {lost[entry]}{_PASSED_OVER}" for entry in links)
+    return Layout(root, found, tuple(nowhere))
 
 
 def read_split(
-    dataset: str | os.PathLike[str],
+    dataset: str | os.PathLike[str] | Layout,
     split: str,
     *,
     ignore: Sequence[str] = (),
@@ -133,7 +182,7 @@ def read_split(
 
     Parameters
     ----------
-    dataset : path-like
+    dataset : path-like or Layout
         A folder with ``Train``, ``Test``, ... in it, or the split's own folder.
     split : str
         ``train``, ``validation`` or ``test``.
@@ -150,44 +199,20 @@ def read_split(
     DataError
         When there is no such split, or it is a link that leads nowhere.
     """
-    splits = find_splits(dataset)
-    if split not in splits:
+    layout = dataset if isinstance(dataset, Layout) else find_layout(dataset)
+    if split not in layout.splits:
         raise DataError(
-            f"{dataset} has no {split} folder; found {', '.join(sorted(splits))}. "
+            f"{layout.root} has no {split} folder; found {', '.join(sorted(layout.splits))}. "
             f"Expected a folder called {split.capitalize()} with class folders in it."
         )
-    manifest = read_folder(splits[split], ignore=ignore, scheme=scheme)
+    manifest = read_folder(layout.splits[split], ignore=ignore, scheme=scheme)
     samples = tuple(replace(sample, split=split) for sample in manifest.samples)
-    lost = [
-        f"{entry.name} {why}{_PASSED_OVER}"
-        for entry, why in _lost(_existing_folder(dataset)).items()
-        if _split_named(entry.name)
-    ]
-    beside = unread_beside(dataset)
-    notes = tuple(dict.fromkeys((*beside, *lost, *manifest.notes)))
+    notes = tuple(dict.fromkeys((*layout.notes, *manifest.notes)))
     return Manifest(manifest.root, samples, notes, manifest.scheme)
 
 
-def unread_beside(dataset: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Name the folders beside Train and Test that hold classes and are not read.
-
-    Parameters
-    ----------
-    dataset : path-like
-        The data set's folder.
-
-    Returns
-    -------
-    tuple of str
-        One sentence, or none.
-
-    Raises
-    ------
-    DataError
-        See `find_splits`.
-    """
-    splits = find_splits(dataset)
-    root = _existing_folder(dataset)
+def _unread_beside(root: Path, splits: dict[str, Path]) -> tuple[str, ...]:
+    """Name the folders beside Train and Test that hold classes and are not read."""
     if root in splits.values():
         return ()
     others = [
@@ -654,7 +679,7 @@ def _lost(folder: Path) -> dict[Path, str]:
 def _split_named(name: str) -> str:
     """Which split a folder of this name is; empty for none."""
     bare = re.sub(r"[\s_-]", "", name.lower())
-    return next((split for split, names in _SPLITS.items() if bare in names), "")
+    return next((split for split, names in SPLITS.items() if bare in names), "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.artifacts import digest_file
-from leuko.data.audit_duplicates import difference_hash, thumbnail
-from leuko.errors import ImageError
+from leuko.data.audit_duplicates import difference_hash
+from leuko.data.dataset import ImageFacts, Pictures
 from leuko.manifest import Manifest
-from leuko.parallel import Progress, bounded_map
-from leuko.pictures import open_picture
+from leuko.parallel import Progress
 from leuko.recipe import Recipe
 
 __all__ = [
@@ -179,16 +178,20 @@ def were_seen(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
 
 
 def seen_in(
-    manifest: Manifest, *, workers: int, progress: Progress | None = None, stage: str = "comparing"
+    manifest: Manifest,
+    pictures: Pictures,
+    *,
+    progress: Progress | None = None,
+    stage: str = "comparing",
 ) -> int:
     """Count the pictures of a set that Leuko's backbone and bundled models have learned from.
 
     Parameters
     ----------
     manifest : Manifest
-        Every picture is decoded; what is none is passed over.
-    workers : int
-        Threads.
+        What is no picture in it is passed over.
+    pictures : Pictures
+        Decodes them, but those that it has decoded before.
     progress : callable, optional
         Called as ``progress(stage, done, total)``.
     stage : str
@@ -199,22 +202,9 @@ def seen_in(
     int
         See `were_seen`.
     """
-    hashes = []
-    for number, found in enumerate(bounded_map(_hashed, manifest.files(), workers=workers), 1):
-        if found is not None:
-            hashes.append(found)
-        if progress is not None and (number % 100 == 0 or number == len(manifest)):
-            progress(stage, number, len(manifest))
+    facts = pictures.facts(manifest.files(), progress=progress, stage=stage)
+    hashes = [difference_hash(one.thumbnail) for one in facts if isinstance(one, ImageFacts)]
     return int(were_seen(np.array(hashes, dtype=np.uint64)).sum())
-
-
-def _hashed(file: Path) -> np.uint64 | None:
-    """Fingerprint of a file; None where it is no image."""
-    try:
-        with open_picture(file) as image:
-            return difference_hash(thumbnail(image.pixels))
-    except ImageError:
-        return None
 
 
 @functools.lru_cache(maxsize=1)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from leuko import __version__
 from leuko.artifacts import (
@@ -18,7 +19,8 @@ from leuko.artifacts import (
     schema,
 )
 from leuko.data.audit import audit_dataset
-from leuko.data.reading import read_labelled, read_split
+from leuko.data.dataset import Dataset
+from leuko.data.reading import read_labelled
 from leuko.evaluation.compare import (
     collect_warnings,
     compare_predictions,
@@ -38,42 +40,28 @@ from leuko.host import machine, versions
 from leuko.manifest import Manifest
 from leuko.parallel import Progress
 from leuko.prediction_files import read_predictions, write_csv
-from leuko.recipe import Recipe, load_recipe
+from leuko.recipe import Recipe
 from leuko.render.plots import require_matplotlib
 from leuko.runtime.classifier import OnnxClassifier
-from leuko.scheme import ClassScheme, merging
+from leuko.scheme import merging
+from leuko.training.options import RunOptions
 from leuko.training.ready import check_ready, with_weights
-from leuko.training.run import TrainedRun, train
+from leuko.training.run import train
+from leuko.training.run_folder import TrainedRun
 
 __all__ = ["compare"]
 
 Say = Callable[[str], None]
 
-_EXPERIMENT: Final = (
-    "published-cnn",
-    "published-mobilenetv2",
-    "cnn",
-    "mobilenetv2",
-    "mobilenetv2-finetuned",
-)
-"""The published experiment, and what Leuko corrects of it."""
-
 
 def compare(
-    dataset: str | os.PathLike[str],
+    dataset: str | os.PathLike[str] | Dataset,
     recipes: Sequence[str | Recipe],
     out: str | os.PathLike[str],
     *,
     seeds: int = 1,
     unseen: Sequence[str | os.PathLike[str]] = (),
-    weights: str | None = None,
-    allow_seen: bool = False,
-    resume: bool = False,
-    ignore: tuple[str, ...] = (),
-    scheme: ClassScheme | None = None,
-    workers: int | None = None,
-    cache: Path | None = None,
-    command: str = "",
+    options: RunOptions | None = None,
     progress: Progress | None = None,
     say: Say | None = None,
 ) -> dict[str, Any]:
@@ -81,8 +69,8 @@ def compare(
 
     Parameters
     ----------
-    dataset : path-like
-        A folder with ``Train`` and ``Test`` in it.
+    dataset : path-like or Dataset
+        A folder with ``Train`` and ``Test`` in it, or a CSV with a column ``split``.
     recipes : sequence of str or Recipe
         At least one.
     out : path-like
@@ -91,22 +79,8 @@ def compare(
         How many seeds each recipe is trained with: its own, and the ones after it.
     unseen : sequence of path-like
         Labelled folders from laboratories that training has not seen.
-    weights : str, optional
-        Initial weights in place of the recipes'.
-    allow_seen : bool
-        Measure also on sets of which initial weights have seen more than a few images.
-    resume : bool
-        Go on where a killed comparison stood.
-    ignore : tuple of str
-        Extra folders to pass over.
-    scheme : ClassScheme, optional
-        See `leuko.data.reading.read_folder`.
-    workers : int, optional
-        Threads.
-    cache : Path, optional
-        See `leuko.train`.
-    command : str
-        The command to print in the report.
+    options : RunOptions, optional
+        Initial weights in place of the recipes', resuming, threads, and what is written besides.
     progress : callable, optional
         Called as ``progress(stage, done, total)``.
     say : callable, optional
@@ -131,103 +105,135 @@ def compare(
     MissingExtraError
         Without Matplotlib, which draws the report.
     """
-    opened = plan_comparison(dataset, recipes, out, seeds=seeds, resume=resume)
-    folder, tell = Path(out), say or (lambda _: None)
-    started = time.monotonic()
+    started, options, tell = time.monotonic(), options or RunOptions(), say or (lambda _: None)
+    if not isinstance(dataset, Dataset):
+        dataset = Dataset.open(dataset, background=True, workers=options.workers)
+    chosen = plan_comparison(dataset, recipes, out, seeds=seeds, resume=options.resume)
     require_matplotlib()
     if remark := passed_over(dataset):
         tell(remark)
-    rows = read_split(dataset, "train", ignore=ignore, scheme=scheme)
-    rows.require_all_classes("Training")
-    sets = {"test": read_split(dataset, "test", ignore=ignore, scheme=rows.scheme)}
-    for place in unseen:
-        manifest = read_labelled(place, ignore=ignore)
-        if manifest.scheme != rows.scheme:
-            manifest = manifest.relabelled(rows.scheme, merging(manifest.scheme, rows.scheme))
-        sets[_unused(_set_name(place), sets)] = manifest
-    started_from = {recipe.name: with_weights(recipe, weights) for recipe in opened}
+    work = _Work(dataset, chosen, seeds, _sets(dataset, unseen), Path(out), options, progress, tell)
     starts = find_starts(
-        started_from,
-        {"train": rows, **sets},
-        allow_seen=allow_seen,
-        workers=workers,
-        progress=progress,
-    )
-    trainings = {
-        (recipe.name, seed): folder / "runs" / f"{recipe.name}-seed{seed}"
-        for recipe in opened
-        for seed in range(recipe.seed, recipe.seed + seeds)
-    }
-    _look_first(started_from, trainings, rows, sets)
-    unfinished = [
-        started_from[name]
-        for (name, _), place in trainings.items()
-        if not (place / "bundle" / "bundle.json").exists()
-    ]
-    prepare_folder(folder)
-    check_room(folder, unfinished, rows)
-    audit = audit_dataset(
-        dataset, ignore=ignore, scheme=rows.scheme, workers=workers, progress=progress, say=tell
-    )
+        work.started_from, {"train": work.rows, **work.sets}, dataset.pictures,
+        allow_seen=options.allow_seen, progress=progress,
+    )  # fmt: skip
+    _look_first(work)
+    audit = audit_dataset(dataset, progress=progress, say=tell)
     models = []
-    for recipe in opened:
-        runs = []
-        for seed in range(recipe.seed, recipe.seed + seeds):
-            stage = f"{recipe.name}, seed {seed}"
-            tell(f"Training {stage}")
-            run = train(
-                rows,
-                recipe.with_seed(seed),
-                trainings[recipe.name, seed],
-                weights=weights,
-                resume=True,
-                workers=workers,
-                cache=cache,
-                command=command,
-                progress=_staged(progress, stage),
-                say=tell,
-            )
-            runs.append(
-                _score(run, recipe.name, seed, sets, folder, command, workers, progress, tell)
-            )
-        entry = _model_entry(recipe, runs, weights or recipe.model.weights)
+    for recipe in chosen:
+        runs = [_train_and_score(recipe, seed, work) for seed in work.seeds_of(recipe)]
+        entry = _model_entry(recipe, runs, options.weights or recipe.model.weights)
         models.append({**entry, "start": starts[recipe.name]})
+    document = _document(models, audit, work)
+    document["total_seconds"] = round(time.monotonic() - started, 1)
+    _write(document, work.folder, work.sets)
+    return document
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A comparison under way: what is trained, on which rows it is measured, who hears of it."""
+
+    dataset: Dataset
+    recipes: Sequence[Recipe]
+    seeds: int
+    sets: dict[str, Manifest]
+    folder: Path
+    options: RunOptions
+    progress: Progress | None
+    tell: Say
+
+    @property
+    def rows(self) -> Manifest:
+        """What every recipe is trained on."""
+        return self.dataset.training_rows
+
+    @property
+    def started_from(self) -> dict[str, Recipe]:
+        """Recipes by name, with the weights that they are trained with."""
+        return {one.name: with_weights(one, self.options.weights) for one in self.recipes}
+
+    def seeds_of(self, recipe: Recipe) -> range:
+        """Seeds that a recipe is trained with."""
+        return range(recipe.seed, recipe.seed + self.seeds)
+
+    def run(self, recipe: Recipe, seed: int) -> Path:
+        """Run folder of a training."""
+        return self.folder / "runs" / f"{recipe.name}-seed{seed}"
+
+    def staged(self, stage: str) -> Progress | None:
+        """Put a name in front of every stage."""
+        progress = self.progress
+        if progress is None:
+            return None
+        return lambda name, done, total: progress(f"{stage}: {name}", done, total)
+
+
+def _sets(dataset: Dataset, unseen: Sequence[str | os.PathLike[str]]) -> dict[str, Manifest]:
+    """What is measured on, in the scheme that is trained."""
+    scheme = dataset.training_rows.scheme
+    sets = {"test": dataset.rows("test")}
+    for place in unseen:
+        manifest = read_labelled(place, ignore=dataset.ignore)
+        if manifest.scheme != scheme:
+            manifest = manifest.relabelled(scheme, merging(manifest.scheme, scheme))
+        sets[_unused(_set_name(place), sets)] = manifest
+    return sets
+
+
+def _look_first(work: _Work) -> None:
+    """Refuse what would stop a training, or a measurement, after others have taken their time."""
+    check_readable({"Train": work.rows, **work.sets}, work.dataset.pictures)
+    unfinished = []
+    for recipe in work.started_from.values():
+        for seed in work.seeds_of(recipe):
+            run = work.run(recipe, seed)
+            check_ready(recipe.with_seed(seed), run, work.rows)
+            if not (run / "bundle" / "bundle.json").exists():
+                unfinished.append(recipe)
+    prepare_folder(work.folder)
+    check_room(work.folder, unfinished, work.rows)
+
+
+def _train_and_score(recipe: Recipe, seed: int, work: _Work) -> dict[str, Any]:
+    """Train one recipe with one seed, or open what an earlier call has trained, and evaluate it."""
+    stage = f"{recipe.name}, seed {seed}"
+    work.tell(f"Training {stage}")
+    run = train(
+        work.dataset,
+        recipe.with_seed(seed),
+        work.run(recipe, seed),
+        options=replace(work.options, resume=True),
+        progress=work.staged(stage),
+        say=work.tell,
+    )
+    return _score(run, recipe.name, seed, work)
+
+
+def _document(models: list[dict[str, Any]], audit: dict[str, Any], work: _Work) -> dict[str, Any]:
+    """Put everything into the document, but how long it took."""
     for model, title in zip(models, recipe_titles(models).values(), strict=True):
         model["title"] = title
-    notes = [*dict.fromkeys(note for part in (rows, *sets.values()) for note in part.notes)]
-    document: dict[str, Any] = {
+    parts = {"train": work.rows, **work.sets}
+    notes = [*dict.fromkeys(note for part in parts.values() for note in part.notes)]
+    paired = _paired(models, work.sets, work.folder)
+    return {
         "schema": schema("comparison"),
         "research_use": RESEARCH_USE,
         "version": __version__,
-        "command": command,
-        "dataset": Path(dataset).resolve().name,
-        "data_digest": {name: m.digest for name, m in {"train": rows, **sets}.items()},
+        "command": work.options.command,
+        "dataset": work.dataset.place.resolve().name,
+        "data_digest": {name: part.digest for name, part in parts.items()},
         "seeds": sorted({run["seed"] for model in models for run in model["runs"]}),
         "machine": machine(),
         "versions": versions(),
         "audit": audit,
         "balance": _balance_entry(models),
         "models": models,
-        "paired": _paired(models, sets, folder),
+        "paired": paired,
         "warnings": [*head_starts(models), *notes, *collect_warnings(models, known=notes)],
+        "verdict": verdict(models, paired, shared_slides=_shared_slides(audit)),
     }
-    shared = _shared_slides(audit)
-    document["verdict"] = verdict(models, document["paired"], shared_slides=shared)
-    document["total_seconds"] = round(time.monotonic() - started, 1)
-    _write(document, folder, sets)
-    return document
-
-
-def _look_first(
-    recipes: dict[str, Recipe],
-    trainings: dict[tuple[str, int], Path],
-    rows: Manifest,
-    sets: dict[str, Manifest],
-) -> None:
-    """Refuse what would stop a training, or a measurement, after others have taken their time."""
-    check_readable({"Train": rows, **sets})
-    for (name, seed), place in trainings.items():
-        check_ready(recipes[name].with_seed(seed), place, rows)
 
 
 def _shared_slides(audit: dict[str, Any]) -> int:
@@ -238,32 +244,22 @@ def _shared_slides(audit: dict[str, Any]) -> int:
     return 0
 
 
-def _score(
-    run: TrainedRun,
-    recipe: str,
-    seed: int,
-    sets: dict[str, Manifest],
-    folder: Path,
-    command: str,
-    workers: int | None,
-    progress: Progress | None,
-    tell: Say,
-) -> dict[str, Any]:
+def _score(run: TrainedRun, recipe: str, seed: int, work: _Work) -> dict[str, Any]:
     """Evaluate one run on every set, or open what an earlier call had written."""
     evaluations: dict[str, Any] = {"validation": run.validation}
     speed = 0.0
     classifier: OnnxClassifier | None = None
-    for name, manifest in sets.items():
-        place = folder / "evaluations" / f"{recipe}-seed{seed}-{name}"
+    for name, manifest in work.sets.items():
+        place = work.folder / "evaluations" / f"{recipe}-seed{seed}-{name}"
         document = _finished(place, run.bundle.digest, manifest.digest)
         if document is None:
-            classifier = classifier or OnnxClassifier(run.bundle, threads=workers)
+            classifier = classifier or OnnxClassifier(run.bundle, threads=work.options.workers)
             result: Evaluation = evaluate(
                 classifier,
                 manifest,
-                command=command,
-                progress=_staged(progress, f"{recipe} on {name}"),
-                say=tell,
+                command=work.options.command,
+                progress=work.staged(f"{recipe} on {name}"),
+                say=work.tell,
             )
             document = result.report.to_dict()
             document["images_per_second"] = round(result.images_per_second, 1)
@@ -305,7 +301,6 @@ def _model_entry(recipe: Recipe, runs: list[dict[str, Any]], weights: str) -> di
         "recipe": recipe.name,
         "title": recipe.title,
         "transfer": recipe.model.architecture != "cnn" and weights != "none",
-        "experiment": _is_of_experiment(recipe, weights),
         "split": recipe.data.split,
         "input": list(recipe.preprocess.size),
         "parameters": runs[0]["parameters"],
@@ -315,25 +310,6 @@ def _model_entry(recipe: Recipe, runs: list[dict[str, Any]], weights: str) -> di
         "published": recipe.published or None,
         "history": runs[0]["history"],
     }
-
-
-def _is_of_experiment(recipe: Recipe, weights: str) -> bool:
-    """Whether a recipe is of the published experiment or its corrected versions, by its settings.
-
-    Weights from a file are taken for those of ImageNet: without a network they come from there.
-    """
-    if recipe.model.architecture != "cnn" and weights in ("none", "leuko"):
-        return False
-    return _settings(recipe) in [_settings(load_recipe(name)) for name in _EXPERIMENT]
-
-
-def _settings(recipe: Recipe) -> dict[str, Any]:
-    """What is trained, without what it is called, its seed and where its weights lie."""
-    settings = recipe.to_dict()
-    for key in ("name", "title", "seed", "published"):
-        del settings[key]
-    del settings["model"]["weights"]
-    return settings
 
 
 def _balance_entry(models: list[dict[str, Any]]) -> dict[str, Any]:
@@ -395,13 +371,6 @@ def _write(document: dict[str, Any], folder: Path, sets: dict[str, Manifest]) ->
         for model in document["models"]
     }
     atomic_write_text(folder / "report.html", comparison_html(document, pictures=pictures))
-
-
-def _staged(progress: Progress | None, stage: str) -> Progress | None:
-    """Put a name in front of every stage."""
-    if progress is None:
-        return None
-    return lambda name, done, total: progress(f"{stage}: {name}", done, total)
 
 
 def _set_name(place: str | os.PathLike[str]) -> str:

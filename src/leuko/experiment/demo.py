@@ -18,6 +18,7 @@ from leuko.recipe import Recipe, load_recipe
 from leuko.render.answers import tally_text
 from leuko.render.picture import prediction_sheet
 from leuko.runtime.classifier import load
+from leuko.training.options import RunOptions
 
 __all__ = ["demo_recipes", "run_demo"]
 
@@ -76,10 +77,7 @@ def run_demo(
         dataset,
         demo_recipes(seed),
         out / "compare",
-        resume=True,
-        workers=workers,
-        cache=out / "cache",
-        command="leuko demo",
+        options=RunOptions(resume=True, workers=workers, cache=out / "cache", command="leuko demo"),
         progress=progress,
         say=say,
     )

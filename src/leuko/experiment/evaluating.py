@@ -13,13 +13,14 @@ import numpy.typing as npt
 
 from leuko import __version__
 from leuko.artifacts import atomic_write_json, atomic_write_text, prepare_folder
+from leuko.data.dataset import Pictures
 from leuko.data.reading import read_labelled
 from leuko.data.seen import LEARNED, has_learned, seen_in
 from leuko.errors import DataError, MissingExtraError
 from leuko.evaluation.report import EvaluationReport, evaluate_predictions
 from leuko.host import machine
 from leuko.manifest import Manifest
-from leuko.parallel import Progress, worker_count
+from leuko.parallel import Progress
 from leuko.prediction import Prediction, PredictionTable
 from leuko.prediction_files import write_csv
 from leuko.runtime.classifier import OnnxClassifier, load
@@ -177,7 +178,7 @@ def evaluate(
         )
         tell(warnings[-1])
     if has_learned(classifier.bundle.provenance):
-        known = seen_in(kept, workers=worker_count(threads), progress=progress)
+        known = seen_in(kept, Pictures(threads), progress=progress)
         if known:
             warnings.append(
                 f"{known:,} of these {len(kept):,} images are among those that {classifier.name} "

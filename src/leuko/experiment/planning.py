@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from leuko.data.balance import PLAN_FILE
-from leuko.data.reading import find_splits, is_table
-from leuko.errors import DataError, ImageError, OutputError, UsageError
-from leuko.imaging import read_image
+from leuko.data.dataset import Dataset, Pictures
+from leuko.errors import DataError, OutputError, UsageError
 from leuko.manifest import Manifest
 from leuko.recipe import Recipe, load_recipe
 
@@ -21,15 +20,13 @@ _RUN_BYTES: Final = {"cnn": 8 * 2**20, "mobilenetv2": 120 * 2**20}
 """What a run folder holds at most: weights, the optimizer's state, two models and a bundle."""
 
 
-def plan_training(
-    dataset: str | os.PathLike[str], recipe: str | Recipe, *, seed: int | None = None
-) -> Recipe:
+def plan_training(dataset: Dataset, recipe: str | Recipe, *, seed: int | None = None) -> Recipe:
     """Check what a training is asked for.
 
     Parameters
     ----------
-    dataset : path-like
-        A folder with ``Train`` in it, or a CSV with the training images.
+    dataset : Dataset
+        With training images.
     recipe : str or Recipe
         What to train.
     seed : int, optional
@@ -45,16 +42,15 @@ def plan_training(
     RecipeError
         When there is no such recipe, or it is wrong.
     DataError
-        When there is no data set in the folder, or none to train on.
+        When there is nothing to train on.
     """
     chosen = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    if not is_table(dataset) and "train" not in find_splits(dataset):
-        raise DataError(f"{dataset} has no training folder, so nothing can be trained on it.")
+    dataset.require("train", "nothing can be trained on it")
     return chosen if seed is None else chosen.with_seed(seed)
 
 
 def plan_comparison(
-    dataset: str | os.PathLike[str],
+    dataset: Dataset,
     recipes: Sequence[str | Recipe],
     out: str | os.PathLike[str],
     *,
@@ -65,8 +61,8 @@ def plan_comparison(
 
     Parameters
     ----------
-    dataset : path-like
-        A folder with ``Train`` and ``Test`` in it.
+    dataset : Dataset
+        With training and test images.
     recipes : sequence of str or Recipe
         At least one.
     out : path-like
@@ -88,7 +84,7 @@ def plan_comparison(
     UsageError
         When recipes repeat, there are no seeds, or the folder holds other things.
     DataError
-        When there is no data set in the folder, or no test folder in it.
+        When there are no training or no test images.
     """
     opened = [one if isinstance(one, Recipe) else load_recipe(one) for one in recipes]
     names = [recipe.name for recipe in opened]
@@ -97,23 +93,20 @@ def plan_comparison(
             f"Compare needs different recipes and at least one seed; received {names}, {seeds}."
         )
     _refuse_other(Path(out), resume)
-    splits = find_splits(dataset)
-    for split, name, why in (
-        ("train", "training", "nothing can be trained on it"),
-        ("test", "test", "nothing can be compared on it"),
-    ):
-        if split not in splits:
-            raise DataError(f"{dataset} has no {name} folder, so {why}.")
+    dataset.require("train", "nothing can be trained on it")
+    dataset.require("test", "nothing can be compared on it")
     return opened
 
 
-def check_readable(sets: Mapping[str, Manifest]) -> None:
+def check_readable(sets: Mapping[str, Manifest], pictures: Pictures) -> None:
     """Refuse a set of which no image can be read, before models are trained to be measured on it.
 
     Parameters
     ----------
     sets : mapping of str to Manifest
-        By name; images are opened until one can be read.
+        By name; images are decoded until one can be read.
+    pictures : Pictures
+        Decodes them, but those that it has decoded before.
 
     Raises
     ------
@@ -121,20 +114,11 @@ def check_readable(sets: Mapping[str, Manifest]) -> None:
         When there is a set without a single one.
     """
     for name, manifest in sets.items():
-        if not any(_can_be_read(file) for file in manifest.files()):
+        if not any(pictures.readable(file) for file in manifest.files()):
             raise DataError(
                 f"Not one of the {len(manifest)} images of {name}, in {manifest.root}, could be "
                 "read."
             )
-
-
-def _can_be_read(file: Path) -> bool:
-    """Whether an image decodes."""
-    try:
-        read_image(file)
-    except ImageError:
-        return False
-    return True
 
 
 def check_room(out: Path, recipes: Sequence[Recipe], rows: Manifest) -> None:
@@ -168,20 +152,20 @@ def check_room(out: Path, recipes: Sequence[Recipe], rows: Manifest) -> None:
         )
 
 
-def passed_over(dataset: str | os.PathLike[str]) -> str:
+def passed_over(dataset: Dataset) -> str:
     """Say which balanced folder lies beside the training images and is not read.
 
     Parameters
     ----------
-    dataset : path-like
-        A folder with ``Train`` in it, or a CSV.
+    dataset : Dataset
+        A table has nothing beside its rows.
 
     Returns
     -------
     str
         A sentence for a person; empty when there is no such folder.
     """
-    train = None if is_table(dataset) else find_splits(dataset).get("train")
+    train = dataset.folders.get("train")
     if train is None:
         return ""
     try:

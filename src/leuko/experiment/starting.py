@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from leuko.data.dataset import Pictures
 from leuko.data.seen import FEW, LEARNED, Start, seen_in, start_of
 from leuko.errors import DataError
 from leuko.manifest import Manifest
-from leuko.parallel import Progress, worker_count
+from leuko.parallel import Progress
 from leuko.recipe import Recipe
 from leuko.runtime.classifier import load
 
@@ -19,9 +20,9 @@ __all__ = ["find_starts", "head_starts"]
 def find_starts(
     recipes: Mapping[str, Recipe],
     sets: Mapping[str, Manifest],
+    pictures: Pictures,
     *,
     allow_seen: bool,
-    workers: int | None,
     progress: Progress | None,
 ) -> dict[str, dict[str, Any]]:
     """Say what each recipe starts from, and refuse one that has learned what it is measured on.
@@ -32,10 +33,10 @@ def find_starts(
         By name, with the weights that they are trained with.
     sets : mapping of str to Manifest
         ``train``, ``test`` and unseen folders.
+    pictures : Pictures
+        Decodes them, but those that it has decoded before.
     allow_seen : bool
         Refuse nothing.
-    workers : int, optional
-        Threads.
     progress : callable, optional
         Called as ``progress(stage, done, total)``.
 
@@ -57,7 +58,7 @@ def find_starts(
     seen = {}
     for name, manifest in sets.items():
         stage = f"looking for images of {name} that weights have seen"
-        count = seen_in(manifest, workers=worker_count(workers), progress=progress, stage=stage)
+        count = seen_in(manifest, pictures, progress=progress, stage=stage)
         seen[name] = [count, len(manifest)]
     for name, one in starts.items():
         if not one.fingerprints:

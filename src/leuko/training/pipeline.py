@@ -30,6 +30,7 @@ from leuko.training.travel import drawn_style, ground_warp, travel_warp, travell
 
 __all__ = [
     "Batches",
+    "Order",
     "PixelSource",
     "evaluation_order",
     "fixed_plan",
