@@ -35,7 +35,6 @@ keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 from leuko.training import architectures, features  # noqa: E402
 from leuko.training import run as run_module  # noqa: E402
 from leuko.training.run import RunOptions, train  # noqa: E402
-from leuko.training.run_folder import Clock  # noqa: E402
 from training.killed import use_small_networks  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -221,18 +220,6 @@ def test_ctrl_c_ends_with_130_and_resume_finishes(runs: Runs, digests: Digests) 
     assert not (out / "bundle").exists()
     train(runs.dataset, runs.recipes["tiny"], out, options=RunOptions(resume=True))
     assert digests(out) == digests(runs.base / "tiny")
-
-
-def test_a_clock_opened_again_says_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    reads = iter([0.0, 0.0499996])
-    monkeypatch.setattr(time, "monotonic", lambda: next(reads))
-    clock = Clock(tmp_path, resume=False)
-    with clock("fit"):
-        pass
-    assert clock.seconds == {"fit": 0.05}
-    assert Clock(tmp_path, resume=True).seconds == clock.seconds
 
 
 def test_a_finished_run_is_opened(runs: Runs, digests: Digests) -> None:
