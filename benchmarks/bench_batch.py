@@ -37,11 +37,11 @@ from leuko.batch.partition import (
     encode_answers,
 )
 from leuko.batch.processes import Processes
-from leuko.batch.rows import list_rows, open_rows
 from leuko.batch.work import write_predictions
 from leuko.host import machine
 from leuko.parallel import worker_count
 from leuko.runtime.classifier import OnnxClassifier, load
+from leuko.runtime.sources import expand
 
 TARGET = 0.8
 BEGIN, END = "<!-- bench_batch: begin -->", "<!-- bench_batch: end -->"
@@ -62,7 +62,7 @@ def middle_rate(counts: Iterable[int]) -> tuple[float, float]:
 
 def one_process(classifier: OnnxClassifier, folder: Path) -> Iterator[int]:
     """Local: a count for every sixteen answers."""
-    answers = classifier.stream(open_rows(list_rows([str(folder)])))
+    answers = classifier.stream(expand([str(folder)]))
     while part := list(islice(answers, 16)):
         yield len(part)
 
@@ -70,7 +70,7 @@ def one_process(classifier: OnnxClassifier, folder: Path) -> Iterator[int]:
 def engine_counts(engine: Any, folder: Path, model: str, size: int, keep: list[Answer]) -> Any:
     """An engine that is already started: a count for every answer."""
     keep.clear()
-    parts = cut(list_rows([str(folder)]), model=model, size=size)
+    parts = cut(expand([str(folder)]), model=model, size=size)
     for outcome in engine.run(Piece(part.index, 0, part.rows) for part in parts):
         if not isinstance(outcome, Answer):
             raise SystemExit(f"a worker was lost: {outcome.why}")

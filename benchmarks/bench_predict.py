@@ -26,7 +26,6 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -48,8 +47,9 @@ from leuko.prediction_files import csv_cells, csv_line, csv_names
 from leuko.recipe import load_recipe
 from leuko.runtime.classifier import Observation, OnnxClassifier, zoo_models
 from leuko.runtime.repeats import mark_repeats
-from leuko.runtime.sources import Source, expand
+from leuko.runtime.sources import expand
 from leuko.scheme import load_scheme
+from leuko.source import bytes_source
 
 CLASSES = load_scheme("differential-5").names
 
@@ -207,7 +207,7 @@ def looked_again(classifier: OnnxClassifier, files: list[bytes]) -> list[bool]:
     again = classifier.trust.again
     if again is None:
         return [True] * len(files)
-    seen = classifier.observe(Source("", partial(bytes, data)) for data in files)
+    seen = classifier.observe(bytes_source("", data) for data in files)
     features = [one.first_features for one in seen if isinstance(one, Observation)]
     return again(np.stack(features)).tolist()
 

@@ -20,7 +20,7 @@ from leuko.errors import AdaptError
 from leuko.manifest import Manifest
 from leuko.runtime.adapt import fit_adaptation
 from leuko.runtime.classifier import OnnxClassifier, load
-from leuko.runtime.sources import file_source
+from leuko.source import file_source
 
 CELLS = 50
 

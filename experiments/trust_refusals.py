@@ -30,10 +30,10 @@ from leuko.imaging import encode_png
 from leuko.manifest import Manifest
 from leuko.prediction import Prediction
 from leuko.runtime.classifier import OnnxClassifier, load
-from leuko.runtime.sources import Source, file_source
 from leuko.runtime.trust_bundle import without_trust
 from leuko.runtime.trust_fit import deal_slides, outlier_limit
 from leuko.scheme import load_scheme
+from leuko.source import Source, bytes_source, file_source
 
 CLASSES = load_scheme("differential-5").names
 
@@ -217,8 +217,7 @@ def neighbour(given: Observed, _: Table) -> Callable[[Observed], Table]:
 def as_sources(pictures: list[Negative]) -> list[Source]:
     """Pictures as files in memory."""
     return [
-        Source(f"{number}", lambda one=one: encode_png(one.pixels))
-        for number, one in enumerate(pictures)
+        bytes_source(f"{number}", encode_png(one.pixels)) for number, one in enumerate(pictures)
     ]
 
 

@@ -17,11 +17,11 @@ from batch.two_nodes import bearers, two_nodes
 from five import CLASSES
 from leuko.batch.partition import predict_partition
 from leuko.batch.processes import Processes
-from leuko.batch.rows import list_rows
 from leuko.batch.run import BatchResult, Engine, predict_to_file
 from leuko.bundle import ModelBundle
 from leuko.prediction_files import csv_text, read_predictions
 from leuko.runtime.classifier import OnnxClassifier
+from leuko.runtime.sources import expand
 from tiny import make_bundle, write_picture
 
 FILES = int(os.environ.get("LEUKO_SOAK_FILES", "100000"))
@@ -62,7 +62,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wanted(folder: Path, bundle: ModelBundle) -> str:
     """What one process answers."""
     classifier = OnnxClassifier(bundle, threads=1)
-    return csv_text(predict_partition(list_rows([str(folder)]), classifier))
+    return csv_text(predict_partition(expand([str(folder)]), classifier))
 
 
 class Killer(threading.Thread):

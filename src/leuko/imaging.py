@@ -124,13 +124,15 @@ class DecodedImage:
     notes: tuple[str, ...] = ()
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
+def read_bytes(path: str | os.PathLike[str], name: str = "") -> bytes:
     """Read a file that may be missing, forbidden or absurdly large.
 
     Parameters
     ----------
     path : path-like
         The file.
+    name : str
+        What errors call it; by its path when empty.
 
     Returns
     -------
@@ -142,11 +144,12 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     ImageError
         ``unreadable`` or ``too-large``.
     """
+    told = name or path
     try:
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
             # A pipe may never end, and a device never does.
-            raise ImageError("unreadable", f"{path} cannot be read: it is not an ordinary file.")
+            raise ImageError("unreadable", f"{told} cannot be read: it is not an ordinary file.")
         if status.st_size <= MAX_FILE_BYTES:
             with open(path, "rb", buffering=0) as file:
                 data = file.read(status.st_size)
@@ -155,8 +158,8 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
             return data
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise ImageError("unreadable", f"{path} cannot be read: {why}.") from error
-    raise ImageError("too-large", f"{path} is larger than {MAX_FILE_BYTES // 2**20} MB.")
+        raise ImageError("unreadable", f"{told} cannot be read: {why}.") from error
+    raise ImageError("too-large", f"{told} is larger than {MAX_FILE_BYTES // 2**20} MB.")
 
 
 def read_image(path: str | os.PathLike[str], *, spec: PreprocessSpec | None = None) -> DecodedImage:

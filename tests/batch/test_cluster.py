@@ -84,13 +84,13 @@ def many(cells: Cells, tmp_path: Path) -> tuple[list[str], ModelBundle, bytes]:
     """Enough work for the bundled model that there is time to kill, and its answers."""
     classifier = load("default", threads=1)
     from leuko.batch.partition import predict_partition
-    from leuko.batch.rows import list_rows
     from leuko.prediction import PredictionTable
     from leuko.prediction_files import csv_text
     from leuko.runtime.repeats import mark_repeats
+    from leuko.runtime.sources import expand
 
     images = [str(cells.folder)] * 2
-    rows = predict_partition(list_rows(images), classifier).rows
+    rows = predict_partition(expand(images), classifier).rows
     table = PredictionTable(tuple(mark_repeats(rows)))
     return images, classifier.bundle, csv_text(table).encode()
 

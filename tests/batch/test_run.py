@@ -27,7 +27,6 @@ from leuko.batch.partition import (
     encode_answers,
     predict_partition,
 )
-from leuko.batch.rows import Row, list_rows
 from leuko.batch.run import BatchResult, open_engine, predict_to_file
 from leuko.bundle import ModelBundle
 from leuko.errors import BatchError, DataError, MissingExtraError, OutputError, UsageError
@@ -41,7 +40,9 @@ from leuko.prediction_files import (
 )
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.repeats import mark_repeats
+from leuko.runtime.sources import expand
 from leuko.scheme import load_scheme
+from leuko.source import Source
 
 FIVE = load_scheme("differential-5")
 
@@ -222,7 +223,7 @@ def test_answers_of_another_version_are_not_mixed_in(
     cells: Cells, tiny_classifier: OnnxClassifier, tmp_path: Path
 ) -> None:
     state = stopped(cells.folder, tiny_classifier, tmp_path / "p.csv") / "batch.json"
-    state.write_text(state.read_text().replace("leuko.batch/2", "leuko.batch/1"))
+    state.write_text(state.read_text().replace("leuko.batch/3", "leuko.batch/1"))
     with pytest.raises(BatchError, match=r"was begun by an older Leuko.* Delete the folder"):
         run(cells.folder, Here(tiny_classifier), tmp_path / "p.csv", size=20, resume=True)
     assert state.is_file()
@@ -246,7 +247,7 @@ def test_changed_images_are_done_again(
     # Content touches the first of the three parts; a new last file, the third; without the first
     # file all of them move.
     assert result.kept == {"content": 1, "more": 2, "fewer": 0}[change]
-    rows = predict_partition(list_rows([str(folder)]), tiny_classifier).rows
+    rows = predict_partition(expand([str(folder)]), tiny_classifier).rows
     table = PredictionTable(tuple(mark_repeats(rows)))
     assert (tmp_path / "p.csv").read_text() == csv_text(table)
     assert table.decisions["duplicate"] == (change != "fewer")
@@ -320,7 +321,7 @@ def test_an_old_result_survives_a_failed_run(
 
 
 def test_answers_travel_unchanged(tiny_classifier: OnnxClassifier, cells: Cells) -> None:
-    rows = list(list_rows([str(cells.folder)]))[:40]
+    rows = list(expand([str(cells.folder)]))[:40]
     table = predict_partition(rows, tiny_classifier)
     odd = replace(
         table.rows[0],
@@ -338,7 +339,7 @@ def test_answers_travel_unchanged(tiny_classifier: OnnxClassifier, cells: Cells)
 
 
 def test_keys_tell_rows_and_model() -> None:
-    rows = [Row(f"{n}.png", "file", f"/{n}.png", stamp="1-1") for n in range(5)]
+    rows = [Source(f"{n}.png", "file", f"/{n}.png", stamp="1-1") for n in range(5)]
     keys = [part.key for part in cut(rows, model="m", size=2)]
     assert [len(part.rows) for part in cut(rows, model="m", size=2)] == [2, 2, 1]
     assert keys == [part.key for part in cut(iter(rows), model="m", size=2)]
@@ -349,14 +350,14 @@ def test_keys_tell_rows_and_model() -> None:
 
 
 def test_a_bundle_will_do(tiny_bundle: ModelBundle, cells: Cells) -> None:
-    table = predict_partition(list_rows([str(cells.folder)]), tiny_bundle)
+    table = predict_partition(expand([str(cells.folder)]), tiny_bundle)
     assert csv_text(table) == cells.csv
 
 
 def test_a_machine_that_sees_no_file_says_so(
     tiny_classifier: OnnxClassifier, tmp_path: Path
 ) -> None:
-    rows = tuple(Row(f"{n}.png", "file", str(tmp_path / f"{n}.png"), 0, "9-9") for n in range(3))
+    rows = tuple(Source(f"{n}.png", "file", str(tmp_path / f"{n}.png"), 0, "9-9") for n in range(3))
     with pytest.raises(DataError, match="the worker that was to read them sees none"):
         answer_piece(Piece(0, 0, rows), tiny_classifier)
     (tmp_path / "1.png").write_bytes(b"")
@@ -455,5 +456,5 @@ def test_the_work_folder_says_whose_it_is(
 ) -> None:
     work = stopped(cells.folder, tiny_classifier, tmp_path / "p.csv")
     document = json.loads((work / "batch.json").read_text())
-    assert document["schema"] == "leuko.batch/2"
+    assert document["schema"] == "leuko.batch/3"
     assert document["model"] == tiny_classifier.digest

@@ -126,12 +126,12 @@ def test_a_run_that_was_stopped_is_refused_or_resumed(
     cells: Path, tiny_model: Path, tmp_path: Path, leuko: Leuko
 ) -> None:
     from leuko.batch.partition import cut, encode_answers, predict_partition
-    from leuko.batch.rows import list_rows
     from leuko.batch.work import open_work
+    from leuko.runtime.sources import expand
 
     bundle = make_bundle()
     out = tmp_path / "p.csv"
-    (part,) = cut(list_rows([str(cells)]), model=bundle.digest)
+    (part,) = cut(expand([str(cells)]), model=bundle.digest)
     answers = encode_answers(predict_partition(part.rows, bundle).rows)
 
     def stop() -> None:

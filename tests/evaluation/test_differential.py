@@ -515,7 +515,7 @@ def test_answers_and_validation_of_other_classes_are_refused():
 def test_of_real_cells_of_the_training_laboratory_limits_are_printed_and_of_use():
     """250 pictures of Test-A, 200 drawn of them: median width at most 1.5 of the exact limits."""
     from leuko.runtime.classifier import load
-    from leuko.runtime.sources import file_source
+    from leuko.source import file_source
 
     root = Path(os.environ.get("LEUKO_DATA", "no such folder")) / "raabin-wbc-288" / "Test"
     if not root.is_dir():

@@ -6,7 +6,6 @@ import io
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from called import called
 from five import CLASSES
 from leuko.bundle import ModelBundle
 from leuko.errors import OutputError, UsageError
 from leuko.imaging import encode_png
 from leuko.render.explained import PictureNames, check_folder, explained
 from leuko.runtime.classifier import OnnxClassifier
-from leuko.runtime.sources import Source, file_source
+from leuko.source import Source, bytes_source, file_source
 from tiny import make_pooled_onnx, open_to_all, paint, unprivileged, write_picture
 
 
@@ -111,7 +111,7 @@ def test_only_a_few_images_are_held(tiny_bundle: ModelBundle, tmp_path: Path) ->
         for number in range(1000):
             asked = number + 1
             # Most are rejected, which takes no time.
-            yield Source(f"{number}.png", partial(bytes, data if number % 100 == 0 else b"junk"))
+            yield bytes_source(f"{number}.png", data if number % 100 == 0 else b"junk")
 
     ahead = []
     answers = explained(classifier, sources(), tmp_path, threads=1, say=pytest.fail)
@@ -134,7 +134,7 @@ def test_a_file_that_changes_or_goes_is_said(
             return data
         return file_source(tmp_path / "nowhere.png").read()
 
-    sources = [Source("changing.png", lambda: next(changing)), Source("going.png", go)]
+    sources = [called("changing.png", lambda: next(changing)), called("going.png", go)]
     rows = list(explained(tiny_classifier, sources, tmp_path / "out", say=remarks.append))
     assert [row.label for row in rows] == ["Basophil", "Basophil"]
     assert [remark.split(" (")[0] for remark in remarks] == [

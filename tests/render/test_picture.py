@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import ImageColor
 
+from called import called
 from five import COLOURS
 from leuko.artifacts import digest_bytes
 from leuko.errors import DataError
@@ -24,7 +25,6 @@ from leuko.render.picture import (
     prediction_sheet,
 )
 from leuko.render.style import style
-from leuko.runtime.sources import Source
 
 
 def answer(probabilities, path="a/95-8-22-3_23_1.jpg"):
@@ -202,7 +202,7 @@ class Sources:
         self.reads = 0
 
     def __iter__(self):
-        return (Source(f"{k}.png", partial(self.read, k)) for k in range(len(self.data)))
+        return (called(f"{k}.png", partial(self.read, k)) for k in range(len(self.data)))
 
     def read(self, number):
         self.reads += 1

@@ -21,9 +21,9 @@ from leuko.runtime.adapt import Adaptation, adapt, fit_adaptation
 from leuko.runtime.adapt_card import adapted_card
 from leuko.runtime.adapt_views import Picture, show, survey
 from leuko.runtime.classifier import OnnxClassifier
-from leuko.runtime.sources import Source, file_source
 from leuko.runtime.trust import Trust
 from leuko.runtime.trust_bundle import TrustTargets, fit_trust, without_trust
+from leuko.source import bytes_source, file_source
 from tiny import COLOURS, SIDE, write_dataset
 
 CAST = np.array([70, -35, -70.0])
@@ -258,7 +258,7 @@ def test_too_little_is_one_sentence(tiny_bundle: ModelBundle, tmp_path: Path) ->
     rows = write_dataset(tmp_path / "few", each=5, suffix=".png")
     sources = [file_source(file) for file in read_folder(rows).files()]
     said: list[str] = []
-    named = [(one, 0) for one in [*sources[:3], *sources[:3], Source("bad", lambda: b"")]]
+    named = [(one, 0) for one in [*sources[:3], *sources[:3], bytes_source("bad", b"")]]
     with pytest.raises(
         AdaptError, match="needs 10 different usable cells of two classes; received 3 of 1"
     ):
@@ -273,7 +273,7 @@ def test_a_picture_without_a_cell_is_left_out(tiny_bundle: ModelBundle) -> None:
     blank = encode_png(np.full((SIDE, SIDE, 3), 230, np.uint8))
     said: list[str] = []
     with pytest.raises(AdaptError, match="received 0 of 0"):
-        fit_adaptation(looking, [(Source("b", lambda: blank), 0)], threads=1, say=said.append)
+        fit_adaptation(looking, [(bytes_source("b", blank), 0)], threads=1, say=said.append)
     assert said == ["Left out b (blank: no cell is found in it)"]
 
 

@@ -18,6 +18,7 @@ import pytest
 from PIL import Image
 
 import leuko
+from called import called
 from five import CLASSES
 from leuko.artifacts import digest_bytes
 from leuko.bundle import ModelBundle
@@ -33,7 +34,8 @@ from leuko.runtime.classifier import (
     make_goldens,
     part_of,
 )
-from leuko.runtime.sources import Source, expand
+from leuko.runtime.sources import expand
+from leuko.source import Source, bytes_source
 from tiny import COLOURS, SIDE, paint, write_picture
 
 AHEAD = 2 + 2 + 4 + 4 + 8
@@ -178,7 +180,7 @@ def test_every_path_to_the_network_sees_the_same_pixels(
         tiny_classifier.predict_one(tmp_path / "cell.bin"),
         tiny_classifier.predict([tmp_path / "cell.bin"] * 3).rows[2],
         next(tiny_classifier.stream(expand([str(tmp_path / "cells.zip")]))),
-        next(tiny_classifier.stream([Source("memory", lambda: data)])),
+        next(tiny_classifier.stream([bytes_source("memory", data)])),
     ]
     assert {row.probabilities for row in rows} == {by_hand.probabilities}
     assert {row.sha256 for row in rows} == {digest_bytes(data)}
@@ -232,7 +234,7 @@ def test_a_stream_is_read_as_it_is_needed(tiny_classifier: OnnxClassifier) -> No
                     read += 1
                 return data
 
-            yield Source(str(number), get)
+            yield called(str(number), get)
 
     threads = threading.active_count()
     answers = tiny_classifier.stream(sources())
@@ -256,7 +258,7 @@ def test_small_jobs_are_shared_out(tiny_bundle: ModelBundle) -> None:
         return prepare(source)
 
     classifier._prepare = watched  # type: ignore[method-assign]
-    rows = list(classifier.stream(Source(str(n), lambda: data) for n in range(200)))
+    rows = list(classifier.stream(bytes_source(str(n), data) for n in range(200)))
     assert [row.path for row in rows] == [str(n) for n in range(200)]
     assert len(shares) == 8
     assert max(shares.values()) <= 40  # 25 each would be even
@@ -289,7 +291,7 @@ def test_few_sources_are_alive_at_a_time(tiny_classifier: OnnxClassifier) -> Non
             nonlocal alive
             alive -= 1
 
-    answers = tiny_classifier.stream(Source(str(n), Watched()) for n in range(800))
+    answers = tiny_classifier.stream(called(str(n), Watched()) for n in range(800))
     assert sum(row.label == "Eosinophil" for row in answers) == 800
     assert most <= 4 * 64 + 2 * 64  # four parts, one being dealt out and one being read
     assert alive == 0
@@ -311,7 +313,7 @@ def test_a_slow_file_among_good_and_bad_ones(tiny_bundle: ModelBundle) -> None:
             raise ImageError("unreadable", f"{number} is on a tape.")
         return data
 
-    sources = [Source("0", slow)] + [Source(str(n), partial(read, n)) for n in range(1, 60)]
+    sources = [called("0", slow)] + [called(str(n), partial(read, n)) for n in range(1, 60)]
     rows = list(OnnxClassifier(tiny_bundle, threads=2).stream(sources))
     assert [row.path for row in rows] == [str(n) for n in range(60)]
     assert [n for n, row in enumerate(rows) if row.status != "ok"] == list(range(3, 60, 7))
@@ -327,7 +329,7 @@ def test_a_fault_that_is_nobodys_file_ends_the_stream_and_its_threads(
 
     def sources() -> Iterator[Source]:
         for number in range(50):
-            yield Source(str(number), lambda: data)
+            yield bytes_source(str(number), data)
         raise DataError("The list ends in the middle of a line.")
 
     threads = threading.active_count()

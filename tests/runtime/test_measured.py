@@ -23,8 +23,8 @@ from leuko.runtime.adapt_fit import Head, fit_head
 from leuko.runtime.classifier import OnnxClassifier, make_goldens
 from leuko.runtime.explain import Explainer
 from leuko.runtime.looks import average_looks, softmax
-from leuko.runtime.sources import file_source
 from leuko.runtime.trust_bundle import TrustTargets, fit_trust, without_trust
+from leuko.source import file_source
 from leuko.statistics import log_loss
 from leuko.training.convert import export_model
 from tiny import make_pooled_onnx

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from called import called
 from leuko.errors import DataError
 from leuko.imaging import REJECT_REASONS, refuse_bombs
 from leuko.prediction import Prediction
 from leuko.runtime.classifier import OnnxClassifier
-from leuko.runtime.sources import Source, expand
+from leuko.runtime.sources import expand
 from mutated import mutated_archive, mutated_image, whole_archives, whole_images
 
 IMAGES, ARCHIVES = 4_000, 1_000
@@ -41,7 +42,7 @@ def check(row: Prediction) -> str:
 
 def test_images(tiny_classifier: OnnxClassifier) -> None:
     images = whole_images()
-    sources = (Source(str(seed), partial(mutated_image, seed, images)) for seed in range(IMAGES))
+    sources = (called(str(seed), partial(mutated_image, seed, images)) for seed in range(IMAGES))
     met: Counter[str] = Counter()
     slowest, before = 0.0, time.perf_counter()
     for number, row in enumerate(tiny_classifier.stream(sources)):

@@ -14,7 +14,8 @@ import pytest
 from leuko.errors import DataError, ImageError
 from leuko.files import mark_own_picture
 from leuko.imaging import REJECT_REASONS, encode_png
-from leuko.runtime.sources import Source, expand, file_source, named_files
+from leuko.runtime.sources import expand, named_files
+from leuko.source import Source, file_source
 from tiny import open_to_all, paint, unprivileged, write_picture
 
 PICTURE = encode_png(paint("Monocyte"))

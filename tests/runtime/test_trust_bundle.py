@@ -22,10 +22,10 @@ from leuko.prediction import DECISIONS, PredictionTable
 from leuko.prediction_files import read_predictions, write_csv
 from leuko.runtime import trust_bundle
 from leuko.runtime.classifier import OnnxClassifier, load
-from leuko.runtime.sources import Source
 from leuko.runtime.trust import LIMITS, calibrate, class_limit
 from leuko.runtime.trust_bundle import TrustTargets, fit_trust, without_trust
 from leuko.runtime.trust_fit import limit_at
+from leuko.source import bytes_source
 from tiny import COLOURS, SIDE, paint, write_dataset, write_picture
 
 GREEN = np.full((SIDE, SIDE, 3), (10, 230, 20), np.uint8)
@@ -144,7 +144,7 @@ def test_neighbours_and_threads_do_not_matter(
 
 
 def test_a_rejected_file_has_no_decision(doubting: OnnxClassifier) -> None:
-    row = next(doubting.stream([Source("x", lambda: b"GIF89a")]))
+    row = next(doubting.stream([bytes_source("x", b"GIF89a")]))
     assert (row.status, row.decision, row.prediction_set, row.distance) == (
         "rejected",
         "",
@@ -154,7 +154,7 @@ def test_a_rejected_file_has_no_decision(doubting: OnnxClassifier) -> None:
 
 
 def test_the_table_says_so(doubting: OnnxClassifier, rows: Manifest, tmp_path: Path) -> None:
-    sources = [Source("green", lambda: encode_png(GREEN)), Source("bad", lambda: b"")]
+    sources = [bytes_source("green", encode_png(GREEN)), bytes_source("bad", b"")]
     table = PredictionTable((*doubting.predict(rows.files()[:2]).rows, *doubting.stream(sources)))
     document = table.to_dict()
     assert document["decisions"] == {**dict.fromkeys(DECISIONS, 0), "class": 2, "not-a-cell": 1}

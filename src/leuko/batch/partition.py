@@ -9,18 +9,18 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any, Final
 
 from leuko.artifacts import digest_json
-from leuko.batch.rows import Row, open_rows
 from leuko.bundle import ModelBundle
 from leuko.errors import BatchError, DataError
 from leuko.host import versions
 from leuko.prediction import Prediction, PredictionTable
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.scheme import ClassScheme
+from leuko.source import Source
 
 __all__ = [
     "AT_ONCE",
@@ -61,13 +61,13 @@ class Partition:
         Position among the partitions.
     key : str
         Digest of the rows, the bundle and the version of Leuko: equal keys, equal answers.
-    rows : tuple of Row
+    rows : tuple of Source
         In input order.
     """
 
     index: int
     key: str
-    rows: tuple[Row, ...]
+    rows: tuple[Source, ...]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Piece:
     ----------
     partition, start : int
         Index of the partition; position of the first row in it.
-    rows : tuple of Row
+    rows : tuple of Source
         In input order.
     tries : int
         How often this very piece was lost already.
@@ -86,7 +86,7 @@ class Piece:
 
     partition: int
     start: int
-    rows: tuple[Row, ...]
+    rows: tuple[Source, ...]
     tries: int = 0
 
 
@@ -125,13 +125,15 @@ class Loss:
     why: str
 
 
-def predict_partition(rows: Iterable[Row], bundle: ModelBundle | OnnxClassifier) -> PredictionTable:
+def predict_partition(
+    rows: Iterable[Source], bundle: ModelBundle | OnnxClassifier
+) -> PredictionTable:
     """Answer rows; what every engine runs, and all that it runs.
 
     Parameters
     ----------
-    rows : iterable of Row
-        See `leuko.batch.rows.list_rows`.
+    rows : iterable of Source
+        See `leuko.runtime.sources.expand`.
     bundle : ModelBundle or OnnxClassifier
         A classifier that is already open saves opening it.
 
@@ -151,18 +153,18 @@ def predict_partition(rows: Iterable[Row], bundle: ModelBundle | OnnxClassifier)
     return PredictionTable(tuple(_predict(rows, bundle)), scheme)
 
 
-def _predict(rows: Iterable[Row], bundle: ModelBundle | OnnxClassifier) -> Iterator[Prediction]:
+def _predict(rows: Iterable[Source], bundle: ModelBundle | OnnxClassifier) -> Iterator[Prediction]:
     """Answer rows one after the other."""
     classifier = OnnxClassifier(bundle) if isinstance(bundle, ModelBundle) else bundle
-    return classifier.stream(open_rows(rows))
+    return classifier.stream(rows)
 
 
-def cut(rows: Iterable[Row], *, model: str, size: int = PARTITION_ROWS) -> Iterator[Partition]:
+def cut(rows: Iterable[Source], *, model: str, size: int = PARTITION_ROWS) -> Iterator[Partition]:
     """Cut a list of rows into partitions.
 
     Parameters
     ----------
-    rows : iterable of Row
+    rows : iterable of Source
         Consumed as partitions are asked for.
     model : str
         Digest of the bundle.
@@ -176,7 +178,7 @@ def cut(rows: Iterable[Row], *, model: str, size: int = PARTITION_ROWS) -> Itera
     """
     rest, index, known = iter(rows), 0, versions()
     while part := tuple(islice(rest, size)):
-        key = digest_json([known, model, [astuple(row) for row in part]])
+        key = digest_json([known, model, [row.identity for row in part]])
         yield Partition(index, key, part)
         index += 1
 
@@ -237,7 +239,7 @@ def ended_after(seconds: float) -> Iterator[None]:
             faulthandler.cancel_dump_traceback_later()
 
 
-def _check_sight(rows: tuple[Row, ...]) -> None:
+def _check_sight(rows: tuple[Source, ...]) -> None:
     """Stop where a worker sees none of the files that were there when they were listed."""
     files = [row.place for row in rows if row.kind == "file" and row.stamp]
     if len(files) > 1 and not any(os.path.lexists(place) for place in files):

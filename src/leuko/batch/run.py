@@ -22,12 +22,12 @@ from leuko.batch.partition import (
     cut,
     encode_answers,
 )
-from leuko.batch.rows import list_rows
 from leuko.batch.work import WorkFolder, check_output, open_work, write_predictions
 from leuko.bundle import ModelBundle
 from leuko.errors import BatchError, UsageError
 from leuko.prediction import Prediction
 from leuko.runtime.repeats import Repeats
+from leuko.runtime.sources import expand
 
 __all__ = ["ENGINES", "BatchResult", "Engine", "open_engine", "predict_to_file"]
 
@@ -167,7 +167,7 @@ def predict_to_file(
     Parameters
     ----------
     images : iterable of str
-        As `leuko.batch.rows.list_rows` takes them.
+        As `leuko.runtime.sources.expand` takes them.
     bundle : ModelBundle
         That answers; the same as the engine's.
     out : path-like
@@ -197,7 +197,7 @@ def predict_to_file(
     """
     target = Path(out)
     check_output(target)
-    rows = list_rows(images, stdin=stdin, say=say)
+    rows = expand(images, stdin=stdin, say=say)
     with open_work(target, bundle, resume=resume) as work:
         tally = _Tally()
         before = work.finished

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from leuko.prediction import Prediction
     from leuko.runtime.classifier import OnnxClassifier
-    from leuko.runtime.sources import Source
 
 __all__ = ["AddressOption", "EngineOption", "OutOption", "ResumeOption"]
 
@@ -38,29 +37,6 @@ OutOption = Annotated[
     typer.Option(metavar="FILE.csv|FILE.parquet", help="Write the answers as CSV or Parquet."),
 ]
 ResumeOption = Annotated[bool, typer.Option(help="Go on with a run of an engine that was stopped.")]
-
-
-def find_sources(images: list[str], say: Callable[[str], None]) -> Iterator[Source]:
-    """Open what a user points at, Parquet files of pictures included.
-
-    Parameters
-    ----------
-    images : list of str
-        Arguments.
-    say : callable
-        Told how many files were passed over for their names.
-
-    Returns
-    -------
-    iterator of Source
-        In order.
-    """
-    from leuko.batch.rows import is_parquet, list_rows, open_rows
-    from leuko.runtime.sources import expand
-
-    if any(is_parquet(argument) for argument in images):
-        return open_rows(list_rows(images, say=say))
-    return expand(images, say=say)
 
 
 def sort_outputs(

@@ -75,13 +75,13 @@ def count(
 ) -> None:
     """Count the classes: percentages with limits that hold the model's own errors."""
     from leuko.artifacts import atomic_write_text
-    from leuko.cli.batch import find_sources
     from leuko.errors import UsageError
     from leuko.evaluation.differential import Tally, answers_of, differential
     from leuko.evaluation.differential_manual import read_manual_counts
     from leuko.prediction_files import read_predictions
     from leuko.runtime.classifier import load
     from leuko.runtime.repeats import mark_repeats
+    from leuko.runtime.sources import expand
     from leuko.runtime.trust import NEVER_CHECKED
 
     if bool(images) == (predictions is not None):
@@ -98,7 +98,7 @@ def count(
             talk.say(NEVER_CHECKED)
         if predictions is None:
             tally = Tally(bundle.scheme)
-            _add(mark_repeats(classifier.stream(find_sources(images or [], talk.say))), tally, talk)
+            _add(mark_repeats(classifier.stream(expand(images or [], say=talk.say))), tally, talk)
         else:
             table = read_predictions(predictions, bundle.scheme)
             tally = Tally(table.scheme)

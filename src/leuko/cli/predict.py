@@ -36,8 +36,8 @@ from leuko.prediction_files import csv_cells, csv_line, csv_names
 
 if TYPE_CHECKING:
     from leuko.runtime.classifier import OnnxClassifier
-    from leuko.runtime.sources import Source
     from leuko.scheme import ClassScheme
+    from leuko.source import Source
 
 __all__ = ["register"]
 
@@ -96,6 +96,7 @@ def predict(
     from leuko.cli import batch
     from leuko.runtime.classifier import load
     from leuko.runtime.repeats import mark_repeats
+    from leuko.runtime.sources import expand
     from leuko.runtime.trust import NEVER_CHECKED
 
     outputs = {"--csv": csv, "--out": out, "--picture": picture, "--explain": explain,
@@ -120,7 +121,7 @@ def predict(
                                                     address=address, workers=workers, out=whole,
                                                     resume=resume)  # fmt: skip
         else:
-            sources = batch.find_sources(images, talk.say)
+            sources = expand(images, say=talk.say)
             if picture is not None:
                 from leuko.render.picture import Gallery
 

@@ -19,7 +19,7 @@ from leuko.prediction import Prediction
 from leuko.render.heat import heat_picture
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.explain import Explainer
-from leuko.runtime.sources import Source
+from leuko.source import Source, opened
 
 __all__ = ["PictureNames", "check_folder", "explained"]
 
@@ -135,7 +135,7 @@ def explained(
     waiting: deque[Source] = deque()
 
     def seen() -> Iterator[Source]:
-        for source in sources:
+        for source in opened(sources):
             waiting.append(source)
             yield source
 

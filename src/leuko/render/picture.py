@@ -34,7 +34,7 @@ from leuko.render.drawing import (
 )
 from leuko.render.style import lighter, style
 from leuko.render.words import percent
-from leuko.runtime.sources import Source
+from leuko.source import Source
 
 __all__ = [
     "SHEET_LIMIT",

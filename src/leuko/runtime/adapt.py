@@ -27,8 +27,8 @@ from leuko.runtime.adapt_views import Picture, survey
 from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
 from leuko.runtime.graph_edit import replace_head
 from leuko.runtime.looks import softmax
-from leuko.runtime.sources import Source, file_source
 from leuko.runtime.trust import Trust, feature_distances
+from leuko.source import Source, file_source
 from leuko.statistics import rounded
 
 __all__ = ["Adaptation", "adapt", "fit_adaptation"]

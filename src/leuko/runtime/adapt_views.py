@@ -17,7 +17,7 @@ from leuko.errors import ImageError
 from leuko.parallel import Progress, bounded_map, worker_count
 from leuko.pictures import decoded
 from leuko.runtime.classifier import _open_session, run_outputs
-from leuko.runtime.sources import Source
+from leuko.source import Source
 
 __all__ = ["Picture", "Shown", "show", "survey"]
 

@@ -29,9 +29,10 @@ from leuko.prediction import DECIMALS, Prediction, PredictionTable
 from leuko.runtime.graph import check_tensors, expose
 from leuko.runtime.looks import average_looks, mean_looks
 from leuko.runtime.quality import Quality, measure_quality, nucleus_evidence, resolution_of
-from leuko.runtime.sources import Source, expand, file_source
+from leuko.runtime.sources import expand
 from leuko.runtime.trust import Judgement, LookAgain, Trust, feature_distances
 from leuko.scheme import MOST_CLASSES
+from leuko.source import Source, file_source, opened
 
 __all__ = ["Classifier", "Observation", "OnnxClassifier", "load", "make_goldens", "zoo_models"]
 
@@ -312,7 +313,7 @@ class OnnxClassifier:
         self, work: Callable[[list[Source]], list[_Answer]], sources: Iterable[Source]
     ) -> Iterator[_Answer]:
         """Deal sources out to threads, two parts to each under way, and give answers in order."""
-        parts = _parts(sources, self._batch, self._part, each=self._threads)
+        parts = _parts(opened(sources), self._batch, self._part, each=self._threads)
         ahead = 2 * self._threads
         for answers in bounded_map(work, parts, workers=self._threads, ahead=ahead):
             yield from answers

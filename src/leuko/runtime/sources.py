@@ -1,4 +1,4 @@
-"""What a user points at, as a lazy sequence of images: files, folders, globs, archives, lists."""
+"""What a user points at, as a lazy sequence of images, whatever it is that holds them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,9 @@ import contextlib
 import glob
 import io
 import os
-import struct
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final, TextIO
 
@@ -27,45 +23,16 @@ from leuko.files import (
     stray_kind,
     why_unlisted,
 )
-from leuko.imaging import IMAGE_SUFFIXES, MAX_FILE_BYTES, read_bytes
+from leuko.imaging import IMAGE_SUFFIXES
 from leuko.manifest import original_of
-from leuko.pictures import file_size, hold_data
+from leuko.parquet import read_names
+from leuko.source import ARCHIVE_FAULTS, Source, file_stamp, open_archive, refused_source
 
-__all__ = ["Passed", "Source", "expand", "file_source", "named_files"]
+__all__ = ["Passed", "expand", "named_files"]
 
 _MAX_MEMBERS: Final = 200_000
-_MAX_RATIO: Final = 100
 
 _COPY: Final = "aug_<n>_..., augmented copies beside their originals"
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """One image to be read later.
-
-    Attributes
-    ----------
-    name : str
-        How the user would name it.
-    read : callable
-        Returns the file's bytes or raises `ImageError`.
-    size : callable
-        Returns how many bytes these will be; 0 where they are in memory already, or will not be.
-    """
-
-    name: str
-    read: Callable[[], bytes]
-    size: Callable[[], int] = int
-
-    def open(self) -> AbstractContextManager[bytes]:
-        """Read when there is room, see `leuko.pictures.hold_data`.
-
-        Returns
-        -------
-        context manager
-            Of the file's bytes.
-        """
-        return hold_data(self.read, self.size())
 
 
 class Passed:
@@ -101,80 +68,60 @@ class Passed:
             say(f"{self.strays.sentence()}.")
 
 
-def file_source(path: str | os.PathLike[str]) -> Source:
-    """Make a source of one file.
-
-    Parameters
-    ----------
-    path : path-like
-        Read when asked for.
-
-    Returns
-    -------
-    Source
-        Named by the path as given.
-    """
-    return Source(os.fspath(path), partial(read_bytes, path), partial(file_size, path))
-
-
 def expand(
     arguments: Iterable[str],
     *,
     stdin: TextIO | None = None,
     say: Callable[[str], None] | None = None,
-    alone: bool | None = None,
-    passed: Passed | None = None,
 ) -> Iterator[Source]:
     """Turn arguments into images, in order, sorted within folders, globs and archives.
 
-    An archive or a list that cannot be read or holds no image is one source among the others, and
-    reading it says why. Nothing that was asked for is passed over in silence.
+    An archive, a list or a Parquet file that cannot be read or holds no image is one source among
+    the others, and reading it says why. Nothing that was asked for is passed over in silence.
 
     Parameters
     ----------
     arguments : iterable of str
         Files, folders (read recursively; only names with an image suffix count), globs, ``.zip``
         archives, ``.txt`` lists of paths (relative to the list), or ``-`` for paths on standard
-        input. In a list and on standard input, a line that begins with ``#`` is a remark, unless
-        there is a file of that name.
+        input; and Parquet files with the columns ``path`` and ``bytes``, folders of them whose
+        name ends in ``.parquet``, and globs that end so. In a list and on standard input, a line
+        that begins with ``#`` is a remark, unless there is a file of that name.
     stdin : text file, optional
         Read for ``-``; the process's own by default.
     say : callable, optional
         Told at the end what was passed over: files of folders and archives for their names (hidden
         ones do not count), and what `leuko.files` knows to be no picture of a cell. A file that
         stands alone is never passed over.
-    alone : bool, optional
-        Whether nothing else is asked for, so that an archive or a list that cannot be read is an
-        error; when None, whether there is one argument.
-    passed : Passed, optional
-        Notes what is passed over, for whoever expands arguments one by one and says it then.
 
     Returns
     -------
     iterator of Source
-        Nothing is read yet.
+        Listed as they are asked for, to be read on any machine that sees the same files. No image
+        is read yet.
 
     Raises
     ------
     DataError
         At once when an argument does not exist, a glob matches no file or a folder holds no image;
-        when the first image is asked for, if an archive or a list that stands alone holds none or
-        cannot be read.
+        when the first image is asked for, if an archive, a list or a Parquet file that stands
+        alone holds none or cannot be read.
+    MissingExtraError
+        When a Parquet file is given and pyarrow is not installed.
     """
     # Said before the first image is read, not after an hour.
-    chosen = [(argument, _matches(argument)) for argument in arguments]
-    only = len(chosen) == 1 if alone is None else alone
-    for argument, matches in chosen:
+    chosen = [(argument, _tables(argument) or _matches(argument)) for argument in arguments]
+    alone = len(chosen) == 1
+    for argument, files in chosen:
         path = os.path.expanduser(argument)
-        if matches is not None or argument == "-" or (not only and Strays().take(path)):
+        if files is not None or argument == "-" or (not alone and Strays().take(path)):
             continue
         if os.path.isdir(path):  # noqa: PTH112 - see below
             _look_into(Path(path))
-    noted = Passed(argument for argument, _ in chosen) if passed is None else passed
+    passed = Passed(argument for argument, _ in chosen)
     # A program that was started without standard input is given none.
     given = stdin or sys.stdin or io.StringIO()
-    sources = _expand(chosen, given, noted, alone=only)
-    return sources if passed is not None else _said(sources, noted, say)
+    return _said(_expand(chosen, given, passed, alone=alone), passed, say)
 
 
 def named_files(argument: str | os.PathLike[str]) -> Iterator[str]:
@@ -242,10 +189,12 @@ def _expand(
     alone: bool,
 ) -> Iterator[Source]:
     """Go through the arguments one by one; the fault of one is no fault of the others."""
-    for argument, matches in chosen:
+    for argument, files in chosen:
         try:
-            if matches is not None:
-                yield from _glob(argument, matches, passed)
+            if files is not None and _is_parquet(argument):
+                yield from _parquet(files, alone=alone)
+            elif files is not None:
+                yield from _glob(argument, files, passed)
             elif argument == "-":
                 yield from _standard_input(stdin, passed)
             else:
@@ -253,7 +202,7 @@ def _expand(
         except ImageError as error:
             if alone:
                 raise DataError(error.detail) from error
-            yield Source(argument, partial(_refuse, error.reason, error.detail))
+            yield refused_source(argument, error.reason, error.detail)
 
 
 def _augmented(paths: Iterable[str]) -> set[str]:
@@ -277,7 +226,7 @@ def _glob(argument: str, matches: list[str], passed: Passed) -> Iterator[Source]
     copies = _augmented(matches)
     for match in matches:
         if not passed.noted(match in copies, _COPY) and not passed.takes(match, base):
-            yield file_source(match)
+            yield _file(match)
 
 
 def _one(argument: str, passed: Passed, *, alone: bool) -> Iterator[Source]:
@@ -296,7 +245,7 @@ def _one(argument: str, passed: Passed, *, alone: bool) -> Iterator[Source]:
     elif alone or not (
         passed.noted(argument in passed.copies, _COPY) or passed.noted(drew(path), DRAWN_BY_LEUKO)
     ):
-        yield replace(file_source(path), name=argument)
+        yield _file(os.fspath(path), argument)
 
 
 def _look_into(folder: Path) -> None:
@@ -329,15 +278,19 @@ def _folder(folder: Path, passed: Passed) -> Iterator[Source]:
                 passed.strays.add(kind, os.path.join(place, name))  # noqa: PTH118 - see below
         folders[:] = sorted(n for n in folders if not n.startswith(".") and not stray_kind(n))
         copies = _augmented(names)
+        # There may be very many: what their paths have in common is made once.
+        shown, absolute = os.fspath(Path(place)), _absolute(place)
+        shown = "" if shown == "." else shown
         for name in sorted(names):
             if passed.strays.take(name) or name.startswith("."):
                 continue
-            file = os.path.join(place, name)  # noqa: PTH118 - there may be very many
+            file = os.path.join(shown, name)  # noqa: PTH118 - see above
             if name.lower().endswith(IMAGE_SUFFIXES):
                 if passed.noted(name in copies, _COPY) or passed.noted(drew(file), DRAWN_BY_LEUKO):
                     continue
                 found = True
-                yield file_source(Path(file))
+                at = os.path.join(absolute, name)  # noqa: PTH118
+                yield Source(file, "file", at, stamp=file_stamp(at))
             elif why := _leads_nowhere(file):
                 found = True  # it may have been a folder of images
                 yield _refused(file, why)
@@ -369,7 +322,21 @@ def _leads_nowhere(place: str) -> str:
 
 def _refused(place: str, why: str) -> Source:
     """List something that is no image, with the reason."""
-    return Source(place, partial(_refuse, "unreadable", f"{place} cannot be read: {why}."))
+    return refused_source(place, "unreadable", f"{place} cannot be read: {why}.")
+
+
+def _file(path: str, name: str = "") -> Source:
+    """List a file, to be read from whatever folder."""
+    place = _absolute(path)
+    return Source(name or path, "file", place, stamp=file_stamp(place))
+
+
+def _absolute(path: str) -> str:
+    """A path from the root; ``..`` stays, as it may follow a link."""
+    try:
+        return os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118 - there may be very many
+    except OSError:  # the folder that we stand in is gone
+        return path
 
 
 def _standard_input(stdin: TextIO, passed: Passed) -> Iterator[Source]:
@@ -380,7 +347,7 @@ def _standard_input(stdin: TextIO, passed: Passed) -> Iterator[Source]:
         found = os.fspath(find_listed(Path(), name))
         file = name if os.path.lexists(name) or not os.path.lexists(found) else found
         if not passed.takes(file):
-            yield file_source(file)
+            yield _file(file)
     if not listed:
         raise ImageError("not-an-image", "Standard input lists no images.")
 
@@ -402,7 +369,7 @@ def _list(path: Path, passed: Passed) -> Iterator[Source]:
         if passed.noted(file in copies, _COPY) or passed.takes(file, base):
             continue
         why = "" if os.path.lexists(file) else why_unlisted(name)
-        yield _refused(name, why) if why else file_source(file)
+        yield _refused(name, why) if why else _file(file)
 
 
 def _names(lines: Iterable[str], folder: Path) -> Iterator[str]:
@@ -413,37 +380,65 @@ def _names(lines: Iterable[str], folder: Path) -> Iterator[str]:
             yield name
 
 
+def _tables(argument: str) -> list[str] | None:
+    """Parquet files that an argument stands for; None where it stands for something else."""
+    if not _is_parquet(argument):
+        return None
+    path = os.path.expanduser(argument)
+    if os.path.isdir(path):  # noqa: PTH112
+        return sorted(str(file) for file in Path(path).rglob("*.parquet") if file.is_file())
+    return [path] if os.path.lexists(path) else None
+
+
+def _is_parquet(argument: str) -> bool:
+    """Whether an argument names Parquet files, by its name alone."""
+    return argument.rstrip("/").lower().endswith(".parquet")
+
+
+def _parquet(files: list[str], *, alone: bool) -> Iterator[Source]:
+    """Rows of Parquet files, by the names they give."""
+    for path in files:
+        place = _absolute(path)
+        stamp = file_stamp(place)
+        try:
+            for index, name in enumerate(read_names(path)):
+                yield Source(name, "parquet", place, index, stamp)
+        except DataError as error:
+            if alone and len(files) == 1:
+                raise
+            yield refused_source(path, "unreadable", str(error))
+
+
 def _archive(path: Path, passed: Passed) -> Iterator[Source]:
-    """Images in a zip, read from memory: nothing is unpacked to disk, so nothing can escape."""
+    """Images in a zip, by their places in its directory."""
+    place = _absolute(os.fspath(path))
+    stamp = file_stamp(place)
     try:
-        # Left open for the threads that read its members; closed when the last one is forgotten.
-        archive = zipfile.ZipFile(path)
-        members = archive.infolist()
-    except (OSError, ValueError, NotImplementedError, struct.error, zipfile.BadZipFile) as error:
+        archive = open_archive(place, stamp)
+    except ARCHIVE_FAULTS as error:
         raise ImageError(
             "unreadable", f"{path} cannot be read as a zip archive: {error}."
         ) from error
     seen = [
-        entry
-        for entry in members
+        (entry.filename, index)
+        for index, entry in enumerate(archive.infolist())
         if not entry.filename.endswith("/")  # is_dir fails on an empty name
         and not passed.strays.take(entry.filename)
         and not PurePosixPath(entry.filename).name.startswith(".")
     ]
-    entries = [entry for entry in seen if entry.filename.lower().endswith(IMAGE_SUFFIXES)]
+    entries = [(name, index) for name, index in seen if name.lower().endswith(IMAGE_SUFFIXES)]
     if len(entries) > _MAX_MEMBERS:
         raise ImageError("too-large", f"{path} holds more than {_MAX_MEMBERS} images.")
-    copies = _augmented(entry.filename for entry in entries)
+    copies = _augmented(name for name, _ in entries)
     passed.names += len(seen) - len(entries)
     found = False
-    for entry in sorted(entries, key=lambda entry: entry.filename):
-        if passed.noted(entry.filename in copies, _COPY) or passed.noted(
-            _drew(archive, entry), DRAWN_BY_LEUKO
+    for name, index in sorted(entries):
+        if passed.noted(name in copies, _COPY) or passed.noted(
+            _drew(archive, archive.infolist()[index]), DRAWN_BY_LEUKO
         ):
             continue
         found = True
-        size = partial(int, entry.file_size)
-        yield Source(f"{path}/{entry.filename}", partial(_member, archive, entry), size)
+        yield Source(f"{path}/{name}", "member", place, index, stamp)
     if not found:
         raise ImageError("not-an-image", f"{path} has no images in it.")
 
@@ -455,22 +450,3 @@ def _drew(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bool:
             return is_own_picture(file.read(512))
     except Exception:  # noqa: BLE001 - its fault is said when it is its turn
         return False
-
-
-def _member(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    """Read one member when it is its turn."""
-    ratio = entry.file_size / max(1, entry.compress_size)
-    if entry.file_size > MAX_FILE_BYTES or ratio > _MAX_RATIO:
-        raise ImageError("too-large", f"It unpacks to {entry.file_size} bytes.")
-    if entry.flag_bits & 1:
-        raise ImageError("unreadable", "The archive asks for a password; unpack it first.")
-    try:
-        return archive.read(entry)
-    except Exception as error:  # zipfile and zlib raise many kinds on a damaged member
-        why = str(error) or type(error).__name__
-        raise ImageError("unreadable", f"The archive's member is damaged: {why}.") from error
-
-
-def _refuse(reason: str, detail: str) -> bytes:
-    """Raise what was found when the images were listed."""
-    raise ImageError(reason, detail)

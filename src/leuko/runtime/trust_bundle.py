@@ -17,7 +17,6 @@ from leuko.manifest import Manifest
 from leuko.parallel import Progress
 from leuko.runtime.classifier import Observation, OnnxClassifier, make_goldens
 from leuko.runtime.quality import Quality
-from leuko.runtime.sources import file_source
 from leuko.runtime.trust import (
     NEVER_CHECKED,
     LookAgain,
@@ -41,6 +40,7 @@ from leuko.runtime.trust_fit import (
     select_confidence,
     set_limits,
 )
+from leuko.source import file_source
 from leuko.statistics import (
     beats_one_answer,
     calibration_bins,

@@ -23,8 +23,9 @@ from leuko.evaluation.report import evaluate_predictions
 from leuko.imaging import PreprocessSpec
 from leuko.parallel import Progress, bounded_map
 from leuko.pictures import decoded
-from leuko.runtime.sources import Source, expand, file_source
+from leuko.runtime.sources import expand
 from leuko.scheme import ClassScheme
+from leuko.source import Source, file_source
 
 __all__ = [
     "LARGEST_DROP",

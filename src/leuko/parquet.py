@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Generator, Iterable, Iterator
-from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from leuko.errors import DataError, ImageError
 from leuko.imaging import MAX_FILE_BYTES
 from leuko.prediction_files import arrow
-from leuko.runtime.sources import Source
 
 __all__ = ["read_names", "read_pictures"]
 
 _AT_ONCE: Final = 16
+
+_Tag = TypeVar("_Tag")
 
 
 def read_names(path: str) -> Iterator[str]:
@@ -47,7 +47,9 @@ def read_names(path: str) -> Iterator[str]:
         raise DataError(f"{path} has no rows, as pyarrow {pa.__version__} reads it.")
 
 
-def read_pictures(path: str, wanted: Iterable[tuple[str, int]]) -> Iterator[Source]:
+def read_pictures(
+    path: str, wanted: Iterable[tuple[_Tag, int]]
+) -> Iterator[tuple[_Tag, bytes | ImageError]]:
     """Read rows of a file of pictures, a few at a time.
 
     A row group is read from its beginning, so that what can be read of a damaged one does not
@@ -58,13 +60,13 @@ def read_pictures(path: str, wanted: Iterable[tuple[str, int]]) -> Iterator[Sour
     ----------
     path : str
         See `read_names`.
-    wanted : iterable of (str, int)
-        Names and numbers of rows; quickest when ascending.
+    wanted : iterable of (tag, int)
+        Numbers of rows, quickest when ascending, each with whatever it is known by.
 
     Yields
     ------
-    Source
-        For each wanted row.
+    (tag, bytes or ImageError)
+        For each wanted row its picture, or why there is none.
     """
     with _faults(path):
         file = _open(path)
@@ -75,17 +77,17 @@ def read_pictures(path: str, wanted: Iterable[tuple[str, int]]) -> Iterator[Sour
 
 
 def _scan(
-    file: Any, row: tuple[str, int], rows: Iterator[tuple[str, int]]
-) -> Generator[Source, None, tuple[str, int] | None]:
+    file: Any, row: tuple[_Tag, int], rows: Iterator[tuple[_Tag, int]]
+) -> Generator[tuple[_Tag, bytes | ImageError], None, tuple[_Tag, int] | None]:
     """Go through the file once; the row that is given back lies before those already given."""
     last = 0
     for group in range(file.num_row_groups):
         first, last = last, last + file.metadata.row_group(group).num_rows
         if row[1] >= last:
             continue
-        for number, read in enumerate(_group(file, group, last - first), first):
+        for number, picture in enumerate(_group(file, group, last - first), first):
             if number == row[1]:
-                yield Source(row[0], read)
+                yield row[0], picture
                 following = next(rows, None)
                 if following is None or following[1] <= number:
                     return following
@@ -93,8 +95,8 @@ def _scan(
     raise DataError(f"There is no row {row[1]} in a Parquet file of {last} rows.")
 
 
-def _group(file: Any, group: int, count: int) -> Iterator[partial[bytes]]:
-    """Give a reader for every row of a row group, whether the group is whole or not."""
+def _group(file: Any, group: int, count: int) -> Iterator[bytes | ImageError]:
+    """Give every row of a row group, whether the group is whole or not."""
     pa, given = arrow(), 0
     why = "The Parquet file has fewer rows here than it says."
     try:
@@ -102,24 +104,19 @@ def _group(file: Any, group: int, count: int) -> Iterator[partial[bytes]]:
             batch_size=_AT_ONCE, row_groups=[group], columns=["bytes"], use_threads=False
         ):
             for value in batch.column(0):
-                yield partial(_picture, value.as_py())
+                yield _picture(value.as_py())
                 given += 1
     except (OSError, pa.ArrowException) as error:
         why = f"The Parquet file is damaged here: {str(error).splitlines()[0]}"
     for _ in range(given, count):
-        yield partial(_refuse, why)
+        yield ImageError("unreadable", why)
 
 
-def _picture(data: bytes | None) -> bytes:
+def _picture(data: bytes | None) -> bytes | ImageError:
     """Give the bytes of one row, as reading a file would."""
     if data is not None and len(data) > MAX_FILE_BYTES:
-        raise ImageError("too-large", f"It is larger than {MAX_FILE_BYTES // 2**20} MB.")
+        return ImageError("too-large", f"It is larger than {MAX_FILE_BYTES // 2**20} MB.")
     return data or b""
-
-
-def _refuse(why: str) -> bytes:
-    """Raise for a row that cannot be read."""
-    raise ImageError("unreadable", why)
 
 
 def _open(path: str) -> Any:
