@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,7 @@ from leuko.scheme import (
 
 __all__ = [
     "Manifest",
+    "Note",
     "Sample",
     "find_splits",
     "is_table",
@@ -93,6 +94,25 @@ class Sample:
     slide: str
     sha256: str
     split: str = ""
+
+
+class Note(str):
+    """A note on reading with what it is about: plain text to all who do not ask for its code.
+
+    Parameters
+    ----------
+    text : str
+        The note.
+    code : str
+        ``missing-class``, ``drawn-copies`` or ``another-class``.
+    """
+
+    __slots__ = ("code",)
+
+    def __new__(cls, text: str, code: str = "") -> Self:  # noqa: D102, as of D107
+        note = super().__new__(cls, text)
+        note.code = code
+        return note
 
 
 @dataclass(frozen=True)
@@ -924,10 +944,11 @@ def _walk(
                 inner.append(entry)
                 other = scheme.find(entry.name)
                 if other not in (None, label):
-                    notes.append(
+                    what = (
                         f"{told}/{entry.name} names another class than the folder that it lies in; "
                         f"its images are read as {scheme.names[label]}."
                     )
+                    notes.append(Note(what, "another-class"))
             elif drew(entry):
                 strays.add(DRAWN_BY_LEUKO)
             elif stat.S_ISREG(mode):
@@ -981,17 +1002,18 @@ def _digest_all(files: Sequence[Path]) -> list[str]:
 
 def _remarks(root: Path, samples: tuple[Sample, ...], scheme: ClassScheme) -> tuple[str, ...]:
     """Say what a person should know about these rows."""
-    remarks = []
+    remarks: list[str] = []
     present = {sample.label for sample in samples}
     for label, name in enumerate(scheme.names):
         if label not in present:
-            remarks.append(f"{root.name} has no image of {name}.")
+            remarks.append(Note(f"{root.name} has no image of {name}.", "missing-class"))
     drawn = sum(original_of(Path(s.path).name)[0] is not None for s in samples)
     if drawn:
-        remarks.append(
+        what = (
             f"{root.name} holds {drawn} drawn copies (aug_<n>_...); each belongs to the slide of "
             "its original."
         )
+        remarks.append(Note(what, "drawn-copies"))
     unknown = sum(not sample.slide for sample in samples)
     if unknown:
         remarks.append(

@@ -49,7 +49,8 @@ def info(
 ) -> None:
     """Say what is in a data set, and what is wrong with it."""
     from leuko.artifacts import atomic_write_json, atomic_write_text, prepare_folder
-    from leuko.data.audit import audit_dataset, format_audit
+    from leuko.data.audit import audit_dataset
+    from leuko.render.audit import audit_document, format_audit
 
     if out is not None:
         try_outputs(out / "audit.json", out / "audit.html")
@@ -68,15 +69,16 @@ def info(
         if out is not None:
             prepare_folder(out)
             written = out / "audit.json"
-            atomic_write_json(written, audit)
+            document = audit_document(audit)
+            atomic_write_json(written, document)
             if with_page:
                 from leuko.render.report import audit_html
 
                 written = out / "audit.html"
-                atomic_write_text(written, audit_html(audit))
+                atomic_write_text(written, audit_html(document))
             talk.say(f"Written: {written}")
     if json:
-        emit_json(audit)
+        emit_json(audit_document(audit))
     else:
         print(printable(format_audit(audit), lines=True))
 

@@ -38,6 +38,7 @@ from leuko.manifest import Manifest, read_labelled, read_split
 from leuko.parallel import Progress
 from leuko.prediction_files import read_predictions, write_csv
 from leuko.recipe import Recipe, load_recipe
+from leuko.render.audit import audit_document
 from leuko.render.plots import require_matplotlib
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.scheme import ClassScheme, merging
@@ -204,13 +205,13 @@ def compare(
         "seeds": sorted({run["seed"] for model in models for run in model["runs"]}),
         "machine": machine(),
         "versions": versions(),
-        "audit": audit,
+        "audit": audit_document(audit),
         "balance": _balance_entry(models),
         "models": models,
         "paired": _paired(models, sets, folder),
         "warnings": [*head_starts(models), *notes, *collect_warnings(models, known=notes)],
     }
-    shared = _shared_slides(audit)
+    shared = audit.shared_slides.count("train", "test")
     document["verdict"] = verdict(models, document["paired"], shared_slides=shared)
     document["total_seconds"] = round(time.monotonic() - started, 1)
     _write(document, folder, sets)
@@ -227,14 +228,6 @@ def _look_first(
     check_readable({"Train": rows, **sets})
     for (name, seed), place in trainings.items():
         check_ready(recipes[name].with_seed(seed), place, rows)
-
-
-def _shared_slides(audit: dict[str, Any]) -> int:
-    """How many slides Train and Test have in common."""
-    for pair in audit["shared_slides"]["between"]:
-        if set(pair["splits"]) == {"train", "test"}:
-            return int(pair["count"])
-    return 0
 
 
 def _score(
