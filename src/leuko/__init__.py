@@ -37,7 +37,7 @@ _EXPORTS = {
     "read_folder": "leuko.manifest",
     "read_split": "leuko.manifest",
     "train": "leuko.training.run",
-    "write_balanced": "leuko.data.balance",
+    "write_balanced": "leuko.data.balance.write",
 }
 
 __all__ = ["__version__", *_EXPORTS]

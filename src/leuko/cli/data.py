@@ -201,8 +201,9 @@ def balance(
 
     Stopped at any moment, the same command finishes the folder with the same bytes.
     """
-    from leuko.data.balance import write_balanced
+    from leuko.data.balance.write import JpegStyle, write_balanced
     from leuko.manifest import read_folder
+    from leuko.render.balance import format_balance
 
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         report = write_balanced(
@@ -211,12 +212,11 @@ def balance(
             seed=seed,
             target=target,
             workers=workers,
-            quality=quality,
-            subsampling=subsampling,
+            jpeg=JpegStyle(quality, subsampling),
             dry_run=dry_run,
             progress=talk.progress,
         )
     if json:
         emit_json(report.to_dict())
     else:
-        print(printable(report.summary(), lines=True))
+        print(printable(format_balance(report), lines=True))

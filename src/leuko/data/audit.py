@@ -29,10 +29,10 @@ from leuko.data.audit_report import (
     AuditReport,
     Confounded,
     NearDuplicate,
-    RejectedFile,
     SharedBetween,
     SharedSlides,
 )
+from leuko.data.rejected import RejectedFile
 from leuko.errors import ImageError
 from leuko.manifest import (
     Manifest,
@@ -253,9 +253,8 @@ class _Seen:
     def add(self, rows: _Rows, position: int, look: _Look | ImageError) -> None:
         """Take up one image, or why there is none."""
         if isinstance(look, ImageError):
-            path = rows.paths[position]
-            detail = look.detail.replace(str(rows.files[position]), path)
-            self.rejected.append(RejectedFile(path, look.reason, detail))
+            file, path = rows.files[position], rows.paths[position]
+            self.rejected.append(RejectedFile.of(look, file, path))
             return
         for what, value in (("sizes", look.size), ("modes", look.mode), ("formats", look.format)):
             self.counts.setdefault((rows.splits[position], what), Counter())[value] += 1

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from leuko.data.audit_background import BackgroundSkipped, BackgroundTest
+from leuko.data.rejected import RejectedFile
 from leuko.scheme import ClassScheme
 
 __all__ = [
@@ -31,7 +32,6 @@ __all__ = [
     "NearDuplicate",
     "NotedOnReading",
     "Property",
-    "RejectedFile",
     "SharedBetween",
     "SharedSlides",
     "SlidePhotographedAgain",
@@ -87,15 +87,6 @@ class AuditedSplit:
         """Images of the largest class for one of the smallest class present."""
         present = [n for n in self.counts if n]
         return max(present) / min(present) if present else None
-
-
-@dataclass(frozen=True, slots=True)
-class RejectedFile:
-    """A file that is no usable image; reason and detail are `leuko.errors.ImageError`'s."""
-
-    path: str
-    reason: str
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -291,10 +291,7 @@ def audit_document(report: AuditReport) -> dict[str, Any]:
         "sizes": {s.name: dict(s.sizes) for s in splits},
         "modes": {s.name: dict(s.modes) for s in splits},
         "formats": {s.name: dict(s.formats) for s in splits},
-        "rejected": [
-            {"path": one.path, "reason": one.reason, "detail": one.detail}
-            for one in report.rejected
-        ],
+        "rejected": [one.to_dict() for one in report.rejected],
         "duplicates": [list(group) for group in report.duplicates],
         "near_duplicates": [[p.first, p.second, p.distance] for p in report.near_duplicates],
         "near_duplicate_count": len(report.near_duplicates),

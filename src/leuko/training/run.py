@@ -34,7 +34,7 @@ from leuko.artifacts import (
 from leuko.bundle import ModelBundle
 from leuko.cells.view import prepare
 from leuko.data.audit_duplicates import difference_hash, same_cells, thumbnail
-from leuko.data.balance import write_balanced
+from leuko.data.balance.write import write_balanced
 from leuko.data.seen import had_a_head_start, start_of, were_seen
 from leuko.data.split import split_at_random, split_by_slide
 from leuko.errors import DataError, ImageError, OutputError, TrainingError
