@@ -22,7 +22,7 @@ _EXPORTS = {
     "adapt": "leuko.runtime.adapt",
     "audit_dataset": "leuko.data.audit",
     "compare": "leuko.experiment.comparing",
-    "differential": "leuko.evaluation.differential",
+    "differential": "leuko.evaluation.counting.differential",
     "draw_dataset": "leuko.data.synth",
     "evaluate": "leuko.experiment.evaluating",
     "explain": "leuko.runtime.explain",

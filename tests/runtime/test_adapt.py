@@ -14,7 +14,7 @@ import leuko
 from five import CLASSES
 from leuko.bundle import ModelBundle
 from leuko.errors import AdaptError, DataError, UsageError
-from leuko.evaluation.differential_adjust import design_effect
+from leuko.evaluation.counting.correction import design_effect
 from leuko.imaging import decode_image, encode_png
 from leuko.manifest import read_folder
 from leuko.runtime.adapt import Adaptation, adapt, fit_adaptation
