@@ -153,11 +153,10 @@ def shrink(
     log_file: LogOption = None,
 ) -> None:
     """Write a smaller copy of a data set, names kept."""
-    from leuko.artifacts import schema
     from leuko.data.shrink import shrink_dataset
 
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
-        counts = shrink_dataset(
+        report = shrink_dataset(
             dataset,
             out,
             size=size,
@@ -166,16 +165,15 @@ def shrink(
             workers=workers,
             progress=talk.progress,
         )
-        for note in counts["notes"]:
+        for note in report.notes:
             talk.say(note)
-        for row in counts["rejected"]:
-            talk.say(f"Rejected {row['path']} ({row['reason']}: {row['detail']})")
+        for file in report.rejected:
+            talk.say(f"Rejected {file.path} ({file.reason}: {file.detail})")
     if json:
-        emit_json({"schema": schema("shrunk"), **counts})
+        emit_json(report.to_dict())
     else:
         print(
-            f"{out}: {counts['written']} written, {counts['kept']} kept, "
-            f"{len(counts['rejected'])} rejected"
+            f"{out}: {report.written} written, {report.kept} kept, {len(report.rejected)} rejected"
         )
 
 
