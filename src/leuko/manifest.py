@@ -108,6 +108,7 @@ class Note(str):
     """
 
     __slots__ = ("code",)
+    code: str
 
     def __new__(cls, text: str, code: str = "") -> Self:  # noqa: D102, as of D107
         note = super().__new__(cls, text)

@@ -15,8 +15,8 @@ from five import CLASSES
 from leuko.artifacts import RESEARCH_USE
 from leuko.data.audit import audit_dataset
 from leuko.data.audit_background import BackgroundSkipped, BackgroundTest
-from leuko.data.audit_findings import find_all
-from leuko.data.audit_report import Confounded, ConfoundedClass, Finding
+from leuko.data.audit_findings import ConfoundedClass, find_all
+from leuko.data.audit_report import Confounded, Finding
 from leuko.imaging import encode_jpeg, encode_png
 from leuko.render.audit import audit_document, finding_sentence, finding_title, format_audit
 

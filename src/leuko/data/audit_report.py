@@ -12,31 +12,16 @@ from leuko.data.rejected import RejectedFile
 from leuko.scheme import ClassScheme
 
 __all__ = [
-    "AcrossSplits",
     "AlikeSlides",
     "AuditReport",
     "AuditedSplit",
-    "BackgroundTells",
-    "CellsShownTwice",
     "Confounded",
-    "ConfoundedClass",
-    "DrawnCopies",
-    "FewSlides",
     "Finding",
-    "IdenticalFiles",
-    "ImagesDiffer",
-    "Imbalanced",
-    "LabelsAtOdds",
     "Level",
-    "MissingClasses",
     "NearDuplicate",
-    "NotedOnReading",
     "Property",
     "SharedBetween",
     "SharedSlides",
-    "SlidePhotographedAgain",
-    "SlidesShared",
-    "UnusableFiles",
 ]
 
 Level = Literal["warning", "note"]
@@ -181,146 +166,13 @@ class Finding:
     Attributes
     ----------
     code : str
-        What kind of finding it is.
+        What kind of finding it is; each is a class of `leuko.data.audit_findings`.
     level : {"warning", "note"}
         A warning may make a score mean something else than skill.
     """
 
     code: ClassVar[str]
     level: Level
-
-
-@dataclass(frozen=True, slots=True)
-class SlidesShared(Finding):
-    """Two splits have slides in common."""
-
-    code = "shared-slides"
-    between: SharedBetween
-
-
-@dataclass(frozen=True, slots=True)
-class BackgroundTells(Finding):
-    """How well the background alone names the cells."""
-
-    code = "background"
-    test: BackgroundTest
-
-
-@dataclass(frozen=True, slots=True)
-class ConfoundedClass(Finding):
-    """A class goes with a slide."""
-
-    code = "class-and-slide"
-    row: Confounded
-
-
-@dataclass(frozen=True, slots=True)
-class AcrossSplits(Finding):
-    """Groups of images in two splits that show one cell."""
-
-    code = "across-splits"
-    groups: int
-
-
-@dataclass(frozen=True, slots=True)
-class LabelsAtOdds(Finding):
-    """Groups of images of one cell under two class names, and two images of the first group."""
-
-    code = "labels-at-odds"
-    groups: int
-    example: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class UnusableFiles(Finding):
-    """Files that are no usable images: by reason, the commonest first, and the first path."""
-
-    code = "unusable-files"
-    reasons: tuple[tuple[str, int], ...]
-    first: str
-
-
-@dataclass(frozen=True, slots=True)
-class IdenticalFiles(Finding):
-    """How many files repeat another one byte for byte."""
-
-    code = "identical-files"
-    repeats: int
-
-
-@dataclass(frozen=True, slots=True)
-class CellsShownTwice(Finding):
-    """Pairs of different files that show one cell, and the surest."""
-
-    code = "cells-shown-twice"
-    pairs: int
-    example: NearDuplicate
-
-
-@dataclass(frozen=True, slots=True)
-class SlidePhotographedAgain(Finding):
-    """One slide stands under two names."""
-
-    code = "one-slide-two-names"
-    slides: AlikeSlides
-
-
-@dataclass(frozen=True, slots=True)
-class MissingClasses(Finding):
-    """Classes without an image in a split."""
-
-    code = "missing-class"
-    split: str
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Imbalanced(Finding):
-    """A split's largest and smallest class, their ratio, and the largest's share of all."""
-
-    code = "imbalance"
-    split: str
-    most: str
-    least: str
-    ratio: float
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
-class FewSlides(Finding):
-    """Classes of a split that come from fewer slides than an interval needs, with how many."""
-
-    code = "few-slides"
-    split: str
-    slides: tuple[tuple[str, int], ...]
-    needed: int
-
-
-@dataclass(frozen=True, slots=True)
-class ImagesDiffer(Finding):
-    """What the images are not alike in, with the commonest values."""
-
-    code = "images-differ"
-    property: Property
-    commonest: tuple[tuple[str, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class DrawnCopies(Finding):
-    """Drawn copies and originals of a split."""
-
-    code = "drawn-copies"
-    split: str
-    copies: int
-    originals: int
-
-
-@dataclass(frozen=True, slots=True)
-class NotedOnReading(Finding):
-    """What was noted when the folder was read."""
-
-    code = "reading"
-    note: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from leuko.artifacts import RESEARCH_USE, schema
+from leuko.data import audit_findings as found
 from leuko.data.audit_background import (
     AT_LEAST,
     RING,
@@ -14,27 +15,8 @@ from leuko.data.audit_background import (
     BackgroundSkipped,
     BackgroundTest,
 )
-from leuko.data.audit_report import (
-    AcrossSplits,
-    AuditReport,
-    BackgroundTells,
-    CellsShownTwice,
-    Confounded,
-    ConfoundedClass,
-    DrawnCopies,
-    FewSlides,
-    Finding,
-    IdenticalFiles,
-    ImagesDiffer,
-    Imbalanced,
-    LabelsAtOdds,
-    MissingClasses,
-    NotedOnReading,
-    Property,
-    SlidePhotographedAgain,
-    SlidesShared,
-    UnusableFiles,
-)
+from leuko.data.audit_report import AuditReport, Confounded, Finding, Property
+from leuko.render.words import aligned
 
 __all__ = ["audit_document", "finding_sentence", "finding_title", "format_audit"]
 
@@ -76,7 +58,7 @@ def finding_title(finding: Finding) -> str:
     str
         A few words.
     """
-    if isinstance(finding, ImagesDiffer):
+    if isinstance(finding, found.ImagesDiffer):
         return _PROPERTIES[finding.property].capitalize()
     return _TITLES[finding.code]
 
@@ -99,7 +81,7 @@ def finding_sentence(finding: Finding) -> str:
 
 
 @finding_sentence.register
-def _(finding: SlidesShared) -> str:
+def _(finding: found.SlidesShared) -> str:
     row = finding.between
     return (
         f"{row.count} of the {row.n_second} slides of {row.second} are also in {row.first}; "
@@ -108,22 +90,22 @@ def _(finding: SlidesShared) -> str:
 
 
 @finding_sentence.register
-def _(finding: BackgroundTells) -> str:
+def _(finding: found.BackgroundTells) -> str:
     return _background_sentence(finding.test)
 
 
 @finding_sentence.register
-def _(finding: ConfoundedClass) -> str:
+def _(finding: found.ConfoundedClass) -> str:
     return _confounded_sentence(finding.row)
 
 
 @finding_sentence.register
-def _(finding: AcrossSplits) -> str:
+def _(finding: found.AcrossSplits) -> str:
     return f"{_groups(finding.groups)} the same cell in two splits."
 
 
 @finding_sentence.register
-def _(finding: LabelsAtOdds) -> str:
+def _(finding: found.LabelsAtOdds) -> str:
     return (
         f"{_groups(finding.groups)} the same cell under two class names, such as "
         f"{' and '.join(finding.example)}."
@@ -131,7 +113,7 @@ def _(finding: LabelsAtOdds) -> str:
 
 
 @finding_sentence.register
-def _(finding: UnusableFiles) -> str:
+def _(finding: found.UnusableFiles) -> str:
     reasons = ", ".join(f"{n} {reason}" for reason, n in finding.reasons)
     return (
         f"{sum(n for _, n in finding.reasons)} files are no usable images ({reasons}), the first "
@@ -140,13 +122,13 @@ def _(finding: UnusableFiles) -> str:
 
 
 @finding_sentence.register
-def _(finding: IdenticalFiles) -> str:
+def _(finding: found.IdenticalFiles) -> str:
     files = "1 file repeats" if finding.repeats == 1 else f"{finding.repeats} files repeat"
     return f"{files} another one byte for byte."
 
 
 @finding_sentence.register
-def _(finding: CellsShownTwice) -> str:
+def _(finding: found.CellsShownTwice) -> str:
     return (
         f"{_groups(finding.pairs)} the same cell in different files, such as "
         f"{finding.example.first} and {finding.example.second}."
@@ -154,7 +136,7 @@ def _(finding: CellsShownTwice) -> str:
 
 
 @finding_sentence.register
-def _(finding: SlidePhotographedAgain) -> str:
+def _(finding: found.SlidePhotographedAgain) -> str:
     row = finding.slides
     return (
         f"{row.pairs} cells of slide {row.first} come back on slide {row.second}; keep the two on "
@@ -163,12 +145,12 @@ def _(finding: SlidePhotographedAgain) -> str:
 
 
 @finding_sentence.register
-def _(finding: MissingClasses) -> str:
+def _(finding: found.MissingClasses) -> str:
     return f"{finding.split} has no image of {', '.join(finding.names)}."
 
 
 @finding_sentence.register
-def _(finding: Imbalanced) -> str:
+def _(finding: found.Imbalanced) -> str:
     return (
         f"{finding.split} has {finding.ratio:.0f} {finding.most} images for one of "
         f"{finding.least}; always answering {finding.most} is right in "
@@ -177,7 +159,7 @@ def _(finding: Imbalanced) -> str:
 
 
 @finding_sentence.register
-def _(finding: FewSlides) -> str:
+def _(finding: found.FewSlides) -> str:
     few = ", ".join(f"{name} ({n})" for name, n in finding.slides)
     return (
         f"In {finding.split}, these classes come from fewer than {finding.needed} slides, too few "
@@ -186,13 +168,13 @@ def _(finding: FewSlides) -> str:
 
 
 @finding_sentence.register
-def _(finding: ImagesDiffer) -> str:
+def _(finding: found.ImagesDiffer) -> str:
     commonest = ", ".join(f"{n} of {value}" for value, n in finding.commonest)
     return f"The images differ in {_PROPERTIES[finding.property]}: {commonest}."
 
 
 @finding_sentence.register
-def _(finding: DrawnCopies) -> str:
+def _(finding: found.DrawnCopies) -> str:
     return (
         f"{finding.split} holds {finding.copies} drawn copies (aug_<n>_...) beside "
         f"{finding.originals} originals; a copy belongs to its original's slide."
@@ -200,7 +182,7 @@ def _(finding: DrawnCopies) -> str:
 
 
 @finding_sentence.register
-def _(finding: NotedOnReading) -> str:
+def _(finding: found.NotedOnReading) -> str:
     return finding.note
 
 
@@ -351,24 +333,24 @@ def _confounded_document(row: Confounded) -> dict[str, Any]:
     }
 
 
-def _background_document(found: BackgroundTest | BackgroundSkipped) -> dict[str, Any]:
+def _background_document(test: BackgroundTest | BackgroundSkipped) -> dict[str, Any]:
     """The background test, or why there was none."""
-    if isinstance(found, BackgroundSkipped):
-        return {"skipped": _skipped_sentence(found)}
+    if isinstance(test, BackgroundSkipped):
+        return {"skipped": _skipped_sentence(test)}
     return {
-        "accuracy": found.accuracy,
-        "balanced_accuracy": found.balanced_accuracy,
-        "majority": found.majority,
-        "majority_class": found.majority_class,
-        "chance": found.chance,
-        "per_class_recall": found.recall,
-        "n": found.n,
+        "accuracy": test.accuracy,
+        "balanced_accuracy": test.balanced_accuracy,
+        "majority": test.majority,
+        "majority_class": test.majority_class,
+        "chance": test.chance,
+        "per_class_recall": test.recall,
+        "n": test.n,
         "ring": RING,
-        "trained_on": found.trained_on,
-        "tested_on": found.tested_on,
+        "trained_on": test.trained_on,
+        "tested_on": test.tested_on,
         "features": list(RING_FEATURES),
-        "seed": found.seed,
-        "sentence": _background_sentence(found),
+        "seed": test.seed,
+        "sentence": _background_sentence(test),
     }
 
 
@@ -385,7 +367,7 @@ def format_audit(report: AuditReport) -> str:
     str
         Tables and sentences, no control characters.
     """
-    lines = [f"Data set {report.dataset}", "", *_table(_split_rows(report)), ""]
+    lines = [f"Data set {report.dataset}", "", *aligned(_split_rows(report)), ""]
     lines += [f"{title + ':':<18}{_commonest(report, what)}" for what, title in _PROPERTIES.items()]
     lines += [
         f"{'unusable files:':<18}{len(report.rejected)}",
@@ -431,28 +413,16 @@ def _commonest(report: AuditReport, what: Property) -> str:
     return f"{text or 'not looked at'}{more}"
 
 
-def _background_lines(found: BackgroundTest | BackgroundSkipped) -> list[str]:
+def _background_lines(test: BackgroundTest | BackgroundSkipped) -> list[str]:
     """The background test as a table."""
-    if isinstance(found, BackgroundSkipped):
-        return [f"Background test skipped: {_skipped_sentence(found)}"]
-    chance = f"{100 * found.chance:.0f}%"
-    recalls = [[name, f"{100 * recall:.0f}%", chance] for name, recall in found.recall.items()]
+    if isinstance(test, BackgroundSkipped):
+        return [f"Background test skipped: {_skipped_sentence(test)}"]
+    chance = f"{100 * test.chance:.0f}%"
+    recalls = [[name, f"{100 * recall:.0f}%", chance] for name, recall in test.recall.items()]
     return [
-        f"Background test (outer {100 * RING:.1f}% of each side; trained on {found.trained_on}, "
-        f"tested on {found.tested_on})",
-        *_table([["class", "recall", "chance"], *recalls]),
-        f"accuracy {found.accuracy:.3f}, always {found.majority_class} {found.majority:.3f}; "
-        f"balanced accuracy {found.balanced_accuracy:.3f}, chance {found.chance:.3f}",
-    ]
-
-
-def _table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Align columns, the first to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
+        f"Background test (outer {100 * RING:.1f}% of each side; trained on {test.trained_on}, "
+        f"tested on {test.tested_on})",
+        *aligned([["class", "recall", "chance"], *recalls]),
+        f"accuracy {test.accuracy:.3f}, always {test.majority_class} {test.majority:.3f}; "
+        f"balanced accuracy {test.balanced_accuracy:.3f}, chance {test.chance:.3f}",
     ]

@@ -119,6 +119,18 @@ def sentences(text: str) -> list[str]:
     return [one for one in re.split(r"(?<=[.!?]) (?=[A-Z\"“])", text.strip()) if one]
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns below each other, the first to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
 def data_uri(jpeg: bytes) -> str:
     """A picture inside the page."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
