@@ -23,7 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from leuko.data.balance import JPEG_QUALITY, JPEG_SUBSAMPLING, write_balanced
+from leuko.data.balance.write import JpegStyle, write_balanced
 from leuko.data.reading import read_folder
 from leuko.parallel import worker_count
 from leuko.scheme import load_scheme
@@ -124,7 +124,7 @@ def main() -> int:
         "workers": arguments.workers,
         "cores": worker_count(None),
         "load": round(os.getloadavg()[0], 2),
-        "jpeg": f"quality {JPEG_QUALITY}, {JPEG_SUBSAMPLING}",
+        "jpeg": f"quality {JpegStyle().quality}, {JpegStyle().subsampling}",
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
     }
     if arguments.json:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from leuko.data.audit_background import background_test, ring_features
+from leuko.data.audit_background import BackgroundSkipped, background_test, ring_features
 from leuko.data.reading import read_split
 from leuko.imaging import read_image
 from leuko.parallel import bounded_map, worker_count
@@ -54,8 +54,10 @@ def main() -> None:
         features = np.stack(list(bounded_map(ring, rows, workers=worker_count(None))))
         labels = manifest.labels[rows[:, 0]]
         found = background_test(features, labels, slides, ["train"] * len(rows))
-        recall = ", ".join(f"{k} {v:.2f}" for k, v in found["per_class_recall"].items())
-        print(f"{name}: balanced accuracy {found['balanced_accuracy']:.3f} ({recall})", flush=True)
+        if isinstance(found, BackgroundSkipped):
+            raise SystemExit(f"{name}: there is no background test of these cells ({found.code}).")
+        recall = ", ".join(f"{k} {v:.2f}" for k, v in found.recall.items())
+        print(f"{name}: balanced accuracy {found.balanced_accuracy:.3f} ({recall})", flush=True)
 
 
 if __name__ == "__main__":

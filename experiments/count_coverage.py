@@ -26,14 +26,15 @@ from pathlib import Path
 
 import numpy as np
 
-from leuko.evaluation.differential import LEAST_ACCEPTED
-from leuko.evaluation.differential_adjust import (
+from leuko.evaluation.counting.correction import (
+    Unmeasured,
     adjusted_draws,
     design_effect,
     split_confusion,
     validation_confusion,
 )
-from leuko.evaluation.differential_limits import exact_interval
+from leuko.evaluation.counting.differential import LEAST_ACCEPTED
+from leuko.evaluation.counting.limits import exact_interval
 from leuko.prediction_files import read_predictions
 from leuko.runtime.classifier import load
 from leuko.scheme import DIFFERENTIAL_5, load_scheme
@@ -99,9 +100,9 @@ def microscopes(
 
 def accepted_table(validation: dict[str, object]) -> tuple[np.ndarray, float]:
     """Accepted validation cells of a bundle, and their design effect."""
-    confusion, reason = validation_confusion(validation, SCHEME)
-    if confusion is None:
-        raise SystemExit(f"Error: {reason}")
+    confusion = validation_confusion(validation, SCHEME)
+    if isinstance(confusion, Unmeasured):
+        raise SystemExit(f"Error: the bundle's errors were not measured ({confusion.code}).")
     return split_confusion(validation, confusion).accepted, design_effect(validation)
 
 

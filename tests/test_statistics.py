@@ -9,7 +9,8 @@ import pytest
 
 from leuko import statistics
 from leuko.errors import DataError
-from leuko.evaluation import differential_limits, intervals, metrics
+from leuko.evaluation import intervals, metrics
+from leuko.evaluation.counting import limits
 from leuko.runtime import adapt, adapt_fit, adapt_labels, trust_bundle, trust_fit
 
 
@@ -17,7 +18,7 @@ def test_there_is_one_of_each() -> None:
     """Fitting and evaluating share the functions; no room has a second one of that name."""
     assert metrics.log_loss is statistics.log_loss
     assert metrics.calibration_bins is statistics.calibration_bins
-    assert differential_limits.exact_interval is statistics.exact_interval
+    assert limits.exact_interval is statistics.exact_interval
     assert intervals.wilson_interval is statistics.wilson_interval
     assert trust_fit.error_bound is statistics.error_bound
     for room in (adapt, adapt_fit, adapt_labels, trust_bundle, trust_fit):

@@ -24,7 +24,7 @@ _EXPORTS = {
     "adapt": "leuko.runtime.adapt",
     "audit_dataset": "leuko.data.audit",
     "compare": "leuko.experiment.comparing",
-    "differential": "leuko.evaluation.differential",
+    "differential": "leuko.evaluation.counting.differential",
     "draw_dataset": "leuko.data.synth",
     "evaluate": "leuko.experiment.evaluating",
     "explain": "leuko.runtime.explain",
@@ -39,7 +39,7 @@ _EXPORTS = {
     "read_folder": "leuko.data.reading",
     "read_split": "leuko.data.reading",
     "train": "leuko.training.run",
-    "write_balanced": "leuko.data.balance",
+    "write_balanced": "leuko.data.balance.write",
 }
 
 __all__ = ["__version__", *_EXPORTS]

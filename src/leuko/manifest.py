@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from leuko.artifacts import atomic_write_json, digest_json, read_json, schema
 from leuko.errors import DataError
 from leuko.scheme import DIFFERENTIAL_5, ClassScheme, load_scheme, scheme_in
 
-__all__ = ["Manifest", "Sample", "original_of", "slide_of"]
+__all__ = ["Manifest", "Note", "Sample", "original_of", "slide_of"]
 
 _PASSED_OVER: Final = "; passed over."
 
@@ -45,6 +45,26 @@ class Sample:
     slide: str
     sha256: str
     split: str = ""
+
+
+class Note(str):
+    """A note on reading with what it is about: plain text to all who do not ask for its code.
+
+    Parameters
+    ----------
+    text : str
+        The note.
+    code : str
+        ``missing-class``, ``drawn-copies`` or ``another-class``.
+    """
+
+    __slots__ = ("code",)
+    code: str
+
+    def __new__(cls, text: str, code: str = "") -> Self:  # noqa: D102, as of D107
+        note = super().__new__(cls, text)
+        note.code = code
+        return note
 
 
 @dataclass(frozen=True)

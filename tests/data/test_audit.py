@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -12,9 +11,10 @@ import pytest
 
 from drawn_cells import drawn
 from five import CLASSES
-from leuko.data.audit import audit_dataset, audit_manifests, format_audit
+from leuko.data.audit import audit_dataset, audit_manifests
 from leuko.data.audit_background import (
     RING_FEATURES,
+    BackgroundSkipped,
     background_test,
     ring_features,
 )
@@ -25,6 +25,7 @@ from leuko.data.audit_duplicates import (
     same_cells,
     thumbnail,
 )
+from leuko.data.audit_report import Confounded
 from leuko.data.reading import read_folder
 from leuko.data.turned import laid_upon, turned_copies
 from leuko.errors import DataError, MissingExtraError
@@ -61,8 +62,12 @@ def dataset(tmp_path: Path) -> Path:
     return make(tmp_path / "Dataset", "Test", 5, 500)
 
 
-def titles(audit):
-    return [finding["title"] for finding in audit["findings"]]
+def codes(audit):
+    return [finding.code for finding in audit.findings]
+
+
+def split(audit, name):
+    return next(one for one in audit.splits if one.name == name)
 
 
 def test_counts_sizes_modes_and_rejects(dataset: Path):
@@ -75,29 +80,29 @@ def test_counts_sizes_modes_and_rejects(dataset: Path):
     (train / "Monocyte" / "95-8-0-1_93_3.jpg").write_bytes(b"")
     (train / "Monocyte" / "95-8-0-1_94_3.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0")
     audit = audit_dataset(dataset, background=False, workers=2)
-    assert audit["schema"] == "leuko.audit/1"
-    assert audit["classes"]["train"] == dict(zip(CLASSES, (8, 6, 6, 9, 6), strict=True))
-    assert audit["splits"]["test"]["n"] == 25
-    assert audit["sizes"] == {"train": {"48x48": 31, "40x48": 1}, "test": {"48x48": 25}}
-    assert audit["modes"]["train"] == {"RGB": 31, "L": 1}
-    assert audit["formats"]["train"] == {"JPEG": 31, "PNG": 1}
-    assert {row["path"]: row["reason"] for row in audit["rejected"]} == {
+    train = split(audit, "train")
+    assert train.counts == (8, 6, 6, 9, 6)
+    assert split(audit, "test").n == 25
+    assert train.sizes == {"48x48": 31, "40x48": 1}
+    assert split(audit, "test").sizes == {"48x48": 25}
+    assert train.modes == {"RGB": 31, "L": 1}
+    assert train.formats == {"JPEG": 31, "PNG": 1}
+    assert {file.path: file.reason for file in audit.rejected} == {
         "Train/Monocyte/95-8-0-1_92_3.jpg": "truncated",
         "Train/Monocyte/95-8-0-1_93_3.jpg": "empty-file",
         "Train/Monocyte/95-8-0-1_94_3.jpg": "unsupported-format",
     }
-    assert audit["imbalance"]["train"] == pytest.approx(9 / 6)
-    assert "Unusable files" in titles(audit)
-    json.dumps(audit, allow_nan=False)
+    assert train.imbalance == pytest.approx(9 / 6)
+    assert "unusable-files" in codes(audit)
 
 
 def test_shared_slides_are_counted(dataset: Path):
     audit = audit_dataset(dataset, background=False, workers=1)
-    assert audit["shared_slides"]["count"] == 3
-    assert audit["shared_slides"]["names"] == ["95-8-0-1", "95-8-1-1", "95-8-2-1"]
-    assert audit["slides"]["train"]["95-8-0-1"] == dict.fromkeys(CLASSES, 2)
-    sentence = next(f for f in audit["findings"] if f["title"] == "Shared slides")["sentence"]
-    assert sentence.startswith("3 of the 3 slides of test are also in train")
+    assert audit.shared_slides.names == ("95-8-0-1", "95-8-1-1", "95-8-2-1")
+    assert audit.shared_slides.count("test", "train") == 3
+    assert audit.shared_slides.count("test", "validation") == 0
+    assert split(audit, "train").slides["95-8-0-1"] == (2, 2, 2, 2, 2)
+    assert codes(audit)[0] == "shared-slides"
 
 
 def test_identical_and_near_duplicates(dataset: Path):
@@ -108,22 +113,21 @@ def test_identical_and_near_duplicates(dataset: Path):
     again = cv2.resize(cv2.convertScaleAbs(pixels, alpha=0.85, beta=20), (90, 90))
     (train / "Monocyte" / "95-8-8-1_1_1.jpg").write_bytes(encode_jpeg(again, quality=70))
     audit = audit_dataset(dataset, background=False, workers=2)
-    assert audit["duplicates"] == [
-        ["Train/Eosinophil/95-8-0-1_0_1.jpg", "Test/Eosinophil/95-8-9-1_7_7.jpg"]
-    ]
-    pairs = {frozenset(pair[:2]) for pair in audit["near_duplicates"]}
+    assert audit.duplicates == (
+        ("Train/Eosinophil/95-8-0-1_0_1.jpg", "Test/Eosinophil/95-8-9-1_7_7.jpg"),
+    )
+    pairs = {frozenset({pair.first, pair.second}) for pair in audit.near_duplicates}
     assert pairs == {
         frozenset({"Train/Eosinophil/95-8-0-1_0_1.jpg", "Train/Monocyte/95-8-8-1_1_1.jpg"}),
         frozenset({"Test/Eosinophil/95-8-9-1_7_7.jpg", "Train/Monocyte/95-8-8-1_1_1.jpg"}),
     }
-    assert audit["near_duplicate_count"] == 2
-    assert {tuple(row["slides"]) for row in audit["slides_photographed_again"]} == {
+    assert {(row.first, row.second) for row in audit.alike_slides} == {
         ("95-8-0-1", "95-8-8-1"),
         ("95-8-8-1", "95-8-9-1"),
     }
-    assert len(audit["across_splits"]) == 2
-    assert len(audit["labelled_differently"]) == 2
-    assert {"Identical files", "Same cell in two splits", "Labels at odds"} <= set(titles(audit))
+    assert len(audit.across_splits) == 2
+    assert len(audit.labelled_differently) == 2
+    assert {"identical-files", "across-splits", "labels-at-odds"} <= set(codes(audit))
 
 
 def test_near_duplicates_by_brute_force_and_even_pictures():
@@ -160,12 +164,10 @@ def test_turned_copies_across_splits_are_found(tmp_path: Path):
             place.mkdir(parents=True, exist_ok=True)
             (place / f"_{number}_{copy}.jpeg").write_bytes(encode_jpeg(turned(cell, rng)))
     audit = audit_dataset(tmp_path, background=False, workers=2)
-    cell_of = [
-        {Path(path).stem.split("_")[1] for path in group} for group in audit["across_splits"]
-    ]
+    cell_of = [{Path(path).stem.split("_")[1] for path in group} for group in audit.across_splits]
     assert {len(cell) for cell in cell_of} == {1}  # no two cells are taken for one
     assert len({cell.pop() for cell in cell_of}) >= 45
-    assert "Same cell in two splits" in titles(audit)
+    assert "across-splits" in codes(audit)
 
 
 def test_round_cells_are_not_taken_for_one_another():
@@ -204,7 +206,7 @@ def test_ring_sees_nothing_but_the_ring():
     assert features["texture left"] == features["green-blue deviation"] == 0
 
 
-def test_confounding_sentences(tmp_path: Path):
+def test_confounded_classes(tmp_path: Path):
     def row(split, label, slide, i):
         return Sample(f"{label}/{slide}_{i}.jpg", CLASSES.index(label), slide, f"{split}{slide}{i}")
 
@@ -219,16 +221,14 @@ def test_confounding_sentences(tmp_path: Path):
         "test": Manifest(tmp_path / "Test", tuple(test)),
     }
     audit = audit_manifests(manifests, root=tmp_path, decode=False)
-    sentences = [r["sentence"] for r in audit["confounding"] if r["split"] == "train"]
-    assert sentences == [
-        "All 9 Basophil images of train come from slides or days that hold no other class "
-        "(day0, day1, day2).",
-        "6 of 9 Eosinophil images of train come from one slide, s1, which also gives 4 to the "
-        "other splits.",
+    days = ("day0", "day1", "day2")
+    assert [row for row in audit.confounding if row.split == "train"] == [
+        Confounded("Basophil", "train", "slides of its own", days, 9, 9),
+        Confounded("Eosinophil", "train", "one slide", ("s1",), 6, 9, elsewhere=4),
     ]
-    assert audit["background_test"] == {"skipped": "it was not asked for."}
-    assert audit["shared_slides"]["names"] == ["s1"]
-    assert "not looked at" in format_audit(audit)
+    assert audit.background == BackgroundSkipped("not-asked")
+    assert audit.shared_slides.names == ("s1",)
+    assert not audit.together("sizes")
 
 
 def test_background_that_gives_a_class_away_is_found(tmp_path: Path):
@@ -240,16 +240,13 @@ def test_background_that_gives_a_class_away_is_found(tmp_path: Path):
     folder = make(tmp_path / "D", "Train", 24, 0, background)
     make(folder, "Test", 12, 500, background)
     audit = audit_dataset(folder, seed=1, workers=2)
-    test = audit["background_test"]
-    assert test["per_class_recall"]["Basophil"] == 1
-    assert test["balanced_accuracy"] < 0.55
-    assert (test["trained_on"], test["tested_on"], test["ring"]) == ("train", "test", 0.125)
-    assert test["majority"] == pytest.approx(0.2)
-    assert "names 100% of Basophil" in test["sentence"]
-    text = format_audit(audit)
-    assert "names 100% of Basophil" in text
-    assert ["Basophil", "24", "12"] in [line.split() for line in text.splitlines()]
-    assert audit["research_use"] in text
+    test = audit.background
+    assert test.recall["Basophil"] == 1
+    assert test.balanced_accuracy < 0.55
+    assert (test.trained_on, test.tested_on) == ("train", "test")
+    assert test.majority == pytest.approx(0.2)
+    assert test.given_away == {"Basophil": 1}
+    assert [f.level for f in audit.findings if f.code == "background"] == ["warning"]
     again = audit_dataset(folder, seed=1, workers=1)
     assert again == audit
 
@@ -263,23 +260,28 @@ def test_background_without_a_test_folder_is_cross_validated_by_slide():
     # Each slide has its own look, and within a slide nothing tells the classes apart.
     features[:, 0] += 10 * np.array([int(s[1:]) for s in slides])
     result = background_test(features, labels, slides, ["train"] * 120, CLASSES, seed=0)
-    assert result["tested_on"] == "slide-grouped cross-validation"
-    assert 0.3 < result["balanced_accuracy"] < 0.7
-    assert "does not name the cells" in result["sentence"]
+    assert result.tested_on == "slide-grouped cross-validation"
+    assert 0.3 < result.balanced_accuracy < 0.7
+    assert not result.given_away
+    assert not result.beats_guessing
     features[:60, 1] += 5
     result = background_test(features, labels, slides, ["train"] * 120, CLASSES, seed=0)
-    assert result["balanced_accuracy"] > 0.95
+    assert result.balanced_accuracy > 0.95
 
 
 def test_background_test_says_why_it_is_skipped():
     pytest.importorskip("sklearn")
     features = np.zeros((20, len(RING_FEATURES)), np.float32)
     one_class = background_test(features, np.zeros(20, int), ["s"] * 20, ["train"] * 20, CLASSES)
-    assert "two classes" in one_class["skipped"]
+    assert one_class == BackgroundSkipped("too-few", (("Basophil", 20),))
     one_slide = background_test(
         features, np.repeat([0, 1], 10), ["s"] * 20, ["train"] * 20, CLASSES
     )
-    assert "one slide" in one_slide["skipped"]
+    assert one_slide == BackgroundSkipped("one-slide")
+    not_taught = background_test(
+        features, np.repeat([0, 1, 2], (8, 8, 4)), [""] * 20, ["train"] * 16 + ["test"] * 4, CLASSES
+    )
+    assert not_taught == BackgroundSkipped("not-taught")
 
 
 def test_without_sklearn_the_rest_is_audited(
@@ -290,11 +292,11 @@ def test_without_sklearn_the_rest_is_audited(
     audit = audit_dataset(
         dataset, workers=1, say=told.append, progress=lambda stage, *_: told.append(stage)
     )
-    assert audit["classes"]["train"] == dict.fromkeys(CLASSES, 6)
-    why = audit["background_test"]["skipped"]
+    assert split(audit, "train").counts == (6, 6, 6, 6, 6)
+    assert audit.background.code == "missing-package"
+    why = audit.background.detail
     assert why.startswith("it needs the package 'scikit-learn', which is not installed.")
     assert "[report]" in why
-    assert f"Background test skipped: {why}" in format_audit(audit)
     assert told[0] == f"The background test is left out: {why}"
     assert set(told[1:]) == {"looking", "comparing"}
     with pytest.raises(MissingExtraError, match="The background test needs"):
@@ -308,8 +310,20 @@ def test_balanced_folder_and_missing_class_are_said(dataset: Path):
     source = dataset / "Train" / "Basophil" / "95-8-0-1_0_0.jpg"
     shutil.copy(source, source.with_name("aug_1_" + source.name))
     audit = audit_dataset(dataset, background=False, workers=1)
-    assert {"Missing class", "Drawn copies"} <= set(titles(audit))
-    assert audit["slides"]["train"]["95-8-0-1"]["Basophil"] == 3
+    assert {"missing-class", "drawn-copies"} <= set(codes(audit))
+    assert "reading" not in codes(audit)  # the notes on these two are not told again
+    assert split(audit, "train").slides["95-8-0-1"][0] == 3
+
+
+def test_a_folder_in_a_folder_of_another_class_is_a_warning(dataset: Path):
+    shutil.move(dataset / "Train" / "Basophil", dataset / "Train" / "Monocyte" / "Basophil")
+    (dataset / "Train" / "Monocyte" / "drawn copies of another class").symlink_to("nowhere")
+    audit = audit_dataset(dataset, background=False, workers=1)
+    reading = [finding for finding in audit.findings if finding.code == "reading"]
+    assert [(finding.level, finding.note[:23]) for finding in reading] == [
+        ("warning", "Monocyte/Basophil names"),
+        ("note", "Monocyte/drawn copies o"),
+    ]
 
 
 def test_no_data_set_is_an_error(tmp_path: Path):
@@ -331,15 +345,15 @@ def test_raabin_shares_26_slides_and_confounds_two_classes(raabin: Path):
         ]
         manifests[split.lower()] = Manifest(raabin / split, tuple(rows))
     audit = audit_manifests(manifests, root=raabin, decode=False)
-    assert list(audit["classes"]["train"].values()) == [212, 744, 2427, 561, 6231]
-    assert list(audit["classes"]["test"].values()) == [89, 322, 1034, 234, 2660]
-    assert audit["shared_slides"]["count"] == 26
-    assert audit["shared_slides"]["between"][0]["slides"]["test"] == 28
-    sentences = " ".join(row["sentence"] for row in audit["confounding"])
-    assert "321 of 322 Eosinophil images of test come from one slide, 95-8-27-1" in sentences
-    assert "also gives 380" in sentences
-    assert "All 212 Basophil images of train" in sentences
-    assert "All 89 Basophil images of test" in sentences
+    assert split(audit, "train").counts == (212, 744, 2427, 561, 6231)
+    assert split(audit, "test").counts == (89, 322, 1034, 234, 2660)
+    assert len(audit.shared_slides.names) == 26
+    assert audit.shared_slides.between[0].n_second == 28
+    one = Confounded("Eosinophil", "test", "one slide", ("95-8-27-1",), 321, 322, elsewhere=380)
+    assert one in audit.confounding
+    own = {row.split: row for row in audit.confounding if row.kind == "slides of its own"}
+    assert (own["train"].name, own["train"].n, own["train"].total) == ("Basophil", 212, 212)
+    assert (own["test"].name, own["test"].n, own["test"].total) == ("Basophil", 89, 89)
 
 
 @pytest.mark.data
@@ -354,7 +368,7 @@ def test_raabin_background_names_basophils_and_eosinophils(raabin: Path, tmp_pat
                 (tmp_path / split / name / file.name).symlink_to(file)
         manifests[split.lower()] = read_folder(tmp_path / split)
     audit = audit_manifests(manifests, root=tmp_path)
-    recall = audit["background_test"]["per_class_recall"]
+    recall = audit.background.recall
     assert recall["Basophil"] > 0.85
     assert recall["Eosinophil"] > 0.6
-    assert not audit["rejected"]
+    assert not audit.rejected

@@ -17,21 +17,15 @@ import pytest
 import leuko
 from drawn_cells import drawn
 from five import CLASSES
-from leuko.data.balance import (
-    PLAN_FILE,
-    Augmentation,
-    augment_pixels,
-    augmentation,
-    balanced_order,
-    copy_numbers,
-    plan_balance,
-    sample_key,
-    write_balanced,
-)
+from leuko.data.balance.augmentation import Augmentation, augment_pixels, augmentation
+from leuko.data.balance.order import balanced_order, copy_numbers
+from leuko.data.balance.plan import plan_balance, sample_key
+from leuko.data.balance.write import PLAN_FILE, JpegStyle, write_balanced
 from leuko.data.reading import read_csv, read_folder
 from leuko.errors import DataError, OutputError, UsageError
 from leuko.imaging import decode_image, encode_jpeg, encode_png, read_image
 from leuko.manifest import Manifest, Sample, slide_of
+from leuko.render.balance import format_balance
 
 COUNTS = (2, 3, 4, 3, 8)
 
@@ -248,7 +242,8 @@ def test_originals_are_copies_and_draws_are_what_the_parameters_say(train: Path,
     assert document["complete"] is True
     assert document["jpeg"] == {"quality": 95, "subsampling": "420"}
     assert str(tmp_path) not in (out / PLAN_FILE).read_text()
-    assert "40 images" in report.summary()
+    assert report.document == document
+    assert f"40 images in {out}: 40 written, 0 kept" in format_balance(report)
     assert report.to_dict()["images"] == 40
 
 
@@ -272,7 +267,7 @@ def test_dry_run_writes_nothing_and_counts_the_same(train: Path, tmp_path: Path)
     assert not (tmp_path / "out").exists()
     assert report.plan.total == 40
     assert seen[-1] == ("checking", 20, 20)
-    assert "nothing was written" in report.summary()
+    assert "nothing was written" in format_balance(report)
 
 
 def test_corrupt_originals_are_named_and_others_stand_in(train: Path, tmp_path: Path):
@@ -281,7 +276,7 @@ def test_corrupt_originals_are_named_and_others_stand_in(train: Path, tmp_path: 
     (train / "Neutrophil" / "95-8-4-1_5_1.jpg").write_bytes(b"")
     (train / "Monocyte" / "readme.txt").write_text("not an image")
     report = write_balanced(read_folder(train), tmp_path / "out", workers=2)
-    assert {row["path"]: row["reason"] for row in report.rejected} == {
+    assert {file.path: file.reason for file in report.rejected} == {
         "Eosinophil/95-8-1-1_1_1.jpg": "truncated",
         "Monocyte/readme.txt": "not-an-image",
         "Neutrophil/95-8-4-1_5_1.jpg": "empty-file",
@@ -290,10 +285,12 @@ def test_corrupt_originals_are_named_and_others_stand_in(train: Path, tmp_path: 
     files = contents(tmp_path / "out")
     assert len(files) == 35 + 1
     assert not [name for name in files if "readme" in name or "95-8-1-1_1_1" in name]
-    assert "skipped Monocyte/readme.txt: not-an-image" in report.summary()
+    assert "skipped Monocyte/readme.txt: not-an-image" in format_balance(report)
     # The second call knows them from balance.json and finds nothing to do.
     again = write_balanced(read_folder(train), tmp_path / "out", workers=2)
     assert (again.written, again.kept, again.rejected) == (0, 35, report.rejected)
+    assert again.document == report.document
+    assert again.document["complete"]
 
 
 def test_other_formats_and_names_that_meet(train: Path, tmp_path: Path):
@@ -328,7 +325,7 @@ def test_other_plans_and_foreign_folders_are_refused(train: Path, tmp_path: Path
     with pytest.raises(DataError, match="other settings"):
         write_balanced(manifest, out, seed=1, workers=2)
     with pytest.raises(DataError, match="other settings"):
-        write_balanced(manifest, out, seed=0, quality=80, workers=2)
+        write_balanced(manifest, out, seed=0, jpeg=JpegStyle(80), workers=2)
     assert contents(out) == before
     (out / "Basophil" / "mine.jpg").write_bytes(b"mine")
     with pytest.raises(DataError, match=r"mine\.jpg"):
@@ -343,7 +340,9 @@ def test_other_plans_and_foreign_folders_are_refused(train: Path, tmp_path: Path
     with pytest.raises(DataError, match="named like"):
         write_balanced(manifest, tmp_path / "Test")
     with pytest.raises(UsageError, match="quality"):
-        write_balanced(manifest, tmp_path / "new", quality=101)
+        JpegStyle(101)
+    with pytest.raises(UsageError, match="'410'"):
+        JpegStyle(subsampling="410")
 
 
 def test_an_original_that_changes_meanwhile_stops_the_run(train: Path, tmp_path: Path):
@@ -367,8 +366,8 @@ def test_empty_files_and_stale_temporaries_are_mended(train: Path, tmp_path: Pat
 
 KILLER = """
     import itertools, os, signal, sys
-    from leuko.data.balance import write_balanced
     from leuko.data.reading import read_folder
+    from leuko.data.balance.write import write_balanced
     train, out, k, moment = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
     replace, calls = os.replace, itertools.count(1)
     def deadly(source, target):
@@ -406,7 +405,7 @@ def test_killed_at_any_write_and_resumed_gives_the_same_bytes(train: Path, tmp_p
 
 FULL = """
     import resource, signal, sys
-    from leuko.data.balance import write_balanced
+    from leuko.data.balance.write import write_balanced
     from leuko.errors import OutputError
     from leuko.data.reading import read_folder
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -455,7 +454,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_later(train: Path, tmp_path: Pa
             """
             import sys
             from pathlib import Path
-            from leuko.data.balance import write_balanced
+            from leuko.data.balance.write import write_balanced
             from leuko.errors import OutputError
             from leuko.data.reading import read_folder
             train, disk = Path(sys.argv[1]), Path(sys.argv[2])

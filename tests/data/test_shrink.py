@@ -23,10 +23,10 @@ def test_a_data_set_is_shrunk(tmp_path: Path) -> None:
     large = np.full((60, 90, 3), (10, 200, 90), np.uint8)
     (tmp_path / "set" / "Train" / "Monocyte" / "95-1-1-1_7_1.jpg").write_bytes(encode_jpeg(large))
     told: list[tuple[str, int, int]] = []
-    counts = shrink_dataset(
+    report = shrink_dataset(
         tmp_path / "set", tmp_path / "small", size=30, progress=lambda *now: told.append(now)
     )
-    assert (counts["written"], counts["kept"], counts["rejected"]) == (21, 0, [])
+    assert (report.written, report.kept, report.rejected) == (21, 0, ())
     assert told[-1] == ("shrinking", 21, 21)
     small = read_image(tmp_path / "small" / "Train" / "Monocyte" / "95-1-1-1_7_1.jpg")
     assert small.pixels.shape == (20, 30, 3)
@@ -49,8 +49,8 @@ def test_an_interrupted_copy_is_finished_with_the_same_bytes(tmp_path: Path) -> 
     shrink_dataset(tmp_path / "set", tmp_path / "b", size=20)
     gone = read_folder(tmp_path / "b").files()[3]
     gone.unlink()
-    counts = shrink_dataset(tmp_path / "set", tmp_path / "b", size=20)
-    assert (counts["written"], counts["kept"]) == (1, 9)
+    report = shrink_dataset(tmp_path / "set", tmp_path / "b", size=20)
+    assert (report.written, report.kept) == (1, 9)
     assert read_folder(tmp_path / "a").digest == read_folder(tmp_path / "b").digest
 
 
@@ -86,8 +86,8 @@ def test_what_has_changed_is_shrunk_again_and_what_is_new_is_added(tmp_path: Pat
     mended, new = read_folder(root).files()[4], root / "Monocyte" / "95-7-7-7_1_1.png"
     write_picture(mended, "Basophil", seed=77)
     write_picture(new, "Monocyte", seed=78)
-    counts = shrink_dataset(root, tmp_path / "small", size=20)
-    assert (counts["written"], counts["kept"]) == (2, 9)
+    report = shrink_dataset(root, tmp_path / "small", size=20)
+    assert (report.written, report.kept) == (2, 9)
     shrink_dataset(root, tmp_path / "anew", size=20)
     digests = {read_folder(tmp_path / name).digest for name in ("small", "anew")}
     assert len(digests) == 1
@@ -108,8 +108,8 @@ def test_a_changed_image_is_made_again_after_an_interruption(
         patched.setattr(Manifest, "save", killed)
         with pytest.raises(KeyboardInterrupt):
             shrink_dataset(root, tmp_path / "small", size=20)
-    counts = shrink_dataset(root, tmp_path / "small", size=20)
-    assert (counts["written"], counts["kept"]) == (1, 4)
+    report = shrink_dataset(root, tmp_path / "small", size=20)
+    assert (report.written, report.kept) == (1, 4)
 
 
 def test_the_copy_says_what_it_is_made_of(tmp_path: Path) -> None:
@@ -146,8 +146,8 @@ def test_two_files_of_one_stem_both_arrive(tmp_path: Path) -> None:
     write_picture(folder / "95-1-1-1_1_1.jpg", "Basophil", seed=1)
     write_picture(folder / "95-1-1-1_1_1.png", "Neutrophil", seed=2)
     (folder / "95-1-1-1_1_2.v2").write_bytes((folder / "95-1-1-1_1_1.png").read_bytes())
-    counts = shrink_dataset(tmp_path / "set", tmp_path / "small", size=20)
-    assert counts["written"] == 3
+    report = shrink_dataset(tmp_path / "set", tmp_path / "small", size=20)
+    assert report.written == 3
     names = [Path(s.path).name for s in read_folder(tmp_path / "small").samples]
     assert names == ["95-1-1-1_1_1.jpg", "95-1-1-1_1_1.png.jpg", "95-1-1-1_1_2.v2.jpg"]
 
@@ -156,19 +156,19 @@ def test_bad_files_are_listed(tmp_path: Path) -> None:
     write_dataset(tmp_path / "set", each=1)
     (tmp_path / "set" / "Basophil" / "notes.txt").write_text("hello")
     (tmp_path / "set" / "Basophil" / "gone.png").symlink_to("nowhere")
-    counts = shrink_dataset(tmp_path / "set", tmp_path / "small")
-    assert counts["written"] == 5
-    assert [(Path(r["path"]).name, r["reason"]) for r in counts["rejected"]] == [
+    report = shrink_dataset(tmp_path / "set", tmp_path / "small")
+    assert report.written == 5
+    assert [(Path(one.path).name, one.reason) for one in report.rejected] == [
         ("notes.txt", "not-an-image")
     ]
-    assert [note for note in counts["notes"] if "gone.png is a dangling link" in note]
+    assert [note for note in report.notes if "gone.png is a dangling link" in note]
 
 
 def test_a_split_may_be_a_link(tmp_path: Path) -> None:
     write_dataset(tmp_path / "elsewhere", each=1)
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "Train").symlink_to(tmp_path / "elsewhere")
-    assert shrink_dataset(tmp_path / "set", tmp_path / "small")["written"] == 5
+    assert shrink_dataset(tmp_path / "set", tmp_path / "small").written == 5
     assert len(read_folder(tmp_path / "small" / "Train")) == 5
 
 

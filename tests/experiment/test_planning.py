@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from leuko.data.balance import PLAN_FILE
+from leuko.data.balance.write import PLAN_FILE
 from leuko.data.dataset import Dataset
 from leuko.errors import DataError, RecipeError, UsageError
 from leuko.experiment.planning import passed_over, plan_comparison, plan_training

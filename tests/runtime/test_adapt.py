@@ -15,7 +15,7 @@ from five import CLASSES
 from leuko.bundle import ModelBundle
 from leuko.data.reading import read_folder
 from leuko.errors import AdaptError, DataError, UsageError
-from leuko.evaluation.differential_adjust import design_effect
+from leuko.evaluation.counting.correction import design_effect
 from leuko.imaging import decode_image, encode_png
 from leuko.runtime.adapt import Adaptation, adapt, fit_adaptation
 from leuko.runtime.adapt_card import adapted_card
@@ -238,7 +238,7 @@ def test_a_class_of_one_slide_is_told(
 
 
 def test_without_labels_it_says_why(tiny_bundle: ModelBundle, laboratory: Path) -> None:
-    with pytest.raises(UsageError, match="needs --labels.*nothing tells a better model"):
+    with pytest.raises(UsageError, match=r"needs --labels.*nothing tells a better model"):
         leuko.adapt(tiny_bundle, [str(laboratory)])
 
 

@@ -26,8 +26,9 @@ from leuko.cli.common import (
 from leuko.cli.predict import ModelOption
 
 if TYPE_CHECKING:
-    from leuko.evaluation.differential import Tally
+    from leuko.evaluation.counting.tally import Tally
     from leuko.prediction import Prediction
+    from leuko.runtime.classifier import OnnxClassifier
 
 __all__ = ["register"]
 
@@ -76,12 +77,10 @@ def count(
     """Count the classes: percentages with limits that hold the model's own errors."""
     from leuko.artifacts import atomic_write_text
     from leuko.errors import UsageError
-    from leuko.evaluation.differential import Tally, answers_of, differential
-    from leuko.evaluation.differential_manual import read_manual_counts
-    from leuko.prediction_files import read_predictions
+    from leuko.evaluation.counting.differential import differential_by
+    from leuko.evaluation.counting.manual import read_manual_counts
+    from leuko.render.counts import count_csv, count_document, format_count
     from leuko.runtime.classifier import load
-    from leuko.runtime.repeats import mark_repeats
-    from leuko.runtime.sources import expand
     from leuko.runtime.trust import NEVER_CHECKED
 
     if bool(images) == (predictions is not None):
@@ -96,36 +95,44 @@ def count(
         talk.detail(f"Model {classifier.name}, digest {classifier.digest[:12]}.")
         if not classifier.trust.accepts:
             talk.say(NEVER_CHECKED)
-        if predictions is None:
-            tally = Tally(bundle.scheme)
-            _add(mark_repeats(classifier.stream(expand(images or [], say=talk.say))), tally, talk)
-        else:
-            table = read_predictions(predictions, bundle.scheme)
-            tally = Tally(table.scheme)
-            _add(table.rows, tally, talk)
-        answers_of(tally, bundle.name, bundle.digest, bundle.scheme)
-        result = differential(
+        tally = _tally(classifier, images or [], predictions, talk)
+        result = differential_by(
+            bundle,
             tally,
-            validation=bundle.validation,
             simultaneous=simultaneous,
             width=width / 100,
             manual=by_people,
             seed=seed,
-            context={
-                "command": command_line(),
-                "model": {"name": bundle.name, "digest": bundle.digest,
-                          "answered": sorted(tally.models)},
-                "seed": seed,
-            },
-        )  # fmt: skip
+        )
         if csv is not None:
-            atomic_write_text(csv, result.csv_text())
+            atomic_write_text(csv, count_csv(result))
     if json:
-        emit_json(result.to_dict())
+        told = {"name": bundle.name, "digest": bundle.digest, "answered": sorted(tally.models)}
+        context = {"command": command_line(), "model": told, "seed": seed}
+        emit_json(count_document(result, context=context))
     else:
-        print(result.summary())
+        print(format_count(result))
     if strict and tally.rejected:
         raise typer.Exit(3)
+
+
+def _tally(
+    classifier: OnnxClassifier, images: list[str], predictions: Path | None, talk: Session
+) -> Tally:
+    """Add up the answers to images, or those of a table that is there."""
+    from leuko.evaluation.counting.tally import Tally
+    from leuko.prediction_files import read_predictions
+    from leuko.runtime.repeats import mark_repeats
+    from leuko.runtime.sources import expand
+
+    if predictions is None:
+        tally = Tally(classifier.bundle.scheme)
+        _add(mark_repeats(classifier.stream(expand(images, say=talk.say))), tally, talk)
+    else:
+        table = read_predictions(predictions, classifier.bundle.scheme)
+        tally = Tally(table.scheme)
+        _add(table.rows, tally, talk)
+    return tally
 
 
 def _add(rows: Iterable[Prediction], tally: Tally, talk: Session) -> None:

@@ -53,8 +53,9 @@ def info(
 ) -> None:
     """Say what is in a data set, and what is wrong with it."""
     from leuko.artifacts import atomic_write_json, atomic_write_text, prepare_folder
-    from leuko.data.audit import audit_dataset, format_audit
+    from leuko.data.audit import audit_dataset
     from leuko.data.dataset import Dataset
+    from leuko.render.audit import audit_document, format_audit
 
     if out is not None:
         try_outputs(out / "audit.json", out / "audit.html")
@@ -77,15 +78,16 @@ def info(
         if out is not None:
             prepare_folder(out)
             written = out / "audit.json"
-            atomic_write_json(written, audit)
+            document = audit_document(audit)
+            atomic_write_json(written, document)
             if with_page:
                 from leuko.render.report import audit_html
 
                 written = out / "audit.html"
-                atomic_write_text(written, audit_html(audit))
+                atomic_write_text(written, audit_html(document))
             talk.say(f"Written: {written}")
     if json:
-        emit_json(audit)
+        emit_json(audit_document(audit))
     else:
         print(printable(format_audit(audit), lines=True))
 
@@ -160,11 +162,10 @@ def shrink(
     log_file: LogOption = None,
 ) -> None:
     """Write a smaller copy of a data set, names kept."""
-    from leuko.artifacts import schema
     from leuko.data.shrink import shrink_dataset
 
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
-        counts = shrink_dataset(
+        report = shrink_dataset(
             dataset,
             out,
             size=size,
@@ -173,16 +174,15 @@ def shrink(
             workers=workers,
             progress=talk.progress,
         )
-        for note in counts["notes"]:
+        for note in report.notes:
             talk.say(note)
-        for row in counts["rejected"]:
-            talk.say(f"Rejected {row['path']} ({row['reason']}: {row['detail']})")
+        for file in report.rejected:
+            talk.say(f"Rejected {file.path} ({file.reason}: {file.detail})")
     if json:
-        emit_json({"schema": schema("shrunk"), **counts})
+        emit_json(report.to_dict())
     else:
         print(
-            f"{out}: {counts['written']} written, {counts['kept']} kept, "
-            f"{len(counts['rejected'])} rejected"
+            f"{out}: {report.written} written, {report.kept} kept, {len(report.rejected)} rejected"
         )
 
 
@@ -208,8 +208,9 @@ def balance(
 
     Stopped at any moment, the same command finishes the folder with the same bytes.
     """
-    from leuko.data.balance import write_balanced
+    from leuko.data.balance.write import JpegStyle, write_balanced
     from leuko.data.reading import read_folder
+    from leuko.render.balance import format_balance
 
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         report = write_balanced(
@@ -218,12 +219,11 @@ def balance(
             seed=seed,
             target=target,
             workers=workers,
-            quality=quality,
-            subsampling=subsampling,
+            jpeg=JpegStyle(quality, subsampling),
             dry_run=dry_run,
             progress=talk.progress,
         )
     if json:
         emit_json(report.to_dict())
     else:
-        print(printable(report.summary(), lines=True))
+        print(printable(format_balance(report), lines=True))

@@ -3,30 +3,48 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from leuko.artifacts import RESEARCH_USE, digest_json, schema
-from leuko.data.audit_background import background_test, missing_for_background
+from leuko.artifacts import digest_json
+from leuko.data.audit_background import (
+    BackgroundSkipped,
+    BackgroundTest,
+    background_test,
+    missing_for_background,
+)
 from leuko.data.audit_duplicates import identical_files, same_cells
-from leuko.data.dataset import Dataset, Pictures
+from leuko.data.audit_findings import find_all
+from leuko.data.audit_report import (
+    AlikeSlides,
+    AuditedSplit,
+    AuditReport,
+    Confounded,
+    NearDuplicate,
+    SharedBetween,
+    SharedSlides,
+)
+from leuko.data.dataset import Dataset, ImageFacts, Pictures
+from leuko.data.rejected import RejectedFile
 from leuko.errors import ImageError
 from leuko.manifest import Manifest, Sample, original_of
 from leuko.parallel import Progress
-from leuko.scheme import scheme_in
+from leuko.scheme import ClassScheme
 
-__all__ = ["audit_dataset", "audit_manifests", "format_audit"]
+__all__ = ["audit_dataset", "audit_manifests"]
 
 _DOMINANT: Final = 0.5
-_IMBALANCED: Final = 3.0
-_FEW_SLIDES: Final = 5
-_LISTED: Final = 200
+"""Share of a class's images on one slide from which on the slide gives the class away."""
+
+_ALONE: Final = 0.9
+"""The same for all slides that hold no other class."""
 
 
 def audit_dataset(
@@ -37,7 +55,7 @@ def audit_dataset(
     workers: int | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
+) -> AuditReport:
     """Look at every image of a data set and list what a user should know.
 
     Parameters
@@ -46,7 +64,7 @@ def audit_dataset(
         See `leuko.data.dataset.Dataset.open`; what an open one has decoded is not decoded again.
     background : bool
         Run the background test. Without scikit-learn it is left out; `say` is told before any
-        image is decoded, and the document says so.
+        image is decoded, and the report says so.
     seed : int
         For the background test.
     workers : int, optional
@@ -58,8 +76,8 @@ def audit_dataset(
 
     Returns
     -------
-    dict
-        A document of schema ``leuko.audit/1``. Paths are relative to `dataset`.
+    AuditReport
+        Paths are relative to `dataset`. `leuko.render.audit` has its words and its document.
 
     Raises
     ------
@@ -94,7 +112,7 @@ def audit_manifests(
     pictures: Pictures | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
-) -> dict[str, Any]:
+) -> AuditReport:
     """Audit manifests that are already read.
 
     Parameters
@@ -118,109 +136,143 @@ def audit_manifests(
 
     Returns
     -------
-    dict
-        See `audit_dataset`.
+    AuditReport
     """
-    skipped = "it was not asked for."
-    if background and decode:
-        skipped = missing_for_background()
-        if skipped and say is not None:
-            say(f"The background test is left out: {skipped}")
-    background = not skipped
-    samples = [s for m in manifests.values() for s in m.samples]
-    splits = [split for split, m in manifests.items() for _ in m.samples]
-    files = [file for m in manifests.values() for file in m.files()]
-    paths = [_relative(file, root) for file in files]
-    sizes: dict[str, Counter[str]] = {split: Counter() for split in manifests}
-    modes: dict[str, Counter[str]] = {split: Counter() for split in manifests}
-    formats: dict[str, Counter[str]] = {split: Counter() for split in manifests}
-    rejected: list[dict[str, str]] = []
-    readable: list[int] = []
-    small: list[npt.NDArray[np.uint8]] = []
-    rings: list[npt.NDArray[np.float32]] = []
-    decoder = pictures or Pictures()
-    looks = (
-        decoder.facts(files, rings=background, progress=progress, stage="looking") if decode else []
+    lacking = missing_for_background() if background and decode else ""
+    if lacking and say is not None:
+        say(f"The background test is left out: {lacking}")
+    tested = background and decode and not lacking
+    rows = _Rows.of(manifests, root)
+    seen = _Seen()
+    if decode:
+        decoder = pictures or Pictures()
+        facts = decoder.facts(rows.files, rings=tested, progress=progress, stage="looking")
+        for position, told in enumerate(facts):
+            seen.add(rows, position, told)
+    groups = identical_files([sample.sha256 for sample in rows.samples])
+    pairs = _near(seen, groups, progress)
+    skipped = BackgroundSkipped("missing-package" if lacking else "not-asked", detail=lacking)
+    splits = tuple(_split_of(split, m, seen, root) for split, m in manifests.items())
+    same_cell = [*((one, two) for one, two, _ in pairs), *groups]
+    report = AuditReport(
+        dataset=root.as_posix(),
+        data_digest=digest_json({split: m.digest for split, m in manifests.items()}),
+        seed=seed,
+        scheme=rows.scheme,
+        splits=splits,
+        rejected=tuple(seen.rejected),
+        duplicates=tuple(rows.paths_of(group) for group in groups),
+        near_duplicates=tuple(
+            NearDuplicate(rows.paths[one], rows.paths[two], bits) for one, two, bits in pairs
+        ),
+        alike_slides=_alike(rows.samples, pairs),
+        across_splits=rows.differing(same_cell, rows.splits),
+        labelled_differently=rows.differing(same_cell, [s.label for s in rows.samples]),
+        shared_slides=_shared(manifests),
+        confounding=tuple(_confounding(splits, rows.scheme.names)),
+        background=_background(rows, seen, seed, progress) if tested else skipped,
+        notes=tuple(dict.fromkeys(note for m in manifests.values() for note in m.notes)),
     )
-    for position, look in enumerate(looks):
-        if isinstance(look, ImageError):
-            detail = look.detail.replace(str(files[position]), paths[position])
-            rejected.append({"path": paths[position], "reason": look.reason, "detail": detail})
-            continue
-        split = splits[position]
-        sizes[split][look.size] += 1
-        modes[split][look.mode] += 1
-        formats[split][look.format] += 1
-        readable.append(position)
-        small.append(look.thumbnail)
-        if look.ring is not None:
-            rings.append(look.ring)
-    groups = identical_files([s.sha256 for s in samples])
-    same = {position: number for number, group in enumerate(groups) for position in group}
-    pairs: list[tuple[int, int, int]] = []
-    if small:
-        if progress is not None:
-            progress("comparing", 0, 1)
-        for one, two, distance in same_cells(np.stack(small)):
-            first, second = readable[one], readable[two]
-            if same.get(first, -1) != same.get(second, -2):
-                pairs.append((first, second, distance))
-    document: dict[str, Any] = {
-        "schema": schema("audit"),
-        "research_use": RESEARCH_USE,
-        "dataset": root.as_posix(),
-        "data_digest": digest_json({split: m.digest for split, m in manifests.items()}),
-        "seed": seed,
-        "splits": {
-            split: {"folder": _relative(m.root, root), "n": len(m), "digest": m.digest}
-            for split, m in manifests.items()
-        },
-        "scheme": next(iter(manifests.values())).scheme.to_dict(),
-        "classes": {
-            split: {name: int(n) for name, n in zip(m.scheme.names, m.counts, strict=True)}
-            for split, m in manifests.items()
-        },
-        "sizes": {split: dict(counter.most_common()) for split, counter in sizes.items()},
-        "modes": {split: dict(counter.most_common()) for split, counter in modes.items()},
-        "formats": {split: dict(counter.most_common()) for split, counter in formats.items()},
-        "rejected": rejected,
-        "duplicates": [[paths[position] for position in group] for group in groups],
-        "near_duplicates": [[paths[a], paths[b], bits] for a, b, bits in pairs],
-        "near_duplicate_count": len(pairs),
-        "slides_photographed_again": _alike(samples, pairs),
-        "shared_slides": _shared(manifests),
-        "slides": {split: _slide_table(m) for split, m in manifests.items()},
-        "confounding": _confounding(manifests),
-        "imbalance": {split: _imbalance(m) for split, m in manifests.items()},
-        "notes": list(dict.fromkeys(n for m in manifests.values() for n in m.notes)),
-    }
-    if not background:
-        document["background_test"] = {"skipped": skipped}
-    elif not readable:
-        document["background_test"] = {"skipped": "no image is readable."}
-    else:
-        if progress is not None:
-            progress("background test", 0, 1)
-        document["background_test"] = background_test(
-            np.stack(rings),
-            np.array([samples[i].label for i in readable], dtype=np.int64),
-            [samples[i].slide for i in readable],
-            [splits[i] for i in readable],
-            next(iter(manifests.values())).scheme.names,
-            seed=seed,
+    return replace(report, findings=find_all(report))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of all splits, one after the other."""
+
+    scheme: ClassScheme
+    samples: list[Sample]
+    splits: list[str]
+    files: list[Path]
+    paths: list[str]
+
+    @classmethod
+    def of(cls, manifests: Mapping[str, Manifest], root: Path) -> _Rows:
+        """Lay them out; paths are as reported."""
+        files = [file for m in manifests.values() for file in m.files()]
+        return cls(
+            next(iter(manifests.values())).scheme,
+            [sample for m in manifests.values() for sample in m.samples],
+            [split for split, m in manifests.items() for _ in m.samples],
+            files,
+            [_relative(file, root) for file in files],
         )
-        if progress is not None:
-            progress("background test", 1, 1)
-    cross = [[paths[a], paths[b]] for a, b, _ in pairs if splits[a] != splits[b]]
-    cross += [[paths[i] for i in group] for group in groups if len({splits[i] for i in group}) > 1]
-    disagree = [[paths[a], paths[b]] for a, b, _ in pairs if samples[a].label != samples[b].label]
-    for group in groups:
-        if len({samples[i].label for i in group}) > 1:
-            disagree.append([paths[i] for i in group])
-    document["across_splits"] = cross
-    document["labelled_differently"] = disagree
-    document["findings"] = _findings(document, manifests)
-    return document
+
+    def paths_of(self, group: Sequence[int]) -> tuple[str, ...]:
+        """Paths of a group of rows."""
+        return tuple(self.paths[position] for position in group)
+
+    def differing(
+        self, groups: Sequence[Sequence[int]], values: Sequence[str | int]
+    ) -> tuple[tuple[str, ...], ...]:
+        """Groups of rows that have not all one value."""
+        return tuple(self.paths_of(g) for g in groups if len({values[i] for i in g}) > 1)
+
+
+@dataclass
+class _Seen:
+    """What the images gave away, as they come."""
+
+    readable: list[int] = field(default_factory=list)
+    small: list[npt.NDArray[np.uint8]] = field(default_factory=list)
+    rings: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    rejected: list[RejectedFile] = field(default_factory=list)
+    counts: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
+    """Of a split, and of its sizes, modes or formats: images by value."""
+
+    def add(self, rows: _Rows, position: int, told: ImageFacts | ImageError) -> None:
+        """Take up one image, or why there is none."""
+        if isinstance(told, ImageError):
+            file, path = rows.files[position], rows.paths[position]
+            self.rejected.append(RejectedFile.of(told, file, path))
+            return
+        for what, value in (("sizes", told.size), ("modes", told.mode), ("formats", told.format)):
+            self.counts.setdefault((rows.splits[position], what), Counter())[value] += 1
+        self.readable.append(position)
+        self.small.append(told.thumbnail)
+        if told.ring is not None:
+            self.rings.append(told.ring)
+
+    def commonest(self, split: str, what: str) -> dict[str, int]:
+        """Images of a split by value, the commonest first."""
+        return dict(self.counts.get((split, what), Counter()).most_common())
+
+
+def _near(
+    seen: _Seen, groups: Sequence[Sequence[int]], progress: Progress | None
+) -> list[tuple[int, int, int]]:
+    """Pairs of rows that show one cell in other bytes, and how far their hashes are apart."""
+    if not seen.small:
+        return []
+    if progress is not None:
+        progress("comparing", 0, 1)
+    same = {position: number for number, group in enumerate(groups) for position in group}
+    near = (
+        (seen.readable[one], seen.readable[two], bits)
+        for one, two, bits in same_cells(np.stack(seen.small))
+    )
+    return [(a, b, bits) for a, b, bits in near if same.get(a, -1) != same.get(b, -2)]
+
+
+def _background(
+    rows: _Rows, seen: _Seen, seed: int, progress: Progress | None
+) -> BackgroundTest | BackgroundSkipped:
+    """Run the background test on what was readable."""
+    if not seen.readable:
+        return BackgroundSkipped("unreadable")
+    if progress is not None:
+        progress("background test", 0, 1)
+    found = background_test(
+        np.stack(seen.rings),
+        np.array([rows.samples[i].label for i in seen.readable], dtype=np.int64),
+        [rows.samples[i].slide for i in seen.readable],
+        [rows.splits[i] for i in seen.readable],
+        rows.scheme.names,
+        seed=seed,
+    )
+    if progress is not None:
+        progress("background test", 1, 1)
+    return found
 
 
 def _relative(path: Path, root: Path) -> str:
@@ -231,305 +283,73 @@ def _relative(path: Path, root: Path) -> str:
         return path.as_posix()
 
 
-def _slide_table(manifest: Manifest) -> dict[str, dict[str, int]]:
+def _split_of(name: str, manifest: Manifest, seen: _Seen, root: Path) -> AuditedSplit:
+    """What is known of one split."""
+    drawn = (original_of(PurePosixPath(sample.path).name)[0] for sample in manifest.samples)
+    return AuditedSplit(
+        name,
+        folder=_relative(manifest.root, root),
+        digest=manifest.digest,
+        counts=tuple(manifest.counts.tolist()),
+        slides=_slide_table(manifest),
+        copies=sum(number is not None for number in drawn),
+        sizes=seen.commonest(name, "sizes"),
+        modes=seen.commonest(name, "modes"),
+        formats=seen.commonest(name, "formats"),
+    )
+
+
+def _slide_table(manifest: Manifest) -> dict[str, tuple[int, ...]]:
     """Images of each class on each slide; images without a slide are left out."""
-    names = manifest.scheme.names
-    table: dict[str, Counter[int]] = defaultdict(Counter)
-    for sample in manifest.samples:
-        if sample.slide:
-            table[sample.slide][sample.label] += 1
+    table = Counter((sample.slide, sample.label) for sample in manifest.samples if sample.slide)
     return {
-        slide: {names[label]: table[slide][label] for label in sorted(table[slide])}
-        for slide in sorted(table)
+        slide: tuple(table[slide, label] for label in range(len(manifest.scheme)))
+        for slide in sorted({slide for slide, _ in table})
     }
 
 
-def _shared(manifests: dict[str, Manifest]) -> dict[str, Any]:
+def _shared(manifests: Mapping[str, Manifest]) -> SharedSlides:
     """Slides that stand in more than one split."""
     slides = {split: {s.slide for s in m.samples if s.slide} for split, m in manifests.items()}
-    between = [
-        {
-            "splits": [one, two],
-            "count": len(slides[one] & slides[two]),
-            "slides": {one: len(slides[one]), two: len(slides[two])},
-        }
-        for one, two in combinations(slides, 2)
-    ]
-    names: set[str] = set()
-    for one, two in combinations(slides, 2):
-        names |= slides[one] & slides[two]
-    return {"count": len(names), "names": sorted(names), "between": between}
+    common = {(one, two): slides[one] & slides[two] for one, two in combinations(slides, 2)}
+    return SharedSlides(
+        tuple(sorted(set().union(*common.values()))),
+        tuple(
+            SharedBetween(one, two, len(both), len(slides[one]), len(slides[two]))
+            for (one, two), both in common.items()
+        ),
+    )
 
 
 def _alike(
     samples: Sequence[Sample], pairs: Sequence[tuple[int, int, int]]
-) -> list[dict[str, Any]]:
+) -> tuple[AlikeSlides, ...]:
     """Slides whose cells come back under another slide's name."""
     counter: Counter[tuple[str, str]] = Counter()
     for one, two, _ in pairs:
         first, second = sorted((samples[one].slide, samples[two].slide))
         if first and first != second:
             counter[first, second] += 1
-    return [{"slides": [a, b], "pairs": n} for (a, b), n in counter.most_common()]
+    return tuple(AlikeSlides(*names, n) for names, n in counter.most_common())
 
 
-def _confounding(manifests: dict[str, Manifest]) -> list[dict[str, Any]]:
-    """Classes that one slide, or slides of their own, give away."""
-    rows: list[dict[str, Any]] = []
-    for split, manifest in manifests.items():
-        table = _slide_table(manifest)
-        if len(table) < 2:
-            continue
-        for name in manifest.scheme.names:
-            total = sum(row.get(name, 0) for row in table.values())
-            if total < 2:
+def _confounding(splits: Sequence[AuditedSplit], names: Sequence[str]) -> Iterator[Confounded]:
+    """Find classes that one slide, or slides of their own, give away."""
+    for split in splits:
+        table = split.slides
+        others = [other.slides for other in splits if other is not split]
+        for label, name in enumerate(names):
+            on = {slide: row[label] for slide, row in table.items()}
+            total = sum(on.values())
+            if len(table) < 2 or total < 2:
                 continue
-            slide = max(table, key=lambda one: (table[one].get(name, 0), one))
-            n = table[slide].get(name, 0)
-            if n / total >= _DOMINANT:
-                also = sum(
-                    m_table.get(slide, {}).get(name, 0)
-                    for other, m_table in (
-                        (o, _slide_table(m)) for o, m in manifests.items() if o != split
-                    )
+            slide = max(on, key=lambda one: (on[one], one))
+            if on[slide] / total >= _DOMINANT:
+                also = sum(slides[slide][label] for slides in others if slide in slides)
+                yield Confounded(
+                    name, split.name, "one slide", (slide,), on[slide], total, elsewhere=also
                 )
-                sentence = f"{n} of {total} {name} images of {split} come from one slide, {slide}"
-                sentence += f", which also gives {also} to the other splits." if also else "."
-                rows.append(_confound(name, slide, split, n / total, "one slide", sentence))
-            alone = [s for s, row in table.items() if set(row) == {name}]
-            n_alone = sum(table[s][name] for s in alone)
-            shown_elsewhere = any(set(row) - {name} for row in table.values())
-            if alone and shown_elsewhere and n_alone / total >= 0.9:
-                which = ", ".join(alone[:6]) + (", ..." if len(alone) > 6 else "")
-                every = "All" if n_alone == total else f"{n_alone} of"
-                sentence = (
-                    f"{every} {total} {name} images of {split} come from slides or days that hold "
-                    f"no other class ({which})."
-                )
-                share = n_alone / total
-                rows.append(_confound(name, which, split, share, "slides of its own", sentence))
-    return rows
-
-
-def _confound(
-    name: str, slide: str, split: str, share: float, kind: str, sentence: str
-) -> dict[str, Any]:
-    """One row of the list of confounded classes."""
-    return {
-        "class": name,
-        "slide": slide,
-        "split": split,
-        "share": share,
-        "kind": kind,
-        "sentence": sentence,
-    }
-
-
-def _imbalance(manifest: Manifest) -> float | None:
-    """Images of the largest class for one of the smallest class present."""
-    present = manifest.counts[manifest.counts > 0]
-    return float(present.max() / present.min()) if len(present) else None
-
-
-def _findings(document: dict[str, Any], manifests: dict[str, Manifest]) -> list[dict[str, str]]:
-    """Say in sentences what matters, the gravest first."""
-    found: list[dict[str, str]] = []
-
-    def add(level: str, title: str, sentence: str) -> None:
-        found.append({"level": level, "title": title, "sentence": sentence})
-
-    for row in document["shared_slides"]["between"]:
-        if row["count"]:
-            one, two = row["splits"]
-            add(
-                "warning",
-                "Shared slides",
-                f"{row['count']} of the {row['slides'][two]} slides of {two} are also in {one}; "
-                f"a score on {two} partly measures memory of those slides.",
-            )
-    test = document["background_test"]
-    if "sentence" in test:
-        given = max(test["per_class_recall"].values()) >= max(0.5, 2 * test["chance"])
-        add("warning" if given else "note", "Background", test["sentence"])
-    for row in document["confounding"]:
-        add("warning", "Class and slide", row["sentence"])
-    if document["across_splits"]:
-        n = len(document["across_splits"])
-        add("warning", "Same cell in two splits", f"{_groups(n)} the same cell in two splits.")
-    if document["labelled_differently"]:
-        n = len(document["labelled_differently"])
-        add(
-            "warning",
-            "Labels at odds",
-            f"{_groups(n)} the same cell under two class names, such as "
-            f"{' and '.join(document['labelled_differently'][0][:2])}.",
-        )
-    if document["rejected"]:
-        reasons = Counter(row["reason"] for row in document["rejected"])
-        text = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common())
-        add(
-            "warning",
-            "Unusable files",
-            f"{len(document['rejected'])} files are no usable images ({text}), the first is "
-            f"{document['rejected'][0]['path']}.",
-        )
-    if document["duplicates"]:
-        extra = sum(len(group) - 1 for group in document["duplicates"])
-        files = "1 file repeats" if extra == 1 else f"{extra} files repeat"
-        add("warning", "Identical files", f"{files} another one byte for byte.")
-    if document["near_duplicates"]:
-        one, two = document["near_duplicates"][0][:2]
-        add(
-            "warning",
-            "Cells shown twice",
-            f"{_groups(document['near_duplicate_count'])} the same cell in different files, such "
-            f"as {one} and {two}.",
-        )
-    for row in document["slides_photographed_again"]:
-        if row["pairs"] >= 3:
-            add(
-                "warning",
-                "One slide, two names",
-                f"{row['pairs']} cells of slide {row['slides'][0]} come back on slide "
-                f"{row['slides'][1]}; keep the two on one side of every split.",
-            )
-    for split, counts in document["classes"].items():
-        missing = [name for name, n in counts.items() if n == 0]
-        if missing:
-            add("warning", "Missing class", f"{split} has no image of {', '.join(missing)}.")
-    for split, ratio in document["imbalance"].items():
-        if ratio is not None and ratio >= _IMBALANCED:
-            counts = {name: n for name, n in document["classes"][split].items() if n}
-            most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
-            share = counts[most] / sum(counts.values())
-            add(
-                "note",
-                "Imbalance",
-                f"{split} has {ratio:.0f} {most} images for one of {least}; always answering "
-                f"{most} is right in {100 * share:.1f}% of it.",
-            )
-    for split, table in document["slides"].items():
-        few = [
-            f"{name} ({n})"
-            for name in document["classes"][split]
-            if 0 < (n := sum(name in row for row in table.values())) < _FEW_SLIDES
-        ]
-        if few:
-            add(
-                "note",
-                "Few slides",
-                f"In {split}, these classes come from fewer than {_FEW_SLIDES} slides, too few "
-                f"for an interval: {', '.join(few)}.",
-            )
-    for kind, title in (("sizes", "Sizes"), ("modes", "Colour modes"), ("formats", "Formats")):
-        everything: Counter[str] = Counter()
-        for counter in document[kind].values():
-            everything.update(counter)
-        if len(everything) > 1:
-            text = ", ".join(f"{n} of {key}" for key, n in everything.most_common(5))
-            add("note", title, f"The images differ in {title.lower()}: {text}.")
-    drawn = {
-        split: sum(original_of(PurePosixPath(s.path).name)[0] is not None for s in m.samples)
-        for split, m in manifests.items()
-    }
-    for split, n in drawn.items():
-        if n:
-            add(
-                "warning" if split != "train" else "note",
-                "Drawn copies",
-                f"{split} holds {n} drawn copies (aug_<n>_...) beside {len(manifests[split]) - n} "
-                "originals; a copy belongs to its original's slide.",
-            )
-    for note in document["notes"]:
-        if "has no image of" not in note and "drawn copies" not in note:  # said above
-            add("warning" if "another class" in note else "note", "Reading", note)
-    return found
-
-
-def _groups(n: int) -> str:
-    """Subject and verb for a number of pairs or groups."""
-    return "1 pair of images shows" if n == 1 else f"{n} pairs or groups of images show"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Align columns, the first to the left and the others to the right."""
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
-    return [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in (header, *rows)
-    ]
-
-
-def format_audit(audit: dict[str, Any]) -> str:
-    """Render an audit as text for a terminal.
-
-    Parameters
-    ----------
-    audit : dict
-        From `audit_dataset`.
-
-    Returns
-    -------
-    str
-        Tables and sentences, no control characters.
-    """
-    splits = list(audit["splits"])
-    rows = [
-        [name, *(str(audit["classes"][s][name]) for s in splits)] for name in scheme_in(audit).names
-    ]
-    rows.append(["all", *(str(audit["splits"][s]["n"]) for s in splits)])
-    rows.append(["slides", *(str(len(audit["slides"][s])) for s in splits)])
-    rows.append(
-        [
-            "largest : smallest",
-            *("-" if audit["imbalance"][s] is None else f"{audit['imbalance'][s]:.1f}"
-              for s in splits),
-        ]
-    )  # fmt: skip
-    lines = [f"Data set {audit['dataset']}", "", *_table(["", *splits], rows), ""]
-    for kind, title in (("sizes", "sizes"), ("modes", "colour modes"), ("formats", "formats")):
-        everything: Counter[str] = Counter()
-        for counter in audit[kind].values():
-            everything.update(counter)
-        text = ", ".join(f"{key} ({n})" for key, n in everything.most_common(4))
-        if len(everything) > 4:
-            text += f", and {len(everything) - 4} more"
-        lines.append(f"{title + ':':<18}{text or 'not looked at'}")
-    lines += [
-        f"{'unusable files:':<18}{len(audit['rejected'])}",
-        f"{'identical files:':<18}{sum(len(g) - 1 for g in audit['duplicates'])}",
-        f"{'near duplicates:':<18}{audit['near_duplicate_count']} pairs",
-        f"{'shared slides:':<18}{audit['shared_slides']['count']}",
-    ]
-    test = audit["background_test"]
-    if "skipped" in test:
-        lines += ["", f"Background test skipped: {test['skipped']}"]
-    else:
-        lines += [
-            "",
-            f"Background test (outer {100 * test['ring']:.1f}% of each side; trained on "
-            f"{test['trained_on']}, tested on {test['tested_on']})",
-            *_table(
-                ["class", "recall", "chance"],
-                [
-                    [name, f"{100 * recall:.0f}%", f"{100 * test['chance']:.0f}%"]
-                    for name, recall in test["per_class_recall"].items()
-                ],
-            ),
-            f"accuracy {test['accuracy']:.3f}, always {test['majority_class']} "
-            f"{test['majority']:.3f}; balanced accuracy {test['balanced_accuracy']:.3f}, chance "
-            f"{test['chance']:.3f}",
-        ]
-    if audit["rejected"]:
-        lines += ["", "Unusable files"]
-        lines += [f"  {row['path']}: {row['reason']}" for row in audit["rejected"][:_LISTED]]
-        if len(audit["rejected"]) > _LISTED:
-            lines.append(f"  and {len(audit['rejected']) - _LISTED} more")
-    lines += ["", "Findings" if audit["findings"] else "Nothing stands out."]
-    for finding in audit["findings"]:
-        mark = "!" if finding["level"] == "warning" else "-"
-        lines.append(f" {mark} {finding['title']}: {finding['sentence']}")
-    return "\n".join([*lines, "", audit["research_use"]])
+            alone = tuple(one for one, row in table.items() if row[label] == sum(row))
+            n_alone = sum(on[one] for one in alone)
+            if 0 < len(alone) < len(table) and n_alone / total >= _ALONE:
+                yield Confounded(name, split.name, "slides of its own", alone, n_alone, total)

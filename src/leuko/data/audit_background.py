@@ -8,7 +8,8 @@ light, slide or camera, and any network may learn that in place of the cell.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 import cv2
 import numpy as np
@@ -16,7 +17,16 @@ import numpy.typing as npt
 
 from leuko.errors import MissingExtraError
 
-__all__ = ["RING", "RING_FEATURES", "background_test", "missing_for_background", "ring_features"]
+__all__ = [
+    "AT_LEAST",
+    "RING",
+    "RING_FEATURES",
+    "BackgroundSkipped",
+    "BackgroundTest",
+    "background_test",
+    "missing_for_background",
+    "ring_features",
+]
 
 RING: Final = 0.125
 """Width of the ring on each side, as a fraction of the image's rows or columns."""
@@ -36,8 +46,10 @@ RING_FEATURES: Final = (
 )
 """What the classifier is given about each image, in order."""
 
+AT_LEAST: Final = 5
+"""Images that a class needs to be learnt."""
+
 _AT_MOST: Final = 800
-_AT_LEAST: Final = 5
 _FOLDS: Final = 5
 
 
@@ -113,6 +125,117 @@ def _require_sklearn(what: str = "The background test") -> None:
         raise MissingExtraError(what, "report", "scikit-learn") from error
 
 
+@dataclass(frozen=True, slots=True)
+class BackgroundTest:
+    """What a classifier reaches that sees the rings alone.
+
+    Attributes
+    ----------
+    accuracy : float, 0 to 1
+        Over the tested images.
+    majority, majority_class : float, str
+        Share and name of the commonest class among them.
+    recall : dict of str to float
+        Of each tested class.
+    n : dict of str to int
+        Tested images of each.
+    trained_on, tested_on : str
+        Splits, or ``slide-grouped cross-validation``.
+    seed : int
+        Of the test.
+    """
+
+    accuracy: float
+    majority: float
+    majority_class: str
+    recall: dict[str, float]
+    n: dict[str, int]
+    trained_on: str
+    tested_on: str
+    seed: int
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean recall."""
+        return float(np.mean(list(self.recall.values())))
+
+    @property
+    def chance(self) -> float:
+        """Recall of a class by guessing evenly."""
+        return 1 / len(self.recall)
+
+    @property
+    def given_away(self) -> dict[str, float]:
+        """Recall of the classes that the background gives away."""
+        least = max(0.5, 2 * self.chance)
+        return {name: recall for name, recall in self.recall.items() if recall >= least}
+
+    @property
+    def beats_guessing(self) -> bool:
+        """Whether balanced accuracy is well above chance."""
+        return self.balanced_accuracy >= 1.5 * self.chance
+
+
+@dataclass(frozen=True, slots=True)
+class BackgroundSkipped:
+    """Why there was no background test.
+
+    Attributes
+    ----------
+    code : {"not-asked", "missing-package", "unreadable", "too-few", "not-taught", "one-slide"}
+        The reason.
+    classes : tuple of (str, int)
+        For ``too-few``: readable images to learn from, by class.
+    detail : str
+        For ``missing-package``: what to install.
+    """
+
+    code: str
+    classes: tuple[tuple[str, int], ...] = ()
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class _Images:
+    """What the test is done with."""
+
+    features: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.int64]
+    names: Sequence[str]
+    seed: int
+
+    def too_few(self, rows: npt.NDArray[np.int64]) -> BackgroundSkipped:
+        """Tell how many images there are to learn from."""
+        counts = np.bincount(self.labels[rows], minlength=len(self.names)).tolist()
+        have = tuple((name, n) for name, n in zip(self.names, counts, strict=True) if n)
+        return BackgroundSkipped("too-few", have)
+
+    def result(
+        self,
+        tested: npt.NDArray[np.int64],
+        predicted: npt.NDArray[np.int64],
+        *,
+        on: tuple[str, str],
+    ) -> BackgroundTest:
+        """Score the answers."""
+        truth = self.labels[tested]
+        counts = np.bincount(truth)
+        present = np.unique(truth)
+        return BackgroundTest(
+            accuracy=float((predicted == truth).mean()),
+            majority=float(counts.max() / counts.sum()),
+            majority_class=self.names[int(counts.argmax())],
+            recall={
+                self.names[label]: float((predicted[truth == label] == label).mean())
+                for label in present
+            },
+            n={self.names[label]: int(counts[label]) for label in present},
+            trained_on=on[0],
+            tested_on=on[1],
+            seed=self.seed,
+        )
+
+
 def background_test(
     features: npt.NDArray[np.float32],
     labels: npt.NDArray[np.int64],
@@ -121,7 +244,7 @@ def background_test(
     names: Sequence[str],
     *,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> BackgroundTest | BackgroundSkipped:
     """Train a classifier on rings and see which classes it names.
 
     Gradient-boosted trees, with classes weighted equally and at most 800 images of each. Where
@@ -146,10 +269,8 @@ def background_test(
 
     Returns
     -------
-    dict
-        ``accuracy``, ``balanced_accuracy``, ``majority`` (share of the commonest class among the
-        tested), ``per_class_recall``, ``ring``, ``trained_on``, ``tested_on``, ``features`` and
-        ``sentence``; or ``skipped`` with a reason.
+    BackgroundTest or BackgroundSkipped
+        Skipped where there is too little to learn from.
 
     Raises
     ------
@@ -157,77 +278,56 @@ def background_test(
         Without scikit-learn.
     """
     _require_sklearn()
+    images = _Images(features, labels, names, seed)
     named = np.asarray(splits)
     train, test = np.flatnonzero(named == "train"), np.flatnonzero(named == "test")
     if len(train) and len(test):
-        usable = _usable(labels[train])
-        if len(usable) < 2:
-            return {"skipped": _too_few(labels[train], names)}
-        tested = test[np.isin(labels[test], usable)]
-        if not len(tested):
-            return {"skipped": "no tested image has a class that the training images teach."}
-        trained_on, tested_on = "train", "test"
-        learnt = train[np.isin(labels[train], usable)]
-        predicted = _fit_predict(features, labels, learnt, tested, seed)
-    else:
-        everything = np.arange(len(labels))
-        usable = _usable(labels)
-        if len(usable) < 2:
-            return {"skipped": _too_few(labels, names)}
-        tested = everything[np.isin(labels, usable)]
-        groups = [slides[i] or f"image {i}" for i in tested]
-        if len(set(groups)) < 2:
-            return {"skipped": "all images come from one slide, so no part can be held out."}
-        trained_on = tested_on = "slide-grouped cross-validation"
-        predicted = _cross_predict(features, labels, tested, groups, seed)
-    truth = labels[tested]
-    recall = {
-        names[label]: float((predicted[truth == label] == label).mean())
-        for label in np.unique(truth)
-    }
-    counts = np.bincount(truth)
-    result = {
-        "accuracy": float((predicted == truth).mean()),
-        "balanced_accuracy": float(np.mean(list(recall.values()))),
-        "majority": float(counts.max() / counts.sum()),
-        "majority_class": names[int(counts.argmax())],
-        "chance": 1 / len(recall),
-        "per_class_recall": recall,
-        "n": {names[label]: int(counts[label]) for label in np.unique(truth)},
-        "ring": RING,
-        "trained_on": trained_on,
-        "tested_on": tested_on,
-        "features": list(RING_FEATURES),
-        "seed": seed,
-    }
-    result["sentence"] = _sentence(result)
-    return result
+        return _by_split(images, train, test)
+    return _by_slide(images, slides)
+
+
+def _by_split(
+    images: _Images, train: npt.NDArray[np.int64], test: npt.NDArray[np.int64]
+) -> BackgroundTest | BackgroundSkipped:
+    """Learn from the training images and name the test images."""
+    usable = _usable(images.labels[train])
+    if len(usable) < 2:
+        return images.too_few(train)
+    tested = test[np.isin(images.labels[test], usable)]
+    if not len(tested):
+        return BackgroundSkipped("not-taught")
+    learnt = train[np.isin(images.labels[train], usable)]
+    return images.result(tested, _fit_predict(images, learnt, tested), on=("train", "test"))
+
+
+def _by_slide(images: _Images, slides: Sequence[str]) -> BackgroundTest | BackgroundSkipped:
+    """Name the images of each part of the slides by what the others teach."""
+    everything = np.arange(len(images.labels))
+    usable = _usable(images.labels)
+    if len(usable) < 2:
+        return images.too_few(everything)
+    tested = everything[np.isin(images.labels, usable)]
+    groups = [slides[i] or f"image {i}" for i in tested]
+    if len(set(groups)) < 2:
+        return BackgroundSkipped("one-slide")
+    how = "slide-grouped cross-validation"
+    return images.result(tested, _cross_predict(images, tested, groups), on=(how, how))
 
 
 def _usable(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Classes with enough images to learn anything from."""
-    return np.flatnonzero(np.bincount(labels) >= _AT_LEAST)
-
-
-def _too_few(labels: npt.NDArray[np.int64], names: Sequence[str]) -> str:
-    """Say why there is no test."""
-    counts = np.bincount(labels, minlength=len(names))
-    have = ", ".join(f"{n} of {name}" for name, n in zip(names, counts, strict=True) if n)
-    return f"it needs at least {_AT_LEAST} readable images of two classes; there are {have}."
+    return np.flatnonzero(np.bincount(labels) >= AT_LEAST)
 
 
 def _fit_predict(
-    features: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int64],
-    train: npt.NDArray[np.int64],
-    test: npt.NDArray[np.int64],
-    seed: int,
+    images: _Images, train: npt.NDArray[np.int64], test: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
     """Learn from some rows and name others."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    rng = np.random.default_rng([1, seed])
+    features, labels = images.features, images.labels
+    rng = np.random.default_rng([1, images.seed])
     kept = np.concatenate(
         [rng.permutation(train[labels[train] == c])[:_AT_MOST] for c in np.unique(labels[train])]
     )
@@ -238,7 +338,7 @@ def _fit_predict(
         min_samples_leaf=min(20, max(1, len(kept) // 20)),
         class_weight="balanced",
         early_stopping=False,
-        random_state=seed,
+        random_state=images.seed,
     )
     # One thread: the sums, and so the trees, do not depend on the machine's cores, and waiting
     # for a second busy core would cost more than it brings on so few rows.
@@ -248,47 +348,16 @@ def _fit_predict(
 
 
 def _cross_predict(
-    features: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int64],
-    rows: npt.NDArray[np.int64],
-    groups: Sequence[str],
-    seed: int,
+    images: _Images, rows: npt.NDArray[np.int64], groups: Sequence[str]
 ) -> npt.NDArray[np.int64]:
     """Name every row by a classifier that saw none of its slide."""
     from sklearn.model_selection import GroupKFold
 
     names, group = np.unique(np.asarray(groups), return_inverse=True)
-    folds = GroupKFold(min(_FOLDS, len(names)), shuffle=True, random_state=seed)
+    folds = GroupKFold(min(_FOLDS, len(names)), shuffle=True, random_state=images.seed)
     predicted = np.full(len(rows), -1, dtype=np.int64)
     for learnt, held_out in folds.split(rows, groups=group):
-        if len(np.unique(labels[rows[learnt]])) < 2:
+        if len(np.unique(images.labels[rows[learnt]])) < 2:
             continue  # nothing to tell apart: those images count as not named
-        predicted[held_out] = _fit_predict(features, labels, rows[learnt], rows[held_out], seed)
+        predicted[held_out] = _fit_predict(images, rows[learnt], rows[held_out])
     return predicted
-
-
-def _sentence(result: dict[str, Any]) -> str:
-    """The verdict in words, beside what guessing reaches."""
-    chance = result["chance"]
-    given_away = [
-        (name, recall)
-        for name, recall in result["per_class_recall"].items()
-        if recall >= max(0.5, 2 * chance)
-    ]
-    guess = (
-        f"always answering {result['majority_class']} names none of the others, and guessing "
-        f"evenly names {100 * chance:.0f}% of each class"
-    )
-    overall = f"balanced accuracy {result['balanced_accuracy']:.2f} where chance is {chance:.2f}"
-    if given_away:
-        named = " and ".join(f"{100 * recall:.0f}% of {name}" for name, recall in given_away)
-        return (
-            f"The background alone, without the cell, names {named} ({overall}); {guess}. A "
-            "network may learn stain, slide or camera in place of these cells."
-        )
-    if result["balanced_accuracy"] >= 1.5 * chance:
-        return (
-            f"The background alone gives no single class away, but it does better than guessing "
-            f"({overall})."
-        )
-    return f"The background alone does not name the cells ({overall})."

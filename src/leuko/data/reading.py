@@ -25,7 +25,7 @@ from leuko.files import (
     stray_kind,
 )
 from leuko.imaging import IMAGE_SUFFIXES
-from leuko.manifest import Manifest, Sample, original_of, slide_of
+from leuko.manifest import Manifest, Note, Sample, original_of, slide_of
 from leuko.parallel import bounded_map, worker_count
 from leuko.scheme import (
     DIFFERENTIAL_5,
@@ -642,10 +642,11 @@ def _walk(
                 inner.append(entry)
                 other = scheme.find(entry.name)
                 if other not in (None, label):
-                    notes.append(
+                    what = (
                         f"{told}/{entry.name} names another class than the folder that it lies in; "
                         f"its images are read as {scheme.names[label]}."
                     )
+                    notes.append(Note(what, "another-class"))
             elif stat.S_ISREG(mode):
                 files.append(entry)
             else:
@@ -710,17 +711,18 @@ def _content(path: Path) -> _Content:
 
 def _remarks(root: Path, samples: tuple[Sample, ...], scheme: ClassScheme) -> tuple[str, ...]:
     """Say what a person should know about these rows."""
-    remarks = []
+    remarks: list[str] = []
     present = {sample.label for sample in samples}
     for label, name in enumerate(scheme.names):
         if label not in present:
-            remarks.append(f"{root.name} has no image of {name}.")
+            remarks.append(Note(f"{root.name} has no image of {name}.", "missing-class"))
     drawn = sum(original_of(Path(s.path).name)[0] is not None for s in samples)
     if drawn:
-        remarks.append(
+        what = (
             f"{root.name} holds {drawn} drawn copies (aug_<n>_...); each belongs to the slide of "
             "its original."
         )
+        remarks.append(Note(what, "drawn-copies"))
     unknown = sum(not sample.slide for sample in samples)
     if unknown:
         remarks.append(

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from leuko.artifacts import atomic_write_bytes, prepare_folder
+from leuko.artifacts import atomic_write_bytes, prepare_folder, schema
 from leuko.data.reading import find_splits, read_folder
+from leuko.data.rejected import RejectedFile
 from leuko.errors import DataError, ImageError, OutputError
 from leuko.imaging import IMAGE_SUFFIXES, encode_jpeg
 from leuko.manifest import Manifest, Sample
 from leuko.parallel import Progress, bounded_map, worker_count
 from leuko.pictures import open_picture
 
-__all__ = ["SOURCES", "shrink_dataset"]
+__all__ = ["SOURCES", "ShrinkReport", "shrink_dataset"]
 
 SOURCES: Final = ".sources.json"
 """A manifest in the copy: each of its files with the digest of the image that it is made from.
@@ -30,6 +32,42 @@ _OLD_MARK: Final = ".leuko-shrink"
 """What said the settings alone, before digests were kept."""
 
 
+@dataclass(frozen=True)
+class ShrinkReport:
+    """What shrinking did.
+
+    Attributes
+    ----------
+    written, kept : int
+        Files written now, and files that were there already.
+    rejected : tuple of RejectedFile
+        Files that are no usable images.
+    notes : tuple of str
+        What was passed over, and classes without images.
+    """
+
+    written: int
+    kept: int
+    rejected: tuple[RejectedFile, ...]
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON.
+
+        Returns
+        -------
+        dict
+            Schema ``leuko.shrunk/1``.
+        """
+        return {
+            "schema": schema("shrunk"),
+            "written": self.written,
+            "kept": self.kept,
+            "rejected": [file.to_dict() for file in self.rejected],
+            "notes": list(self.notes),
+        }
+
+
 def shrink_dataset(
     dataset: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -39,7 +77,7 @@ def shrink_dataset(
     ignore: tuple[str, ...] = (),
     workers: int | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> ShrinkReport:
     """Write every image with its longer side at most `size`, as JPEG.
 
     Shrinking averages over areas. Files that are there already are kept where the image that they
@@ -66,9 +104,7 @@ def shrink_dataset(
 
     Returns
     -------
-    dict
-        ``written``, ``kept``, ``rejected`` (path, reason, detail) and ``notes`` (what was passed
-        over, and classes without images).
+    ShrinkReport
 
     Raises
     ------
@@ -79,53 +115,73 @@ def shrink_dataset(
     source, target = Path(dataset).expanduser().resolve(), Path(out).expanduser().resolve()
     if target == source or source in target.parents:
         raise OutputError(f"{target} lies inside {source}; choose a folder outside it.")
-    work: list[tuple[Path, Path]] = []
-    copies: list[Sample] = []
+    copies, notes = _copies(source, target, ignore)
+    prepare_folder(target)
+    _begin(target, source, [one.sample for one in copies], f"size {size}, quality {quality}")
+    outcomes = bounded_map(
+        lambda one: _shrink(one, size, quality), copies, workers=worker_count(workers), ahead=64
+    )
+    counts = {"written": 0, "kept": 0}
+    rejected: list[RejectedFile] = []
+    for number, outcome in enumerate(outcomes, 1):
+        if isinstance(outcome, RejectedFile):
+            rejected.append(outcome)
+        else:
+            counts[outcome] += 1
+        if progress is not None and (number % 50 == 0 or number == len(copies)):
+            progress("shrinking", number, len(copies))
+    return ShrinkReport(counts["written"], counts["kept"], tuple(rejected), notes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Copy:
+    """An image, and the file that is made of it."""
+
+    file: Path
+    place: Path
+    sample: Sample
+    """Of the copy, with the digest of the image."""
+
+
+def _copies(
+    source: Path, target: Path, ignore: tuple[str, ...]
+) -> tuple[list[_Copy], tuple[str, ...]]:
+    """What is to be made of every image, and what was noted on reading."""
+    copies: list[_Copy] = []
     notes: list[str] = []
     taken: set[str] = set()
     for split, folder in find_splits(source).items():
         manifest = read_folder(folder, ignore=ignore)
         notes += manifest.notes
         for sample, file in zip(manifest.samples, manifest.files(), strict=True):
-            place = target / folder.relative_to(source) / sample.path
-            if place.suffix.lower() in IMAGE_SUFFIXES:
-                name = place.with_suffix(".jpg").name
-            else:
-                name = f"{place.name}.jpg"
-            if str(place.with_name(name)).casefold() in taken:
-                name = f"{place.name}.jpg"
-            place = place.with_name(name)
+            place = _place(target / folder.relative_to(source) / sample.path, taken)
             taken.add(str(place).casefold())
-            work.append((file, place))
             path = place.relative_to(target).as_posix()
-            copies.append(Sample(path, sample.label, sample.slide, sample.sha256, split))
-    prepare_folder(target)
-    _begin(target, source, copies, f"size {size}, quality {quality}")
+            made = Sample(path, sample.label, sample.slide, sample.sha256, split)
+            copies.append(_Copy(file, place, made))
+    return copies, tuple(notes)
 
-    def shrink(job: tuple[Path, Path]) -> tuple[str, ImageError | None]:
-        file, place = job
-        if place.exists():
-            return "kept", None
-        try:
-            with open_picture(file) as image:
-                data = encode_jpeg(_smaller(image.pixels, size), quality=quality, subsampling="420")
-        except ImageError as error:
-            return "rejected", error.without_frames()
-        atomic_write_bytes(place, data, durable=False)
-        return "written", None
 
-    counts: dict[str, Any] = {"written": 0, "kept": 0, "rejected": [], "notes": notes}
-    results = bounded_map(shrink, work, workers=worker_count(workers), ahead=64)
-    for number, ((file, _), (outcome, error)) in enumerate(zip(work, results, strict=True), 1):
-        if error is not None:
-            counts["rejected"].append(
-                {"path": str(file), "reason": error.reason, "detail": error.detail}
-            )
-        else:
-            counts[outcome] += 1
-        if progress is not None and (number % 50 == 0 or number == len(work)):
-            progress("shrinking", number, len(work))
-    return counts
+def _place(place: Path, taken: set[str]) -> Path:
+    """Where a copy is written; it keeps its image's suffix where the name is taken without."""
+    if place.suffix.lower() in IMAGE_SUFFIXES:
+        plain = place.with_suffix(".jpg")
+        if str(plain).casefold() not in taken:
+            return plain
+    return place.with_name(f"{place.name}.jpg")
+
+
+def _shrink(copy: _Copy, size: int, quality: int) -> Literal["written", "kept"] | RejectedFile:
+    """Write one copy, where it is not there already."""
+    if copy.place.exists():
+        return "kept"
+    try:
+        with open_picture(copy.file) as image:
+            data = encode_jpeg(_smaller(image.pixels, size), quality=quality, subsampling="420")
+    except ImageError as error:
+        return RejectedFile.of(error, copy.file, str(copy.file))
+    atomic_write_bytes(copy.place, data, durable=False)
+    return "written"
 
 
 def _smaller(pixels: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:

@@ -19,6 +19,7 @@ from leuko.artifacts import (
     schema,
 )
 from leuko.data.audit import audit_dataset
+from leuko.data.audit_report import AuditReport
 from leuko.data.dataset import Dataset
 from leuko.data.reading import read_labelled
 from leuko.evaluation.compare import (
@@ -41,6 +42,7 @@ from leuko.manifest import Manifest
 from leuko.parallel import Progress
 from leuko.prediction_files import read_predictions, write_csv
 from leuko.recipe import Recipe
+from leuko.render.audit import audit_document
 from leuko.render.plots import require_matplotlib
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.scheme import merging
@@ -210,7 +212,7 @@ def _train_and_score(recipe: Recipe, seed: int, work: _Work) -> dict[str, Any]:
     return _score(run, recipe.name, seed, work)
 
 
-def _document(models: list[dict[str, Any]], audit: dict[str, Any], work: _Work) -> dict[str, Any]:
+def _document(models: list[dict[str, Any]], audit: AuditReport, work: _Work) -> dict[str, Any]:
     """Put everything into the document, but how long it took."""
     for model, title in zip(models, recipe_titles(models).values(), strict=True):
         model["title"] = title
@@ -227,21 +229,15 @@ def _document(models: list[dict[str, Any]], audit: dict[str, Any], work: _Work) 
         "seeds": sorted({run["seed"] for model in models for run in model["runs"]}),
         "machine": machine(),
         "versions": versions(),
-        "audit": audit,
+        "audit": audit_document(audit),
         "balance": _balance_entry(models),
         "models": models,
         "paired": paired,
         "warnings": [*head_starts(models), *notes, *collect_warnings(models, known=notes)],
-        "verdict": verdict(models, paired, shared_slides=_shared_slides(audit)),
+        "verdict": verdict(
+            models, paired, shared_slides=audit.shared_slides.count("train", "test")
+        ),
     }
-
-
-def _shared_slides(audit: dict[str, Any]) -> int:
-    """How many slides Train and Test have in common."""
-    for pair in audit["shared_slides"]["between"]:
-        if set(pair["splits"]) == {"train", "test"}:
-            return int(pair["count"])
-    return 0
 
 
 def _score(run: TrainedRun, recipe: str, seed: int, work: _Work) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from leuko.artifacts import atomic_write_bytes
-from leuko.data.balance import write_balanced
+from leuko.data.balance.write import write_balanced
 from leuko.data.reading import read_split
 from leuko.data.synth import draw_dataset
 from leuko.experiment.comparing import compare

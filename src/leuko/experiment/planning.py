@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from leuko.data.balance import PLAN_FILE
+from leuko.data.balance.write import PLAN_FILE
 from leuko.data.dataset import Dataset, Pictures
 from leuko.errors import DataError, OutputError, UsageError
 from leuko.manifest import Manifest

@@ -18,6 +18,7 @@ from leuko.render import plots, tables, views, words
 from leuko.render.mistakes import Thumbnail, worst_mistakes
 from leuko.render.style import PAGE, css_variables, style
 from leuko.scheme import ClassScheme, scheme_in
+from leuko.text import listed
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -267,7 +268,7 @@ def _audit_headline(audit: Document) -> str:
     """How much there is, and the first thing to worry about."""
     splits = audit.get("splits") or {}
     parts = [f"{one['n']:,} in {name}" for name, one in splits.items()]
-    text = f"{words.listed(parts)} images" if len(parts) == 1 else f"Images: {words.listed(parts)}"
+    text = f"{listed(parts)} images" if len(parts) == 1 else f"Images: {listed(parts)}"
     worries = [one for one in audit.get("findings") or () if one.get("level") == "warning"]
     if worries:
         return f"{text}; {words.counted(len(worries), 'thing')} to know before training on them"

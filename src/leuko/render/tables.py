@@ -13,6 +13,7 @@ from leuko.evaluation.intervals import MINIMUM_SLIDES
 from leuko.render import words
 from leuko.render.style import PAGE
 from leuko.render.words import NONE
+from leuko.text import listed
 
 Document = Mapping[str, Any]
 
@@ -30,7 +31,7 @@ def _starts(models: Sequence[Document]) -> list[str]:
         if start and start["told"] != RANDOM:
             found.setdefault(start_text(start), []).append(title_of(model))
     return [
-        f"{words.listed(titles)} start{'s' * (len(titles) == 1)} from {told}"
+        f"{listed(titles)} start{'s' * (len(titles) == 1)} from {told}"
         for told, titles in found.items()
     ]
 
@@ -44,7 +45,7 @@ def seen_text(start: Document) -> str:
     """How many images of each set a start has learned from; empty where it knows none."""
     seen = (start.get("seen") or {}).items()
     parts = [f"{n:,} of {total:,} images of {name}" for name, (n, total) in seen if n]
-    return f"{words.listed(parts)} are among them" if parts else ""
+    return f"{listed(parts)} are among them" if parts else ""
 
 
 def _result(comparison: Document) -> str:

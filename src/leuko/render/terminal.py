@@ -115,15 +115,8 @@ def _cost_lines(comparison: Document) -> list[str]:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns below each other, the first to the left and the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if place else f"  {cell.ljust(width)}"
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    """Columns below each other, a little to the right."""
+    return [f"  {line}" for line in words.aligned(rows)]
 
 
 def _title(model: Document) -> str:

@@ -42,11 +42,16 @@ def difference_text(one: Document | None) -> str:
 
 def percent(share: float) -> str:
     """A share with one decimal; certainty only where it is certain."""
+    return f"{_points(share)}%"
+
+
+def _points(share: float) -> str:
+    """See `percent`; without its sign."""
     if 0.9995 <= share < 1.0:
-        return ">99.9%"
+        return ">99.9"
     if 0.0 < share < 0.0005:
-        return "<0.1%"
-    return f"{100 * share:.1f}%"
+        return "<0.1"
+    return f"{100 * share:.1f}"
 
 
 def decimals(value: float | None) -> str:
@@ -97,8 +102,10 @@ def counted(number: int, noun: str) -> str:
 
 def span_of(values: Sequence[float], *, decimals: bool = False) -> str:
     """A share, or from which to which where several differ."""
-    first, last = (f"{one:.3f}" if decimals else percent(one) for one in (min(values), max(values)))
-    return first if first == last else f"{first.removesuffix('%')}–{last}"
+    ends = (min(values), max(values))
+    first, last = (f"{one:.3f}" if decimals else _points(one) for one in ends)
+    text = first if first == last else f"{first}–{last}"
+    return text if decimals else f"{text}%"
 
 
 def counted_span(numbers: Sequence[int], noun: str) -> str:
@@ -112,11 +119,16 @@ def sentences(text: str) -> list[str]:
     return [one for one in re.split(r"(?<=[.!?]) (?=[A-Z\"“])", text.strip()) if one]
 
 
-def listed(parts: Sequence[str]) -> str:
-    """Parts with commas and an "and"."""
-    if len(parts) < 2:
-        return "".join(parts)
-    return f"{', '.join(parts[:-1])} and {parts[-1]}"
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Columns below each other, the first to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def data_uri(jpeg: bytes) -> str:

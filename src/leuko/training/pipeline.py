@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from leuko.cells import CellFinding, find_cell
 from leuko.cells.view import CellView, cell_view, prepare
-from leuko.data.balance import balanced_order, copy_numbers
+from leuko.data.balance.order import balanced_order, copy_numbers
 from leuko.errors import LeukoError
 from leuko.imaging import PreprocessSpec
 from leuko.manifest import Manifest

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.data.audit_duplicates import difference_hash, same_cells
-from leuko.data.balance import write_balanced
+from leuko.data.balance.write import write_balanced
 from leuko.data.dataset import Dataset, ImageFacts
 from leuko.data.reading import read_folder
 from leuko.data.split import split_at_random, split_by_slide

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from leuko.errors import DataError
-from leuko.evaluation import differential_limits as limits
+from leuko.evaluation.counting import limits
 from leuko.statistics import beta_cdf, beta_quantile
 
 stats = pytest.importorskip("scipy.stats", reason="needs the extra 'report'")

@@ -32,7 +32,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +47,7 @@ __all__ = [
     "OTHERS_WRONG",
     "Draws",
     "Tables",
+    "Unmeasured",
     "adjust_shares",
     "adjusted_draws",
     "adjusted_shares",
@@ -143,9 +144,24 @@ class Draws:
         return low, np.where(~self.counted & (high == MOST_RATIO), np.inf, high)
 
 
-def validation_confusion(
-    validation: Mapping[str, Any], scheme: ClassScheme
-) -> tuple[Floats | None, str]:
+@dataclass(frozen=True)
+class Unmeasured:
+    """Why a bundle's validation gives no confusion matrix.
+
+    Attributes
+    ----------
+    code : {"copies", "none", "other-classes", "absent"}
+        Its cells are copies of training cells, there is no matrix, it is not of the scheme's
+        classes, or it has no cell of a class.
+    names : tuple of str
+        For ``absent``: the classes.
+    """
+
+    code: Literal["copies", "none", "other-classes", "absent"]
+    names: tuple[str, ...] = ()
+
+
+def validation_confusion(validation: Mapping[str, Any], scheme: ClassScheme) -> Floats | Unmeasured:
     """Find the confusion matrix that a bundle was given when it was validated, if it can be used.
 
     Parameters
@@ -157,30 +173,20 @@ def validation_confusion(
 
     Returns
     -------
-    confusion : (K, K) float64 or None
-        Cells, rows true, in class order.
-    reason : str
-        Why there is none, as a sentence; empty when there is one.
+    (K, K) float64 or Unmeasured
+        Cells, rows true, in class order; or why there are none.
     """
     if validation.get("split") == "random-file":
-        return None, (
-            "The model's validation cells are varied copies of cells that it was trained on, so "
-            "its confusion there is smaller than on any others."
-        )
+        return Unmeasured("copies")
     table = validation.get("confusion")
     if table is None:
-        return None, "The model has no validation confusion matrix (imported models have none)."
-    confusion, size = _square(table), len(scheme)
-    if confusion is None or len(confusion) != size:
-        return None, (
-            f"The model's validation confusion matrix is not {size} x {size} counts, of the "
-            f"classes {', '.join(scheme.names)}."
-        )
+        return Unmeasured("none")
+    confusion = _square(table)
+    if confusion is None or len(confusion) != len(scheme):
+        return Unmeasured("other-classes")
     pairs = zip(scheme.names, confusion, strict=True)
-    absent = [name for name, row in pairs if row.sum() == 0]
-    if absent:
-        return None, f"The model was validated without a single {' or '.join(absent)}."
-    return confusion, ""
+    absent = tuple(name for name, row in pairs if row.sum() == 0)
+    return Unmeasured("absent", absent) if absent else confusion
 
 
 def _square(table: object) -> Floats | None:
@@ -557,7 +563,7 @@ def sampled_draws(
     -------
     Draws
         Its limits are, but for the drawing, those of
-        `leuko.evaluation.differential_limits.exact_interval`.
+        `leuko.evaluation.counting.limits.exact_interval`.
     """
     rng = np.random.default_rng(seed)
     cells = _drawn_counts(np.asarray(counts, dtype=np.float64), rng, draws)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from leuko.errors import DataError
-from leuko.evaluation import differential_adjust as adjust
-from leuko.evaluation.differential_limits import exact_interval
+from leuko.evaluation.counting import correction as adjust
+from leuko.evaluation.counting.limits import exact_interval
 from leuko.evaluation.intervals import OVER_IMAGES, OVER_SLIDES, WILSON, WILSON_BY_SLIDE
 from leuko.scheme import load_scheme
 
@@ -245,19 +245,17 @@ def test_limits_are_of_use_where_nine_in_ten_are_accepted():
 
 
 def test_a_missing_or_damaged_confusion_is_told():
-    assert adjust.validation_confusion({"confusion": CONFUSION.tolist()}, SCHEME)[1] == ""
-    assert "imported models have none" in adjust.validation_confusion({}, SCHEME)[1]
+    def found(table, **others):
+        return adjust.validation_confusion({"confusion": table, **others}, SCHEME)
+
+    np.testing.assert_array_equal(found(CONFUSION.tolist()), CONFUSION)
+    assert found(None) == adjust.Unmeasured("none")
     for table in ([[1, 2]], "x", [[None] * 5] * 5, (-CONFUSION).tolist(), [[1], [2, 3]]):
-        assert "not 5 x 5 counts" in adjust.validation_confusion({"confusion": table}, SCHEME)[1]
+        assert found(table) == adjust.Unmeasured("other-classes")
     empty = CONFUSION.copy()
     empty[[0, 3]] = 0
-    confusion, reason = adjust.validation_confusion({"confusion": empty.tolist()}, SCHEME)
-    assert confusion is None
-    assert "without a single Basophil or Monocyte" in reason
-    leaked = {"confusion": CONFUSION.tolist(), "split": "random-file"}
-    confusion, reason = adjust.validation_confusion(leaked, SCHEME)
-    assert confusion is None
-    assert "copies of cells that it was trained on" in reason
+    assert found(empty.tolist()) == adjust.Unmeasured("absent", ("Basophil", "Monocyte"))
+    assert found(CONFUSION.tolist(), split="random-file") == adjust.Unmeasured("copies")
 
 
 def validation(value, low, high, *, n=2225, method=OVER_SLIDES):

@@ -13,22 +13,30 @@ import pytest
 
 from leuko.artifacts import RESEARCH_USE
 from leuko.errors import DataError
-from leuko.evaluation.differential import (
-    LEAST_ACCEPTED,
-    UNDECIDED,
-    Tally,
-    answers_of,
-    differential,
-    flag_of,
-)
-from leuko.evaluation.differential_adjust import (
+from leuko.evaluation.counting.correction import (
     adjusted_draws,
     adjusted_shares,
     split_confusion,
 )
-from leuko.evaluation.differential_limits import exact_interval
+from leuko.evaluation.counting.differential import (
+    LEAST_ACCEPTED,
+    UNDECIDED,
+    differential,
+    flag_of,
+)
+from leuko.evaluation.counting.limits import exact_interval
+from leuko.evaluation.counting.tally import Tally, answers_of
 from leuko.evaluation.intervals import OVER_SLIDES, WILSON
 from leuko.prediction import Prediction, PredictionTable
+from leuko.render.counts import (
+    accepted_sentence,
+    count_csv,
+    count_document,
+    count_notes,
+    format_count,
+    left_sentence,
+    width_sentence,
+)
 from leuko.scheme import load_scheme, scheme_of
 
 SCHEME = load_scheme("differential-5")
@@ -96,17 +104,17 @@ def test_every_cell_counts_and_the_rest_is_told():
     assert (result.accepted, result.total, result.found) == (200, 204, 206)
     assert result.left_out == {"not-a-cell": 1}
     assert result.rejected == {"truncated": 1}
-    lines = result.summary().splitlines()
+    lines = format_count(result).splitlines()
     assert (
         " ".join(lines[:2]).rstrip()
-        == result.first_sentence()
+        == accepted_sentence(result)
         == ("The model accepts 200 of 204 cells (98.0%); the limits hold what the other 4 may be.")
     )
-    assert result.left_sentence() == (
+    assert left_sentence(result) == (
         "Not counted, of 206 images: 1 not-a-cell, 1 rejected (truncated)."
     )
-    assert result.left_sentence() in " ".join(result.summary().split())
-    assert count(table()).left_sentence() == "All of 200 images are counted."
+    assert left_sentence(result) in " ".join(format_count(result).split())
+    assert left_sentence(count(table())) == "All of 200 images are counted."
 
 
 def test_a_row_that_is_not_accepted_counts_by_its_likeliest_class():
@@ -120,12 +128,12 @@ def test_an_image_is_counted_once_however_often_it_is_given():
     once = table(COUNTS, *left_open((0, 0, 0, 1, 0)), REJECTED)
     twice = PredictionTable((*once.rows, *once.rows))
     plain, result = count(once), count(twice)
-    assert [row.to_dict() for row in result.rows] == [row.to_dict() for row in plain.rows]
+    assert result.rows == plain.rows
     assert (result.found, result.repeated) == (2 * plain.found, 201)
     assert result.rejected == {"truncated": 2}  # what could not be read has no digest
-    assert result.left_sentence().endswith("201 repeated (the same cell as an earlier one).")
-    assert result.to_dict()["repeated"] == 201
-    assert (plain.repeated, "repeated" in plain.left_sentence()) == (0, False)
+    assert left_sentence(result).endswith("201 repeated (the same cell as an earlier one).")
+    assert count_document(result)["repeated"] == 201
+    assert (plain.repeated, "repeated" in left_sentence(plain)) == (0, False)
     for name in ("cell 7", ""):  # somebody's own table may name images otherwise, or not at all
         rows = [replace(answer("Monocyte"), sha256=name)] * 3
         assert Tally.of(rows).total == (1 if name else 3)
@@ -148,18 +156,18 @@ def test_where_few_are_accepted_nothing_is_said_of_the_shares():
     rows = table((0, 14, 8, 8, 16), *left_open((6, 40, 47, 67, 137)))
     result = count(rows, manual=[(3, 88, 33, 20, 207)])
     assert result.refused == "few-accepted"
-    assert result.first_sentence() == (
+    assert accepted_sentence(result) == (
         "This model cannot count this microscope: it accepts 46 of 343 cells (13.4%); with fewer "
         "than 60% there are no percentages and no limits."
     )
-    assert result.summary().startswith("This model cannot count this microscope")
-    text = " ".join(result.summary().split())
+    assert format_count(result).startswith("This model cannot count this microscope")
+    text = " ".join(format_count(result).split())
     for step in ("leuko adapt", "--labels", "leuko models calibrate", "count by hand"):
         assert step in text
     for absent in ("limits 95%", "95% limits", "within", UNDECIDED, "allow", "Reference"):
         assert absent not in text
     assert "It is not compared with the manual count." in text
-    document = json.loads(json.dumps(result.to_dict()))
+    document = json.loads(json.dumps(count_document(result)))
     assert (document["refused"], document["cells"], document["accepted"]) == (
         "few-accepted", 343, 46,
     )  # fmt: skip
@@ -167,7 +175,7 @@ def test_where_few_are_accepted_nothing_is_said_of_the_shares():
     assert (document["accepted_least"], document["manual"]) == (60, None)
     for row in document["classes"].values():
         assert {row[key] for key in ("percent", "low", "high", "flag", "cells_needed")} == {None}
-    lines = list(csv.DictReader(io.StringIO(result.csv_text())))
+    lines = list(csv.DictReader(io.StringIO(count_csv(result))))
     assert [line["others"] for line in lines] == ["6", "40", "47", "67", "137"]
     assert {(line["percent"], line["low"], line["flag"], line["refused"]) for line in lines} == {
         ("", "", "", "few-accepted")
@@ -185,15 +193,19 @@ def test_the_stated_share_is_where_limits_begin():
 def test_without_a_confusion_matrix_there_are_no_limits():
     for validation, reason in (
         ({}, "imported models have none"),
+        (
+            {**VALIDATION, "confusion": np.diag([0, 9, 9, 0, 9]).tolist()},
+            "without a single Basophil or Monocyte.",
+        ),
         ({**VALIDATION, "split": "random-file"}, "copies of cells that it was trained on"),
     ):
         result = differential(table(), validation=validation, manual=[COUNTS])
         assert result.refused == "no-validation"
         assert result.manual is None
-        assert reason in result.notes[0]
-        assert "How often this model is wrong was never measured" in result.first_sentence()
+        assert reason in count_notes(result)[0]
+        assert "How often this model is wrong was never measured" in accepted_sentence(result)
         assert {row.low for row in result.rows} == {None}
-        assert "95% limits" not in result.summary()
+        assert "95% limits" not in format_count(result)
 
 
 def test_answers_of_another_model_are_refused():
@@ -212,7 +224,7 @@ def test_simultaneous_limits_are_wider():
     for narrow, wide in zip(one.rows, all_five.rows):
         assert wide.low <= narrow.low
         assert wide.high > narrow.high
-    assert "hold at once" in all_five.summary()
+    assert "hold at once" in format_count(all_five)
 
 
 def test_shares_are_the_adjusted_ones_with_the_limits_of_the_draws():
@@ -246,22 +258,22 @@ def test_the_spread_between_slides_widens_the_limits_and_is_told():
     assert spread.effect == pytest.approx(7.7, abs=0.1)
     assert spread.rows[1].low < steady.rows[1].low
     assert "The validation cells from 14 slides are alike within a slide: they count as 1/7." in (
-        " ".join(spread.notes)
+        " ".join(count_notes(spread))
     )
-    assert "alike within a slide" not in " ".join(steady.notes)
+    assert "alike within a slide" not in " ".join(count_notes(steady))
 
 
 def test_a_model_that_tells_no_slides_is_told_of():
     known = differential(table(), validation=VALIDATION)
-    assert "does not tell which slides" not in " ".join(known.notes)
+    assert "does not tell which slides" not in " ".join(count_notes(known))
     for slides in (None, 1, 2225):
         result = differential(table(), validation={**VALIDATION, "n_slides": slides})
         assert result.effect == 1
-        assert "does not tell which slides" in " ".join(result.notes)
+        assert "does not tell which slides" in " ".join(count_notes(result))
     stated = differential(table(), validation={**VALIDATION, "n_slides": None, "effect": 3.0})
     assert stated.effect == 3
-    assert "does not tell which slides" not in " ".join(stated.notes)
-    assert "count as 1/3.0" in " ".join(stated.notes)
+    assert "does not tell which slides" not in " ".join(count_notes(stated))
+    assert "count as 1/3.0" in " ".join(count_notes(stated))
 
 
 def test_the_best_model_has_not_the_surest_limits():
@@ -271,7 +283,7 @@ def test_the_best_model_has_not_the_surest_limits():
     faultless = {**VALIDATION, "confusion": right, "metrics": {"accuracy": accuracy}}
     result = differential(table(), validation=faultless)
     assert result.effect == pytest.approx(1 + (2225 / 14 - 1) * 0.2)
-    assert "count as 1/32.6" in " ".join(result.notes)
+    assert "count as 1/32.6" in " ".join(count_notes(result))
     usual = differential(table(), validation=VALIDATION)
     for one, other in zip(result.rows, usual.rows):
         assert one.high - one.low > other.high - other.low
@@ -306,7 +318,7 @@ def test_how_many_more_cells_a_count_needs():
     width = 0.05
     first = count(table(), width=width)
     assert first.cells_needed == max(row.cells_needed for row in first.rows)
-    assert first.width_sentence() == (
+    assert width_sentence(first) == (
         f"For limits of ±5 points in every class, count about {first.cells_needed:,} cells: "
         f"{first.cells_needed - 200:,} more (Neutrophil decides)."
     )
@@ -314,21 +326,21 @@ def test_how_many_more_cells_a_count_needs():
     then = count(table(tuple(round(times * cells) for cells in COUNTS)))
     widest = max((row.high - row.low) / 2 for row in then.rows)
     assert widest == pytest.approx(width, rel=0.06)
-    assert count(table(), width=0.2).width_sentence() == (
+    assert width_sentence(count(table(), width=0.2)) == (
         "Every class is known to ±20 points or better."
     )
     hopeless = count(table(), width=0.005)
     assert hopeless.cells_needed is None
-    assert hopeless.width_sentence().startswith("No number of cells gives limits of ±0.5 points")
-    assert "its errors alone leave ±" in hopeless.width_sentence()
+    assert width_sentence(hopeless).startswith("No number of cells gives limits of ±0.5 points")
+    assert "its errors alone leave ±" in width_sentence(hopeless)
 
 
 # The document
 
 
 def test_document_csv_and_summary_say_the_same():
-    result = count(table(), manual=[(1, 6, 62, 14, 117)], context={"seed": 0})
-    document = json.loads(json.dumps(result.to_dict()))
+    result = count(table(), manual=[(1, 6, 62, 14, 117)])
+    document = json.loads(json.dumps(count_document(result, context={"seed": 0})))
     assert document["schema"] == "leuko.count/2"
     assert document["research_use"] == RESEARCH_USE
     assert (document["found"], document["cells"], document["accepted"]) == (200, 200, 200)
@@ -338,22 +350,21 @@ def test_document_csv_and_summary_say_the_same():
     assert eosinophils["low"] < eosinophils["percent"] < eosinophils["high"]
     assert (eosinophils["reference_low"], eosinophils["reference_high"]) == (1, 6)
     assert document["manual"]["classes"]["Eosinophil"]["percent"] == pytest.approx(3)
-    rows = list(csv.DictReader(io.StringIO(result.csv_text())))
+    rows = list(csv.DictReader(io.StringIO(count_csv(result))))
     assert [row["class"] for row in rows] == list(CLASSES)
     assert (rows[1]["accepted"], rows[1]["manual_count"]) == ("8", "6")
     assert rows[1]["percent"] == f"{eosinophils['percent']:.2f}"
-    lines = result.summary().splitlines()
+    lines = format_count(result).splitlines()
     assert max(map(len, lines)) <= 80
     line = next(line for line in lines if line.startswith("Eosinophil"))
     assert line.split()[:4] == ["Eosinophil", "8", "0", f"{eosinophils['percent']:.1f}"]
     assert "Dacie and Lewis" in " ".join(lines)
-    assert " ".join(result.summary().split()).endswith(RESEARCH_USE)
+    assert " ".join(format_count(result).split()).endswith(RESEARCH_USE)
 
 
 def test_the_same_seed_gives_the_same_document():
     one, again, other = (
-        differential(table(), validation=VALIDATION, manual=[COUNTS], seed=seed).to_dict()
-        for seed in (1, 1, 2)
+        count_document(count(table(), manual=[COUNTS], seed=seed)) for seed in (1, 1, 2)
     )
     assert one == again != other
 
@@ -404,24 +415,24 @@ def test_what_is_no_white_cell_is_given_per_100_of_them():
     assert [row.name for row in result.uncounted] == ["Erythroblast", "Platelet"]
     assert sum(row.share for row in result.counted) == pytest.approx(1)
     for name, cells in (("Erythroblast", 7), ("Platelet", 13)):
-        row = result.to_dict()["classes"][name]
+        row = count_document(result)["classes"][name]
         assert row["percent"] is row["flag"] is row["cells_needed"] is None
         assert row["low"] < row["per_100_wbc"] < row["high"]
         assert row["per_100_wbc"] == pytest.approx(100 * cells / 199, abs=0.5)
-    lymphocytes = result.to_dict()["classes"]["Lymphocyte"]
+    lymphocytes = count_document(result)["classes"]["Lymphocyte"]
     assert lymphocytes["per_100_wbc"] is None
     assert lymphocytes["percent"] == pytest.approx(100 * 59 / 199, abs=0.5)
     assert result.rows[3].flag is None  # no range is known
-    assert result.left_sentence() == "Not counted, of 219 images: 7 Erythroblast, 13 Platelet."
+    assert left_sentence(result) == "Not counted, of 219 images: 7 Erythroblast, 13 Platelet."
     told = "Not counted among the white cells, and given per 100 of them (WBC): "
-    assert f"{told}Erythroblast, Platelet." in result.to_dict()["sentences"]
-    lines = list(csv.DictReader(io.StringIO(result.csv_text())))
+    assert f"{told}Erythroblast, Platelet." in count_document(result)["sentences"]
+    lines = list(csv.DictReader(io.StringIO(count_csv(result))))
     assert [line["counted"] for line in lines].count("false") == 2
     assert (lines[2]["percent"], lines[2]["per_100_wbc"]) == (
         "",
         f"{100 * result.rows[2].share:.2f}",
     )
-    text = result.summary()
+    text = format_count(result)
     assert max(map(len, text.splitlines())) <= 80
     assert "per 100 WBC" in text
     assert "\nImmature granulocyte\n" in text  # no room beside its figures
@@ -444,7 +455,7 @@ def test_a_manual_count_is_compared_among_counted_classes():
     )
     assert result.manual.names == tuple(row.name for row in result.counted)
     assert (result.manual.total, set(result.manual.differs)) == (194, {False})
-    lines = list(csv.DictReader(io.StringIO(result.csv_text())))
+    lines = list(csv.DictReader(io.StringIO(count_csv(result))))
     assert (lines[7]["manual_count"], lines[6]["manual_count"]) == ("", "113")
 
 
@@ -453,11 +464,11 @@ def test_many_platelets_do_not_hide_that_white_cells_are_left_open():
     platelets = answers(PBC, (0, 0, 0, 0, 0, 0, 10, 300)).rows
     result = differential(PredictionTable(white + platelets, PBC), validation=validated(8))
     assert result.refused == "few-accepted"
-    assert "accepts 10 of 40 cells" in result.first_sentence()
+    assert "accepts 10 of 40 cells" in accepted_sentence(result)
     hidden = answers(PBC, (0, 0, 0, 0, 0, 0, 0, 300), "unsure").rows
     sure = answers(PBC, (0, 0, 0, 0, 0, 0, 100, 0)).rows
     result = differential(PredictionTable(sure + hidden, PBC), validation=validated(8))
-    assert "accepts 100 of 400 cells" in result.first_sentence()
+    assert "accepts 100 of 400 cells" in accepted_sentence(result)
 
 
 def test_platelets_alone_are_no_count():
@@ -466,13 +477,13 @@ def test_platelets_alone_are_no_count():
     few = answers(PBC, (0, 0, 0, 0, 0, 0, 2, 2000))
     result = differential(few, validation=validated(8, 0.3))
     assert result.refused == "all-explained"
-    assert "errors alone explain the 2 cells" in result.summary()
-    assert "per 100 WBC" not in result.summary()
+    assert "errors alone explain the 2 cells" in format_count(result)
+    assert "per 100 WBC" not in format_count(result)
     # One in a hundred may be none at all: then there is no upper limit, and JSON has no infinity.
     result = differential(answers(PBC, (0, 0, 0, 0, 0, 0, 30, 1000)), validation=validated(8))
     assert result.rows[7].high is None
-    assert "or more" in result.summary()
-    json.dumps(result.to_dict(), allow_nan=False)
+    assert "or more" in format_count(result)
+    json.dumps(count_document(result), allow_nan=False)
 
 
 @pytest.mark.parametrize(
@@ -485,8 +496,8 @@ def test_two_classes_of_any_name(name):
     assert sum(row.share for row in result.rows) == pytest.approx(1)
     assert result.manual.differs == (True, True)
     assert {row.flag for row in result.rows} == {None}
-    assert "Reference ranges" not in result.summary()
-    assert max(map(len, result.summary().splitlines())) <= 80
+    assert "Reference ranges" not in format_count(result)
+    assert max(map(len, format_count(result).splitlines())) <= 80
 
 
 def test_two_classes_whose_errors_are_many_still_have_limits():
@@ -508,7 +519,7 @@ def test_answers_and_validation_of_other_classes_are_refused():
         answers_of(tally, "mine", "abc123abc123", SCHEME)
     result = differential(tally, validation=VALIDATION)
     assert result.refused == "no-validation"
-    assert "is not 8 x 8 counts, of the classes Basophil" in result.notes[0]
+    assert "is not 8 x 8 counts, of the classes Basophil" in count_notes(result)[0]
 
 
 @pytest.mark.data

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from leuko.errors import DataError
-from leuko.evaluation.differential_adjust import adjust_shares, adjusted_draws, sampled_draws
-from leuko.evaluation.differential_limits import exact_interval, fisher_p_value
-from leuko.evaluation.differential_manual import compare_with_manual, read_manual_counts
+from leuko.evaluation.counting.correction import adjust_shares, adjusted_draws, sampled_draws
+from leuko.evaluation.counting.limits import exact_interval, fisher_p_value
+from leuko.evaluation.counting.manual import compare_with_manual, read_manual_counts
+from leuko.render.counts import manual_sentences
 from leuko.scheme import load_scheme
 
 CONFUSION = np.array(
@@ -133,7 +134,7 @@ def test_a_count_without_confusion_is_tested_by_fisher_and_holm():
     assert result.difference[1] == pytest.approx(0.08)
     low, high = result.difference_limits[1]
     assert 0 < low < 0.08 < high
-    assert result.sentences()[0] == (
+    assert manual_sentences(result)[0] == (
         "This count differs from the manual count of 200 cells by more than the errors of both "
         "allow in Eosinophil (+8.0 points)."
     )
@@ -144,18 +145,18 @@ def test_equal_counts_do_not_differ():
     assert result.p_values == (1.0,) * 5
     for low, high in result.difference_limits:
         assert low < 0 < high
-    assert result.sentences()[0].startswith("In no class does this count differ")
-    assert "400 cells, 200 by each of two observers" in result.sentences()[1]
+    assert manual_sentences(result)[0].startswith("In no class does this count differ")
+    assert "400 cells, 200 by each of two observers" in manual_sentences(result)[1]
 
 
 def test_two_observers_are_added_and_compared_with_each_other():
     result = compare((2, 12, 124, 28, 234), (1, 6, 62, 14, 117), (1, 6, 62, 14, 117))
     assert (result.total, result.observers, result.disagree) == (400, 2, ())
-    assert len(result.sentences()) == 1
+    assert len(manual_sentences(result)) == 1
     apart = compare((2, 12, 124, 28, 234), (1, 6, 32, 14, 147), (1, 6, 92, 14, 87))
     assert apart.counts == result.counts
     assert apart.disagree == ("Lymphocyte", "Neutrophil")
-    assert "differ among themselves in Lymphocyte and Neutrophil" in apart.sentences()[1]
+    assert "differ among themselves in Lymphocyte and Neutrophil" in manual_sentences(apart)[1]
 
 
 def test_melded_limits_of_a_difference_go_with_fishers_test():
@@ -199,10 +200,8 @@ def test_a_true_difference_is_found_in_a_corrected_count():
         names=FIVE.names,
     )
     assert result.differs[1]
-    document = result.to_dict()
-    assert document["classes"]["Eosinophil"]["differs"] is True
-    assert document["classes"]["Eosinophil"]["count"] == 11
-    assert document["observers"] == 2
+    assert result.counts[1] == 11
+    assert result.observers == 2
 
 
 def test_what_is_not_accepted_may_explain_a_difference():

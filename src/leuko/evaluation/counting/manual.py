@@ -9,17 +9,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from leuko.errors import DataError
 from leuko.evaluation.compare import holm
-from leuko.evaluation.differential_adjust import Draws, sampled_draws
-from leuko.evaluation.differential_limits import fisher_p_value, share_limits
+from leuko.evaluation.counting.correction import Draws, sampled_draws
+from leuko.evaluation.counting.limits import fisher_p_value, share_limits
 from leuko.evaluation.intervals import LEVEL
 from leuko.files import text_of
 from leuko.scheme import ClassScheme
+from leuko.text import listed
 
 __all__ = [
     "REFERENCE_CELLS",
@@ -86,67 +87,6 @@ class ManualComparison:
     def differs(self) -> tuple[bool, ...]:
         """Whether each class differs by more than the errors of both counts allow."""
         return tuple(p < 1 - self.level for p in self.p_values)
-
-    def sentences(self) -> list[str]:
-        """What the comparison says, for a person.
-
-        Returns
-        -------
-        list of str
-        """
-        found = [
-            f"{name} ({100 * difference:+.1f} points)".replace("-", "−")
-            for name, difference, differs in zip(
-                self.names, self.difference, self.differs, strict=True
-            )
-            if differs
-        ]
-        cells = f"the manual count of {self.total:,} cell{'s' if self.total > 1 else ''}"
-        if found:
-            said = [f"This count differs from {cells} by more than the errors of both allow in "
-                    f"{_listed(found)}."]  # fmt: skip
-        else:
-            said = [f"In no class does this count differ from {cells} by more than the errors of "
-                    "both allow."]  # fmt: skip
-        if self.disagree:
-            said.append(
-                f"The observers differ among themselves in {_listed(self.disagree)} by more than "
-                "sampling allows; their sum is a poor standard there."
-            )
-        if self.total < REFERENCE_CELLS:
-            said.append(
-                f"The reference method (CLSI H20-A2) counts {REFERENCE_CELLS} cells, 200 by each "
-                "of two observers; with fewer, a difference has to be larger to show."
-            )
-        return said
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; percentages, as in the rest of the count.
-
-        Returns
-        -------
-        dict
-        """
-        return {
-            "n": self.total,
-            "observers": self.observers,
-            "classes": {
-                name: {
-                    "count": self.counts[k],
-                    "percent": 100 * self.shares[k],
-                    "low": 100 * self.limits[k][0],
-                    "high": 100 * self.limits[k][1],
-                    "difference": 100 * self.difference[k],
-                    "difference_low": 100 * self.difference_limits[k][0],
-                    "difference_high": 100 * self.difference_limits[k][1],
-                    "p_value": self.p_values[k],
-                    "differs": self.differs[k],
-                }
-                for k, name in enumerate(self.names)
-            },
-            "observers_disagree": list(self.disagree),
-            "sentences": self.sentences(),
-        }
 
 
 def read_manual_counts(
@@ -217,7 +157,7 @@ def _counted(path: str | os.PathLike[str], content: bytes, scheme: ClassScheme) 
     missing = [name for name in needed if name not in counts]
     if missing:
         raise DataError(
-            f"{path} has no line for {_listed(missing)}; write 0 for a class of which no cell was "
+            f"{path} has no line for {listed(missing)}; write 0 for a class of which no cell was "
             "seen."
         )
     if not any(counts[name] for name in needed):
@@ -342,10 +282,3 @@ def _disagreeing(manual: Sequence[Sequence[int]], level: float) -> list[int]:
 def _short(text: str) -> str:
     """Text in quotes, cut where it runs on."""
     return repr(text if len(text) <= 40 else f"{text[:39]}…")
-
-
-def _listed(parts: Sequence[str]) -> str:
-    """Parts with commas and an "and"."""
-    if len(parts) < 2:
-        return "".join(parts)
-    return f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -1,0 +1,1 @@
+"""The differential count: a tally of answers, corrected for the model's errors, with limits."""
