@@ -286,8 +286,7 @@ def _open(path: Path, pixels: ForeignPixels, classes: int) -> tuple[ForeignNetwo
     source: dict[str, Any] = {"source_name": path.name, "source_sha256": digest_bytes(data)}
     if not data.startswith(_KERAS):
         return read_foreign(data, classes), source | {"source_format": "onnx"}
-    compared = {"scale": list(pixels.scale or (1.0,)), "offset": list(pixels.offset)}
-    converted = convert_keras(data, path.name, compared)
+    converted = convert_keras(data, path.name, pixels.scale or (1.0,), pixels.offset)
     network = read_foreign(converted.onnx, classes)
     source |= {
         "source_format": converted.format,
@@ -410,9 +409,9 @@ def _ask(onnx: bytes, spec: PreprocessSpec, inputs: npt.NDArray[np.uint8], class
     off = float(np.abs(np.concatenate(alone) - answers[:2]).max())
     if not off <= _SAME * max(1.0, float(np.abs(answers).max())):
         raise BundleError(
-            f"The network's answer to a picture hangs on the other pictures or on chance (it moves "
-            f"by {off:.2g}): a layer works as in training. Export it after model.eval(), or save "
-            "it without training=True."
+            "The network's answer to a picture depends on the other pictures or on chance (it "
+            f"moves by {off:.2g}): a layer works as in training. Export it after model.eval(), or "
+            "save it without training=True."
         )
     return answers
 
