@@ -22,7 +22,6 @@ import numpy.typing as npt
 
 from leuko import artifacts
 from leuko.artifacts import (
-    RESEARCH_USE,
     atomic_write_bytes,
     atomic_write_json,
     atomic_write_text,
@@ -46,9 +45,10 @@ from leuko.memory import keep_freed_memory
 from leuko.parallel import Progress, bounded_map, worker_count
 from leuko.pictures import open_picture
 from leuko.recipe import Recipe
+from leuko.runtime.cards import with_card
 from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
-from leuko.runtime.trust import NEVER_CHECKED, Trust
-from leuko.runtime.trust_bundle import ALWAYS_NAMES, NOT_CALIBRATED, fit_trust, trust_card
+from leuko.runtime.trust import NEVER_CHECKED
+from leuko.runtime.trust_bundle import TrustSettings, fit_trust
 from leuko.scheme import ClassScheme
 from leuko.training.architectures import build_model
 from leuko.training.checkpoint import History, ensure_room
@@ -68,7 +68,6 @@ from leuko.training.ready import BALANCED, refuse_claimed, with_weights
 __all__ = [
     "TrainedRun",
     "default_cache",
-    "model_card",
     "train",
     "training_rows",
     "validation_summary",
@@ -581,8 +580,9 @@ def _finish(
     )
     if recipe.data.split == "slide":
         bundle = fit_trust(
-            bundle, validation_rows, seed=recipe.seed, threads=threads, progress=progress, say=tell
-        )
+            bundle, validation_rows, TrustSettings(seed=recipe.seed),
+            threads=threads, progress=progress, say=tell,
+        )  # fmt: skip
     else:
         tell(
             "Nothing is calibrated: this validation holds copies of training images and would "
@@ -637,9 +637,7 @@ def _finish(
     }
     summary = validation_summary(bundle, validation, split=recipe.data.split)
     bundle = replace(bundle, provenance=_plain(provenance), validation=summary)
-    bundle = replace(bundle, card=model_card(bundle, recipe))
-    if "trust" in bundle.validation:
-        bundle = replace(bundle, card=trust_card(bundle))
+    bundle = with_card(bundle)
     _write_history(run / "history.csv", history)
     _write_curves(run / "curves.png", history)
     _write_keras(run / "model.keras", model)
@@ -676,88 +674,11 @@ def validation_summary(
         "metrics": {name: document["metrics"][name] for name in names},
         "baselines": document["baselines"],
         "confusion": document["confusion"],
+        "warnings": document["warnings"],
     }
     trust = bundle.validation.get("trust")
     plain: dict[str, Any] = _plain(summary if trust is None else {**summary, "trust": trust})
     return plain
-
-
-def model_card(bundle: ModelBundle, recipe: Recipe) -> str:
-    """Write a model card in Markdown out of what is known.
-
-    Parameters
-    ----------
-    bundle : ModelBundle
-        With provenance and validation.
-    recipe : Recipe
-        What it was trained by.
-
-    Returns
-    -------
-    str
-        Without a section on trust; see `leuko.runtime.trust_bundle.trust_card`.
-    """
-    p, v = bundle.provenance, bundle.validation
-    lines = [
-        f"# {recipe.title}",
-        "",
-        f"**{RESEARCH_USE}**",
-        "",
-        "Sorts one white blood cell, in the middle of an RGB picture, into "
-        f"{', '.join(bundle.scheme.names)}. {ALWAYS_NAMES}",
-        "",
-        f"- Network: {recipe.model.architecture}, {bundle.parameters:,} parameters, input "
-        f"{recipe.preprocess.size[0]} x {recipe.preprocess.size[1]}, {_view_words(recipe)}.",
-        f"- Initial weights: {p['start']['weights']}.",
-        *_teacher_lines(recipe, p),
-        f"- Trained on {p['training_images']:,} images, seed {p['seed']}, "
-        f"{p['epochs']} epochs (best: {p['best_epoch']}).",
-        f"- Data digest `{p['manifest_digest'][:16]}`, recipe digest `{p['recipe_digest'][:16]}`.",
-        "",
-        "## Validation",
-        "",
-    ]
-    if v["split"] == "slide":
-        lines.append(f"{v['n']:,} images of {v['n_slides']} slides that training did not see.")
-    else:
-        lines.append(
-            f"{v['n']:,} images drawn at random from balanced files: copies of the same originals "
-            "were trained on, so these figures read too high."
-        )
-    if not v["baselines"]["majority"]["beaten"]:
-        lines += ["", f"**{no_better(v['confusion'], bundle.scheme.names)}**"]
-    lines += ["", "| figure | value | 95% interval |", "|---|---|---|"]
-    for name, metric in v["metrics"].items():
-        low, high = metric["low"], metric["high"]
-        span = f"{low:.4f} to {high:.4f}" if low is not None else "too few slides"
-        lines.append(f"| {name.replace('_', ' ')} | {metric['value']:.4f} | {span} |")
-    lines += [
-        "",
-        "## Limits",
-        "",
-        "Cells of one laboratory share stain, light and camera. Figures on images from another "
-        "laboratory will be lower; measure them with `leuko evaluate` on labelled images of your "
-        f"own before relying on any answer. {NOT_CALIBRATED}"
-        + ("" if Trust.of(bundle).accepts else f" {NEVER_CHECKED}"),
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _view_words(recipe: Recipe) -> str:
-    """Which part of a picture the network sees, for people."""
-    spec = recipe.preprocess
-    if spec.view == "centre":
-        return f"central {spec.crop:.0%} of the picture"
-    alone = ", on an empty ground" if spec.view == "cell-alone" else ""
-    told = f"the cell that is found in the picture and {spec.width:g} micrometres around{alone}"
-    if len(spec.styles) == 1:
-        return told
-    weights = spec.weights or (1.0,) * len(spec.styles)
-    looks = ", ".join(
-        f"{name} {weight:g}" for name, weight in zip(spec.styles, weights, strict=True)
-    )
-    return f"{told}; {len(spec.styles)} looks at it are averaged (by weight: {looks})"
 
 
 def _without_folders(recipe: Recipe) -> dict[str, Any]:
@@ -772,21 +693,6 @@ def _without_folders(recipe: Recipe) -> dict[str, Any]:
         "recipe": document,
         "weights_sha256": digest_file(file) if file.is_file() else None,
     }
-
-
-def _teacher_lines(recipe: Recipe, provenance: dict[str, Any]) -> list[str]:
-    """Who taught it, and which of its images were known before, for the card."""
-    start, lines = provenance["start"], []
-    if "teacher" in provenance:
-        name = recipe.train.teacher.replace("\\", "/").rpartition("/")[2]
-        lines.append(
-            f"- Taught by {name}, digest `{provenance['teacher'][:16]}`: "
-            f"{recipe.train.imitation:.0%} of what it learned are that model's probabilities, the "
-            f"rest are labels. Its teacher: {start['teacher']}."
-        )
-    if start["seen"]:
-        lines.append(f"- **{had_a_head_start(start['seen'], start['of'])}**")
-    return lines
 
 
 def _write_history(path: Path, history: History) -> None:
