@@ -16,6 +16,7 @@ from leuko.bundle import MeasuredLayer, ModelBundle
 from leuko.cells.measure import MEASURES
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import AdaptError, BundleError, UsageError
+from leuko.formats.export import ExportRequest, export_model
 from leuko.history import TrustTargets
 from leuko.imaging import PreprocessSpec, decode_image, encode_png
 from leuko.manifest import read_folder
@@ -27,7 +28,6 @@ from leuko.runtime.looks import average_looks, softmax
 from leuko.runtime.sources import file_source
 from leuko.runtime.trust_bundle import TrustSettings, fit_trust, without_trust
 from leuko.statistics import log_loss
-from leuko.training.convert import export_model
 from tiny import make_pooled_onnx
 
 SPEC = PreprocessSpec((64, 64), view="cell", width=20.0, styles=("plain", "flat"))
@@ -196,7 +196,7 @@ def test_it_is_not_fitted_again_nor_exported(
         adapt(fitted.bundle, labels=laboratory / "few.csv")
     fitted.bundle.save(tmp_path / "mine.zip")
     with pytest.raises(UsageError, match="--no-measure"):
-        export_model(tmp_path / "mine.zip", tmp_path / "out.zip", weights="float16")
+        export_model(tmp_path / "mine.zip", tmp_path / "out.zip", ExportRequest(weights="float16"))
 
 
 @pytest.mark.parametrize("method", ["class-activation map", "occlusion"])
