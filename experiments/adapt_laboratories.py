@@ -63,7 +63,7 @@ def halves(
                 seed=arguments.seed,
                 threads=arguments.threads,
             )
-            kinds.append(f"{found.report['labels']['kind']} {found.report['labels']['strength']:g}")
+            kinds.append(f"{found.labels.kind} {found.labels.strength:g}")
             reached.append(figures(found.bundle, test, arguments.threads))
         except AdaptError:
             kinds.append("refused")

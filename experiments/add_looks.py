@@ -21,9 +21,10 @@ from leuko.artifacts import digest_json
 from leuko.bundle import ModelBundle
 from leuko.experiment.evaluating import evaluate
 from leuko.recipe import load_recipe
+from leuko.runtime.cards import with_card
 from leuko.runtime.classifier import OnnxClassifier, make_goldens
-from leuko.runtime.trust_bundle import fit_trust, trust_card, without_trust
-from leuko.training.card import model_card, validation_summary
+from leuko.runtime.trust_bundle import TrustSettings, fit_trust, without_trust
+from leuko.training.card import validation_summary
 
 
 def main() -> None:
@@ -49,16 +50,14 @@ def main() -> None:
     plain = replace(
         plain, preprocess=spec, goldens=make_goldens(before.onnx, spec, before.measured)
     )
-    fitted = fit_trust(plain, rows, seed=recipe.seed, say=print)
+    fitted = fit_trust(plain, rows, TrustSettings(seed=recipe.seed), say=print)
     document = evaluate(OnnxClassifier(fitted), rows).report.to_dict()
     provenance = without_folders(before.provenance, arguments.weights)
     provenance["recipe"] = {**provenance["recipe"], "preprocess": spec.to_dict()}
     provenance["recipe_digest"] = digest_json(provenance["recipe"])
     provenance["looks_added_to"] = before.digest
     summary = validation_summary(fitted, document, split=before.validation["split"])
-    fitted = replace(fitted, provenance=provenance, validation=summary)
-    fitted = replace(fitted, card=model_card(fitted, recipe))
-    fitted = replace(fitted, card=trust_card(fitted))
+    fitted = with_card(replace(fitted, provenance=provenance, validation=summary))
     fitted.save(arguments.out)
     print(fitted.card)
     print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.2f} MB, digest {fitted.digest}")

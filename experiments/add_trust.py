@@ -26,7 +26,8 @@ from leuko.data.split import split_by_slide
 from leuko.imaging import read_image
 from leuko.manifest import Manifest
 from leuko.parallel import bounded_map, worker_count
-from leuko.runtime.trust_bundle import fit_trust
+from leuko.runtime.cards import with_card
+from leuko.runtime.trust_bundle import TrustSettings, fit_trust
 
 
 def main() -> None:
@@ -40,11 +41,11 @@ def main() -> None:
     bundle = ModelBundle.load(arguments.bundle)
     recipe = bundle.provenance["recipe"]
     rows = validation_rows(arguments.dataset, recipe, bundle.provenance["manifest_digest"])
-    fitted = fit_trust(bundle, rows, seed=recipe["seed"], say=print)
+    fitted = fit_trust(bundle, rows, TrustSettings(seed=recipe["seed"]), say=print)
     provenance = without_folders(fitted.provenance, arguments.weights)
-    fitted = replace(fitted, provenance=provenance)
+    fitted = with_card(replace(fitted, provenance=provenance))
     fitted.save(arguments.out)
-    print(fitted.card[fitted.card.index("## Trust") :])
+    print(fitted.card)
     print(f"{arguments.out}: {arguments.out.stat().st_size / 1e6:.2f} MB, digest {fitted.digest}")
 
 

@@ -25,19 +25,20 @@ from ship import ZOO, ship
 from leuko.artifacts import read_json
 from leuko.bundle import ModelBundle
 from leuko.experiment.evaluating import evaluate
+from leuko.formats.export import ExportRequest, export_model
 from leuko.manifest import Manifest
 from leuko.recipe import load_recipe
+from leuko.runtime.cards import with_card
 from leuko.runtime.classifier import OnnxClassifier
-from leuko.runtime.trust_bundle import fit_trust, trust_card
+from leuko.runtime.trust_bundle import TrustSettings, fit_trust
 from leuko.training.card import validation_summary
-from leuko.training.convert import export_model
 from leuko.training.options import RunOptions
 from leuko.training.run import train
 
 MEMBERS = {"default": "flagship", "small": "small", "cnn": "cnn"}
 """Names in the zoo and the recipes that make them."""
 
-SMALL = {"axes": 24, "searched": 0.05}
+SMALL = TrustSettings(axes=24, searched=0.05)
 """How the trust of `small` is fitted: it is to stay below 1 MB with everything, and to be fast."""
 
 
@@ -116,16 +117,15 @@ def what_ships(name: str, run: Path) -> ModelBundle:
         return ModelBundle.load(run / "bundle")
     whole = ModelBundle.load(run / "bundle")
     target = run.parent / f"{run.name}-float16.zip"
-    export_model(run, form="onnx", weights="float16", out=target)
+    export_model(run, target, ExportRequest(weights="float16"))
     rows = Manifest.load(run / "manifest.json")
     held = [row for row, sample in enumerate(rows.samples) if sample.split == "validation"]
     validation = rows.subset(held)
     seed = int(whole.provenance["seed"])
-    half = fit_trust(ModelBundle.load(target), validation, seed=seed, **SMALL)
+    half = fit_trust(ModelBundle.load(target), validation, replace(SMALL, seed=seed))
     document = evaluate(OnnxClassifier(half), validation).report.to_dict()
     summary = validation_summary(half, document, split=whole.validation["split"])
-    half = replace(half, validation=summary, card=whole.card)
-    return replace(half, card=trust_card(half))
+    return with_card(replace(half, validation=summary))
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ import numpy as np
 from leuko.bundle import ModelBundle
 from leuko.cells.style import looks
 from leuko.experiment.evaluating import open_labelled
+from leuko.formats.graph import open_session
 from leuko.imaging import read_image
 from leuko.parallel import bounded_map, worker_count
 from leuko.runtime.classifier import run_outputs
-from leuko.training.convert_graph import open_session
 
 LIMIT = 1e-4
 _CHUNK = 64

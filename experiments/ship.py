@@ -21,6 +21,7 @@ from pathlib import Path
 
 from leuko.artifacts import RESEARCH_USE, atomic_write_text, digest_file, read_json
 from leuko.bundle import ModelBundle
+from leuko.runtime.cards import with_card
 
 ZOO = Path(__file__).resolve().parent.parent / "src" / "leuko" / "zoo"
 
@@ -77,7 +78,7 @@ def ship(
     ModelBundle
         As written.
     """
-    lines = [bundle.card.rstrip(), "", "## Measured afterwards", ""]
+    lines = ["## Measured afterwards", ""]
     lines += ["| set | n | slides | accuracy (95% interval) | balanced accuracy | macro-F1 |"]
     lines += ["|---|---|---|---|---|---|"]
     lines += [_row(path) for path in evaluations]
@@ -92,10 +93,9 @@ def ship(
         "## Made with",
         "",
         made or _made(bundle, run, command),
-        "",
     ]
-    card = "\n".join(lines)
-    shipped = replace(bundle, name=name, card=card)
+    provenance = {**bundle.provenance, "card": "\n".join(lines)}
+    shipped = with_card(replace(bundle, name=name, provenance=provenance))
     shipped.save(ZOO / f"{name}.zip")
     return shipped
 

@@ -1,4 +1,4 @@
-"""The packages that every install has; one that is missing or broken is a sentence that mends it.
+"""Packages that are missing or broken: a sentence that mends it.
 
 Two builds of one package share their files, as opencv-python and opencv-python-headless do: to
 remove one of them leaves the other broken.
@@ -10,10 +10,10 @@ import importlib
 import importlib.util
 from typing import Any, Final
 
-from leuko.errors import InstallError, LeukoError
+from leuko.errors import InstallError, LeukoError, MissingExtraError
 from leuko.quiet import silence
 
-__all__ = ["fault_behind", "import_onnxruntime", "require"]
+__all__ = ["fault_behind", "import_extra", "import_onnxruntime", "require"]
 
 _BASE: Final = {
     "numpy": ("ndarray", "numpy"),
@@ -77,6 +77,34 @@ def import_onnxruntime() -> Any:
             raise fault from error
         raise
     return onnxruntime
+
+
+def import_extra(package: str, what: str = "Exporting a model", extra: str = "export") -> Any:
+    """Import an optional package.
+
+    Parameters
+    ----------
+    package : str
+        Its import name.
+    what : str
+        What needs it, as the subject of a sentence.
+    extra : str
+        The extra that brings it.
+
+    Returns
+    -------
+    module
+        The package.
+
+    Raises
+    ------
+    MissingExtraError
+        When it is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise MissingExtraError(what, extra, package.partition(".")[0]) from error
 
 
 def require(*modules: str) -> None:

@@ -23,7 +23,7 @@ pytest.importorskip("tf2onnx", reason="needs the extra 'train'")
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 layers = keras.layers
-PIXELS: dict[str, Any] = {"scale": [1.0], "offset": [0.0]}
+PIXELS = ((1.0,), (0.0,))
 ORDER = ("neut", "EOS", "monocytes", "LYMPH", "basophil")
 TAKE = [4, 1, 3, 2, 0]
 
@@ -89,10 +89,10 @@ def test_a_child_that_takes_too_long_or_too_much_is_ended(tmp_path: Path) -> Non
     network().save(tmp_path / "m.keras")
     data = (tmp_path / "m.keras").read_bytes()
     with pytest.raises(BundleError, match=r"longer than 0\.02 seconds"):
-        convert_keras(data, "m.keras", PIXELS, timeout=0.02)
+        convert_keras(data, "m.keras", *PIXELS, timeout=0.02)
     if sys.platform == "linux":
         with pytest.raises(BundleError, match=r"gave no result|cannot be imported"):
-            convert_keras(data, "m.keras", PIXELS, memory=500 * 2**20)
+            convert_keras(data, "m.keras", *PIXELS, memory=500 * 2**20)
 
 
 def test_what_the_child_says_is_not_believed(tmp_path: Path) -> None:
@@ -108,4 +108,4 @@ def test_what_the_child_says_is_not_believed(tmp_path: Path) -> None:
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(confined, "_PACKAGES", ("keras", "no_such_package"))
     with pytest.raises(MissingExtraError, match="no_such_package"):
-        convert_keras(b"PK\x03\x04", "m.keras", PIXELS)
+        convert_keras(b"PK\x03\x04", "m.keras", *PIXELS)

@@ -16,13 +16,13 @@ from leuko.bundle import ModelBundle
 from leuko.data.reading import read_folder
 from leuko.errors import AdaptError, DataError, UsageError
 from leuko.evaluation.counting.correction import design_effect
+from leuko.history import TrustTargets
 from leuko.imaging import decode_image, encode_png
 from leuko.runtime.adapt import Adaptation, adapt, fit_adaptation
-from leuko.runtime.adapt_card import adapted_card
 from leuko.runtime.adapt_views import Picture, show, survey
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.trust import Trust
-from leuko.runtime.trust_bundle import TrustTargets, fit_trust, without_trust
+from leuko.runtime.trust_bundle import TrustSettings, fit_trust, without_trust
 from leuko.source import bytes_source, file_source
 from tiny import COLOURS, SIDE, write_dataset
 
@@ -62,7 +62,7 @@ def trusting(tiny_bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactory)
     """The tiny model with temperature, thresholds and a feature space."""
     rows = write_dataset(tmp_path_factory.mktemp("home"), each=30, slides=6, suffix=".png")
     wide = TrustTargets(accuracy=0.9, coverage=0.9, alarms=0.05)
-    return fit_trust(tiny_bundle, read_folder(rows), targets=wide, threads=2)
+    return fit_trust(tiny_bundle, read_folder(rows), TrustSettings(targets=wide), threads=2)
 
 
 @pytest.fixture(scope="module")
@@ -82,11 +82,11 @@ def test_labels_put_the_last_layer_right(
     before, after = accuracy(trusting, laboratory), accuracy(fitted.bundle, laboratory)
     assert before < 0.8
     assert after > 0.95
-    labels = fitted.report["labels"]
-    assert (labels["n"], labels["kind"], labels["calibrated"]) == (60, "ridge", True)
-    assert labels["log_loss"]["after"] < labels["log_loss"]["before"]
-    assert labels["accuracy"]["after"] > labels["accuracy"]["before"]
-    assert fitted.report["schema"] == "leuko.adaptation/2"
+    labels = fitted.labels
+    assert (labels.n, labels.kind, labels.calibrated) == (60, "ridge", True)
+    assert labels.log_loss.after < labels.log_loss.before
+    assert labels.accuracy.after > labels.accuracy.before
+    assert fitted.to_dict()["schema"] == "leuko.adaptation/2"
 
 
 def test_what_the_new_bundle_says_of_itself(
@@ -98,13 +98,13 @@ def test_what_the_new_bundle_says_of_itself(
         again = ModelBundle.load(tmp_path / name)
         assert again.members() == bundle.members()
         OnnxClassifier(again, threads=1)  # goldens and distances are asked
-    assert bundle.digest == fitted.report["digest"] != trusting.digest
+    assert bundle.digest == fitted.to_dict()["digest"] != trusting.digest
     assert bundle.provenance["adapted_from"] == trusting.digest
     assert bundle.provenance["seed"] == 0
     assert bundle.provenance["adaptation"]["source"]["validation"] == trusting.validation
-    assert bundle.provenance["adaptation"]["labels"] == fitted.report["labels"]
+    assert bundle.provenance["adaptation"]["labels"] == fitted.labels.to_dict()
     assert bundle.thresholds == trusting.thresholds
-    assert bundle.calibration["temperature"] == fitted.report["labels"]["temperature"]
+    assert bundle.calibration["temperature"] == fitted.labels.temperature
     assert np.sum(bundle.validation["confusion"]) == 60
     assert bundle.validation["trust"] == trusting.validation["trust"]
     card = bundle.card
@@ -118,7 +118,7 @@ def test_the_same_seed_gives_the_same_bytes(
 ) -> None:
     again = adapt(trusting, [str(laboratory)], labels=few, seed=1, threads=1)
     assert again.bundle.members() == fitted.bundle.members()
-    assert again.report == fitted.report
+    assert again.to_dict() == fitted.to_dict()
 
 
 def test_it_may_be_fitted_again(fitted: Adaptation, laboratory: Path, few: Path) -> None:
@@ -151,7 +151,7 @@ def test_below_fifty_labels_the_temperature_stays(trusting: ModelBundle, laborat
     rows = read_folder(laboratory)
     named = [(file_source(f), int(y)) for f, y in zip(rows.files(), rows.labels)][::3]
     made = fit_adaptation(trusting, named, threads=2)
-    assert made.report["labels"]["n"] == 34
+    assert made.labels.n == 34
     assert made.bundle.calibration == trusting.calibration
     assert accuracy(made.bundle, laboratory) > 0.9
 
@@ -173,9 +173,9 @@ def test_whole_slides_are_held_out_where_they_are_known(
     trusting: ModelBundle, laboratory: Path, of_slides: Path, fitted: Adaptation
 ) -> None:
     made = adapt(trusting, [str(laboratory)], labels=of_slides, seed=1, threads=2)
-    labels = made.report["labels"]
-    assert (labels["dealt"], labels["slides"], labels["folds"]) == ("slides", 6, 5)
-    assert labels["unseen"] == 0
+    labels = made.labels
+    assert (labels.dealt, labels.slides, labels.folds) == ("slides", 6, 5)
+    assert labels.unseen == 0
     validation = made.bundle.validation
     assert (validation["n"], validation["n_slides"]) == (60, 6)
     # Ten cells a slide, of which a fifth of the others tell nothing where no mistake was made.
@@ -187,8 +187,8 @@ def test_whole_slides_are_held_out_where_they_are_known(
     assert "5 folds of whole slides, 6 slides known" in made.bundle.card
     assert "5 folds of whole slides" in " ".join(made.sentences())
     # Without slides cells are dealt, which is told, and no slides are said to be known.
-    labels, validation = fitted.report["labels"], fitted.bundle.validation
-    assert (labels["dealt"], labels["slides"], labels["folds"]) == ("cells", 0, 5)
+    labels, validation = fitted.labels, fitted.bundle.validation
+    assert (labels.dealt, labels.slides, labels.folds) == ("cells", 0, 5)
     assert not {"n_slides", "effect"} & {*validation}
     assert "single cells, as fewer than two slides are known" in fitted.bundle.card
     assert validation["metrics"]["accuracy"]["method"] == "Wilson score interval over images"
@@ -213,8 +213,8 @@ def test_labels_that_only_tell_slides_are_refused(trusting: ModelBundle, tmp_pat
     sources = [file_source(tmp_path / f"{number}.png") for number in range(80)]
     named = [(one, CLASSES.index(names[row % 10])) for row, one in enumerate(sources)]
     remembered = fit_adaptation(flat, named, threads=2)
-    labels = remembered.report["labels"]
-    assert (labels["dealt"], labels["accuracy"]["after"]) == ("cells", 1.0)  # of slides
+    labels = remembered.labels
+    assert (labels.dealt, labels.accuracy.after) == ("cells", 1.0)  # of slides
     with pytest.raises(ValueError, match="shorter"):
         fit_adaptation(flat, named, slides=["S0"], threads=2)
 
@@ -231,7 +231,7 @@ def test_a_class_of_one_slide_is_told(
             out.writerow({**row, "slide": "S0"} if row["label"] == "basophils" else row)
     made = adapt(trusting, [str(laboratory)], labels=table, threads=2)
     table.unlink()
-    assert made.report["labels"]["unseen"] == 12
+    assert made.labels.unseen == 12
     assert "12 of these cells were answered by fits that had seen none of their class" in (
         made.bundle.card
     )
@@ -295,15 +295,3 @@ def test_what_is_shown_is_what_is_predicted(tiny_bundle: ModelBundle, laboratory
     assert shown.features is not None
     assert shown.features.shape == (6, 1, 3)
     np.testing.assert_allclose(shown.features[:, 0], asked[1], atol=1e-6)
-
-
-def test_a_card_has_one_section(fitted: Adaptation) -> None:
-    report = fitted.report
-    card = adapted_card("# Name\n\n## Limits\n\nNone.\n", report)
-    assert card.endswith("of this one.\n")
-    assert adapted_card(card, report) == card
-    with_trust = adapted_card("# Name\n\n## Trust\n\nSome.\n\n## Made with\n", report)
-    assert [line for line in with_trust.splitlines() if line.startswith("## ")] == [
-        "## Adapted", "## Trust", "## Made with",
-    ]  # fmt: skip
-    assert adapted_card(with_trust, report) == with_trust

@@ -8,6 +8,7 @@ import pytest
 from leuko.bundle import FeatureSpace
 from leuko.runtime.adapt_fit import (
     FOLDS,
+    Cells,
     Head,
     _fit,
     deal_cells,
@@ -69,7 +70,9 @@ def test_a_refit_helps_where_the_head_is_wrong(with_space: bool, space: FeatureS
     wrong = Head(HEAD.weights[:, [1, 0, 2, 3, 4]] / 8, HEAD.bias[[1, 0, 2, 3, 4]] / 8)
     features, labels = drawn(60, seed=5)
     others, truth = drawn(500, seed=6)
-    found = fit_head(features, labels, wrong, temperature=2.0, space=space if with_space else None)
+    found = fit_head(
+        Cells(features, labels), wrong, temperature=2.0, space=space if with_space else None
+    )
     assert found.kind == "ridge"
     assert found.loss < log_loss(labels, softmax(wrong.logits(features) / 2))
     before = (wrong.logits(others).argmax(axis=1) == truth).mean()
@@ -77,7 +80,9 @@ def test_a_refit_helps_where_the_head_is_wrong(with_space: bool, space: FeatureS
     assert before < 0.7
     assert after > 0.9
     assert found.probabilities.shape[1:] == (60, 5)
-    again = fit_head(features, labels, wrong, temperature=2.0, space=space if with_space else None)
+    again = fit_head(
+        Cells(features, labels), wrong, temperature=2.0, space=space if with_space else None
+    )
     np.testing.assert_array_equal(again.head.weights, found.head.weights)
 
 
@@ -87,7 +92,7 @@ def test_a_bias_is_enough_where_only_the_shares_differ() -> None:
     features = rng.normal(0, 1, (80, 3))
     head = Head(np.zeros((3, 5)), np.log([0.9, 0.025, 0.025, 0.025, 0.025]))
     labels = rng.choice(5, 80, p=[0.1, 0.6, 0.1, 0.1, 0.1])
-    found = fit_head(features, labels, head)
+    found = fit_head(Cells(features, labels), head)
     assert found.kind in ("bias", "ridge")
     shares = softmax(found.head.logits(features)).mean(axis=0)
     np.testing.assert_allclose(shares, np.bincount(labels, minlength=5) / 80, atol=0.05)
@@ -100,7 +105,7 @@ def test_nothing_is_changed_where_nothing_helps() -> None:
     head = Head(rng.normal(0, 1, (6, 5)), np.zeros(5))
     odds = softmax(head.logits(features))
     labels = np.array([rng.choice(5, p=one) for one in odds])
-    found = fit_head(features, labels, head, temperature=1.0)
+    found = fit_head(Cells(features, labels), head, temperature=1.0)
     assert found.loss <= log_loss(labels, odds)
 
 
@@ -108,7 +113,7 @@ def test_a_class_without_labels_keeps_its_logit(space: FeatureSpace) -> None:
     features, labels = drawn(60, seed=10)
     few = labels != 3
     wrong = Head(HEAD.weights / 8, HEAD.bias / 8 + [3.0, 0, 0, 0, 0])
-    found = fit_head(features[few], labels[few], wrong, space=space)
+    found = fit_head(Cells(features[few], labels[few]), wrong, space=space)
     before, after = wrong.logits(features), found.head.logits(features)
     ratio = after[:, 3] / before[:, 3]  # a factor is common to all classes
     np.testing.assert_allclose(ratio, ratio[0], rtol=1e-6)
@@ -140,8 +145,8 @@ def test_what_is_remembered_of_slides_is_no_gain() -> None:
     """Dealt cell by cell, a ridge seems to know the classes; it knows the slides."""
     features, labels, slides = memorable(10, 8, seed=1)
     head = Head(np.zeros((9, 5)), np.zeros(5))
-    by_cells = fit_head(features, labels, head)
-    by_slides = fit_head(features, labels, head, groups=slide_groups(slides))
+    by_cells = fit_head(Cells(features, labels), head)
+    by_slides = fit_head(Cells(features, labels, groups=slide_groups(slides)), head)
     assert by_cells.loss < 0.3 < np.log(5)
     assert by_slides.kind == "nothing"
     assert by_slides.loss == pytest.approx(np.log(5))
@@ -182,19 +187,19 @@ def test_a_class_that_one_slide_alone_shows_is_answered_without_it(space: Featur
     features, labels = drawn(80, seed=12)
     slides = [f"s{row % 4}" if label else "s0" for row, label in enumerate(labels)]
     wrong = Head(HEAD.weights / 8, HEAD.bias / 8)
-    found = fit_head(features, labels, wrong, space=space, groups=slide_groups(slides))
+    found = fit_head(Cells(features, labels, groups=slide_groups(slides)), wrong, space=space)
     assert found.folds == 4
     np.testing.assert_array_equal(found.unseen, labels == 0)
     assert np.isfinite(found.probabilities).all()
     assert found.loss < log_loss(labels, softmax(wrong.logits(features)))
-    assert not fit_head(features, labels, wrong, space=space).unseen.any()
+    assert not fit_head(Cells(features, labels), wrong, space=space).unseen.any()
 
 
 def test_two_slides_of_one_class_each_end_in_nothing() -> None:
     features, labels = drawn(40, seed=13)
     two = labels < 2
     slides = [f"s{label}" for label in labels[two]]
-    found = fit_head(features[two], labels[two], HEAD, groups=slide_groups(slides))
+    found = fit_head(Cells(features[two], labels[two], groups=slide_groups(slides)), HEAD)
     assert (found.folds, found.kind) == (2, "nothing")
     assert found.unseen.all()
 

@@ -12,6 +12,7 @@ from five import CLASSES
 from leuko.cells.style import looks
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import BundleError
+from leuko.history import Change, LabelsReport
 from leuko.imaging import encode_png
 from leuko.runtime.adapt import _made
 from leuko.runtime.adapt_fit import Head
@@ -158,15 +159,14 @@ def test_what_is_fitted_to_a_microscope_always_looks_again(
     assert exposed.weights is not None
     assert exposed.bias is not None
     head = Head(exposed.weights.astype(np.float64), exposed.bias + bias)
-    facts = {
-        "n": 4, "classes": {}, "dealt": "slides", "slides": 2, "folds": 2, "repeats": 4,
-        "accuracy": dict.fromkeys(("before", "after", "low", "high"), 0.5),
-        "balanced_accuracy": {"before": 0.5, "after": 0.5},
-        "temperature": halved.trust.temperature, "calibrated": False, "unseen": 0,
-    }  # fmt: skip
-    report = {"images_digest": "a" * 64, "adapted_from": bundle.digest, "told": "", "labels": facts}
-    fitted = Refit(head, None, halved.trust.temperature, facts, {})
-    made = OnnxClassifier(_made(bundle, fitted, report), threads=1)
+    same = Change(0.5, 0.5)
+    facts = LabelsReport(
+        n=4, classes={}, dealt="slides", slides=2, unseen=0, folds=2, repeats=4, kind="bias",
+        strength=0.0, log_loss=same, accuracy=same, balanced_accuracy=same, low=0.5, high=0.5,
+        calibrated=False, temperature=halved.trust.temperature,
+    )  # fmt: skip
+    fitted = Refit(head, None, facts, np.zeros((5, 5), np.int64), None)
+    made = OnnxClassifier(_made(bundle, fitted), threads=1)
     assert made.trust.limits == {**halved.trust.limits, "again": -1.0}
     always = Trust(1.0, {"again": -1.0}, halved.trust.space)
     for cell in cells[:3]:

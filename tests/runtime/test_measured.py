@@ -17,16 +17,17 @@ from leuko.cells.measure import MEASURES
 from leuko.data.reading import read_folder
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import AdaptError, BundleError, UsageError
+from leuko.formats.export import ExportRequest, export_model
+from leuko.history import TrustTargets
 from leuko.imaging import PreprocessSpec, decode_image, encode_png
 from leuko.runtime.adapt import Adaptation, adapt
-from leuko.runtime.adapt_fit import Head, fit_head
+from leuko.runtime.adapt_fit import Cells, Head, fit_head
 from leuko.runtime.classifier import OnnxClassifier, make_goldens
 from leuko.runtime.explain import Explainer
 from leuko.runtime.looks import average_looks, softmax
-from leuko.runtime.trust_bundle import TrustTargets, fit_trust, without_trust
+from leuko.runtime.trust_bundle import TrustSettings, fit_trust, without_trust
 from leuko.source import file_source
 from leuko.statistics import log_loss
-from leuko.training.convert import export_model
 from tiny import make_pooled_onnx
 
 SPEC = PreprocessSpec((64, 64), view="cell", width=20.0, styles=("plain", "flat"))
@@ -76,9 +77,9 @@ def test_measures_name_what_the_network_does_not_see(
     network = adapt(
         blind, [str(laboratory)], labels=laboratory / "few.csv", measure=False, threads=2
     )
-    labels = fitted.report["labels"]
-    assert (labels["kind"], network.report["labels"]["kind"]) == ("measured", "ridge")
-    assert labels["log_loss"]["after"] < network.report["labels"]["log_loss"]["after"]
+    labels = fitted.labels
+    assert (labels.kind, network.labels.kind) == ("measured", "ridge")
+    assert labels.log_loss.after < network.labels.log_loss.after
     assert fitted.bundle.measured is not None
     assert network.bundle.measured is None
     assert right(fitted.bundle, laboratory) >= 0.8
@@ -181,7 +182,7 @@ def test_numbers_that_this_version_does_not_measure(fitted: Adaptation) -> None:
 def test_trust_is_fitted_to_the_whole_answer(fitted: Adaptation, laboratory: Path) -> None:
     wide = TrustTargets(accuracy=0.8, coverage=0.9, alarms=0.05)
     rows = read_folder(laboratory, ignore=("few.csv",))
-    made = fit_trust(fitted.bundle, rows, targets=wide, threads=2)
+    made = fit_trust(fitted.bundle, rows, TrustSettings(targets=wide), threads=2)
     assert made.measured is fitted.bundle.measured
     assert made.calibration["method"] == "temperature"
     assert right(made, laboratory) == right(fitted.bundle, laboratory)
@@ -195,7 +196,7 @@ def test_it_is_not_fitted_again_nor_exported(
         adapt(fitted.bundle, labels=laboratory / "few.csv")
     fitted.bundle.save(tmp_path / "mine.zip")
     with pytest.raises(UsageError, match="--no-measure"):
-        export_model(tmp_path / "mine.zip", tmp_path / "out.zip", weights="float16")
+        export_model(tmp_path / "mine.zip", tmp_path / "out.zip", ExportRequest(weights="float16"))
 
 
 @pytest.mark.parametrize("method", ["class-activation map", "occlusion"])
@@ -238,7 +239,7 @@ def answers(found: object, features: np.ndarray, numbers: list) -> np.ndarray:
 
 def test_the_fit_uses_what_the_numbers_say() -> None:
     features, labels, numbers = drawn(80, 1)
-    found = fit_head(features, labels, HEAD, temperature=0.7, measures=numbers)
+    found = fit_head(Cells(features, labels, measures=numbers), HEAD, temperature=0.7)
     assert found.kind == "measured"
     others, truth, theirs = drawn(400, 2)
     told = answers(found, others, theirs)
@@ -247,7 +248,7 @@ def test_the_fit_uses_what_the_numbers_say() -> None:
     assert log_loss(truth, told) < log_loss(truth, before) / 2
     # Numbers of another unit are the same numbers.
     scaled = [100 * one - 7 for one in numbers]
-    again = fit_head(features, labels, HEAD, temperature=0.7, measures=scaled)
+    again = fit_head(Cells(features, labels, measures=scaled), HEAD, temperature=0.7)
     np.testing.assert_allclose(
         answers(again, others, [100 * one - 7 for one in theirs]), told, atol=1e-8
     )
@@ -256,15 +257,15 @@ def test_the_fit_uses_what_the_numbers_say() -> None:
 def test_cells_that_could_not_be_measured_are_fitted_too() -> None:
     features, labels, numbers = drawn(80, 3)
     some = [None if row % 9 == 0 else one for row, one in enumerate(numbers)]
-    assert fit_head(features, labels, HEAD, measures=some).kind == "measured"
-    none = fit_head(features, labels, HEAD, measures=[None] * 80)
+    assert fit_head(Cells(features, labels, measures=some), HEAD).kind == "measured"
+    none = fit_head(Cells(features, labels, measures=[None] * 80), HEAD)
     assert none.kind != "measured"
     assert none.layer is None
 
 
 def test_a_class_without_a_label_gains_nothing_from_the_numbers() -> None:
     features, labels, numbers = drawn(80, 4, classes=4)
-    found = fit_head(features, labels, HEAD, measures=numbers)
+    found = fit_head(Cells(features, labels, measures=numbers), HEAD)
     assert found.kind == "measured"
     assert not found.layer.weights[:, 4].any()
     assert found.layer.weights[:, :4].any()
@@ -273,7 +274,7 @@ def test_a_class_without_a_label_gains_nothing_from_the_numbers() -> None:
 def test_where_few_were_measured_the_network_alone_is_fitted() -> None:
     features, labels, numbers = drawn(80, 5)
     some = [one if row < 40 else None for row, one in enumerate(numbers)]
-    assert fit_head(features, labels, HEAD, measures=some).layer is None
+    assert fit_head(Cells(features, labels, measures=some), HEAD).layer is None
 
 
 def test_a_number_far_out_counts_for_no_more_than_the_fit_has_seen() -> None:

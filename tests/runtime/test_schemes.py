@@ -14,6 +14,7 @@ pytest.importorskip("onnx", reason="needs the extra 'train'")
 from leuko.bundle import Goldens, ModelBundle
 from leuko.data.reading import read_folder
 from leuko.errors import BundleError, DataError, UsageError
+from leuko.history import TrustTargets
 from leuko.imaging import encode_png
 from leuko.manifest import Manifest
 from leuko.render.heat import heat_picture
@@ -22,7 +23,7 @@ from leuko.runtime.adapt import adapt
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.explain import Explainer
 from leuko.runtime.trust import class_limit
-from leuko.runtime.trust_bundle import TrustTargets, fit_trust
+from leuko.runtime.trust_bundle import TrustSettings, fit_trust
 from leuko.scheme import ClassScheme, load_scheme, scheme_of
 from tiny import SIDE, make_bundle, paint
 
@@ -60,7 +61,7 @@ def fitted(scheme: ClassScheme, tmp_path_factory: pytest.TempPathFactory) -> Mod
     """With temperature, limits and feature space."""
     rows = cells(tmp_path_factory.mktemp("cells"), scheme, each=max(6, 120 // len(scheme)))
     targets = TrustTargets(accuracy=0.8, coverage=0.8, alarms=0.02)
-    return fit_trust(make_bundle(scheme=scheme), rows, targets=targets, threads=2)
+    return fit_trust(make_bundle(scheme=scheme), rows, TrustSettings(targets=targets), threads=2)
 
 
 def test_it_opens_as_it_was_written(fitted: ModelBundle, tmp_path: Path) -> None:
@@ -129,7 +130,7 @@ def test_labels_move_the_last_layer(fitted: ModelBundle, tmp_path: Path) -> None
             (tmp_path / f"{number}.png").write_bytes(data)
             rows.writerow([f"{number}.png", names[place]])
     adapted = adapt(fitted, labels=tmp_path / "labels.csv", measure=False, threads=2)
-    assert [*adapted.report["labels"]["classes"]] == list(names)
+    assert [*adapted.labels.classes] == list(names)
     assert adapted.bundle.scheme == scheme
     row = OnnxClassifier(adapted.bundle, threads=1).predict_one(painted(scheme, names[1], 99))
     assert row.likeliest == names[0]

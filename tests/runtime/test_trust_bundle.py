@@ -16,6 +16,7 @@ from leuko.bundle import FeatureSpace, Goldens, ModelBundle
 from leuko.data.reading import read_folder
 from leuko.errors import BundleError, DataError, UsageError
 from leuko.evaluation.report import evaluate_predictions
+from leuko.history import TrustTargets
 from leuko.imaging import encode_png
 from leuko.manifest import Manifest
 from leuko.prediction import DECISIONS, PredictionTable
@@ -23,7 +24,7 @@ from leuko.prediction_files import read_predictions, write_csv
 from leuko.runtime import trust_bundle
 from leuko.runtime.classifier import OnnxClassifier, load
 from leuko.runtime.trust import LIMITS, calibrate, class_limit
-from leuko.runtime.trust_bundle import TrustTargets, fit_trust, without_trust
+from leuko.runtime.trust_bundle import TrustSettings, fit_trust, without_trust
 from leuko.runtime.trust_fit import limit_at
 from leuko.source import bytes_source
 from tiny import COLOURS, SIDE, paint, write_dataset, write_picture
@@ -51,7 +52,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 @pytest.fixture(scope="module")
 def fitted(tiny_bundle: ModelBundle, rows: Manifest) -> ModelBundle:
     """The tiny model with trust."""
-    return fit_trust(tiny_bundle, rows, seed=1, targets=WIDE, threads=2)
+    return fit_trust(tiny_bundle, rows, TrustSettings(seed=1, targets=WIDE), threads=2)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,9 @@ def test_ordinary_pictures_stand(doubting: OnnxClassifier, rows: Manifest) -> No
 def test_axes_and_the_share_searched_can_be_chosen_and_are_remembered(
     tiny_bundle: ModelBundle, rows: Manifest, axes: int, searched: float
 ) -> None:
-    bundle = fit_trust(tiny_bundle, rows, seed=1, axes=axes, searched=searched, threads=2)
+    bundle = fit_trust(
+        tiny_bundle, rows, TrustSettings(seed=1, axes=axes, searched=searched), threads=2
+    )
     space = bundle.space
     assert space is not None
     assert space.axes.shape[1] == axes
@@ -107,7 +110,7 @@ def test_axes_and_the_share_searched_can_be_chosen_and_are_remembered(
     distances = [row.distance for row in OnnxClassifier(bundle).predict(rows.files()).rows]
     beyond = np.mean([d is not None and d > bundle.thresholds["look"] for d in distances])
     assert beyond == pytest.approx(searched, abs=0.15)  # distances without a slide are larger
-    again = fit_trust(bundle, rows, seed=1, threads=2)
+    again = fit_trust(bundle, rows, TrustSettings(seed=1), threads=2)
     assert again.validation["trust"]["searched"] == searched
 
 
@@ -116,7 +119,7 @@ def test_a_share_that_is_none_is_refused(
     tiny_bundle: ModelBundle, rows: Manifest, searched: float
 ) -> None:
     with pytest.raises(UsageError, match="share to be searched"):
-        fit_trust(tiny_bundle, rows, searched=searched)
+        fit_trust(tiny_bundle, rows, TrustSettings(searched=searched))
 
 
 def test_a_far_away_picture_is_unlike_training(doubting: OnnxClassifier) -> None:
@@ -191,10 +194,13 @@ def test_round_trip(fitted: ModelBundle, tiny_bundle: ModelBundle, tmp_path: Pat
 def test_the_same_seed_gives_the_same_bytes(
     fitted: ModelBundle, tiny_bundle: ModelBundle, rows: Manifest
 ) -> None:
-    again = fit_trust(tiny_bundle, rows, seed=1, targets=WIDE, threads=1)
+    again = fit_trust(tiny_bundle, rows, TrustSettings(seed=1, targets=WIDE), threads=1)
     assert again.members() == fitted.members()
     # What was there before is put aside, not added to.
-    assert fit_trust(fitted, rows, seed=1, targets=WIDE, threads=2).members() == fitted.members()
+    assert (
+        fit_trust(fitted, rows, TrustSettings(seed=1, targets=WIDE), threads=2).members()
+        == fitted.members()
+    )
 
 
 def test_trust_can_be_taken_out_again(fitted: ModelBundle, tiny_bundle: ModelBundle) -> None:
@@ -285,7 +291,7 @@ def test_what_few_pictures_cannot_tell_is_kept(fitted: ModelBundle, tmp_path: Pa
     """Twenty pictures once took every safeguard out of a bundle, and it named a blank picture."""
     said: list[str] = []
     few = read_folder(write_dataset(tmp_path / "few", each=4))
-    bundle = fit_trust(fitted, few, threads=1, strict=True, say=said.append)
+    bundle = fit_trust(fitted, few, TrustSettings(strict=True), threads=1, say=said.append)
     assert set(bundle.thresholds) == set(fitted.thresholds)
     for name in ("sharpness", "overexposed", "underexposed", "resolution", "nucleus", "distance",
                  "look"):  # fmt: skip
@@ -325,7 +331,9 @@ def test_an_accuracy_out_of_reach_lets_nothing_stand_that_did_not(
 ) -> None:
     said: list[str] = []
     wanted = replace(WIDE, accuracy=0.9999)
-    bundle = fit_trust(fitted, rows, seed=1, targets=wanted, threads=2, say=said.append)
+    bundle = fit_trust(
+        fitted, rows, TrustSettings(seed=1, targets=wanted), threads=2, say=said.append
+    )
     report = bundle.validation["trust"]
     assert report["kept"] == ["confidence"]
     ratio = fitted.calibration["temperature"] / bundle.calibration["temperature"]
@@ -356,7 +364,7 @@ def test_a_nucleus_that_is_not_found_is_no_limit(
     own = {**fitted.thresholds, "nucleus": 0.25}
     monkeypatch.setattr(trust_bundle, "_observe", one_without)
     before = replace(fitted, thresholds=own)
-    bundle = fit_trust(before, rows, seed=1, targets=WIDE, threads=2)
+    bundle = fit_trust(before, rows, TrustSettings(seed=1, targets=WIDE), threads=2)
     assert bundle.thresholds["nucleus"] == 0.25
     assert bundle.validation["trust"]["kept"] == ["nucleus"]
     assert "of 200 no nucleus is found" in bundle.validation["trust"]["notes"][0]
@@ -384,7 +392,9 @@ def test_few_false_alarms_take_many_pictures(
 ) -> None:
     said: list[str] = []
     targets = TrustTargets(accuracy=0.9, coverage=0.9, alarms=0.5 / len(rows))
-    bundle = fit_trust(tiny_bundle, rows, targets=targets, threads=1, say=said.append)
+    bundle = fit_trust(
+        tiny_bundle, rows, TrustSettings(targets=targets), threads=1, say=said.append
+    )
     assert "distance" not in bundle.thresholds
     told = f"takes {2 * len(rows) - 1} pictures of two slides"
     assert any(told in line for line in said)
@@ -396,7 +406,7 @@ def test_without_a_space_nothing_is_looked_at_again(rows: Manifest, tmp_path: Pa
     """A limit for looking again and no space for it once made a bundle that could not be opened."""
     bundle = without_trust(load("default", threads=1).bundle)
     targets = TrustTargets(accuracy=0.9, coverage=0.9, alarms=0.5 / len(rows))
-    fitted = fit_trust(bundle, rows, targets=targets, threads=1)
+    fitted = fit_trust(bundle, rows, TrustSettings(targets=targets), threads=1)
     assert "again" not in fitted.thresholds
     fitted.save(tmp_path / "b.zip")
     assert OnnxClassifier(ModelBundle.load(tmp_path / "b.zip"), threads=1).predict(rows.files()[:2])
@@ -405,17 +415,17 @@ def test_without_a_space_nothing_is_looked_at_again(rows: Manifest, tmp_path: Pa
 def test_what_cannot_be_fitted_at_all_is_refused(tiny_bundle: ModelBundle, tmp_path: Path) -> None:
     few = read_folder(write_dataset(tmp_path / "few", each=3))
     with pytest.raises(DataError, match=r"20 labelled pictures of two classes.*received 15 of 5"):
-        fit_trust(tiny_bundle, few, threads=1, strict=True)
+        fit_trust(tiny_bundle, few, TrustSettings(strict=True), threads=1)
     more = read_folder(write_dataset(tmp_path / "more", each=25))
     one_class = more.subset(np.flatnonzero(np.asarray(more.labels) == 2).tolist())
     with pytest.raises(DataError, match="received 25 of 1"):
-        fit_trust(tiny_bundle, one_class, threads=1, strict=True)
+        fit_trust(tiny_bundle, one_class, TrustSettings(strict=True), threads=1)
     for name, other in zip(CLASSES, (*CLASSES[1:], CLASSES[0]), strict=True):
         for number in range(8):
             write_picture(tmp_path / "wrong" / name / f"{number}.png", other, seed=number)
     wrong, said = read_folder(tmp_path / "wrong"), list[str]()
     with pytest.raises(DataError, match="do not belong together"):
-        fit_trust(tiny_bundle, wrong, threads=1, strict=True)
+        fit_trust(tiny_bundle, wrong, TrustSettings(strict=True), threads=1)
     fit_trust(tiny_bundle, wrong, threads=1, say=said.append)  # as a training run does
     assert "lies at an end of its range (20)" in " ".join(said)
 

@@ -150,7 +150,7 @@ def convert_here(
 ) -> tuple[dict[str, Any], bytes]:
     """Do the child's work in this process, without its limits, to save its start."""
     (folder / "foreign").write_bytes(path.read_bytes())
-    report = child.convert(folder, {"scale": [scale], "offset": [offset]})
+    report = child.convert(folder, [scale], [offset])
     return report, (folder / "model.onnx").read_bytes()
 
 
@@ -245,7 +245,7 @@ def test_norms_shared_layers_and_mixed_precision(tmp_path: Path) -> None:
 def test_arithmetic_that_keras_cannot_read_from_its_own_h5(tmp_path: Path) -> None:
     transfer_model().save(tmp_path / "m.h5")
     (tmp_path / "job.json").write_text(json.dumps(
-        {"pixels": {"scale": [1], "offset": [0]}, "limits": {}}))  # fmt: skip
+        {"scale": [1], "offset": [0], "limits": {}}))  # fmt: skip
     (tmp_path / "m.h5").rename(tmp_path / "foreign")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(child, "confine", lambda *_: [])  # this process is still needed
@@ -333,7 +333,7 @@ def test_configurations_with_more_than_keras_layers(
 
 @pytest.mark.parametrize("kind", ["BatchNormalization", "Dropout"])
 def test_layers_that_are_called_as_in_training(kind: str, tmp_path: Path) -> None:
-    """A saved call with training=True makes an answer hang on its batch or on chance."""
+    """A saved call with training=True makes an answer depend on its batch or on chance."""
     pixels = keras.Input((16, 16, 3))
     settings = {"rate": 0.5} if kind == "Dropout" else {}
     x = getattr(layers, kind)(name="odd", **settings)(pixels, training=True)

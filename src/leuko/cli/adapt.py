@@ -65,7 +65,7 @@ def adapt(
                       threads=workers, progress=talk.progress, say=talk.say)  # fmt: skip
         adapted.bundle.save(out)
     if json:
-        emit_json(adapted.report)
+        emit_json(adapted.to_dict())
         return
     for sentence in adapted.sentences():
         print(sentence)

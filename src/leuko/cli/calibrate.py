@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -47,8 +47,10 @@ def calibrate(
     from leuko.bundle import ModelBundle
     from leuko.data.reading import read_labelled
     from leuko.errors import DataError
+    from leuko.history import TrustReport, TrustTargets
+    from leuko.runtime.cards import trust_section
     from leuko.runtime.classifier import load
-    from leuko.runtime.trust_bundle import TrustTargets, fit_trust
+    from leuko.runtime.trust_bundle import TrustSettings, fit_trust
 
     keep_apart({"--out": out, "--log-file": log_file}, [folder], model=model)
     ModelBundle.check_place(out)
@@ -66,15 +68,13 @@ def calibrate(
         fitted = fit_trust(
             bundle,
             manifest,
-            seed=seed,
-            targets=targets,
-            strict=True,
+            TrustSettings(targets, seed=seed, strict=True),
             threads=workers,
             progress=talk.progress,
             say=talk.say,
         )
         fitted.save(out)
-    report: dict[str, Any] = fitted.validation["trust"]
+    report = fitted.validation["trust"]
     if json:
         emit_json(
             {
@@ -85,5 +85,5 @@ def calibrate(
             }
         )
         return
-    print(fitted.card[fitted.card.index("## Trust") :].rstrip())
+    print("\n".join(trust_section(TrustReport.from_dict(report), fitted.thresholds)))
     print(f"{out}: digest {fitted.digest[:12]}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,7 +22,8 @@ from leuko.cli.common import (
 )
 
 if TYPE_CHECKING:
-    from leuko.training.convert import Exported
+    from leuko.formats.export import Exported
+    from leuko.history import Variant
 
 __all__ = ["register"]
 
@@ -71,25 +72,25 @@ def export(
 ) -> None:
     """Write a model as int8, float16 or LiteRT, if it still answers as it did."""
     from leuko.errors import UsageError
-    from leuko.training.convert import export_model
+    from leuko.formats.export import ExportRequest, export_model
+    from leuko.training.litert import write_litert
 
     keep_apart({"--out": out, "--log-file": log_file}, [check, calibrate], model=model)
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         if int8 and float16:
             raise UsageError("--int8 and --float16 exclude each other; export twice for both.")
-        done = export_model(
-            model,
-            out,
+        request = ExportRequest(
             form=form,
             weights="int8" if int8 else "float16" if float16 else "float32",
             check=check,
             calibrate=calibrate,
             ignore=tuple(ignore or ()),
             seed=seed,
-            workers=workers,
-            progress=talk.progress,
-            say=talk.say,
         )
+        done = export_model(
+            model, out, request, litert=write_litert, workers=workers, progress=talk.progress,
+            say=talk.say,
+        )  # fmt: skip
     if json:
         emit_json(
             {
@@ -98,7 +99,7 @@ def export(
                 "digest": done.digest,
                 "bytes": done.size,
                 "source_bytes": done.source_size,
-                **done.variant,
+                **done.variant.to_dict(),
             }
         )
         return
@@ -108,26 +109,26 @@ def export(
 
 def _against_source(done: Exported) -> str:
     """How large a variant is beside its original, in a few words."""
-    name, weights = done.variant["source"]["name"], done.variant["weights"]
-    if done.variant["format"] == "onnx" and done.size == done.source_size:
+    variant = done.variant
+    if variant.form == "onnx" and done.size == done.source_size:
         # Nothing was left to be rounded; a bundle that is only copied was not to get smaller.
-        return f", no smaller, as {name} is {weights} already" if weights == "float16" else ""
+        rounded = variant.weights == "float16"
+        return f", no smaller, as {variant.source_name} is float16 already" if rounded else ""
     return f" instead of {done.source_size / 1e6:.2f}"
 
 
-def _compared(variant: dict[str, Any]) -> str:
+def _compared(variant: Variant) -> str:
     """How a variant compares with its original, in a few words."""
-    check, agreement = variant["check"], variant["agreement"]
-    if check:
-        figures = check["balanced_accuracy"]
+    check, agreement, drawn = variant.check, variant.agreement, variant.drawn
+    if check is not None and check.balanced_accuracy is not None:
+        figures = check.balanced_accuracy
         return (
-            f"balanced accuracy {figures['variant']:.4f}, the original's {figures['original']:.4f} "
-            f"on the same {check['n']:,} pictures"
+            f"balanced accuracy {figures.after:.4f}, the original's {figures.before:.4f} on the "
+            f"same {check.n:,} pictures"
         )
-    if agreement:
-        return f"the same class for {100 * agreement['agreement']:.2f}% of {agreement['n']:,}"
-    drawn = variant["drawn"]
+    if agreement is not None:
+        return f"the same class for {agreement.agreement:.2%} of {agreement.n:,}"
     return (
-        f"probabilities within {drawn['largest_difference']:.2g} on {drawn['n']} drawn cells, "
-        "accuracy not measured"
+        f"probabilities within {drawn.largest_difference:.2g} on {drawn.n} drawn cells, accuracy "
+        "not measured"
     )

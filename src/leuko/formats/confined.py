@@ -14,9 +14,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from leuko.errors import BundleError, MissingExtraError
 
@@ -64,7 +65,8 @@ class ConvertedModel:
 def convert_keras(
     data: bytes,
     name: str,
-    pixels: dict[str, Any],
+    scale: Sequence[float],
+    offset: Sequence[float],
     *,
     timeout: float = TIMEOUT,
     memory: int = MEMORY,
@@ -77,9 +79,9 @@ def convert_keras(
         The file.
     name : str
         Its name, for sentences.
-    pixels : dict
-        ``scale`` and ``offset``, lists of one or three numbers: what pixels 0 to 255 become before
-        the model, so that the two networks are compared on such pixels.
+    scale, offset : one or three floats
+        What pixels 0 to 255 become before the model, so that the two networks are compared on such
+        pixels.
     timeout : float
         Seconds after which the child is ended.
     memory : int
@@ -104,18 +106,15 @@ def convert_keras(
         home = Path(folder).resolve()
         (home / "foreign").write_bytes(data)
         limits = {"memory": memory, "cpu": int(4 * timeout) + 1, "file": 2 * LARGEST_FILE}
-        (home / "job.json").write_text(json.dumps({"pixels": pixels, "limits": limits}))
+        job = {"scale": [*scale], "offset": [*offset], "limits": limits}
+        (home / "job.json").write_text(json.dumps(job))
         code = _run(home, timeout, name)
         report = _read(home / "result.json", 2**20)
         onnx = _read(home / "model.onnx", LARGEST_FILE)
     if report is None:
-        try:
-            how = f"by {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
-        except ValueError:
-            how = f"by signal {-code}"
         raise BundleError(
-            f"The import of {name} ended {how} and gave no result. The file is damaged, or its "
-            "network is too large for the memory that an import may use."
+            f"The import of {name} ended with code {code} and gave no result. The file is damaged, "
+            "or its network is too large for the memory that an import may use."
         )
     try:
         document = json.loads(report)

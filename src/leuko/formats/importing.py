@@ -13,18 +13,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from leuko.artifacts import RESEARCH_USE, digest_bytes
+from leuko.artifacts import digest_bytes
 from leuko.bundle import ModelBundle
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.data.synth_kinds import KINDS
 from leuko.errors import BundleError, DataError, UsageError
 from leuko.formats.confined import LARGEST_FILE, convert_keras
+from leuko.history import ImportReport
 from leuko.imaging import PreprocessSpec
+from leuko.runtime.cards import pixels_in_words, with_card
 from leuko.runtime.classifier import _open_session, make_goldens, run_outputs
 from leuko.runtime.graph_wrap import ForeignNetwork, read_foreign, wrap_foreign
 from leuko.scheme import DIFFERENTIAL_5, ClassScheme, is_number, load_scheme, scheme_of
@@ -243,57 +245,66 @@ def import_bundle(
     """
     path = Path(path)
     scheme, order = read_classes(classes)
-    own = [scheme.names[order.index(place)] for place in range(len(order))]
+    own = tuple(scheme.names[order.index(place)] for place in range(len(order)))
     network, source = _open(path, pixels, len(scheme))
     notes: list[str] = []
     if pixels.scale is None:
-        if not network.scales_pixels or {*pixels.offset} != {0.0}:
-            raise UsageError(
-                f"{path.name} needs --input-scale: what pixels 0 to 255 were multiplied by before "
-                f"they reached it in training. {_USUAL}"
-            )
-        pixels = replace(pixels, scale=(1.0,))
+        pixels = _scaled_inside(network, pixels, path.name)
         notes.append("The network scales pixels itself, so it is given 0 to 255: scale 1.")
     spec = PreprocessSpec(size=network.size, crop=crop)
     onnx, softmax = _wrap(network, pixels, scheme, order, notes)
-    source |= {
-        "model_classes": own,
-        "class_order": list(order),
-        "input_scale": list(pixels.scale or ()),
-        "input_offset": list(pixels.offset),
-        "channel_order": pixels.channels,
-        "layout": network.layout,
-        "softmax_added": softmax,
-        "notes": notes,
-    }
-    for note in (f"Pixels are read as {_told(source)}; outputs as {', '.join(own)}.", *notes):
+    source = replace(
+        source,
+        model_classes=own,
+        class_order=order,
+        input_scale=pixels.scale or (),
+        input_offset=pixels.offset,
+        channel_order=pixels.channels,
+        layout=network.layout,
+        softmax_added=softmax,
+        notes=tuple(notes),
+        command=command,
+    )
+    say(f"Pixels are read as {pixels_in_words(source)}; outputs as {', '.join(own)}.")
+    for note in notes:
         say(note)
-    return ModelBundle(
+    bundle = ModelBundle(
         name=path.stem,
         onnx=onnx,
         preprocess=spec,
-        card=_card(source, spec, network.parameters, command),
+        card="",
         goldens=make_goldens(onnx, spec),
         parameters=network.parameters,
-        provenance={"imported": source},
+        provenance={"imported": source.to_dict()},
         scheme=scheme,
     )
+    return with_card(bundle)
 
 
-def _open(path: Path, pixels: ForeignPixels, classes: int) -> tuple[ForeignNetwork, dict[str, Any]]:
+def _scaled_inside(network: ForeignNetwork, pixels: ForeignPixels, name: str) -> ForeignPixels:
+    """Pixels of a network for which no scale was given; refused where it needs one."""
+    if not network.scales_pixels or {*pixels.offset} != {0.0}:
+        raise UsageError(
+            f"{name} needs --input-scale: what pixels 0 to 255 were multiplied by before they "
+            f"reached it in training. {_USUAL}"
+        )
+    return replace(pixels, scale=(1.0,))
+
+
+def _open(path: Path, pixels: ForeignPixels, classes: int) -> tuple[ForeignNetwork, ImportReport]:
     """Look through the file, after a conversion if it is Keras's; and what it is."""
     data = _read(path)
-    source: dict[str, Any] = {"source_name": path.name, "source_sha256": digest_bytes(data)}
+    source = ImportReport(path.name, digest_bytes(data), "onnx")
     if not data.startswith(_KERAS):
-        return read_foreign(data, classes), source | {"source_format": "onnx"}
-    compared = {"scale": list(pixels.scale or (1.0,)), "offset": list(pixels.offset)}
-    converted = convert_keras(data, path.name, compared)
+        return read_foreign(data, classes), source
+    converted = convert_keras(data, path.name, pixels.scale or (1.0,), pixels.offset)
     network = read_foreign(converted.onnx, classes)
-    source |= {
-        "source_format": converted.format,
-        "keras_version": converted.version,
-        "limits": list(converted.limits),
-    }
+    source = replace(
+        source,
+        source_format=converted.format,
+        keras_version=converted.version,
+        limits=converted.limits,
+    )
     # A conversion leaves out what is zero.
     return replace(network, parameters=converted.parameters), source
 
@@ -410,9 +421,9 @@ def _ask(onnx: bytes, spec: PreprocessSpec, inputs: npt.NDArray[np.uint8], class
     off = float(np.abs(np.concatenate(alone) - answers[:2]).max())
     if not off <= _SAME * max(1.0, float(np.abs(answers).max())):
         raise BundleError(
-            f"The network's answer to a picture hangs on the other pictures or on chance (it moves "
-            f"by {off:.2g}): a layer works as in training. Export it after model.eval(), or save "
-            "it without training=True."
+            "The network's answer to a picture depends on the other pictures or on chance (it "
+            f"moves by {off:.2g}): a layer works as in training. Export it after model.eval(), or "
+            "save it without training=True."
         )
     return answers
 
@@ -495,37 +506,3 @@ def _is_sure(answers: Answers) -> bool:
 def _spread(answers: Answers) -> float:
     """How far an answer moves over pictures, at most."""
     return float((answers.max(axis=0) - answers.min(axis=0)).max())
-
-
-def _told(source: dict[str, Any]) -> str:
-    """What a network's pixels are, in words."""
-    by, plus = (
-        ", ".join(f"{number:.6g}" for number in source[name])
-        for name in ("input_scale", "input_offset")
-    )
-    return f"{source['channel_order'].upper()} 0 to 255 multiplied by {by}, plus {plus}"
-
-
-def _card(source: dict[str, Any], spec: PreprocessSpec, parameters: int, command: str) -> str:
-    """What is known of the model, in Markdown."""
-    keras = f", Keras {source['keras_version']}" if "keras_version" in source else ""
-    return "\n".join(
-        [
-            f"# {source['source_name']}, imported",
-            "",
-            f"**{RESEARCH_USE}**",
-            "",
-            f"A foreign model ({source['source_format']}{keras}), {parameters:,} parameters, input "
-            f"{spec.size[0]} x {spec.size[1]}: {_told(source)}.",
-            "",
-            *(f"- {note}" for note in source["notes"]),
-            f"- SHA-256 of the file: `{source['source_sha256']}`",
-            f"- Its outputs, in its own order: {', '.join(source['model_classes'])}",
-            f"- Command: `{command}`" if command else "- Imported from Python.",
-            "",
-            "Nothing is known about how it was trained or how well it does. Measure it with "
-            "`leuko evaluate`, and fit what its answers carry with `leuko models calibrate`, "
-            "before relying on any answer.",
-            "",
-        ]
-    )

@@ -20,16 +20,16 @@ from leuko.bundle import Goldens, ModelBundle
 from leuko.cells.style import first_look
 from leuko.data.reading import read_csv
 from leuko.errors import AdaptError, DataError, ImageError, UsageError
+from leuko.history import LabelsReport
 from leuko.parallel import Progress
-from leuko.runtime.adapt_card import adapted_card
 from leuko.runtime.adapt_labels import MIN_LABELS, Labelled, Refit, labelled_files, refit
 from leuko.runtime.adapt_views import Picture, survey
+from leuko.runtime.cards import refit_in_words, with_card
 from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
 from leuko.runtime.graph_edit import replace_head
 from leuko.runtime.looks import softmax
 from leuko.runtime.trust import Trust, feature_distances
 from leuko.source import Source, file_source
-from leuko.statistics import rounded
 
 __all__ = ["Adaptation", "adapt", "fit_adaptation"]
 
@@ -48,12 +48,24 @@ class Adaptation:
     ----------
     bundle : ModelBundle
         The new one.
-    report : dict
-        Schema ``leuko.adaptation/2``.
+    labels : LabelsReport
+        What the refit gave.
     """
 
     bundle: ModelBundle
-    report: dict[str, Any]
+    labels: LabelsReport
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give what was done as plain JSON values.
+
+        Returns
+        -------
+        dict
+            Schema ``leuko.adaptation/2``.
+        """
+        kept = self.bundle.provenance["adaptation"]
+        told = {name: value for name, value in kept.items() if name != "source"}
+        return {**told, "digest": self.bundle.digest}
 
     def sentences(self) -> list[str]:
         """What was done, for a person.
@@ -63,7 +75,7 @@ class Adaptation:
         list of str
             One line each.
         """
-        told = [self.report["told"]]
+        told = [refit_in_words(self.labels)]
         if Trust.of(self.bundle).active:
             told.append(
                 "What is unsure or unlike training still follows thresholds of another laboratory: "
@@ -186,18 +198,18 @@ def fit_adaptation(
     rows = [(*row, slide) for row, slide in zip(labels, slides or [""] * len(labels), strict=True)]
     cells = _usable(bundle, rows, threads, progress, say or (lambda _: None))
     fitted = refit(bundle, cells, measure=measure, seed=seed, threads=threads, progress=progress)
-    report = rounded(
-        {
-            "schema": schema("adaptation"),
-            "adapted_from": bundle.digest,
-            "images_digest": digest_json(sorted(one.sha256 for one in cells.pictures)),
-            "seed": seed,
-            "labels": fitted.report,
-            "told": fitted.told,
-        }
-    )
-    made = _made(bundle, fitted, report)
-    return Adaptation(made, {**report, "digest": made.digest})
+    steps = {
+        "schema": schema("adaptation"),
+        "adapted_from": bundle.digest,
+        "images_digest": digest_json(sorted(one.sha256 for one in cells.pictures)),
+        "seed": seed,
+        "labels": fitted.report.to_dict(),
+        "told": refit_in_words(fitted.report),
+        "source": {"name": bundle.name, "digest": bundle.digest, "validation": bundle.validation},
+    }
+    provenance = {**bundle.provenance, "adapted_from": bundle.digest, "adaptation": steps}
+    made = with_card(replace(_made(bundle, fitted), provenance=provenance))
+    return Adaptation(made, fitted.report)
 
 
 def _usable(
@@ -236,10 +248,10 @@ def _usable(
     return Labelled([*pictures.values()], classes, [*slides.values()])
 
 
-def _made(bundle: ModelBundle, fitted: Refit, report: dict[str, Any]) -> ModelBundle:
-    """The bundle with another last layer, goldens asked again."""
+def _made(bundle: ModelBundle, fitted: Refit) -> ModelBundle:
+    """The bundle with another last layer, goldens asked again; without its history."""
     spec, head, layer = bundle.preprocess, fitted.head, fitted.layer
-    temperature, calibration = fitted.temperature, fitted.calibration(bundle.calibration)
+    temperature, calibration = fitted.report.temperature, fitted.calibration(bundle.calibration)
     onnx = replace_head(bundle.onnx, head.weights, head.bias)
     plain = replace(
         bundle,
@@ -269,21 +281,14 @@ def _made(bundle: ModelBundle, fitted: Refit, report: dict[str, Any]) -> ModelBu
     if space is not None:
         _, features = classifier.ask(list(pictures), Trust(temperature, thresholds, space))
         space = replace(space, goldens=feature_distances(space, features).astype(np.float32))
-    source = {"name": bundle.name, "digest": bundle.digest, "validation": bundle.validation}
-    validation = fitted.validation
+    validation = fitted.validation()
     if "trust" in bundle.validation:
         validation = {**validation, "trust": bundle.validation["trust"]}
-    made = replace(
+    return replace(
         plain,
         goldens=Goldens(pictures, answers),
         calibration=calibration,
         thresholds=thresholds,
         space=space,
         validation=validation,
-        provenance={
-            **bundle.provenance,
-            "adapted_from": bundle.digest,
-            "adaptation": {**report, "source": source},
-        },
     )
-    return replace(made, card=adapted_card(bundle.card, report))

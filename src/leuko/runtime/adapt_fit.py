@@ -21,6 +21,7 @@ from leuko.statistics import log_loss
 
 __all__ = [
     "FOLDS",
+    "Cells",
     "Head",
     "HeadFit",
     "deal_cells",
@@ -31,6 +32,7 @@ __all__ = [
 
 Doubles = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.bool_] | slice
 
 FOLDS: Final = 5
 REPEATS: Final = 4
@@ -84,6 +86,41 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Cells:
+    """Labelled cells, as a fit sees them.
+
+    Attributes
+    ----------
+    features : (n, d) float
+        Mean over the looks.
+    labels : (n,) int
+        Two classes at least.
+    measures : sequence of n (15,) float64 or None, optional
+        From `leuko.cells.measure.measure_cell`; None where a picture shows no cell. Left out where
+        that is so for half of them.
+    groups : sequence of n str, optional
+        Cells of one group lie on one side of every fold; see `slide_groups`. Cells are dealt one by
+        one when None.
+    """
+
+    features: npt.NDArray[np.floating]
+    labels: Labels
+    measures: Sequence[Doubles | None] | None = None
+    groups: Sequence[str] | None = None
+
+    def deal(self, seed: int) -> npt.NDArray[np.int64]:
+        """Deal them to folds; see `deal_cells` and `deal_groups`."""
+        if self.groups is None:
+            return deal_cells(self.labels, seed=seed)
+        return deal_groups(self.labels, self.groups, seed=seed)
+
+    @property
+    def folds(self) -> int:
+        """Into how many they are dealt."""
+        return FOLDS if self.groups is None else min(FOLDS, len({*self.groups}))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class HeadFit:
     """What came of a refit.
 
@@ -118,14 +155,11 @@ class HeadFit:
 
 
 def fit_head(
-    features: npt.NDArray[np.floating],
-    labels: Labels,
+    cells: Cells,
     head: Head,
     *,
     temperature: float = 1.0,
     space: FeatureSpace | None = None,
-    measures: Sequence[Doubles | None] | None = None,
-    groups: Sequence[str] | None = None,
     seed: int = 0,
 ) -> HeadFit:
     """Refit a last layer on a few labelled cells, as strongly as cross-validation allows.
@@ -133,7 +167,7 @@ def fit_head(
     The new logits are ``a l + V' z + c``: ``l`` those of the present layer, ``z`` centred features
     along the whitened axes of the training's feature space (along the cells' own principal
     directions where there is none). ``V`` has a ridge, whose strength is chosen by stratified
-    cross-validation; ``c`` and ``a - 1`` have weak ones. With `measures`, ``z`` is the logits
+    cross-validation; ``c`` and ``a - 1`` have weak ones. With measures, ``z`` is the logits
     themselves and the measured numbers, each centred and divided by three standard deviations, and
     ``a`` is drawn to 0.3: the labels are then spent on how classes are mistaken for each other and
     on what sizes and stains say there. A class without a label takes no part; its logit is only
@@ -142,22 +176,14 @@ def fit_head(
 
     Parameters
     ----------
-    features : (n, d) float
-        Mean over the looks.
-    labels : (n,) int
-        Two classes at least.
+    cells : Cells
+        Labelled.
     head : Head
         The present layer.
     temperature : float
         Its logits are divided by it; the result is for a temperature of 1.
     space : FeatureSpace, optional
         Of the bundle.
-    measures : sequence of n (15,) float64 or None, optional
-        From `leuko.cells.measure.measure_cell`; None where a picture shows no cell. Left out where
-        that is so for half of them.
-    groups : sequence of n str, optional
-        Cells of one group lie on one side of every fold; see `slide_groups`. Cells are dealt one by
-        one when None.
     seed : int
         Of the dealing into folds.
 
@@ -166,42 +192,27 @@ def fit_head(
     HeadFit
         Also where the best is to change nothing.
     """
-    given = np.asarray(features, np.float64)
+    given = np.asarray(cells.features, np.float64)
     logits = head.logits(given) / temperature
-    measured = None if measures is None else _Measured.of(logits, measures)
+    measured = None if cells.measures is None else _Measured.of(logits, cells.measures)
     basis: _Along | _Measured = measured or _Along.of(given, space)
     members = [_Member(kind, 0.0, 1.0, basis.values[:, :0]) for kind in ("nothing", "bias")]
     members += [
         _Member(basis.kind, strength, basis.share, basis.values) for strength in basis.strengths
     ]
-    held = np.empty((len(members), REPEATS, *logits.shape))
-    held[0] = softmax(logits)
-    unseen = np.zeros(len(labels), dtype=np.bool_)
-    for repeat in range(REPEATS):
-        if groups is None:
-            folds = deal_cells(labels, seed=seed + repeat)
-        else:
-            folds = deal_groups(labels, groups, seed=seed + repeat)
-        for fold in np.unique(folds):
-            inside, outside = folds != fold, folds == fold
-            unseen |= outside & ~np.isin(labels, labels[inside])
-            for number, member in enumerate(members[1:], 1):
-                seen, own = member.values, member.share * logits
-                fitted = _fit(seen[inside], own[inside], labels[inside], member.strength)
-                held[number, repeat, outside] = softmax(_apply(fitted, seen[outside], own[outside]))
-    count = FOLDS if groups is None else min(FOLDS, len({*groups}))
-    losses = [float(np.mean([log_loss(labels, one) for one in member])) for member in held]
+    held, unseen = _held_out(members, cells, logits, seed)
+    losses = [float(np.mean([log_loss(cells.labels, one) for one in member])) for member in held]
     best = int(np.argmin(losses))
     chosen = members[best]
     new, layer = Head(head.weights / temperature, head.bias / temperature), None
     if chosen.kind != "nothing":
-        scale, matrix, bias = _fit(chosen.values, chosen.share * logits, labels, chosen.strength)
+        scale, matrix, bias = chosen.fit(logits, cells.labels)
         share = scale * chosen.share
         plain, new = new, Head(share * new.weights, share * new.bias + bias)
         if chosen.kind == basis.kind:
             added, layer = basis.layers(plain, matrix)
             new = Head(new.weights + added.weights, new.bias + added.bias)
-    return HeadFit(new, layer, chosen.kind, chosen.strength, losses[best], held[best], count,
+    return HeadFit(new, layer, chosen.kind, chosen.strength, losses[best], held[best], cells.folds,
                    unseen)  # fmt: skip
 
 
@@ -213,6 +224,36 @@ class _Member:
     strength: float
     share: float
     values: Doubles
+
+    def fit(self, logits: Doubles, labels: Labels, rows: Rows = slice(None)) -> _Fitted:
+        """Fit some of the cells."""
+        own = self.share * logits[rows]
+        return _fit(self.values[rows], own, labels[rows], self.strength)
+
+    def answer(self, fitted: _Fitted, logits: Doubles, rows: Rows) -> Doubles:
+        """Probabilities of some of the cells."""
+        return softmax(_apply(fitted, self.values[rows], self.share * logits[rows]))
+
+
+def _held_out(
+    members: Sequence[_Member], cells: Cells, logits: Doubles, seed: int
+) -> tuple[Doubles, npt.NDArray[np.bool_]]:
+    """What each member, the first of which changes nothing, answers to cells that are held out.
+
+    (M, R, n, K) probabilities, and (n,) whether a cell was held out with all others of its class.
+    """
+    held = np.empty((len(members), REPEATS, *logits.shape))
+    held[0] = softmax(logits)
+    unseen = np.zeros(len(cells.labels), dtype=np.bool_)
+    for repeat in range(REPEATS):
+        folds = cells.deal(seed + repeat)
+        for fold in np.unique(folds):
+            inside, outside = folds != fold, folds == fold
+            unseen |= outside & ~np.isin(cells.labels, cells.labels[inside])
+            for number, member in enumerate(members[1:], 1):
+                fitted = member.fit(logits, cells.labels, inside)
+                held[number, repeat, outside] = member.answer(fitted, logits, outside)
+    return held, unseen
 
 
 @dataclass(frozen=True, slots=True, eq=False)

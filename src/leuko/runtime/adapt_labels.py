@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.bundle import MeasuredLayer, ModelBundle
-from leuko.cells.measure import MEASURES
 from leuko.errors import AdaptError, DataError
+from leuko.history import Change, LabelsReport
 from leuko.manifest import Manifest
 from leuko.parallel import Progress
-from leuko.runtime.adapt_fit import REPEATS, Head, HeadFit, fit_head, slide_groups
+from leuko.runtime.adapt_fit import REPEATS, Cells, Head, HeadFit, fit_head, slide_groups
 from leuko.runtime.adapt_views import Picture, show
 from leuko.runtime.graph import expose
 from leuko.runtime.looks import softmax
@@ -35,7 +35,6 @@ __all__ = [
     "MIN_LABELS",
     "Labelled",
     "Refit",
-    "dealt_words",
     "labelled_files",
     "refit",
 ]
@@ -79,63 +78,48 @@ class Refit:
         The new last layer.
     layer : MeasuredLayer or None
         What numbers measured on the cell add to it.
-    temperature : float
-        Of the answers from now on.
-    report : dict
+    report : LabelsReport
         Figures of the cross-validation.
-    validation : dict
-        The same, as a bundle's validation.
+    confusion : (K, K) int64
+        Rows true, columns predicted, of cells that were held out.
+    effect : float or None
+        How much wider the interval of the accuracy is for cells of whole slides; None where cells
+        were dealt one by one.
     """
 
     head: Head
     layer: MeasuredLayer | None
-    temperature: float
-    report: dict[str, Any]
-    validation: dict[str, Any]
+    report: LabelsReport
+    confusion: Labels
+    effect: float | None
 
     def calibration(self, before: dict[str, Any]) -> dict[str, Any]:
-        """What the new bundle says of its calibration."""
-        if not self.report["calibrated"]:
+        """What the new bundle says of its calibration, as plain JSON values."""
+        if not self.report.calibrated:
             return before
-        return {"method": "temperature", "temperature": self.temperature}
+        return {"method": "temperature", "temperature": self.report.temperature}
 
-    @property
-    def told(self) -> str:
-        """What was done, for a person."""
+    def validation(self) -> dict[str, Any]:
+        """What the new bundle says of its validation, as plain JSON values."""
         facts = self.report
-        loss, right = facts["log_loss"], facts["accuracy"]
-        ridge = f"A ridge of {facts['strength']:g}"
-        what = {
-            "bias": "A bias on the last layer",
-            "ridge": f"{ridge} on the last layer",
-            "measured": f"{ridge} on the answers and {len(MEASURES)} numbers measured on cells",
-        }[facts["kind"]]
-        return (
-            f"{facts['n']} labelled cells, {dealt_words(facts)}. {what}. "
-            f"Log-loss {loss['before']:.3f} as shipped, {loss['after']:.3f} cross-validated; "
-            f"accuracy {right['before']:.3f} and {right['after']:.3f}."
-        )
-
-
-def dealt_words(facts: dict[str, Any]) -> str:
-    """How labelled cells were dealt to folds, for a person.
-
-    Parameters
-    ----------
-    facts : dict
-        `Refit.report`.
-
-    Returns
-    -------
-    str
-        Part of a sentence.
-    """
-    if facts["dealt"] == "slides":
-        return f"{facts['folds']} folds of whole slides, {facts['slides']} slides known"
-    return (
-        f"{facts['folds']} folds of single cells, as fewer than two slides are known, so the "
-        "figures may read too high"
-    )
+        accuracy = {
+            "value": facts.accuracy.after,
+            "low": facts.low,
+            "high": facts.high,
+            "method": WILSON if self.effect is None else WILSON_BY_SLIDE,
+        }
+        document = {
+            "split": "cross-validated",
+            "n": facts.n,
+            "metrics": {
+                "accuracy": accuracy,
+                "balanced_accuracy": {"value": facts.balanced_accuracy.after},
+            },
+            "confusion": self.confusion.tolist(),
+        }
+        if self.effect is not None:
+            document |= {"n_slides": facts.slides, "effect": self.effect}
+        return document
 
 
 def labelled_files(manifest: Manifest, folders: Sequence[Path]) -> list[Path]:
@@ -221,8 +205,8 @@ def refit(
     features = np.average(shown.features, axis=1, weights=bundle.preprocess.weights or None)
     head = Head(exposed.weights.astype(np.float64), exposed.bias.astype(np.float64))
     before = Trust(temperature).calibrate(softmax(head.logits(features)))
-    fit = fit_head(features, cells.labels, head, temperature=temperature, space=bundle.space,
-                   measures=shown.measures, groups=groups, seed=seed)  # fmt: skip
+    given = Cells(features, cells.labels, shown.measures, groups)
+    fit = fit_head(given, head, temperature=temperature, space=bundle.space, seed=seed)
     gains = cell_losses(cells.labels, before) - np.mean(
         [cell_losses(cells.labels, one) for one in fit.probabilities], axis=0
     )
@@ -279,45 +263,29 @@ def _finished(
             layer = replace(layer, weights=layer.weights * temperature)
     confusion = np.zeros((classes, classes), np.int64)
     np.add.at(confusion, (labels, held.argmax(axis=1)), 1)
-    figures = _figures(held, labels)
-    known = len({slide for slide in cells.slides if slide})
-    report: dict[str, Any] = {
-        "n": n,
-        "classes": dict(zip(names, np.bincount(labels, minlength=classes).tolist(), strict=True)),
-        "dealt": "cells" if groups is None else "slides",
-        "slides": known,
-        "unseen": int(fit.unseen.sum()),
-        "folds": fit.folds,
-        "repeats": REPEATS,
-        "kind": fit.kind,
-        "strength": fit.strength,
-        "log_loss": {"before": log_loss(labels, before), "after": fit.loss},
-        "accuracy": {"before": _figures(before, labels)[0], "after": figures[0]},
-        "balanced_accuracy": {"before": _figures(before, labels)[1], "after": figures[1]},
-        "calibrated": calibrated,
-        "temperature": temperature,
-    }
     right = held.argmax(axis=1) == labels
     effect = 1.0 if groups is None else slide_effect(right, groups)
     low, high = wilson_interval(float(right.sum()) / effect, n / effect)
-    report["accuracy"] |= {"low": low, "high": high}
-    validation: dict[str, Any] = {
-        "split": "cross-validated",
-        "n": n,
-        "metrics": {
-            "accuracy": {
-                "value": figures[0],
-                "low": low,
-                "high": high,
-                "method": WILSON if groups is None else WILSON_BY_SLIDE,
-            },
-            "balanced_accuracy": {"value": figures[1]},
-        },
-        "confusion": confusion.tolist(),
-    }
-    if groups is not None:
-        validation |= {"n_slides": known, "effect": effect}
-    return Refit(head, layer, temperature, report, validation)
+    accuracy, balanced = map(Change, _figures(before, labels), _figures(held, labels))
+    report = LabelsReport(
+        n=n,
+        classes=dict(zip(names, np.bincount(labels, minlength=classes).tolist(), strict=True)),
+        dealt="cells" if groups is None else "slides",
+        slides=len({slide for slide in cells.slides if slide}),
+        unseen=int(fit.unseen.sum()),
+        folds=fit.folds,
+        repeats=REPEATS,
+        kind=fit.kind,
+        strength=fit.strength,
+        log_loss=Change(log_loss(labels, before), fit.loss),
+        accuracy=accuracy,
+        balanced_accuracy=balanced,
+        low=low,
+        high=high,
+        calibrated=calibrated,
+        temperature=temperature,
+    )
+    return Refit(head, layer, report, confusion, None if groups is None else effect)
 
 
 def _figures(probabilities: Doubles, labels: Labels) -> tuple[float, float]:

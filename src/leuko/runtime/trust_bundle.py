@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -13,12 +13,13 @@ import numpy.typing as npt
 
 from leuko.bundle import FeatureSpace, Goldens, ModelBundle
 from leuko.errors import DataError, ImageError, UsageError
+from leuko.history import Change, Selection, TrustReport, TrustTargets
 from leuko.manifest import Manifest
 from leuko.parallel import Progress
+from leuko.runtime.cards import with_card
 from leuko.runtime.classifier import Observation, OnnxClassifier, make_goldens
 from leuko.runtime.quality import Quality
 from leuko.runtime.trust import (
-    NEVER_CHECKED,
     LookAgain,
     Trust,
     calibrate,
@@ -46,27 +47,9 @@ from leuko.statistics import (
     calibration_bins,
     expected_calibration_error,
     log_loss,
-    rounded,
 )
 
-__all__ = [
-    "ALWAYS_NAMES",
-    "NOT_CALIBRATED",
-    "SEARCHED",
-    "TrustTargets",
-    "fit_trust",
-    "trust_card",
-    "without_trust",
-]
-
-ALWAYS_NAMES: Final = (
-    "It always names one of its classes, also for pictures that hold no white blood cell."
-)
-NOT_CALIBRATED: Final = "Probabilities are not calibrated."
-"""Sentences of a model card that stop being true; see `fit_trust`."""
-
-_FORMERLY: Final = ALWAYS_NAMES.replace("its classes", "the five")
-"""As cards have it from when there were five classes."""
+__all__ = ["SEARCHED", "TrustSettings", "fit_trust", "without_trust"]
 
 AGAIN: Final = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of ordinary pictures, the furthest from training, that may be looked at in every style:
@@ -91,32 +74,38 @@ Labels = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class TrustTargets:
-    """What is promised.
+class TrustSettings:
+    """How trust is fitted.
 
     Attributes
     ----------
-    accuracy : float
-        Of the answers that are not ``unsure`` for their confidence; see
-        `leuko.runtime.trust_fit.select_confidence`.
-    level : float
-        Probability that it is reached, for pictures drawn like those that it is fitted on.
-    coverage : float
-        Of the prediction sets, for each class.
-    alarms : float
-        Share of ordinary pictures that may be called ``unlike-training``.
+    targets : TrustTargets
+        What is promised.
+    seed : int
+        Of the dealing of slides to folds.
+    axes : int
+        See `leuko.runtime.trust_fit.fit_space`; fewer make a smaller bundle.
+    searched : float or None
+        Share of ordinary pictures to search for their nucleus, 0 to 1. Fewer take less time, and
+        the features alone must tell more of what is no cell. When None, what the bundle was
+        fitted with before, or `SEARCHED`.
+    strict : bool
+        Refuse pictures on which not even a temperature can be fitted: for whoever brings pictures
+        of their own. A training run takes what its validation rows give.
     """
 
-    accuracy: float = 0.99
-    level: float = 0.95
-    coverage: float = 0.98
-    alarms: float = 0.01
+    targets: TrustTargets = field(default_factory=TrustTargets)
+    seed: int = 0
+    axes: int = AXES
+    searched: float | None = None
+    strict: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be promised."""
-        for name, value in asdict(self).items():
-            if not 0 < value < 1:
-                raise UsageError(f"{name} must lie between 0 and 1, received {value}.")
+        """Refuse a share that is none."""
+        if self.searched is not None and not 0.0 <= self.searched <= 1.0:
+            raise UsageError(
+                f"The share to be searched must lie in [0, 1], received {self.searched}."
+            )
 
 
 def without_trust(bundle: ModelBundle) -> ModelBundle:
@@ -147,12 +136,8 @@ def without_trust(bundle: ModelBundle) -> ModelBundle:
 def fit_trust(
     bundle: ModelBundle,
     manifest: Manifest,
+    settings: TrustSettings | None = None,
     *,
-    seed: int = 0,
-    targets: TrustTargets | None = None,
-    axes: int = AXES,
-    searched: float | None = None,
-    strict: bool = False,
     threads: int | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
@@ -169,19 +154,8 @@ def fit_trust(
     manifest : Manifest
         Pictures that the model was not trained on, best of whole slides that training has not
         seen; the limits are only worth what these pictures are. Of the bundle's scheme.
-    seed : int
-        Of the dealing of slides to folds.
-    targets : TrustTargets, optional
-        What is promised; the defaults when None.
-    axes : int
-        See `leuko.runtime.trust_fit.fit_space`; fewer make a smaller bundle.
-    searched : float, optional
-        Share of ordinary pictures to search for their nucleus, 0 to 1. Fewer take less time, and
-        the features alone must tell more of what is no cell. When None, what the bundle was
-        fitted with before, or `SEARCHED`.
-    strict : bool
-        Refuse pictures on which not even a temperature can be fitted: for whoever brings pictures
-        of their own. A training run takes what its validation rows give.
+    settings : TrustSettings, optional
+        The defaults when None.
     threads : int, optional
         See `OnnxClassifier`.
     progress : callable, optional
@@ -192,96 +166,154 @@ def fit_trust(
     Returns
     -------
     ModelBundle
-        With the measured figures under ``validation["trust"]`` and in its card.
+        With the measured figures, a `TrustReport`, under ``validation["trust"]`` and in its card.
 
     Raises
     ------
     DataError
-        When the classes are not the bundle's, or no picture could be read; with `strict` also when
-        fewer than `FEWEST` could, when they show one class only, or when no temperature of the
-        range fits best.
-    UsageError
-        When a share is none.
+        When the classes are not the bundle's, or no picture could be read; if `settings` are strict
+        also when fewer than `FEWEST` could, when they show one class only, or when no temperature
+        of the range fits best.
     """
-    tell = say or (lambda _: None)
-    if searched is None:
-        searched = float(bundle.validation.get("trust", {}).get("searched", SEARCHED))
-    if not 0.0 <= searched <= 1.0:
-        raise UsageError(f"The share to be searched must lie in [0, 1], received {searched}.")
+    chosen, tell = settings or TrustSettings(), say or (lambda _: None)
+    if chosen.searched is None:
+        share = bundle.validation.get("trust", {}).get("searched", SEARCHED)
+        chosen = replace(chosen, searched=float(share))
     _refuse_other_classes(bundle, manifest)
-    promised = targets or TrustTargets()
-    before, plain = Trust.of(bundle), without_trust(bundle)
+    plain = without_trust(bundle)
     classifier = OnnxClassifier(plain, threads=threads, features=True)
     seen = _observe(classifier, manifest, progress, tell)
-    if strict:
+    if chosen.strict:
         _refuse_too_few(seen.labels, len(bundle.scheme))
-    groups = [slide or f"image {row}" for row, slide in enumerate(seen.slides)]
-    notes = _Notes(tell)
-    known = sum(bool(slide) for slide in seen.slides)
-    if known < len(groups) / 2:
-        notes.add("Most pictures tell no slide, so limits were set as if each were its own.")
-    ground = _learn(seen, groups, before, promised, seed=seed, axes=axes, searched=searched)
+    fitting = _Fitting(Trust.of(bundle), chosen, tell)
+    space, report = _fit(fitting, seen, bundle.name, manifest.digest)
+    trust = Trust(report.temperature, fitting.limits, space, bundle.scheme)
+    outputs = classifier.ask(list(plain.goldens.pictures), trust)
+    if space is not None:
+        space = replace(space, goldens=feature_distances(space, outputs[1]).astype(np.float32))
+    return with_card(
+        replace(
+            plain,
+            goldens=Goldens(plain.goldens.pictures, trust.calibrate(outputs[0]).astype(np.float32)),
+            calibration={"method": "temperature", "temperature": report.temperature},
+            thresholds=fitting.limits,
+            space=space,
+            validation={**plain.validation, "trust": report.to_dict()},
+        )
+    )
+
+
+def _fit(
+    fitting: _Fitting, seen: _Seen, name: str, data: str
+) -> tuple[FeatureSpace | None, TrustReport]:
+    """Fit one thing after the other; the limits stand in `fitting` then."""
+    settings, groups = fitting.settings, seen.groups
+    if sum(map(bool, seen.slides)) < len(groups) / 2:
+        fitting.note("Most pictures tell no slide, so limits were set as if each were its own.")
+    ground = _learn(fitting, seen)
     seen = ground.seen
-    limits = {name: value for name, value in ground.limits.items() if name == "again"}
+    fitting.limits |= {key: value for key, value in ground.limits.items() if key == "again"}
+    temperature = _temperature(fitting, seen, name)
+    calibrated = calibrate(seen.probabilities, temperature)
+    fitting.ratio = fitting.before.temperature / temperature
+    better = beats_one_answer(seen.labels, calibrated.argmax(axis=1), groups)
+    selection, reached = _fit_selection(fitting, calibrated, seen.labels, better=better)
+    set_size = _fit_sets(fitting, calibrated, seen.labels)
+    _fit_quality(fitting, seen.observations)
+    fitting.limits |= ground.limits
+    if ground.note:
+        fitting.note(ground.note)
+    fitting.kept += ground.kept
+    space = ground.space
+    trust = Trust(temperature, fitting.limits, space, fitting.before.scheme)
+    shares, accuracy = _decisions(trust, seen, calibrated, ground.distances)
+    return space, TrustReport(
+        n=len(seen.labels),
+        n_slides=len({slide for slide in seen.slides if slide}),
+        data=data,
+        seed=settings.seed,
+        targets=settings.targets,
+        temperature=temperature,
+        log_loss=Change(*(log_loss(seen.labels, p) for p in (seen.probabilities, calibrated))),
+        ece=Change(
+            *(
+                expected_calibration_error(calibration_bins(seen.labels, p))
+                for p in (seen.probabilities, calibrated)
+            )
+        ),
+        selection=selection,
+        reached=reached,
+        set_size=set_size,
+        again=ground.looked_again,
+        axes=None if space is None else int(space.axes.shape[1]),
+        searched=None if space is None else settings.searched,
+        kept=tuple(fitting.kept),
+        shares=shares,
+        accuracy=accuracy,
+        notes=tuple(fitting.notes),
+    )
+
+
+def _temperature(fitting: _Fitting, seen: _Seen, name: str) -> float:
+    """Fit it; at a bound of its range it means little."""
     temperature = fit_temperature(seen.probabilities, seen.labels)
     if at_a_bound(temperature):
         told = (
             f"The temperature that fits these {len(seen.labels)} pictures best lies at an end of "
             f"its range ({temperature:g})"
         )
-        if strict:
+        if fitting.settings.strict:
             raise DataError(
-                f"{told}: their labels and the answers of {bundle.name} do not belong together. "
-                "Check the labels, or give more pictures."
+                f"{told}: their labels and the answers of {name} do not belong together. Check the "
+                "labels, or give more pictures."
             )
-        notes.add(f"{told}; the probabilities mean little.")
-    calibrated = calibrate(seen.probabilities, temperature)
-    own = _Own(before, before.temperature / temperature)
-    report: dict[str, Any] = {
-        "n": len(seen.labels),
-        "n_slides": len({slide for slide in seen.slides if slide}),
-        "data": manifest.digest,
-        "seed": seed,
-        "targets": asdict(promised),
-        "temperature": temperature,
-        "log_loss": [log_loss(seen.labels, p) for p in (seen.probabilities, calibrated)],
-        "ece": [
-            expected_calibration_error(calibration_bins(seen.labels, p))
-            for p in (seen.probabilities, calibrated)
-        ],
-    }
-    if ground.looked_again is not None:
-        report["again"] = ground.looked_again
-    better = beats_one_answer(seen.labels, calibrated.argmax(axis=1), groups)
-    _fit_selection(calibrated, seen.labels, promised, own, limits, report, notes, better=better)
-    _fit_sets(calibrated, seen.labels, promised, own, limits, report, notes)
-    _fit_quality(seen.observations, own, limits, notes)
-    limits.update(ground.limits)
-    if ground.note:
-        notes.add(ground.note)
-    space = ground.space
-    if space is not None:
-        report["axes"] = int(space.axes.shape[1])
-        report["searched"] = searched
-    own.kept.extend(ground.kept)
-    if own.kept:
-        report["kept"] = own.kept
-    trust = Trust(temperature, limits, space, bundle.scheme)
-    outputs = classifier.ask(list(plain.goldens.pictures), trust)
-    if space is not None:
-        space = replace(space, goldens=feature_distances(space, outputs[1]).astype(np.float32))
-    report["decisions"] = _decisions(trust, seen, calibrated, ground.distances)
-    report["notes"] = notes.lines
-    validation = {**plain.validation, "trust": rounded(report)}
-    fitted = replace(
-        plain,
-        goldens=Goldens(plain.goldens.pictures, trust.calibrate(outputs[0]).astype(np.float32)),
-        calibration={"method": "temperature", "temperature": temperature},
-        thresholds=limits,
-        space=space,
-        validation=validation,
-    )
-    return replace(fitted, card=trust_card(fitted))
+        fitting.note(f"{told}; the probabilities mean little.")
+    return temperature
+
+
+@dataclass
+class _Fitting:
+    """What is fitted so far, and what the bundle says already.
+
+    Attributes
+    ----------
+    before : Trust
+        Of the bundle as it came.
+    settings : TrustSettings
+        As they were chosen.
+    tell : callable
+        Called with each note.
+    ratio : float
+        The bundle's temperature divided by the new one.
+    limits : dict of str to float
+        The new ones.
+    kept : list of str
+        Names of the limits that were not fitted anew.
+    notes : list of str
+        Sentences on what could not be promised.
+    """
+
+    before: Trust
+    settings: TrustSettings
+    tell: Callable[[str], None]
+    ratio: float = 1.0
+    limits: dict[str, float] = field(default_factory=dict)
+    kept: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, sentence: str) -> None:
+        """Tell a sentence, and keep it."""
+        self.notes.append(sentence)
+        self.tell(sentence)
+
+    def own(self, names: Sequence[str]) -> dict[str, float]:
+        """The bundle's own limits of these names."""
+        return {name: self.before.limits[name] for name in names if name in self.before.limits}
+
+    def keep(self, limits: dict[str, float]) -> None:
+        """Take limits of the bundle's own."""
+        self.limits |= limits
+        self.kept += limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,37 +326,10 @@ class _Seen:
     labels: Labels
     slides: list[str]
 
-
-@dataclass(frozen=True, slots=True)
-class _Own:
-    """What the bundle says already, for what these pictures cannot tell.
-
-    Attributes
-    ----------
-    trust : Trust
-        Of the bundle as it came.
-    ratio : float
-        Its temperature divided by the new one.
-    kept : list of str
-        Names of the limits that were not fitted anew.
-    """
-
-    trust: Trust
-    ratio: float
-    kept: list[str] = field(default_factory=list)
-
-
-class _Notes:
-    """Sentences on what could not be promised, told at once and kept."""
-
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self.lines: list[str] = []
-        self._tell = tell
-
-    def add(self, sentence: str) -> None:
-        """Take one more."""
-        self.lines.append(sentence)
-        self._tell(sentence)
+    @property
+    def groups(self) -> list[str]:
+        """Slides; a picture of an unknown one is alone."""
+        return [slide or f"image {row}" for row, slide in enumerate(self.slides)]
 
 
 def _observe(
@@ -412,25 +417,18 @@ class _Ground:
     kept: list[str] = field(default_factory=list)
 
 
-def _learn(
-    seen: _Seen,
-    groups: list[str],
-    before: Trust,
-    targets: TrustTargets,
-    *,
-    seed: int,
-    axes: int,
-    searched: float,
-) -> _Ground:
+def _learn(fitting: _Fitting, seen: _Seen) -> _Ground:
     """Learn the feature space and its limits, or keep the bundle's own: they go together."""
-    limits: dict[str, float] = {}
+    settings, before, groups = fitting.settings, fitting.before, seen.groups
+    seed, axes, limits = settings.seed, settings.axes, dict[str, float]()
     now, looked_again = _fit_again(seen, groups, limits, seed=seed, axes=axes)
-    found = _fit_distance(now, groups, targets, seed=seed, axes=axes)
+    found = _fit_distance(now, groups, settings.targets, seed=seed, axes=axes)
     if not isinstance(found, str):
         space, distances, limits["distance"] = found
+        searched = SEARCHED if settings.searched is None else settings.searched
         limits["look"] = _quantile(distances.tolist(), 1.0 - searched)
         return _Ground(now, space, distances, limits, looked_again)
-    kept = {name: before.limits[name] for name in _OF_THE_SPACE if name in before.limits}
+    kept = fitting.own(_OF_THE_SPACE)
     if before.space is None or not kept:
         # Without a space nothing tells which pictures to look at again: all are.
         return _Ground(seen, note=found)
@@ -483,56 +481,55 @@ def _fit_again(
 
 
 def _fit_selection(
-    calibrated: Doubles,
-    labels: Labels,
-    targets: TrustTargets,
-    own: _Own,
-    limits: dict[str, float],
-    report: dict[str, Any],
-    notes: _Notes,
-    *,
-    better: bool,
-) -> None:
-    """Set the limit of confidence, if the answers are `better` than always the same one."""
+    fitting: _Fitting, calibrated: Doubles, labels: Labels, *, better: bool
+) -> tuple[Selection | None, Selection | None]:
+    """Set the limit of confidence, if the answers are `better` than always the same one.
+
+    Gives what it reaches, or else what the bundle's own limit does.
+    """
+    targets, scheme = fitting.settings.targets, fitting.before.scheme
     best, right = calibrated.max(axis=1), calibrated.argmax(axis=1) == labels
     chosen = select_confidence(best, right, accuracy=targets.accuracy, level=targets.level)
     if chosen is not None and better:
-        limits["confidence"] = chosen.confidence
-        report["selection"] = asdict(chosen)
-        return
-    report["selection"] = None
+        fitting.limits["confidence"] = chosen.confidence
+        return chosen, None
     told = (
         f"An accuracy of {targets.accuracy:.1%} cannot be promised from these "
         f"{_count(len(labels), 'picture')}"
     )
     if not better:
-        common = own.trust.scheme.names[int(np.bincount(labels).argmax())]
+        common = scheme.names[int(np.bincount(labels).argmax())]
         told += f", which do not show it to be better than always answering {common}"
-    before = own.trust.limits.get("confidence")
+    before = fitting.before.limits.get("confidence")
     if before is None:
-        notes.add(
+        fitting.note(
             f"{told}, so none of its answers is accepted. More pictures, or a lower --accuracy, in "
             "`leuko models calibrate` may show from which confidence on it is right."
         )
-        return
-    least = limit_at(before, own.ratio, len(own.trust.scheme), stricter=True)
+        return None, None
+    least = limit_at(before, fitting.ratio, len(scheme), stricter=True)
     reached = best_selection(best, right, least=least, level=targets.level)
-    limits["confidence"] = least if reached is None else reached.confidence
-    own.kept.append("confidence")
-    limit = f"Labels are unsure below a probability of {limits['confidence']:.6g}"
-    if limits["confidence"] > least:
-        limit += f", which is stricter than the bundle's own limit ({_moved(before, least)})"
-    else:
-        limit += f", the bundle's own limit ({_moved(before, least)})"
-    if reached is None:
-        gives = "not one of them reaches it"
-    else:
-        report["reached"] = asdict(reached)
+    limit = least if reached is None else reached.confidence
+    fitting.keep({"confidence": limit})
+    fitting.note(f"{told}. {_own_confidence(limit, least, before, reached)}")
+    return None, reached
+
+
+def _own_confidence(limit: float, least: float, before: float, reached: Selection | None) -> str:
+    """What a bundle's own limit of confidence gives, in a sentence."""
+    whose = ", which is stricter than the bundle's own limit" if limit > least else (
+        ", the bundle's own limit"
+    )  # fmt: skip
+    gives = "not one of them reaches it"
+    if reached is not None:
         gives = (
-            f"{_percent(reached.coverage)} of them reach it, {_percent(reached.accuracy)} of these "
-            f"rightly, with a lower limit of {_percent(reached.accuracy_low)}"
+            f"{reached.coverage:.1%} of them reach it, {reached.accuracy:.1%} of these rightly, "
+            f"with a lower limit of {reached.accuracy_low:.1%}"
         )
-    notes.add(f"{told}. {limit}: {gives}.")
+    return (
+        f"Labels are unsure below a probability of {limit:.6g}{whose} ({_moved(before, least)}): "
+        f"{gives}."
+    )
 
 
 def _moved(before: float, now: float) -> str:
@@ -541,66 +538,49 @@ def _moved(before: float, now: float) -> str:
     return told if now == before else f"{told}, {now:.6g} at the new temperature"
 
 
-def _fit_sets(
-    calibrated: Doubles,
-    labels: Labels,
-    targets: TrustTargets,
-    own: _Own,
-    limits: dict[str, float],
-    report: dict[str, Any],
-    notes: _Notes,
-) -> None:
-    """Set the limits of the prediction sets."""
-    needed = math.ceil(1 / (1 - targets.coverage) - 1e-9) - 1
-    scheme = own.trust.scheme
+def _fit_sets(fitting: _Fitting, calibrated: Doubles, labels: Labels) -> float | None:
+    """Set the limits of the prediction sets; gives their mean size, None where none is fitted."""
+    coverage, scheme = fitting.settings.targets.coverage, fitting.before.scheme
+    needed = math.ceil(1 / (1 - coverage) - 1e-9) - 1
     counts = np.bincount(labels, minlength=len(scheme))
-    if counts.min() < needed:
-        few = scheme.names[int(counts.argmin())]
-        report["sets"] = None
-        told = (
-            f"Prediction sets with a coverage of {targets.coverage:.0%} need {needed} pictures of "
-            f"each class; there are {counts.min()} of {few}."
-        )
-        kept = {
-            name: limit_at(own.trust.limits[name], own.ratio, len(scheme), stricter=False)
-            for name in map(class_limit, scheme.names)
-            if name in own.trust.limits
-        }
-        if not kept:
-            notes.add(f"{told} None are given.")
-            return
-        limits.update(kept)
-        own.kept.extend(kept)
-        sets = [prediction_set(row, kept, scheme) for row in calibrated]
-        true = [scheme.names[label] for label in labels]
-        held = np.mean([name in one for name, one in zip(true, sets, strict=True)])
-        size = np.mean([len(one) for one in sets])
-        notes.add(
-            f"{told} The bundle's own limits are kept, so that no set gets smaller: of these "
-            f"pictures the sets hold the true class of {_percent(float(held))}, with {size:.2f} "
-            "classes on average."
-        )
-        return
-    found = set_limits(calibrated, labels, scheme, coverage=targets.coverage)
-    limits.update(found)
-    inside = calibrated >= np.array([*found.values()])
-    report["sets"] = {"mean_size": float(np.maximum(inside.sum(axis=1), 1).mean())}
+    if counts.min() >= needed:
+        found = set_limits(calibrated, labels, scheme, coverage=coverage)
+        fitting.limits |= found
+        inside = calibrated >= np.array([*found.values()])
+        return float(np.maximum(inside.sum(axis=1), 1).mean())
+    told = (
+        f"Prediction sets with a coverage of {coverage:.0%} need {needed} pictures of each class; "
+        f"there are {counts.min()} of {scheme.names[int(counts.argmin())]}."
+    )
+    kept = {
+        name: limit_at(limit, fitting.ratio, len(scheme), stricter=False)
+        for name, limit in fitting.own([*map(class_limit, scheme.names)]).items()
+    }
+    if not kept:
+        fitting.note(f"{told} None are given.")
+        return None
+    fitting.keep(kept)
+    sets = [prediction_set(row, kept, scheme) for row in calibrated]
+    true = [scheme.names[label] for label in labels]
+    held = float(np.mean([name in inside for name, inside in zip(true, sets, strict=True)]))
+    size = np.mean([len(inside) for inside in sets])
+    fitting.note(
+        f"{told} The bundle's own limits are kept, so that no set gets smaller: of these "
+        f"pictures the sets hold the true class of {held:.1%}, with {size:.2f} classes on average."
+    )
+    return None
 
 
-def _fit_quality(
-    observations: list[Observation], own: _Own, limits: dict[str, float], notes: _Notes
-) -> None:
+def _fit_quality(fitting: _Fitting, observations: list[Observation]) -> None:
     """Set the limits of sharpness, exposure, resolution and nucleus."""
-    before = own.trust.limits
+    limits = fitting.limits
     if len(observations) < MINIMUM:
-        kept = {name: before[name] for name in _OF_QUALITY if name in before}
-        told = f"Limits of image quality need {MINIMUM} pictures; there are {len(observations)}. "
-        if kept:
-            limits.update(kept)
-            own.kept.extend(kept)
-            notes.add(f"{told}The bundle's own are kept: {_listed([*kept])}.")
-        else:
-            notes.add(f"{told}None are set.")
+        kept = fitting.own(_OF_QUALITY)
+        fitting.keep(kept)
+        fitting.note(
+            f"Limits of image quality need {MINIMUM} pictures; there are {len(observations)}. "
+            + (f"The bundle's own are kept: {_listed([*kept])}." if kept else "None are set.")
+        )
         return
     figures: list[Quality] = [one.quality for one in observations]
     least_sharp = _quantile([one.sharpness for one in figures], _RARE)
@@ -612,12 +592,12 @@ def _fit_quality(
     limits["resolution"] = round(_RESOLUTION_MARGIN * coarsest, 6)
     nucleus = _NUCLEUS_MARGIN * _quantile([one.nucleus for one in observations], _RARE)
     limits["nucleus"] = round(min(nucleus, _NUCLEUS_MOST), 6)
-    if limits["nucleus"] <= 0 < before.get("nucleus", 0.0):
+    before = fitting.before.limits.get("nucleus", 0.0)
+    if limits["nucleus"] <= 0 < before:
         # Nothing is less than 0: no picture would be refused for want of a nucleus any more.
-        limits["nucleus"] = before["nucleus"]
-        own.kept.append("nucleus")
+        fitting.keep({"nucleus": before})
         without = sum(one.nucleus <= 0 for one in observations)
-        notes.add(
+        fitting.note(
             f"In {_count(without, 'picture')} of {len(observations):,} no nucleus is found, which "
             "gives no limit for it. The bundle's own is kept: nucleus."
         )
@@ -650,8 +630,11 @@ def _fit_distance(
 
 def _decisions(
     trust: Trust, seen: _Seen, calibrated: Doubles, distances: Doubles | None
-) -> dict[str, Any]:
-    """Share of these pictures that each reason takes, each judged in a space without its slide."""
+) -> tuple[dict[str, float], float | None]:
+    """Share of these pictures that each reason takes, each judged in a space without its slide.
+
+    And the accuracy of the accepted answers, where there are any.
+    """
     taken: dict[str, int] = {}
     right = calibrated.argmax(axis=1) == seen.labels
     stands = np.zeros(len(right), dtype=bool)
@@ -661,82 +644,8 @@ def _decisions(
         key = found.reason or found.decision
         taken[key] = taken.get(key, 0) + 1
         stands[row] = found.decision == "class"
-    return {
-        "shares": {name: count / len(right) for name, count in sorted(taken.items())},
-        "accuracy": float(right[stands].mean()) if stands.any() else None,
-    }
-
-
-def trust_card(bundle: ModelBundle) -> str:
-    """Put what was fitted into a model's card, in place of the sentences that were true before.
-
-    Parameters
-    ----------
-    bundle : ModelBundle
-        From `fit_trust`.
-
-    Returns
-    -------
-    str
-        Its card with a section "Trust", a former one replaced.
-    """
-    report = bundle.validation["trust"]
-    targets, selection, sets = report["targets"], report["selection"], report["sets"]
-    lines = [
-        "## Trust",
-        "",
-        f"Fitted on {report['n']:,} images of {report['n_slides']} slides "
-        f"(data digest `{report['data'][:16]}`).",
-        "",
-        f"- Temperature {report['temperature']:.4g}: log-loss {report['log_loss'][0]:.4f} before, "
-        f"{report['log_loss'][1]:.4f} after; expected calibration error {report['ece'][0]:.4f} "
-        f"before, {report['ece'][1]:.4f} after.",
-    ]
-    if selection is not None:
-        lines.append(
-            f"- `unsure` below a probability of {selection['confidence']:.3f}: "
-            f"{_percent(selection['coverage'])} are answered, "
-            f"{_percent(selection['accuracy'])} of these rightly. The "
-            f"lower limit of that accuracy ({targets['level']:.0%}) reaches the stated "
-            f"{_percent(targets['accuracy'])} for images drawn one by one; on few slides it "
-            "promises too much."
-        )
-    if sets is not None:
-        lines.append(
-            f"- Prediction sets hold the true class with a coverage of {targets['coverage']:.0%} "
-            f"for each class; they have {sets['mean_size']:.2f} classes on average."
-        )
-    if "again" in bundle.thresholds:
-        lines.append(
-            f"- Pictures further than {bundle.thresholds['again']:.3f} from training are looked at "
-            f"in every style, as {_percent(report['again'])} of these were; the first look answers "
-            "for the others."
-        )
-    kept = report.get("kept", ())
-    if "distance" in kept:
-        lines.append(
-            f"- `unlike-training` beyond a distance of {bundle.thresholds['distance']:.3f} in the "
-            "space that the bundle had: fitted on other images than these."
-        )
-    elif "distance" in bundle.thresholds:
-        lines.append(
-            f"- `unlike-training` beyond a distance of {bundle.thresholds['distance']:.3f}, which "
-            f"{_percent(targets['alarms'])} of the images exceed when their slide is left out."
-        )
-    if "nucleus" in bundle.thresholds:
-        lines.append("- `not-a-cell` where no nucleus is found, or nothing at all.")
-    shares = report["decisions"]["shares"]
-    told = ", ".join(f"{name} {_percent(share)}" for name, share in shares.items())
-    lines += [f"- On these images: {told}.", *(f"- {note}" for note in report["notes"]), ""]
-    old = bundle.card.partition("\n## Trust\n")[0]
-    for outdated in (ALWAYS_NAMES, _FORMERLY, NOT_CALIBRATED, NEVER_CHECKED):
-        old = old.replace(f" {outdated}", "")
-    return old.rstrip() + "\n\n" + "\n".join(lines)
-
-
-def _percent(share: float) -> str:
-    """A share for people."""
-    return f"{share:.1%}"
+    shares = {name: count / len(right) for name, count in sorted(taken.items())}
+    return shares, float(right[stands].mean()) if stands.any() else None
 
 
 def _count(number: int, noun: str) -> str:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from leuko.bundle import MAX_AXES, FeatureSpace
 from leuko.errors import UsageError
+from leuko.history import Selection
 from leuko.prediction import DECIMALS
 from leuko.runtime.trust import class_limit, feature_distances
 from leuko.scheme import ClassScheme
@@ -26,7 +27,6 @@ __all__ = [
     "AXES",
     "FEWEST",
     "MINIMUM",
-    "Selection",
     "at_a_bound",
     "best_selection",
     "cross_fitted_distances",
@@ -181,28 +181,6 @@ def limit_at(limit: float, ratio: float, classes: int, *, stricter: bool) -> flo
     odds = max(alone, spread) if stricter else min(alone, spread)
     share, unit = (1 + math.tanh(odds / 2)) / 2, 10**DECIMALS
     return (math.ceil(share * unit - 1e-6) if stricter else math.floor(share * unit + 1e-6)) / unit
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """A limit of confidence and what it gives.
-
-    Attributes
-    ----------
-    confidence : float
-        Answers of at least this probability are given, the others are ``unsure``.
-    coverage : float
-        Share of the pictures that are answered, where it was fitted.
-    accuracy : float
-        Of these, there.
-    accuracy_low : float
-        Their accuracy is at least this with the probability that was asked for.
-    """
-
-    confidence: float
-    coverage: float
-    accuracy: float
-    accuracy_low: float
 
 
 def select_confidence(

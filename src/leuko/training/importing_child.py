@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import io
 import json
 import math
 import os
@@ -18,7 +17,7 @@ import re
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +28,7 @@ __all__ = ["check_config", "confine", "main"]
 _CONFIG, _METADATA, _WEIGHTS = "config.json", "metadata.json", "model.weights.h5"
 _LARGEST: Final = {_CONFIG: 32 * 2**20, _METADATA: 2**20, _WEIGHTS: 2**30}
 _MAXIMUM_RATIO: Final = 200
-_MAXIMUM_OBJECTS: Final = 40_000
+_ORDINARY: Final = 2**20
 _LARGEST_SIDE: Final = 1024
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 
@@ -80,7 +79,7 @@ def main(folder: str) -> None:
     result: dict[str, Any] = {"sentence": ""}
     try:
         result["limits"] = confine(home, job["limits"])
-        result |= convert(home, job["pixels"])
+        result |= convert(home, job["scale"], job["offset"])
     except LeukoError as error:
         result["sentence"] = str(error)
     except MemoryError:
@@ -178,15 +177,15 @@ def _limit_resources(limits: dict[str, int]) -> list[str]:
     return done
 
 
-def convert(home: Path, pixels: dict[str, list[float]]) -> dict[str, Any]:
+def convert(home: Path, scale: Sequence[float], offset: Sequence[float]) -> dict[str, Any]:
     """Check the foreign file, let Keras open it, and convert what it built.
 
     Parameters
     ----------
     home : Path
         Holds ``foreign``; gets ``model.onnx``.
-    pixels : dict
-        ``scale`` and ``offset`` of the pixels to compare on.
+    scale, offset : one or three floats
+        The two networks are compared on pixels 0 to 255 times `scale` plus `offset`.
 
     Returns
     -------
@@ -209,11 +208,6 @@ def convert(home: Path, pixels: dict[str, list[float]]) -> dict[str, Any]:
 
     with _bounded(stored):
         model = keras.models.load_model(path, compile=False, safe_mode=True, custom_objects=None)
-    if model.count_params() != stored:
-        raise BundleError(
-            f"Keras built {model.count_params():,} weights where the file holds {stored:,}; the "
-            "two do not belong together, or the file is damaged."
-        )
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.Normalization):
             # As tensors these would become inputs of the network.
@@ -225,10 +219,10 @@ def convert(home: Path, pixels: dict[str, list[float]]) -> dict[str, Any]:
             f"The network takes {model.input_shape}; expected colour pictures of one size, at most "
             f"{_LARGEST_SIDE} pixels a side."
         )
-    scale, offset = (np.array(pixels[name], np.float32) for name in ("scale", "offset"))
-    samples = example_pixels((sides[0], sides[1]), count=3) * scale + offset
+    samples = example_pixels((sides[0], sides[1]), count=3)
+    samples = samples * np.asarray(scale, np.float32) + np.asarray(offset, np.float32)
     (home / "model.onnx").write_bytes(features_onnx(model, samples))
-    return {"format": kind, "version": version, "parameters": stored}
+    return {"format": kind, "version": version, "parameters": model.count_params()}
 
 
 @contextlib.contextmanager
@@ -293,8 +287,8 @@ def check_config(document: Any, version: str) -> Any:
         kind = str(value.get("class_name"))
         if not kind.startswith(_AUGMENTS) and _in_training(value.get("inbound_nodes")):
             raise BundleError(
-                f"{where} is called with training=True, so that an answer hangs on chance or on "
-                "the other pictures. Save the model without it."
+                f"{where} is called with training=True, so that an answer depends on chance "
+                "or on the other pictures. Save the model without it."
             )
         for name, item in value.items():
             if name.endswith("activation") and isinstance(item, str):
@@ -418,7 +412,7 @@ def open_h5(home: Path) -> tuple[Path, str, int]:
     """
     path = (home / "foreign").rename(home / "model.h5")
     with _h5(path, "r+") as file:
-        sizes = _walk(file, path.stat().st_size)
+        stored = _count_weights(file, path.stat().st_size)
         text = file.attrs.get("model_config")
         if text is None:
             raise BundleError(
@@ -427,14 +421,12 @@ def open_h5(home: Path) -> tuple[Path, str, int]:
             )
         version = _version(file.attrs.get("keras_version"))
         document = check_config(_json(text, "model_config"), version)
-        del file.attrs["model_config"]
         file.attrs["model_config"] = json.dumps(document)
-    stored = sum(size for name, size in sizes.items() if name.startswith("model_weights/"))
     return path, version, stored
 
 
 def open_archive(home: Path) -> tuple[Path, str, int]:
-    """Check a ``.keras`` archive, and write its three members anew.
+    """Check a ``.keras`` archive, and write the members that Keras needs anew.
 
     Parameters
     ----------
@@ -453,18 +445,13 @@ def open_archive(home: Path) -> tuple[Path, str, int]:
     weights = home / _WEIGHTS
     weights.write_bytes(members[_WEIGHTS])
     with _h5(weights, "r") as file:
-        sizes = _walk(file, len(members[_WEIGHTS]))
+        stored = _count_weights(file, len(members[_WEIGHTS]))
     path = home / "model.keras"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(_METADATA, json.dumps({"keras_version": "3.0.0"}))
+        archive.writestr(_METADATA, "{}")
         archive.writestr(_CONFIG, json.dumps(document))
         archive.write(weights, _WEIGHTS)
-    kept = [
-        size
-        for name, size in sizes.items()
-        if not name.startswith("optimizer/") and "seed_generator" not in name
-    ]
-    return path, version, sum(kept)
+    return path, version, stored
 
 
 def _read_members(path: Path) -> dict[str, bytes]:
@@ -478,19 +465,14 @@ def _read_members(path: Path) -> dict[str, bytes]:
                     f"The archive lacks {', '.join(sorted(missing))}; it is not a model saved by "
                     "Keras 3 in its .keras format."
                 )
-            members = {}
             for name in {*_LARGEST} & {*infos}:
-                info = infos[name]
-                if info.file_size > min(
-                    _LARGEST[name], max(2**20, _MAXIMUM_RATIO * info.compress_size)
-                ):
+                size, packed = infos[name].file_size, infos[name].compress_size
+                if size > min(_LARGEST[name], max(_ORDINARY, _MAXIMUM_RATIO * packed)):
                     raise BundleError(
-                        f"The member {name!r} would unpack to {info.file_size:,} bytes from "
-                        f"{info.compress_size:,}; that is refused."
+                        f"The member {name!r} would unpack to {size:,} bytes from {packed:,}; "
+                        "that is refused."
                     )
-                with archive.open(info) as member:
-                    members[name] = member.read(info.file_size)
-            return members
+            return {name: archive.read(name) for name in {*_LARGEST} & {*infos}}
     except (
         zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError,
         NotImplementedError,
@@ -514,54 +496,43 @@ def _h5(path: Path, mode: str) -> Iterator[Any]:
         ) from error
 
 
-def _walk(file: Any, length: int) -> dict[str, int]:
-    """Count the numbers of every array by path; refuse links, loops and data kept elsewhere."""
+def _count_weights(file: Any, length: int) -> int:
+    """Count the numbers of a model's weights; refuse links, loops and data kept elsewhere."""
     import h5py
 
-    sizes: dict[str, int] = {}
-    seen: set[int] = set()
-    waiting: list[tuple[str, Any]] = [("", file)]
-    while waiting:
-        prefix, group = waiting.pop()
-        for key in group:
-            name = f"{prefix}{key}"
-            link = group.get(key, getlink=True)
-            if not isinstance(link, h5py.HardLink):
-                raise BundleError(
-                    f"The file has a link to elsewhere ({type(link).__name__} {name[:80]!r}); "
-                    "only self-contained files are imported."
-                )
-            item = group[key]
-            address = h5py.h5o.get_info(item.id).addr
-            if address in seen or len(seen) > _MAXIMUM_OBJECTS or name.count("/") > 60:
-                raise BundleError(
-                    f"The inside of the file is tangled near {name[:80]!r} (repeated, too deep or "
-                    "too many objects); that is refused."
-                )
-            seen.add(address)
-            if isinstance(item, h5py.Group):
-                waiting.append((f"{name}/", item))
-            else:
-                sizes[name] = _array_size(item, name, length)
-    return sizes
+    links: list[tuple[str, Any]] = []
+    names: list[str] = []
+    file.visititems_links(lambda *found: links.append(found))
+    file.visit(names.append)
+    for name, link in links:
+        if not isinstance(link, h5py.HardLink):
+            raise BundleError(
+                f"The file has a link to elsewhere ({type(link).__name__} {name[:80]!r}); "
+                "only self-contained files are imported."
+            )
+    if len(links) != len(names):
+        raise BundleError("The inside of the file is tangled: an object stands in two places.")
+    sizes = {name: _size(file[name], name, length) for name in names}
+    return sum(size for name, size in sizes.items() if not name.startswith("optimizer"))
 
 
-def _array_size(data: Any, name: str, length: int) -> int:
+def _size(data: Any, name: str, length: int) -> int:
     """Numbers of an array; refused where it lies elsewhere or claims more than can be there."""
     import h5py
 
-    if not isinstance(data, h5py.Dataset) or data.shape is None or data.dtype.kind not in "fiub":
+    if isinstance(data, h5py.Group):
+        return 0
+    if getattr(data, "shape", None) is None or data.dtype.kind not in "fiub":
         raise BundleError(f"The object {name[:80]!r} holds no plain numbers.")
     if data.external or data.is_virtual:
         raise BundleError(f"The array {name[:80]!r} lies in another file; that is refused.")
-    size = int(math.prod(data.shape))
-    stored = min(length, data.id.get_storage_size())
-    if size * data.dtype.itemsize > max(2**20, _MAXIMUM_RATIO * stored):
+    claimed, stored = data.size * data.dtype.itemsize, min(length, data.id.get_storage_size())
+    if claimed > max(_ORDINARY, _MAXIMUM_RATIO * stored):
         raise BundleError(
-            f"The array {name[:80]!r} claims {size * data.dtype.itemsize:,} bytes and holds "
-            f"{stored:,}; that is refused."
+            f"The array {name[:80]!r} claims {claimed:,} bytes and holds {stored:,}; that is "
+            "refused."
         )
-    return size
+    return int(data.size)
 
 
 def _json(data: Any, name: str) -> Any:
@@ -569,8 +540,7 @@ def _json(data: Any, name: str) -> Any:
     if not isinstance(data, bytes | str) or len(data) > _LARGEST[_CONFIG]:
         raise BundleError(f"{name} is no text, or too long; that is refused.")
     try:
-        text = data.decode("utf-8") if isinstance(data, bytes) else data
-        return json.load(io.StringIO(text), parse_constant=_no_constant)
+        return json.loads(data, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{name} is damaged: {str(error)[:120]}.") from error
 

@@ -27,11 +27,11 @@ from leuko.manifest import Manifest
 from leuko.memory import keep_freed_memory
 from leuko.parallel import Progress, bounded_map, worker_count
 from leuko.recipe import Recipe
+from leuko.runtime.cards import with_card
 from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
 from leuko.runtime.trust import NEVER_CHECKED
-from leuko.runtime.trust_bundle import fit_trust, trust_card
+from leuko.runtime.trust_bundle import TrustSettings, fit_trust
 from leuko.training.architectures import build_model
-from leuko.training.card import model_card, plain, validation_summary, without_folders
 from leuko.training.checkpoint import History
 from leuko.training.export import check_parity, export_onnx
 from leuko.training.features import backbone_features, head_of
@@ -46,6 +46,7 @@ from leuko.training.pipeline import (
     pixel_source,
     training_order,
 )
+from leuko.training.provenance import plain, validation_summary, without_folders
 from leuko.training.ready import with_weights
 from leuko.training.rows import Rows, deal_rows
 from leuko.training.run_folder import (
@@ -328,9 +329,7 @@ def _finish(
         provenance=_provenance(work, history, start),
         validation=validation_summary(bundle, validation, split=recipe.data.split),
     )
-    bundle = replace(bundle, card=model_card(bundle, recipe))
-    if "trust" in bundle.validation:
-        bundle = replace(bundle, card=trust_card(bundle))
+    bundle = with_card(bundle)
     write_history(run / "history.csv", history)
     write_curves(run / "curves.png", history)
     write_keras(run / "model.keras", model)
@@ -355,8 +354,8 @@ def _exported(model: keras.Model, work: _Work) -> ModelBundle:
     )
     if recipe.data.split == "slide":
         return fit_trust(
-            bundle, work.rows.validation, seed=recipe.seed, threads=work.threads,
-            progress=work.progress, say=work.tell,
+            bundle, work.rows.validation, TrustSettings(seed=recipe.seed),
+            threads=work.threads, progress=work.progress, say=work.tell,
         )  # fmt: skip
     work.tell(
         "Nothing is calibrated: this validation holds copies of training images and would "

@@ -16,13 +16,41 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.errors import TrainingError
-from leuko.training.convert_graph import import_extra
+from leuko.packages import import_extra
 
-__all__ = ["litert_runner", "to_litert"]
+__all__ = ["litert_runner", "to_litert", "write_litert"]
 
 Pixels = npt.NDArray[np.uint8]
 
 _WHAT: Final = "Exporting to LiteRT"
+
+
+def write_litert(
+    path: Path, size: tuple[int, int], weights: str, pixels: Pixels | None, threads: int
+) -> tuple[bytes, Callable[[Pixels], npt.NDArray[np.float64]]]:
+    """Convert a classifier to LiteRT, and open what came of it: for `leuko.formats.export`.
+
+    Parameters
+    ----------
+    path, size, weights, pixels
+        See `to_litert`.
+    threads : int
+        For the interpreter.
+
+    Returns
+    -------
+    data : bytes
+        The file.
+    run : callable
+        See `litert_runner`.
+
+    Raises
+    ------
+    TrainingError, MissingExtraError
+        As `to_litert`.
+    """
+    data = to_litert(path, size, weights=weights, pixels=pixels)
+    return data, litert_runner(data, threads=threads)
 
 
 def to_litert(

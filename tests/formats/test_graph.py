@@ -10,7 +10,7 @@ from leuko.errors import BundleError
 onnx = pytest.importorskip("onnx", reason="needs the extra 'export'")
 
 from convnet import make_convnet  # noqa: E402
-from leuko.training.convert_graph import clean_graph, open_session, to_float16  # noqa: E402
+from leuko.formats.graph import clean_graph, open_session, to_float16  # noqa: E402
 from tiny import SIDE, make_onnx  # noqa: E402
 
 

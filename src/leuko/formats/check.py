@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import BundleError, DataError, ImageError
 from leuko.evaluation.metrics import balanced_accuracy, confusion_matrix
 from leuko.evaluation.report import evaluate_predictions
+from leuko.history import Change, Compared
 from leuko.imaging import PreprocessSpec
 from leuko.parallel import Progress, bounded_map
 from leuko.pictures import decoded
@@ -128,15 +129,10 @@ class Sample:
     pixels: Pixels
     digests: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give what is written about them.
-
-        Returns
-        -------
-        dict
-            ``n`` and ``digest``.
-        """
-        return {"n": len(self.digests), "digest": digest_json(list(self.digests))}
+    @property
+    def told(self) -> tuple[int, str]:
+        """What is written about them: how many, and the digest of all."""
+        return len(self.digests), digest_json(list(self.digests))
 
 
 @dataclass(frozen=True)
@@ -161,32 +157,22 @@ class Answers:
     digests: tuple[str, ...] = ()
     rejected: int = 0
 
-    @property
-    def agreement(self) -> float:
-        """Share of pictures with the same class."""
-        same = self.original.argmax(axis=1) == self.variant.argmax(axis=1)
-        return float(same.mean())
-
-    @property
-    def difference(self) -> float:
-        """Largest difference of a probability."""
-        return float(np.abs(self.original - self.variant).max())
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give what is written about them.
+    def compared(self) -> Compared:
+        """Set one against the other.
 
         Returns
         -------
-        dict
-            ``n``, ``rejected``, ``digest``, ``agreement``, ``largest_difference``.
+        Compared
+            Without labels.
         """
-        return {
-            "n": len(self.kept),
-            "rejected": self.rejected,
-            "digest": digest_json(list(self.digests)),
-            "agreement": self.agreement,
-            "largest_difference": self.difference,
-        }
+        same = self.original.argmax(axis=1) == self.variant.argmax(axis=1)
+        return Compared(
+            n=len(self.kept),
+            agreement=float(same.mean()),
+            largest_difference=float(np.abs(self.original - self.variant).max()),
+            rejected=self.rejected,
+            digest=digest_json(list(self.digests)) if self.digests else "",
+        )
 
 
 @dataclass(frozen=True)
@@ -355,7 +341,7 @@ def draw_sample(
     return Sample(np.concatenate(pixels), tuple(digests)), pictures.take(left)
 
 
-def compare_drawn(pair: Pair) -> dict[str, Any]:
+def compare_drawn(pair: Pair) -> Compared:
     """Compare on drawn cells and the golden pictures, where float networks must agree closely.
 
     Parameters
@@ -365,8 +351,8 @@ def compare_drawn(pair: Pair) -> dict[str, Any]:
 
     Returns
     -------
-    dict
-        ``n``, ``agreement``, ``largest_difference``.
+    Compared
+        Of both.
 
     Raises
     ------
@@ -381,6 +367,7 @@ def compare_drawn(pair: Pair) -> dict[str, Any]:
         pictures += [draw_cell(name, rng, style, size=_DRAWN_SIDE).pixels for name in _DRAWN]
     inputs = np.stack([looks(picture, pair.spec) for picture in pictures])
     answers = Answers(pair.original(inputs), pair.variant(inputs), np.arange(len(inputs)))
+    drawn = answers.compared()
     if not _are_probabilities(answers.variant, answers.original.shape[1]):
         raise BundleError(
             f"The {pair.weights} {pair.form} network gives no probabilities. Nothing was written."
@@ -390,14 +377,13 @@ def compare_drawn(pair: Pair) -> dict[str, Any]:
         ordered = np.sort(answers.original, axis=1)
         clear = ordered[:, -1] - ordered[:, -2] > limit
         moved = answers.original.argmax(axis=1) != answers.variant.argmax(axis=1)
-        if not answers.difference <= limit or (moved & clear).any():
+        if not drawn.largest_difference <= limit or (moved & clear).any():
             raise BundleError(
                 f"The {pair.weights} {pair.form} network differs from the original by "
-                f"{answers.difference:.2g} in a probability on drawn cells; at most {limit:g} is "
-                "accepted. Nothing was written."
+                f"{drawn.largest_difference:.2g} in a probability on drawn cells; at most "
+                f"{limit:g} is accepted. Nothing was written."
             )
-    return {"n": len(inputs), "agreement": answers.agreement,
-            "largest_difference": answers.difference}  # fmt: skip
+    return drawn
 
 
 def ask(
@@ -470,7 +456,7 @@ def ask(
 
 def judge_accuracy(
     pair: Pair, answers: Answers, pictures: Pictures, tell: Callable[[str], None]
-) -> dict[str, Any]:
+) -> Compared:
     """Set the variant's balanced accuracy against the original's.
 
     Parameters
@@ -486,7 +472,7 @@ def judge_accuracy(
 
     Returns
     -------
-    dict
+    Compared
         What is written of it.
 
     Raises
@@ -513,11 +499,11 @@ def judge_accuracy(
             f"The rarest class has {present.min()} pictures: one more mistake in it moves "
             f"balanced accuracy by {100 / present.min() / len(present):.1f} points."
         )
-    return {
-        **answers.to_dict(),
-        "classes": {name: int(count) for name, count in zip(names, counts, strict=True)},
-        "balanced_accuracy": {"original": before, "variant": after},
-    }
+    return replace(
+        answers.compared(),
+        classes={name: int(count) for name, count in zip(names, counts, strict=True)},
+        balanced_accuracy=Change(before, after),
+    )
 
 
 def own_validation(answers: Answers, pictures: Pictures, scheme: ClassScheme) -> dict[str, Any]:
@@ -551,7 +537,7 @@ def own_validation(answers: Answers, pictures: Pictures, scheme: ClassScheme) ->
     }
 
 
-def judge_agreement(pair: Pair, answers: Answers) -> dict[str, Any]:
+def judge_agreement(pair: Pair, answers: Answers) -> Compared:
     """Set the variant's answers against the original's, where nobody knows the truth.
 
     Parameters
@@ -563,7 +549,7 @@ def judge_agreement(pair: Pair, answers: Answers) -> dict[str, Any]:
 
     Returns
     -------
-    dict
+    Compared
         What is written of it.
 
     Raises
@@ -573,20 +559,20 @@ def judge_agreement(pair: Pair, answers: Answers) -> dict[str, Any]:
     BundleError
         When the same class is given to less than `LEAST_AGREEMENT`.
     """
-    n = len(answers.kept)
+    compared, n = answers.compared(), len(answers.kept)
     if n < _LEAST_COMPARED:
         raise DataError(
             f"Only {n} pictures are left to compare on; {_LEAST_COMPARED} or more are needed "
             "beside those that ranges are measured on. Give more, or --check FOLDER."
         )
-    if answers.agreement < LEAST_AGREEMENT:
+    if compared.agreement < LEAST_AGREEMENT:
         raise BundleError(
             f"The {pair.weights} {pair.form} variant of {pair.name} gives "
-            f"{100 * answers.agreement:.2f}% of {n:,} pictures the original's class; at least "
+            f"{100 * compared.agreement:.2f}% of {n:,} pictures the original's class; at least "
             f"{100 * LEAST_AGREEMENT:.1f}% is asked for. Nothing was written. With labelled "
             "pictures, --check FOLDER judges it by its accuracy instead."
         )
-    return answers.to_dict()
+    return compared
 
 
 def _labels(answers: Answers, pictures: Pictures) -> npt.NDArray[np.int64]:

@@ -25,13 +25,9 @@ from leuko.artifacts import RESEARCH_USE, atomic_folder, digest_bytes, json_text
 from leuko.bundle import Goldens, ModelBundle, check_room, golden_pictures
 from leuko.cells.style import looks
 from leuko.errors import OutputError, UsageError
-from leuko.host import versions
-from leuko.parallel import Progress, bounded_map, worker_count
-from leuko.runtime.classifier import OnnxClassifier, load, make_goldens, run_padded
-from leuko.runtime.looks import over_looks
-from leuko.runtime.trust import Trust, feature_distances
-from leuko.training.convert_check import (
+from leuko.formats.check import (
     Pair,
+    Pictures,
     Runner,
     Sample,
     any_pictures,
@@ -43,11 +39,17 @@ from leuko.training.convert_check import (
     labelled_pictures,
     own_validation,
 )
-from leuko.training.convert_graph import open_session, to_float16
-from leuko.training.convert_int8 import quantize
-from leuko.training.convert_litert import litert_runner, to_litert
+from leuko.formats.graph import open_session, to_float16
+from leuko.formats.int8 import quantize
+from leuko.history import Variant
+from leuko.host import versions
+from leuko.parallel import Progress, bounded_map, worker_count
+from leuko.runtime.cards import with_card
+from leuko.runtime.classifier import OnnxClassifier, load, make_goldens, run_padded
+from leuko.runtime.looks import over_looks
+from leuko.runtime.trust import Trust, feature_distances
 
-__all__ = ["FORMATS", "WEIGHTS", "Exported", "export_model"]
+__all__ = ["FORMATS", "WEIGHTS", "ExportRequest", "Exported", "Writer", "export_model"]
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -64,6 +66,56 @@ _NOTE: Final = "export.json"
 _LITERT: Final = ("model.tflite", _NOTE, "goldens.npz", "card.md")
 
 
+Writer = Callable[[Path, tuple[int, int], str, Pixels | None, int], tuple[bytes, Runner]]
+"""From a Keras file, the size of its input, how numbers are kept, pictures for 8 bits, and threads,
+to a file for another runtime and a way to ask it."""
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What to write, and what to compare it on.
+
+    Attributes
+    ----------
+    form : {"onnx", "litert"}
+        What to write.
+    weights : {"float32", "float16", "int8"}
+        How to keep its numbers.
+    check : path-like or None
+        Labelled pictures, a folder of class folders or a CSV. The variant is refused when its
+        balanced accuracy on them is lower by more than 0.3 points.
+    calibrate : path-like or None
+        Pictures that int8 ranges are measured on, labelled or not. By default up to 100 of
+        `check`, which are then not checked with. Without `check`, the pictures that are left
+        over must get the same class in 99.5% of cases.
+    ignore : tuple of str
+        Extra folders to pass over.
+    seed : int
+        Of the choice of pictures.
+    """
+
+    form: str = "onnx"
+    weights: str = "float32"
+    check: str | os.PathLike[str] | None = None
+    calibrate: str | os.PathLike[str] | None = None
+    ignore: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be asked for."""
+        if self.form not in FORMATS:
+            raise UsageError(f"Unknown format {self.form!r}; known are {', '.join(FORMATS)}.")
+        if self.weights not in WEIGHTS:
+            raise UsageError(f"Unknown weights {self.weights!r}; known are {', '.join(WEIGHTS)}.")
+        if self.weights == "int8" and self.check is None and self.calibrate is None:
+            raise UsageError(
+                "An int8 network is made with real pictures, and compared on them before it is "
+                "written. Give --check FOLDER (labelled) or --calibrate FOLDER (any cells)."
+            )
+        if self.weights != "int8" and self.calibrate is not None:
+            raise UsageError("--calibrate is for --int8; other networks have no ranges to measure.")
+
+
 @dataclass(frozen=True)
 class Exported:
     """What was written, and how it compares.
@@ -72,9 +124,8 @@ class Exported:
     ----------
     path : Path
         The bundle, or the folder.
-    variant : dict
-        ``format``, ``weights``, ``source``, ``calibration``, ``check``, ``agreement``,
-        ``drawn``: what is written into the variant too.
+    variant : Variant
+        What is written into the variant too.
     digest : str
         Of the new bundle, or of the network's file for other formats.
     size, source_size : int
@@ -82,10 +133,29 @@ class Exported:
     """
 
     path: Path
-    variant: dict[str, Any]
+    variant: Variant
     digest: str
     size: int
     source_size: int
+
+
+@dataclass(frozen=True)
+class _Given:
+    """The pictures of a request, dealt out.
+
+    Attributes
+    ----------
+    sample : Sample or None
+        For the ranges of 8 bits.
+    labelled : Pictures or None
+        To measure accuracy on.
+    rest : Pictures or None
+        To compare answers on where there are no labels.
+    """
+
+    sample: Sample | None = None
+    labelled: Pictures | None = None
+    rest: Pictures | None = None
 
 
 @dataclass(frozen=True)
@@ -105,13 +175,9 @@ class _Converted:
 def export_model(
     model: str | os.PathLike[str],
     out: str | os.PathLike[str] | None = None,
+    request: ExportRequest | None = None,
     *,
-    form: str = "onnx",
-    weights: str = "float32",
-    check: str | os.PathLike[str] | None = None,
-    calibrate: str | os.PathLike[str] | None = None,
-    ignore: tuple[str, ...] = (),
-    seed: int = 0,
+    litert: Writer | None = None,
     workers: int | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
@@ -125,21 +191,10 @@ def export_model(
     out : path-like, optional
         For ``onnx`` a bundle, a folder or a ``.zip``; otherwise a folder. By default a name made
         of the model's, in the current folder.
-    form : {"onnx", "litert"}
-        What to write.
-    weights : {"float32", "float16", "int8"}
-        How to keep its numbers.
-    check : path-like, optional
-        Labelled pictures, a folder of class folders or a CSV. The variant is refused when its
-        balanced accuracy on them is lower by more than 0.3 points.
-    calibrate : path-like, optional
-        Pictures that int8 ranges are measured on, labelled or not. By default up to 100 of
-        `check`, which are then not checked with. Without `check`, the pictures that are left
-        over must get the same class in 99.5% of cases.
-    ignore : tuple of str
-        Extra folders to pass over.
-    seed : int
-        Of the choice of pictures.
+    request : ExportRequest, optional
+        A plain copy when None.
+    litert : callable, optional
+        `leuko.training.litert.write_litert`, where LiteRT is wanted: only that room has Keras.
     workers : int, optional
         Threads.
     progress : callable, optional
@@ -155,8 +210,7 @@ def export_model(
     Raises
     ------
     UsageError
-        When int8 is wanted without pictures, LiteRT of what is no run folder with its Keras model,
-        or a format or precision is not known.
+        When LiteRT is wanted of what is no run folder with its Keras model, or without `litert`.
     BundleError
         When there is no such model, or the variant does not answer as the original does: then
         nothing is written.
@@ -169,70 +223,113 @@ def export_model(
     MissingExtraError
         When a package that the conversion needs is not installed.
     """
-    tell = say or (lambda _: None)
-    _check_request(form, weights, check, calibrate)
-    threads = worker_count(workers)
+    request, threads = request or ExportRequest(), worker_count(workers)
     classifier = load(model, threads=threads)
     bundle = classifier.bundle
     _check_source(bundle)
-    target = _target(bundle, model, out, form, weights)
-    keras = _keras_file(bundle, model) if form == "litert" else None
-    labelled = None if check is None else labelled_pictures(check, ignore, tell, bundle.scheme)
-    others = None if calibrate is None else any_pictures(calibrate, ignore, tell, bundle.scheme)
-    rng = np.random.default_rng([seed, 31])
-    sample, rest, source = None, None, labelled if others is None else others
-    if weights == "int8" and source is not None:
-        sample, left = draw_sample(source, bundle.preprocess, rng, threads, tell)
-        labelled, rest = (left, None) if others is None else (labelled, left)
-    converted = _convert(bundle, keras, weights, sample, threads)
-    # What is compared is what is written: a bundle answers calibrated, and looks again where it
-    # would; elsewhere there is the network alone.
-    original = (
-        classifier.predict_pixels
-        if form == "onnx"
-        else over_looks(_graph_runner(bundle.onnx, threads), bundle.preprocess.weights)
-    )
-    pair = Pair(
-        bundle.name, form, weights, bundle.preprocess, original, converted.run, bundle.scheme
-    )
-    variant: dict[str, Any] = {
-        "format": form,
-        "weights": weights,
-        "source": {"name": bundle.name, "digest": bundle.digest, "validation": bundle.validation},
-        "calibration": sample.to_dict() if sample else None,
-        "check": None,
-        "agreement": None,
-        "drawn": compare_drawn(pair),
-        "versions": _versions(),
-    }
-    validation: dict[str, Any] = {}
-    leave = set(sample.digests) if sample else set()
-    if labelled is not None:
-        answers = ask(pair, labelled, threads, progress, tell, leave=leave)
-        variant["check"] = judge_accuracy(pair, answers, labelled, tell)
-        validation = own_validation(answers, labelled, bundle.scheme) if form == "onnx" else {}
-    elif rest is not None:
-        rest = rest.take(np.sort(rng.permutation(len(rest))[:_MOST_COMPARED]))
-        answers = ask(pair, rest, threads, progress, tell, leave=leave)
-        variant["agreement"] = judge_agreement(pair, answers)
-    if form == "onnx":
+    target = _target(bundle, model, out, request)
+    keras = _keras_file(bundle, model) if request.form == "litert" else None
+    if keras is not None and litert is None:
+        raise UsageError("LiteRT needs litert=leuko.training.litert.write_litert.")
+    work = _Work(request, classifier, threads, progress, say or (lambda _: None))
+    given = work.pictures()
+    if keras is not None and litert is not None:
+        converted = work.to_litert(litert, keras, given.sample)
+    else:
+        converted = work.to_onnx(given.sample)
+    variant, validation = work.compare(converted, given)
+    if request.form == "onnx":
         return _write_bundle(bundle, converted, target, variant, validation)
     return _write_folder(bundle, converted, target, variant)
 
 
-def _check_request(form: str, weights: str, check: object, calibrate: object) -> None:
-    """Refuse what cannot be asked for."""
-    if form not in FORMATS:
-        raise UsageError(f"Unknown format {form!r}; known are {', '.join(FORMATS)}.")
-    if weights not in WEIGHTS:
-        raise UsageError(f"Unknown weights {weights!r}; known are {', '.join(WEIGHTS)}.")
-    if weights == "int8" and check is None and calibrate is None:
-        raise UsageError(
-            "An int8 network is made with real pictures, and compared on them before it is "
-            "written. Give --check FOLDER (labelled) or --calibrate FOLDER (any cells)."
+class _Work:
+    """One export: what was asked for, of which model, and who is told."""
+
+    def __init__(
+        self,
+        request: ExportRequest,
+        classifier: OnnxClassifier,
+        threads: int,
+        progress: Progress | None,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.request, self.classifier, self.bundle = request, classifier, classifier.bundle
+        self._threads, self._progress, self._tell = threads, progress, tell
+        self._rng = np.random.default_rng([request.seed, 31])
+
+    def pictures(self) -> _Given:
+        """Open the pictures that were given, and draw those for 8 bits."""
+        request, scheme, tell = self.request, self.bundle.scheme, self._tell
+        labelled = others = None
+        if request.check is not None:
+            labelled = labelled_pictures(request.check, request.ignore, tell, scheme)
+        if request.calibrate is not None:
+            others = any_pictures(request.calibrate, request.ignore, tell, scheme)
+        source = labelled if others is None else others
+        if request.weights != "int8" or source is None:
+            return _Given(labelled=labelled)
+        spec = self.bundle.preprocess
+        sample, left = draw_sample(source, spec, self._rng, self._threads, tell)
+        return _Given(sample, left) if others is None else _Given(sample, labelled, left)
+
+    def to_onnx(self, sample: Sample | None) -> _Converted:
+        """Make the new network and the bundle around it."""
+        onnx, weights = self.bundle.onnx, self.request.weights
+        if weights == "float16":
+            onnx = to_float16(onnx)
+        elif sample is not None:
+            onnx = quantize(onnx, sample.pixels)
+        made = self.bundle if weights == "float32" else _with_network(self.bundle, onnx)
+        run = OnnxClassifier(made, threads=self._threads).predict_pixels
+        return _Converted({"model.onnx": onnx}, run, made)
+
+    def to_litert(self, write: Writer, keras: Path, sample: Sample | None) -> _Converted:
+        """Make a LiteRT file of a Keras model."""
+        spec, pixels = self.bundle.preprocess, None if sample is None else sample.pixels
+        data, run = write(keras, spec.size, self.request.weights, pixels, self._threads)
+        return _Converted({"model.tflite": data}, over_looks(run, spec.weights))
+
+    def compare(self, converted: _Converted, given: _Given) -> tuple[Variant, dict[str, Any]]:
+        """Set the variant against its original; and its own figures, where there are labels."""
+        request, bundle, pair = self.request, self.bundle, self._pair(converted)
+        variant = Variant(
+            form=request.form,
+            weights=request.weights,
+            source_name=bundle.name,
+            source_digest=bundle.digest,
+            source_validation=bundle.validation,
+            drawn=compare_drawn(pair),
+            calibration=None if given.sample is None else given.sample.told,
+            versions=_versions(),
         )
-    if weights != "int8" and calibrate is not None:
-        raise UsageError("--calibrate is for --int8; other networks have no ranges to measure.")
+        leave = set(given.sample.digests) if given.sample is not None else set()
+        asked = partial(
+            ask, pair, threads=self._threads, progress=self._progress, tell=self._tell, leave=leave
+        )
+        if given.labelled is not None:
+            answers = asked(given.labelled)
+            check = judge_accuracy(pair, answers, given.labelled, self._tell)
+            validation = own_validation(answers, given.labelled, bundle.scheme)
+            return replace(variant, check=check), validation
+        if given.rest is not None:
+            chosen = np.sort(self._rng.permutation(len(given.rest))[:_MOST_COMPARED])
+            agreement = judge_agreement(pair, asked(given.rest.take(chosen)))
+            return replace(variant, agreement=agreement), {}
+        return variant, {}
+
+    def _pair(self, converted: _Converted) -> Pair:
+        """What is compared, which is what is written.
+
+        A bundle answers calibrated, and looks again where it would; elsewhere there is the network
+        alone.
+        """
+        bundle, spec = self.bundle, self.bundle.preprocess
+        form, weights = self.request.form, self.request.weights
+        original: Runner = self.classifier.predict_pixels
+        if form != "onnx":
+            original = over_looks(_graph_runner(bundle.onnx, self._threads), spec.weights)
+        return Pair(bundle.name, form, weights, spec, original, converted.run, bundle.scheme)
 
 
 def _check_source(bundle: ModelBundle) -> None:
@@ -270,15 +367,15 @@ def _target(
     bundle: ModelBundle,
     model: str | os.PathLike[str],
     out: str | os.PathLike[str] | None,
-    form: str,
-    weights: str,
+    request: ExportRequest,
 ) -> Path:
     """Where to write, or a sentence why not there."""
+    form = request.form
     if out is None:
         ending = ".zip" if form == "onnx" else f"-{form}"
         name = "".join(letter if letter.isalnum() or letter in "-_." else "_"
                        for letter in bundle.name)  # fmt: skip
-        path = Path(f"{name}-{weights}{ending}")
+        path = Path(f"{name}-{request.weights}{ending}")
     else:
         path = Path(os.path.expanduser(out))
     if path.suffix.lower() == ".zip" and form != "onnx":
@@ -307,25 +404,6 @@ def _check_folder(path: Path) -> None:
         )
 
 
-def _convert(
-    bundle: ModelBundle, keras: Path | None, weights: str, sample: Sample | None, threads: int
-) -> _Converted:
-    """Make the new network: LiteRT of a Keras model, where one is given."""
-    onnx, spec = bundle.onnx, bundle.preprocess
-    pixels = sample.pixels if sample else None
-    if keras is not None:
-        data = to_litert(keras, spec.size, weights=weights, pixels=pixels)
-        run = over_looks(litert_runner(data, threads=threads), spec.weights)
-        return _Converted({"model.tflite": data}, run)
-    if weights == "float16":
-        onnx = to_float16(onnx)
-    elif pixels is not None:
-        onnx = quantize(onnx, pixels)
-    made = bundle if weights == "float32" else _with_network(bundle, onnx)
-    run = OnnxClassifier(made, threads=threads).predict_pixels
-    return _Converted({"model.onnx": onnx}, run, made)
-
-
 def _versions() -> dict[str, str]:
     """Versions of what the variant depends on."""
     found = versions()
@@ -349,21 +427,23 @@ def _write_bundle(
     bundle: ModelBundle,
     converted: _Converted,
     target: Path,
-    variant: dict[str, Any],
+    variant: Variant,
     validation: dict[str, Any],
 ) -> Exported:
     """Write an ONNX variant as a bundle of its own; float32 is the bundle as it was."""
     made = converted.made or bundle
     if made is not bundle:
-        made = replace(
-            made,
-            name=f"{bundle.name}-{variant['weights']}",
-            provenance={**bundle.provenance, "variant": variant},
-            validation=validation,
-            card=_card(bundle, variant),
-        )
+        made = _told(made, f"{bundle.name}-{variant.weights}", variant, validation)
     made.save(target)
     return Exported(target, variant, made.digest, converted.size, len(bundle.onnx))
+
+
+def _told(
+    bundle: ModelBundle, name: str, variant: Variant, validation: dict[str, Any]
+) -> ModelBundle:
+    """A bundle that says what it was made from, and no figures but its own."""
+    provenance = {**bundle.provenance, "variant": variant.to_dict()}
+    return with_card(replace(bundle, name=name, provenance=provenance, validation=validation))
 
 
 def _with_network(bundle: ModelBundle, onnx: bytes) -> ModelBundle:
@@ -392,7 +472,7 @@ def _with_network(bundle: ModelBundle, onnx: bytes) -> ModelBundle:
 
 
 def _write_folder(
-    bundle: ModelBundle, converted: _Converted, target: Path, variant: dict[str, Any]
+    bundle: ModelBundle, converted: _Converted, target: Path, variant: Variant
 ) -> Exported:
     """Write a LiteRT network, with what is needed to use it rightly."""
     spec = bundle.preprocess
@@ -406,13 +486,13 @@ def _write_folder(
     files = {
         **converted.files,
         "goldens.npz": arrays.getvalue(),
-        "card.md": _card(bundle, variant).encode(),
+        "card.md": _told(bundle, bundle.name, variant, {}).card.encode(),
     }
     document = {
         "schema": schema("export"),
         "research_use": RESEARCH_USE,
         "name": bundle.name,
-        "variant": variant,
+        "variant": variant.to_dict(),
         "classes": list(bundle.scheme.names),
         "scheme": bundle.scheme.to_dict(),
         "preprocess": spec.to_dict(),
@@ -439,51 +519,3 @@ def _write_folder(
             (folder / name).write_bytes(data)
     main = next(iter(converted.files.values()))
     return Exported(target, variant, digest_bytes(main), converted.size, len(bundle.onnx))
-
-
-def _card(bundle: ModelBundle, variant: dict[str, Any]) -> str:
-    """A card that says what was changed and measured, with the original's card behind it."""
-    title = f"{bundle.name}, {variant['weights']} {variant['format']}"
-    lines = [
-        f"# {title}",
-        "",
-        f"**{RESEARCH_USE}**",
-        "",
-        f"Made from {bundle.name}, digest `{bundle.digest[:16]}`, by `leuko export`.",
-        "",
-    ]
-    calibration, check = variant["calibration"], variant["check"]
-    agreement, drawn = variant["agreement"], variant["drawn"]
-    if calibration:
-        lines.append(
-            f"- Ranges measured on {calibration['n']} pictures, digest "
-            f"`{calibration['digest'][:16]}`."
-        )
-    if check:
-        figures = check["balanced_accuracy"]
-        lines.append(
-            f"- Balanced accuracy {figures['variant']:.4f}, the original's "
-            f"{figures['original']:.4f}, on the same {check['n']:,} pictures, digest "
-            f"`{check['digest'][:16]}`; the same class for {100 * check['agreement']:.2f}%."
-        )
-    if agreement:
-        lines.append(
-            f"- The original's class for {100 * agreement['agreement']:.2f}% of "
-            f"{agreement['n']:,} pictures without labels, digest `{agreement['digest'][:16]}`. "
-            "Its accuracy was not measured."
-        )
-    if not check and not agreement:
-        lines.append("- Its accuracy was not measured; it was compared on drawn cells alone.")
-    lines += [
-        f"- On {drawn['n']} drawn cells: the same class for {100 * drawn['agreement']:.1f}%, "
-        f"largest difference of a probability {drawn['largest_difference']:.2g}.",
-        "- Calibration and thresholds, where there are any, are the original's.",
-        "",
-        "## The original's card",
-        "",
-        "What follows was measured with the original and not with this variant.",
-        "",
-    ]
-    for line in bundle.card.splitlines():
-        lines.append(f"##{line}" if line.startswith("#") else line)
-    return "\n".join(lines).rstrip("\n") + "\n"

@@ -18,8 +18,8 @@ import onnxruntime  # noqa: E402
 from onnx import helper, numpy_helper  # noqa: E402
 
 from convnet import make_convnet  # noqa: E402
-from leuko.training.convert_graph import open_session  # noqa: E402
-from leuko.training.convert_int8 import _shift, quantize  # noqa: E402
+from leuko.formats.graph import open_session  # noqa: E402
+from leuko.formats.int8 import _shift, quantize  # noqa: E402
 from tiny import SIDE, make_onnx, paint  # noqa: E402
 
 
@@ -174,8 +174,8 @@ def test_the_runtime_opens_it_and_still_refuses_what_is_no_number(
 ) -> None:
     from dataclasses import replace
 
+    from leuko.formats.graph import to_float16
     from leuko.runtime.classifier import OnnxClassifier, make_goldens
-    from leuko.training.convert_graph import to_float16
 
     source = make_convnet(width=70)
     made = quantize(source, painted(2)) if kind == "int8" else to_float16(source)

@@ -1,10 +1,9 @@
-"""ONNX Runtime's answers from another runtime: LiteRT, and OpenVINO on the bundle's own network."""
+"""LiteRT, by Keras's own exporter: the answers of ONNX Runtime, and what is refused."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +18,10 @@ from leuko.recipe import Recipe
 
 pytest.importorskip("onnx", reason="needs the extra 'export'")
 
-from convnet import make_convnet_bundle
+from leuko.formats.export import ExportRequest, export_model
+from leuko.formats.graph import open_session
 from leuko.runtime.classifier import make_goldens
-from leuko.training.convert import export_model
-from leuko.training.convert_graph import open_session
-from leuko.training.convert_litert import litert_runner, to_litert
+from leuko.training.litert import litert_runner, to_litert, write_litert
 from tiny import SIDE, paint, write_dataset
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -102,28 +100,9 @@ def test_what_keras_cannot_read(tmp_path: Path, run: Path) -> None:
         to_litert(tmp_path / "model.keras", SIZE)
 
 
-@pytest.mark.parametrize("weights", ["float32", "float16", "int8"])
-def test_openvino_reads_a_bundles_network_itself(
-    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Imported as its maker meant it, it would report to him and write an identity."""
-    monkeypatch.setitem(sys.modules, "openvino_telemetry", None)
-    core = pytest.importorskip("openvino", reason="needs the extra 'dev'").Core()
-    make_convnet_bundle(width=70).save(tmp_path / "m.zip")
-    check = write_dataset(tmp_path / "Test", each=9) if weights == "int8" else None
-    export_model(tmp_path / "m.zip", tmp_path / "out", weights=weights, check=check)
-    network, pixels = tmp_path / "out" / "model.onnx", painted(5)
-    settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    answer = core.compile_model(core.read_model(network), "CPU", settings)
-    received = answer([pixels.astype(np.float32)])[0]
-    expected = reference(network.read_bytes(), pixels)
-    assert np.ptp(expected, axis=0).max() > 0.05
-    np.testing.assert_allclose(received, expected, atol=0.05 if weights == "int8" else 2e-5)
-
-
 def test_the_folder_tells_a_deployer_everything(run: Path, tmp_path: Path) -> None:
     labelled, out = write_dataset(tmp_path / "Test", each=9), tmp_path / "out"
-    done = export_model(run, out, form="litert", check=labelled)
+    done = export_model(run, out, ExportRequest(form="litert", check=labelled), litert=write_litert)
     note = json.loads((out / "export.json").read_text())
     bundle = ModelBundle.load(run)
     assert note["schema"] == "leuko.export/1"
@@ -145,17 +124,17 @@ def test_the_folder_tells_a_deployer_everything(run: Path, tmp_path: Path) -> No
     np.testing.assert_allclose(runner(inputs), arrays["probabilities"], atol=1e-6)
     # Written again, it is replaced by the same; anything else in it is not.
     first = {path.name: path.read_bytes() for path in out.iterdir()}
-    export_model(run, out, form="litert", check=labelled)
+    export_model(run, out, ExportRequest(form="litert", check=labelled), litert=write_litert)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == first
     (out / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"such as notes\.txt"):
-        export_model(run, out, form="litert")
+        export_model(run, out, ExportRequest(form="litert"), litert=write_litert)
 
 
 def test_litert_is_written_from_a_run_folder_alone(tmp_path: Path, run: Path) -> None:
     for model, name in (("default", "default"), (run / "bundle", "fresh")):
         with pytest.raises(UsageError, match=f"There is no LiteRT of {name}: it is written from"):
-            export_model(model, tmp_path / "out", form="litert")
+            export_model(model, tmp_path / "out", ExportRequest(form="litert"), litert=write_litert)
 
 
 def test_another_network_than_the_bundles_is_not_written(tmp_path: Path, run: Path) -> None:
@@ -172,21 +151,15 @@ def test_another_network_than_the_bundles_is_not_written(tmp_path: Path, run: Pa
         with pytest.raises(
             BundleError, match=r"litert (network|variant).*(Nothing was|nothing was) written"
         ):
-            export_model(other, tmp_path / "out", form="litert", check=check)
+            export_model(
+                other,
+                tmp_path / "out",
+                ExportRequest(form="litert", check=check),
+                litert=write_litert,
+            )
     assert not (tmp_path / "out").exists()
 
 
-def test_a_model_of_16_bits_goes_on_and_one_of_8_does_not(tmp_path: Path) -> None:
-    make_convnet_bundle(width=70).save(tmp_path / "m.zip")
-    export_model(tmp_path / "m.zip", tmp_path / "half.zip", weights="float16")
-    labelled = write_dataset(tmp_path / "Test", each=9)
-    sizes = {}
-    for weights in ("float32", "float16", "int8"):
-        again = export_model(
-            tmp_path / "half.zip", tmp_path / f"out-{weights}", weights=weights, check=labelled
-        )
-        assert again.variant["check"]["balanced_accuracy"] == {"original": 1.0, "variant": 1.0}
-        sizes[weights] = again.size
-    assert sizes["int8"] < sizes["float16"] == sizes["float32"]
-    with pytest.raises(UsageError, match="is int8 already"):
-        export_model(tmp_path / "out-int8", tmp_path / "b")
+def test_litert_needs_the_room_that_has_keras(tmp_path: Path, run: Path) -> None:
+    with pytest.raises(UsageError, match=r"litert=leuko\.training\.litert\.write_litert"):
+        export_model(run, tmp_path / "out", ExportRequest(form="litert"))

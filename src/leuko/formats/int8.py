@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.errors import BundleError
-from leuko.training.convert_graph import Graph, clean_graph, open_session
+from leuko.formats.graph import Graph, clean_graph, open_session
 
 __all__ = ["quantize"]
 

@@ -7,16 +7,15 @@ to eight bits on its own. Here they become part of the convolution that they bel
 
 from __future__ import annotations
 
-import importlib
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from leuko.errors import BundleError, MissingExtraError
-from leuko.packages import import_onnxruntime
+from leuko.errors import BundleError
+from leuko.packages import import_extra, import_onnxruntime
 
-__all__ = ["Graph", "clean_graph", "import_extra", "open_session", "to_float16"]
+__all__ = ["Graph", "clean_graph", "open_session", "to_float16"]
 
 Array = npt.NDArray[Any]
 
@@ -361,34 +360,6 @@ def open_session(onnx: bytes, *, threads: int = 1) -> Any:
     except Exception as error:  # ONNX Runtime raises its own kinds for every fault
         first = (str(error).splitlines() or [""])[0][:200]
         raise BundleError(f"The converted network cannot be opened: {first}") from error
-
-
-def import_extra(package: str, what: str = "Exporting a model", extra: str = "export") -> Any:
-    """Import an optional package.
-
-    Parameters
-    ----------
-    package : str
-        Its import name.
-    what : str
-        What needs it, as the subject of a sentence.
-    extra : str
-        The extra that brings it.
-
-    Returns
-    -------
-    module
-        The package.
-
-    Raises
-    ------
-    MissingExtraError
-        When it is not installed.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise MissingExtraError(what, extra, package.partition(".")[0]) from error
 
 
 def _merge_pad(graph: Graph, pad: Any) -> None:
