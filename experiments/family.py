@@ -118,7 +118,7 @@ def what_ships(name: str, run: Path) -> ModelBundle:
     validation = rows.subset(held)
     seed = int(whole.provenance["seed"])
     half = fit_trust(ModelBundle.load(target), validation, seed=seed, **SMALL)
-    document = evaluate(OnnxClassifier(half), validation).report.to_dict()
+    document = evaluate(OnnxClassifier(half), validation).to_dict()
     summary = validation_summary(half, document, split=whole.validation["split"])
     half = replace(half, validation=summary, card=whole.card)
     return replace(half, card=trust_card(half))

@@ -19,7 +19,7 @@ from five import CLASSES
 from leuko.data.seen import _hashed
 from leuko.data.synth import draw_dataset
 from leuko.errors import DataError, LeukoError, UsageError
-from leuko.evaluation.compare import compare_predictions, recipe_titles
+from leuko.evaluation.compare import Answers, compare_predictions
 from leuko.imaging import PreprocessSpec
 from leuko.manifest import read_split
 from leuko.prediction_files import read_predictions
@@ -29,7 +29,6 @@ from leuko.recipe import (
     ModelSettings,
     Recipe,
     TrainSettings,
-    list_recipes,
     load_recipe,
 )
 
@@ -37,12 +36,11 @@ keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 pytest.importorskip("matplotlib", reason="needs the extra 'report'")
 
 from leuko.experiment.comparing import (  # noqa: E402
-    _is_of_experiment,
     _set_name,
     _unused,
     compare,
 )
-from leuko.experiment.starting import find_starts, head_starts  # noqa: E402
+from leuko.experiment.starting import find_starts  # noqa: E402
 from tiny import write_dataset  # noqa: E402
 from training.killed import use_small_networks  # noqa: E402
 
@@ -179,23 +177,6 @@ def test_warnings_of_evaluations_are_collected(
         assert "rough: 3 slides" in text
 
 
-def test_only_recipes_of_the_published_experiment_are_of_it(
-    compared: tuple[Path, dict[str, Any]],
-) -> None:
-    assert [model["experiment"] for model in compared[1]["models"]] == [False, False]
-    assert "published experiment" not in compared[1]["verdict"]
-    for name in list_recipes():
-        known = load_recipe(name)
-        expected = name not in ("flagship", "small")
-        for one in (known, replace(known.with_seed(77), name="mine", title="My own")):
-            assert _is_of_experiment(one, one.model.weights) is expected
-            assert _is_of_experiment(one, "/weights/imagenet.h5") is expected
-        assert not _is_of_experiment(replace(known, train=TrainSettings(epochs=3)), "imagenet")
-    assert not _is_of_experiment(recipe("cnn"), "none")
-    for weights in ("none", "leuko"):
-        assert not _is_of_experiment(load_recipe("mobilenetv2"), weights)
-
-
 def test_the_terminal_gets_a_table_and_the_paths(
     compared: tuple[Path, dict[str, Any]],
     dataset: Path,
@@ -252,10 +233,10 @@ def test_pairs_are_on_the_same_rows(compared: tuple[Path, dict[str, Any]], elsew
     assert told["c"] == int((right[1] & ~right[0]).sum())
     slides = [Path(row.path).name.split("_")[0] for row in answered]
     again = compare_predictions(
-        truth, tables[0].probabilities, tables[1].probabilities, slides,
-        a="sampled", b="files", set_name="Elsewhere", training_seeds=(2, 2),
+        truth, slides, Answers("sampled", 2, tables[0].probabilities),
+        Answers("files", 2, tables[1].probabilities), set_name="Elsewhere",
     )  # fmt: skip
-    assert pairs[-1] == again
+    assert pairs[-1] == again.to_dict()
 
 
 def test_the_report_is_one_page_and_one_table(compared: tuple[Path, dict[str, Any]]) -> None:
@@ -457,10 +438,6 @@ def test_what_a_start_has_seen_is_found(dataset: Path, learned: Callable[[int], 
     assert found["cnn"] == {
         "told": "random weights", "weights": "random weights", "teacher": "", "fingerprints": False,
     }  # fmt: skip
-    assert head_starts([{"title": "One", "start": one} for one in found.values()]) == [
-        "One has a head start: before it was trained it had learned from 50 of 50 images of train, "
-        "3 of 30 images of test."
-    ]
     learned(0)  # Train alone is marked
     assert find({"leuko": leuko}, sets, allow_seen=False)["leuko"]["seen"]["test"] == [0, 30]
     small = load_recipe("small")
@@ -468,13 +445,6 @@ def test_what_a_start_has_seen_is_found(dataset: Path, learned: Callable[[int], 
     assert find({"taught": taught}, sets, allow_seen=False)["taught"]["told"] == (
         "ImageNet, taught by default, which has learned Raabin-WBC Train (10,175 cells)"
     )
-
-
-def test_recipes_of_one_title_are_told_apart(recipes: list[Recipe]) -> None:
-    entries = [{"recipe": one.name, "title": one.title} for one in recipes]
-    assert recipe_titles(entries) == {one.name: one.title for one in recipes}
-    same = [{**entry, "title": "The same"} for entry in entries]
-    assert recipe_titles(same) == {"sampled": "sampled", "files": "files"}
 
 
 def test_sets_have_names_of_their_own(tmp_path: Path) -> None:

@@ -68,8 +68,8 @@ def train(
     """Train a recipe and export the bundle that ships. Ctrl-C stops; --resume goes on."""
     from leuko.artifacts import schema
     from leuko.cli.extras import training_room
-    from leuko.evaluation.report import no_better
     from leuko.experiment.planning import passed_over, plan_training
+    from leuko.render.evaluation import no_better
 
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         # Opening the room takes seconds; what is wrong is said before.

@@ -5,26 +5,16 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from itertools import combinations
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from leuko import __version__
-from leuko.artifacts import (
-    RESEARCH_USE,
-    atomic_write_json,
-    atomic_write_text,
-    prepare_folder,
-    read_json,
-    schema,
-)
+from leuko.artifacts import atomic_write_json, atomic_write_text, prepare_folder, read_json
 from leuko.data.audit import audit_dataset
-from leuko.evaluation.compare import (
-    collect_warnings,
-    compare_predictions,
-    mean_over_seeds,
-    recipe_titles,
-    verdict,
-)
+from leuko.evaluation.compare import Answers, PairedTest, compare_predictions
+from leuko.evaluation.comparison import ComparisonReport, Model, Run, recipe_titles, set_means
+from leuko.evaluation.report import SetResult
 from leuko.experiment.evaluating import Evaluation, evaluate
 from leuko.experiment.planning import (
     check_readable,
@@ -32,13 +22,15 @@ from leuko.experiment.planning import (
     passed_over,
     plan_comparison,
 )
-from leuko.experiment.starting import find_starts, head_starts
+from leuko.experiment.starting import find_starts
 from leuko.host import machine, versions
 from leuko.manifest import Manifest, read_labelled, read_split
 from leuko.parallel import Progress
 from leuko.prediction_files import read_predictions, write_csv
-from leuko.recipe import Recipe, load_recipe
+from leuko.recipe import Recipe
+from leuko.render.evaluation import evaluation_document
 from leuko.render.plots import require_matplotlib
+from leuko.render.verdict import comparison_document
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.scheme import ClassScheme, merging
 from leuko.training.ready import check_ready, with_weights
@@ -47,15 +39,6 @@ from leuko.training.run import TrainedRun, train
 __all__ = ["compare"]
 
 Say = Callable[[str], None]
-
-_EXPERIMENT: Final = (
-    "published-cnn",
-    "published-mobilenetv2",
-    "cnn",
-    "mobilenetv2",
-    "mobilenetv2-finetuned",
-)
-"""The published experiment, and what Leuko corrects of it."""
 
 
 def compare(
@@ -169,6 +152,7 @@ def compare(
         dataset, ignore=ignore, scheme=rows.scheme, workers=workers, progress=progress, say=tell
     )
     models = []
+    titles = recipe_titles({recipe.name: recipe.title for recipe in opened})
     for recipe in opened:
         runs = []
         for seed in range(recipe.seed, recipe.seed + seeds):
@@ -189,30 +173,35 @@ def compare(
             runs.append(
                 _score(run, recipe.name, seed, sets, folder, command, workers, progress, tell)
             )
-        entry = _model_entry(recipe, runs, weights or recipe.model.weights)
-        models.append({**entry, "start": starts[recipe.name]})
-    for model, title in zip(models, recipe_titles(models).values(), strict=True):
-        model["title"] = title
-    notes = [*dict.fromkeys(note for part in (rows, *sets.values()) for note in part.notes)]
-    document: dict[str, Any] = {
-        "schema": schema("comparison"),
-        "research_use": RESEARCH_USE,
-        "version": __version__,
-        "command": command,
-        "dataset": Path(dataset).resolve().name,
-        "data_digest": {name: m.digest for name, m in {"train": rows, **sets}.items()},
-        "seeds": sorted({run["seed"] for model in models for run in model["runs"]}),
-        "machine": machine(),
-        "versions": versions(),
-        "audit": audit,
-        "balance": _balance_entry(models),
-        "models": models,
-        "paired": _paired(models, sets, folder),
-        "warnings": [*head_starts(models), *notes, *collect_warnings(models, known=notes)],
-    }
-    shared = _shared_slides(audit)
-    document["verdict"] = verdict(models, document["paired"], shared_slides=shared)
-    document["total_seconds"] = round(time.monotonic() - started, 1)
+        models.append(
+            Model(
+                recipe=recipe.name,
+                title=titles[recipe.name],
+                transfer=recipe.model.architecture != "cnn"
+                and (weights or recipe.model.weights) != "none",
+                split=recipe.data.split,
+                size=recipe.preprocess.size,
+                runs=tuple(runs),
+                mean=set_means(runs),
+                published=recipe.published,
+                history=runs[0].history,
+                start=starts[recipe.name],
+            )
+        )
+    report = ComparisonReport(
+        dataset=Path(dataset).resolve().name,
+        data_digest={name: m.digest for name, m in {"train": rows, **sets}.items()},
+        models=tuple(models),
+        paired=tuple(_paired(models, sets, folder)),
+        notes=tuple(note for part in (rows, *sets.values()) for note in part.notes),
+        audit=audit,
+        command=command,
+        version=__version__,
+        machine=machine(),
+        versions=versions(),
+        total_seconds=round(time.monotonic() - started, 1),
+    )
+    document = comparison_document(report)
     _write(document, folder, sets)
     return document
 
@@ -229,14 +218,6 @@ def _look_first(
         check_ready(recipes[name].with_seed(seed), place, rows)
 
 
-def _shared_slides(audit: dict[str, Any]) -> int:
-    """How many slides Train and Test have in common."""
-    for pair in audit["shared_slides"]["between"]:
-        if set(pair["splits"]) == {"train", "test"}:
-            return int(pair["count"])
-    return 0
-
-
 def _score(
     run: TrainedRun,
     recipe: str,
@@ -247,7 +228,7 @@ def _score(
     workers: int | None,
     progress: Progress | None,
     tell: Say,
-) -> dict[str, Any]:
+) -> Run:
     """Evaluate one run on every set, or open what an earlier call had written."""
     evaluations: dict[str, Any] = {"validation": run.validation}
     speed = 0.0
@@ -264,7 +245,7 @@ def _score(
                 progress=_staged(progress, f"{recipe} on {name}"),
                 say=tell,
             )
-            document = result.report.to_dict()
+            document = evaluation_document(result.report)
             document["images_per_second"] = round(result.images_per_second, 1)
             write_csv(result.table, place / "predictions.csv")
             atomic_write_json(place / "evaluation.json", document)
@@ -272,20 +253,20 @@ def _score(
             speed = float(document["images_per_second"])
         evaluations[name] = document
     seconds = {key: round(value, 1) for key, value in run.seconds.items()}
-    return {
-        "seed": seed,
-        "run": f"runs/{recipe}-seed{seed}",
-        "seconds": {**seconds, "total": round(sum(run.seconds.values()), 1)},
-        "epochs": len(run.history),
-        "predict_images_per_second": speed,
-        "bundle_bytes": sum(len(data) for data in run.bundle.members().values()),
-        "parameters": run.bundle.parameters,
-        "images": {
+    return Run(
+        seed=seed,
+        run=f"runs/{recipe}-seed{seed}",
+        seconds={**seconds, "total": round(sum(run.seconds.values()), 1)},
+        epochs=len(run.history),
+        predict_images_per_second=speed,
+        bundle_bytes=sum(len(data) for data in run.bundle.members().values()),
+        parameters=run.bundle.parameters,
+        images={
             side: run.bundle.provenance[f"{side}_images"] for side in ("training", "validation")
         },
-        "history": run.history,
-        "evaluations": evaluations,
-    }
+        evaluations={name: SetResult.from_dict(one) for name, one in evaluations.items()},
+        history=run.history,
+    )
 
 
 def _finished(place: Path, bundle: str, data: str) -> dict[str, Any] | None:
@@ -297,88 +278,28 @@ def _finished(place: Path, bundle: str, data: str) -> dict[str, Any] | None:
     return document if same else None
 
 
-def _model_entry(recipe: Recipe, runs: list[dict[str, Any]], weights: str) -> dict[str, Any]:
-    """One recipe in comparison.json."""
-    sets = list(runs[0]["evaluations"])
-    return {
-        "recipe": recipe.name,
-        "title": recipe.title,
-        "transfer": recipe.model.architecture != "cnn" and weights != "none",
-        "experiment": _is_of_experiment(recipe, weights),
-        "split": recipe.data.split,
-        "input": list(recipe.preprocess.size),
-        "parameters": runs[0]["parameters"],
-        "bundle_bytes": runs[0]["bundle_bytes"],
-        "runs": [{k: v for k, v in run.items() if k != "history"} for run in runs],
-        "mean": {name: mean_over_seeds([r["evaluations"][name] for r in runs]) for name in sets},
-        "published": recipe.published or None,
-        "history": runs[0]["history"],
-    }
-
-
-def _is_of_experiment(recipe: Recipe, weights: str) -> bool:
-    """Whether a recipe is of the published experiment or its corrected versions, by its settings.
-
-    Weights from a file are taken for those of ImageNet: without a network they come from there.
-    """
-    if recipe.model.architecture != "cnn" and weights in ("none", "leuko"):
-        return False
-    return _settings(recipe) in [_settings(load_recipe(name)) for name in _EXPERIMENT]
-
-
-def _settings(recipe: Recipe) -> dict[str, Any]:
-    """What is trained, without what it is called, its seed and where its weights lie."""
-    settings = recipe.to_dict()
-    for key in ("name", "title", "seed", "published"):
-        del settings[key]
-    del settings["model"]["weights"]
-    return settings
-
-
-def _balance_entry(models: list[dict[str, Any]]) -> dict[str, Any]:
-    """What balancing on disk took; nothing where every recipe balances on the fly."""
-    runs = [run for m in models for run in m["runs"] if "balance" in run["seconds"]]
-    if not runs:
-        return {}
-    return {
-        "seconds": round(sum(run["seconds"]["balance"] for run in runs), 1),
-        "images": sum(sum(run["images"].values()) for run in runs),
-    }
-
-
-def _paired(
-    models: list[dict[str, Any]], sets: dict[str, Manifest], folder: Path
-) -> list[dict[str, Any]]:
+def _paired(models: Sequence[Model], sets: dict[str, Manifest], folder: Path) -> list[PairedTest]:
     """Every pair of recipes on the same rows, seed by seed and set by set."""
-    entries = []
+    tests = []
     for name, manifest in sets.items():
-        for first in range(len(models)):
-            for second in range(first + 1, len(models)):
-                a, b = models[first], models[second]
-                for run_a, run_b in zip(a["runs"], b["runs"], strict=True):
-                    tables = [
-                        read_predictions(
-                            folder / "evaluations" / f"{m['recipe']}-seed{r['seed']}-{name}"
-                            / "predictions.csv"
-                        )
-                        for m, r in ((a, run_a), (b, run_b))
-                    ]  # fmt: skip
-                    kept = manifest.subset(
-                        i for i, row in enumerate(tables[0].rows) if row.status == "ok"
+        for a, b in combinations(models, 2):
+            for runs in zip(a.runs, b.runs, strict=True):
+                tables = [
+                    read_predictions(
+                        folder / "evaluations" / f"{model.recipe}-seed{run.seed}-{name}"
+                        / "predictions.csv"
                     )
-                    entries.append(
-                        compare_predictions(
-                            kept.labels,
-                            tables[0].probabilities,
-                            tables[1].probabilities,
-                            kept.slides,
-                            a=a["recipe"],
-                            b=b["recipe"],
-                            set_name=name,
-                            training_seeds=(run_a["seed"], run_b["seed"]),
-                        )
-                    )
-    return entries
+                    for model, run in zip((a, b), runs, strict=True)
+                ]  # fmt: skip
+                kept = manifest.subset(
+                    i for i, row in enumerate(tables[0].rows) if row.status == "ok"
+                )
+                answers = (
+                    Answers(model.recipe, run.seed, table.probabilities)
+                    for model, run, table in zip((a, b), runs, tables, strict=True)
+                )
+                tests.append(compare_predictions(kept.labels, kept.slides, *answers, set_name=name))
+    return tests
 
 
 def _write(document: dict[str, Any], folder: Path, sets: dict[str, Manifest]) -> None:

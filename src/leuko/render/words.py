@@ -107,11 +107,6 @@ def counted_span(numbers: Sequence[int], noun: str) -> str:
     return counted(high, noun) if low == high else f"{low:,} to {counted(high, noun)}"
 
 
-def sentences(text: str) -> list[str]:
-    """A paragraph's sentences, as far as they can be told apart."""
-    return [one for one in re.split(r"(?<=[.!?]) (?=[A-Z\"“])", text.strip()) if one]
-
-
 def listed(parts: Sequence[str]) -> str:
     """Parts with commas and an "and"."""
     if len(parts) < 2:

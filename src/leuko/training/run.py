@@ -38,7 +38,7 @@ from leuko.data.balance import write_balanced
 from leuko.data.seen import had_a_head_start, start_of, were_seen
 from leuko.data.split import split_at_random, split_by_slide
 from leuko.errors import DataError, ImageError, OutputError, TrainingError
-from leuko.evaluation.report import evaluate_predictions, no_better
+from leuko.evaluation.report import evaluate_predictions
 from leuko.host import machine, versions
 from leuko.imaging import read_image
 from leuko.manifest import Manifest, find_splits, is_table, read_csv, read_folder, read_split
@@ -46,6 +46,7 @@ from leuko.memory import keep_freed_memory
 from leuko.parallel import Progress, bounded_map, worker_count
 from leuko.pictures import open_picture
 from leuko.recipe import Recipe
+from leuko.render.evaluation import evaluation_document, no_better
 from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
 from leuko.runtime.trust import NEVER_CHECKED, Trust
 from leuko.runtime.trust_bundle import ALWAYS_NAMES, NOT_CALIBRATED, fit_trust, trust_card
@@ -605,18 +606,20 @@ def _finish(
         for f in validation_rows.files()[:8]
     ]
     check_parity(model, onnx, np.stack(some * 2 if len(some) == 1 else some), _PARITY)
-    validation = evaluate_predictions(
+    report = evaluate_predictions(
         validation_rows.labels,
         table.probabilities,
         validation_rows.slides,
         scheme=both.scheme,
         paths=[sample.path for sample in validation_rows.samples],
         seed=recipe.seed,
-        context={
+    ).with_context(
+        {
             "data": {"folder": "validation rows", "digest": validation_rows.digest},
             "model": {"name": recipe.name, "digest": bundle.digest},
-        },
-    ).to_dict()
+        }
+    )
+    validation = evaluation_document(report)
     atomic_write_json(run / "validation.json", validation)
     if not validation["baselines"]["majority"]["beaten"]:
         tell(no_better(validation["confusion"], validation["classes"]))
