@@ -216,9 +216,10 @@ def evaluation_view(
             ),
         ]
     names = scheme_in(evaluation).names
+    shapes = dict.fromkeys(("roc", "pr"), "wide") if len(names) > plots.LEGEND_INSIDE else {}
     return EvaluationView(
         figures=[
-            page_figure(figure, f"{mark}-{name}", title, caption)
+            page_figure(figure, f"{mark}-{name}", title, caption, shape=shapes.get(name, ""))
             for figure, name, title, caption in drawn
         ],
         classes=[
