@@ -865,12 +865,12 @@ def _legend(axes: Any, paint: Style, title: str | None, place: str, *, above: bo
 
 def _curve_label(name: str, value: float | None, scheme: ClassScheme) -> str:
     """A class and its figure, shorter where the legend has columns."""
-    return f"{_clipped(name, 24 if len(scheme) <= LEGEND_INSIDE else 17)}  {_decimals(value)}"
+    return f"{_clipped(name, 24 if len(scheme) <= LEGEND_INSIDE else 20)}  {_decimals(value)}"
 
 
 def _room_beside(classes: int) -> float:
     """Inches for a legend of so many curves that stands beside the axes."""
-    return 2.1 * math.ceil(classes / _LEGEND_ROWS) if classes > LEGEND_INSIDE else 0.0
+    return 2.3 * math.ceil(classes / _LEGEND_ROWS) if classes > LEGEND_INSIDE else 0.0
 
 
 def _unit_square(axes: Any) -> None:
