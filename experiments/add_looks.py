@@ -51,7 +51,7 @@ def main() -> None:
         plain, preprocess=spec, goldens=make_goldens(before.onnx, spec, before.measured)
     )
     fitted = fit_trust(plain, rows, TrustSettings(seed=recipe.seed), say=print)
-    document = evaluate(OnnxClassifier(fitted), rows).report.to_dict()
+    document = evaluate(OnnxClassifier(fitted), rows).to_dict()
     provenance = without_folders(before.provenance, arguments.weights)
     provenance["recipe"] = {**provenance["recipe"], "preprocess": spec.to_dict()}
     provenance["recipe_digest"] = digest_json(provenance["recipe"])

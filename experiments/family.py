@@ -123,7 +123,7 @@ def what_ships(name: str, run: Path) -> ModelBundle:
     validation = rows.subset(held)
     seed = int(whole.provenance["seed"])
     half = fit_trust(ModelBundle.load(target), validation, replace(SMALL, seed=seed))
-    document = evaluate(OnnxClassifier(half), validation).report.to_dict()
+    document = evaluate(OnnxClassifier(half), validation).to_dict()
     summary = validation_summary(half, document, split=whole.validation["split"])
     return with_card(replace(half, validation=summary))
 

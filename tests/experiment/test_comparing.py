@@ -23,7 +23,7 @@ from leuko.data.dataset import Dataset, ImageFacts, Pictures
 from leuko.data.reading import read_split
 from leuko.data.synth import draw_dataset
 from leuko.errors import DataError, LeukoError, UsageError
-from leuko.evaluation.compare import compare_predictions, recipe_titles
+from leuko.evaluation.compare import Answers, compare_predictions
 from leuko.imaging import PreprocessSpec
 from leuko.prediction_files import read_predictions
 from leuko.recipe import (
@@ -39,7 +39,7 @@ keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 pytest.importorskip("matplotlib", reason="needs the extra 'report'")
 
 from leuko.experiment.comparing import _set_name, _unused, compare  # noqa: E402
-from leuko.experiment.starting import find_starts, head_starts  # noqa: E402
+from leuko.experiment.starting import find_starts  # noqa: E402
 from leuko.training.options import RunOptions  # noqa: E402
 from tiny import write_dataset  # noqa: E402
 from training.killed import use_small_networks  # noqa: E402
@@ -232,10 +232,10 @@ def test_pairs_are_on_the_same_rows(compared: tuple[Path, dict[str, Any]], elsew
     assert told["c"] == int((right[1] & ~right[0]).sum())
     slides = [Path(row.path).name.split("_")[0] for row in answered]
     again = compare_predictions(
-        truth, tables[0].probabilities, tables[1].probabilities, slides,
-        a="sampled", b="files", set_name="Elsewhere", training_seeds=(2, 2),
+        truth, slides, Answers("sampled", 2, tables[0].probabilities),
+        Answers("files", 2, tables[1].probabilities), set_name="Elsewhere",
     )  # fmt: skip
-    assert pairs[-1] == again
+    assert pairs[-1] == again.to_dict()
 
 
 def test_the_report_is_one_page_and_one_table(compared: tuple[Path, dict[str, Any]]) -> None:
@@ -451,10 +451,6 @@ def test_what_a_start_has_seen_is_found(dataset: Path, learned: Callable[[int], 
     assert found["cnn"] == {
         "told": "random weights", "weights": "random weights", "teacher": "", "fingerprints": False,
     }  # fmt: skip
-    assert head_starts([{"title": "One", "start": one} for one in found.values()]) == [
-        "One has a head start: before it was trained it had learned from 50 of 50 images of train, "
-        "3 of 30 images of test."
-    ]
     learned(0)  # Train alone is marked
     assert find({"leuko": leuko}, allow_seen=False)["leuko"]["seen"]["test"] == [0, 30]
     small = load_recipe("small")
@@ -476,13 +472,6 @@ def test_an_image_is_opened_twice_before_the_first_batch(
     opened = json.loads(done.stdout)
     assert len(opened) == 50 + 30 + 27
     assert set(opened) == {2}
-
-
-def test_recipes_of_one_title_are_told_apart(recipes: list[Recipe]) -> None:
-    entries = [{"recipe": one.name, "title": one.title} for one in recipes]
-    assert recipe_titles(entries) == {one.name: one.title for one in recipes}
-    same = [{**entry, "title": "The same"} for entry in entries]
-    assert recipe_titles(same) == {"sampled": "sampled", "files": "files"}
 
 
 def test_sets_have_names_of_their_own(tmp_path: Path) -> None:

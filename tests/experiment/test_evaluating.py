@@ -42,7 +42,7 @@ def test_figures_counted_by_hand(labelled: Path, tiny_classifier: OnnxClassifier
         command="leuko evaluate",
         progress=lambda *now: told.append(now),
     )
-    document = result.report.to_dict()
+    document = result.to_dict()
     assert document["n"] == 30
     assert document["metrics"]["accuracy"]["value"] == pytest.approx(28 / 30)
     # Sensitivities 4/6, 1, 1, 1, 1.
@@ -63,7 +63,7 @@ def test_what_is_not_accepted_is_measured_by_its_likeliest_class(
 ) -> None:
     doubting = OnnxClassifier(replace(tiny_bundle, thresholds={"confidence": 0.999999}))
     result = evaluate(doubting, labelled, resamples=100)
-    document = result.report.to_dict()
+    document = result.to_dict()
     assert document["metrics"]["accuracy"]["value"] == pytest.approx(28 / 30)
     assert document["decisions"]["counts"]["unsure"] == 30
     assert document["decisions"]["answered"] is None
@@ -89,7 +89,7 @@ def test_rejected_files_are_listed_and_left_out(
     assert len(result.table) == 31
     assert len(result.table.rejected) == 2
     assert len(result.answered) == 29
-    document = result.report.to_dict()
+    document = result.to_dict()
     assert document["n"] == 29
     assert (document["data"]["found"], document["data"]["rejected"]) == (31, 2)
     assert "2 of 31 images were rejected." in document["warnings"]
@@ -100,7 +100,7 @@ def test_rejected_files_are_listed_and_left_out(
 
 def test_an_absent_class_moves_nothing(tmp_path: Path, tiny_classifier: OnnxClassifier) -> None:
     root = write_dataset(tmp_path / "Test", each=3, names=CLASSES[1:4])
-    document = evaluate(tiny_classifier, root, resamples=100).report.to_dict()
+    document = evaluate(tiny_classifier, root, resamples=100).to_dict()
     assert document["absent_classes"] == ["Basophil", "Neutrophil"]
     assert document["metrics"]["accuracy"]["value"] == 1
     assert document["metrics"]["balanced_accuracy"]["value"] == 1  # over the classes present
@@ -110,14 +110,13 @@ def test_an_absent_class_moves_nothing(tmp_path: Path, tiny_classifier: OnnxClas
 
 def test_one_class_alone(tmp_path: Path, tiny_classifier: OnnxClassifier) -> None:
     root = write_dataset(tmp_path / "Test", each=3, names=("Lymphocyte",))
-    document = evaluate(tiny_classifier, root, resamples=100).report.to_dict()
+    document = evaluate(tiny_classifier, root, resamples=100).to_dict()
     assert document["metrics"]["accuracy"]["value"] == 1
 
 
 def test_the_same_twice(labelled: Path, tiny_classifier: OnnxClassifier) -> None:
     documents = [
-        evaluate(tiny_classifier, labelled, resamples=100, seed=3).report.to_dict()
-        for _ in range(2)
+        evaluate(tiny_classifier, labelled, resamples=100, seed=3).to_dict() for _ in range(2)
     ]
     assert documents[0] == documents[1]
 
@@ -129,8 +128,8 @@ def test_a_table_gives_labels_and_slides(tmp_path: Path, tiny_model: Path) -> No
         lines.append(f"cells/{number}.png,{name},S{number % 2}")
     (tmp_path / "labels.csv").write_text("\n".join(lines))
     result = leuko.evaluate(tiny_model, tmp_path / "labels.csv", resamples=100)
-    assert result.report.to_dict()["n_slides"] == 2
-    assert result.report.to_dict()["metrics"]["accuracy"]["value"] == 1
+    assert result.to_dict()["n_slides"] == 2
+    assert result.to_dict()["metrics"]["accuracy"]["value"] == 1
     assert read_labelled(tmp_path / "labels.csv").slides == ["S0", "S1", "S0", "S1", "S0"]
 
 
@@ -158,14 +157,14 @@ def test_images_that_a_model_has_learned_from_are_counted(
     monkeypatch.setattr("leuko.data.seen._fingerprints", lambda: hashes)
     start = {"start": {"fingerprints": True}}
     learned = OnnxClassifier(replace(tiny_bundle, provenance=start), threads=1)
-    told = [one for one in evaluate(learned, labelled, resamples=100).report.warnings
+    told = [one for one in evaluate(learned, labelled, resamples=100).report.remarks
             if "has learned from" in one]  # fmt: skip
     assert len(told) == 1
     assert int(told[0].split()[0]) >= 9
     assert "of these 30 images are among those that tiny has learned from" in told[0]
     never = OnnxClassifier(tiny_bundle, threads=1)
     report = evaluate(never, labelled, resamples=100).report
-    assert not any("has learned from" in one for one in report.warnings)
+    assert not any("has learned from" in one for one in report.remarks)
 
 
 def test_nothing_to_score(tmp_path: Path, tiny_classifier: OnnxClassifier) -> None:

@@ -241,7 +241,7 @@ def test_what_is_judged_is_what_is_written(tmp_path: Path) -> None:
         ExportRequest(weights="float16", check=tmp_path / "cells"),
     )
     made = written(tmp_path / "a.zip")
-    report = evaluate(OnnxClassifier(made), rows).report.to_dict()
+    report = evaluate(OnnxClassifier(made), rows).to_dict()
     assert made.validation["confusion"] == report["confusion"]
     assert made.validation["metrics"] == report["metrics"]
 

@@ -9,8 +9,11 @@ import pytest
 
 from five import CLASSES
 from leuko.artifacts import RESEARCH_USE
-from leuko.evaluation.compare import compare_predictions, mean_over_seeds, verdict
-from leuko.evaluation.report import evaluate_predictions
+from leuko.evaluation.compare import Answers, compare_predictions
+from leuko.evaluation.comparison import ComparisonReport, Model, Run, set_means
+from leuko.evaluation.report import SetResult, evaluate_predictions
+from leuko.render.evaluation import evaluation_document
+from leuko.render.verdict import comparison_document
 
 SHARES = {
     "validation": (0.03, 0.09, 0.22, 0.06, 0.60),
@@ -65,14 +68,15 @@ def make_evaluation(
         slides,
         paths=paths,
         resamples=resamples,
-        context={
+    ).with_context(
+        {
             "command": f"leuko evaluate runs/{recipe} Dataset/Test",
             "data": {"folder": "Dataset/Test", "digest": "ab" * 32},
             "model": {"name": recipe, "digest": "cd" * 32},
             "machine": {"system": "Linux x86_64", "processor": "Some CPU", "cores": 2},
-        },
+        }
     )
-    return report.to_dict(), table
+    return evaluation_document(report), table
 
 
 def make_history(epochs: int, start: float, stop: float) -> list[dict[str, float]]:
@@ -193,72 +197,66 @@ def make_comparison(seeds: tuple[int, ...] = (0, 1), scale: int = 1) -> dict[str
             fit = 312.4 if recipe == "cnn" else 41.8
             features = 0.0 if recipe == "cnn" else 63.0
             runs.append(
-                {
-                    "seed": seed,
-                    "run": f"runs/{recipe}-{seed}",
-                    "seconds": {"features": features, "fit": fit, "total": fit + features + 4.0},
-                    "epochs": 8,
-                    "predict_images_per_second": 512.3 if recipe == "cnn" else 171.9,
-                    "evaluations": evaluations,
-                }
+                Run(
+                    seed=seed,
+                    run=f"runs/{recipe}-{seed}",
+                    seconds={"features": features, "fit": fit, "total": fit + features + 4.0},
+                    epochs=8,
+                    predict_images_per_second=512.3 if recipe == "cnn" else 171.9,
+                    bundle_bytes=371234 if recipe == "cnn" else 9123456,
+                    parameters=87245 if recipe == "cnn" else 2278645,
+                    images={"training": 12457, "validation": 3121},
+                    evaluations={
+                        name: SetResult.from_dict(one) for name, one in evaluations.items()
+                    },
+                )
             )
         models.append(
-            {
-                "recipe": recipe,
-                "title": titles[recipe],
-                "input": [350, 350] if recipe == "cnn" else [224, 224],
-                "parameters": 87245 if recipe == "cnn" else 2278645,
-                "bundle_bytes": 371234 if recipe == "cnn" else 9123456,
-                "runs": runs,
-                "mean": {
-                    name: mean_over_seeds([run["evaluations"][name] for run in runs], resamples=60)
-                    for name in SHARES
-                },
-                "published": (
+            Model(
+                recipe=recipe,
+                title=titles[recipe],
+                transfer=recipe != "cnn",
+                split="slide",
+                size=(350, 350) if recipe == "cnn" else (224, 224),
+                runs=tuple(runs),
+                mean=set_means(runs),
+                published=(
                     {"accuracy": 0.9318, "macro_f1": 0.865}
                     if recipe == "cnn"
                     else {"accuracy": 0.8908, "macro_f1": 0.85}
                 ),
-                "history": make_history(8, 0.5, 0.97 if recipe == "cnn" else 0.92),
-            }
+                history=make_history(8, 0.5, 0.97 if recipe == "cnn" else 0.92),
+                start={},
+            )
         )
     paired = []
     for name in ("test", "jtsc"):
         labels, slides, _ = make_rows(name, SIZES[name] * scale)
         for seed in seeds:
-            paired.append(
-                compare_predictions(
-                    labels,
-                    tables["cnn", name, seed],
-                    tables["mobilenetv2", name, seed],
-                    slides,
-                    a="cnn",
-                    b="mobilenetv2",
-                    set_name=name,
-                    training_seeds=(seed, seed),
-                    resamples=60,
-                )
-            )
-    audit = make_audit()
-    return {
-        "schema": "leuko.comparison/1",
-        "research_use": RESEARCH_USE,
-        "command": "leuko compare Dataset --recipes cnn mobilenetv2 --seeds 2 --unseen jtsc",
-        "dataset": "Dataset",
-        "data_digest": "9f" * 32,
-        "seeds": list(seeds),
-        "machine": {
+            pair = (Answers(one, seed, tables[one, name, seed]) for one in titles)
+            paired.append(compare_predictions(labels, slides, *pair, set_name=name, resamples=60))
+    report = ComparisonReport(
+        dataset="Dataset",
+        data_digest={"train": "9f" * 32},
+        models=tuple(models),
+        paired=tuple(paired),
+        notes=(),
+        audit=make_audit(),
+        command="leuko compare Dataset --recipes cnn mobilenetv2 --seeds 2 --unseen jtsc",
+        version="0.1.0",
+        machine={
             "system": "Linux x86_64",
             "processor": "Some CPU",
             "cores": 2,
             "python": "3.11.9",
             "versions": {"leuko": "0.1.0", "keras": "3.15.1"},
         },
+        versions={},
+        total_seconds=1234.5,
+    )
+    return comparison_document(report) | {
         "balance": {"seconds": 61.2, "images": 31155},
-        "audit": audit,
-        "models": models,
-        "paired": paired,
-        "verdict": verdict(models, paired, shared_slides=audit["shared_slides"]["count"]),
+        "data_digest": "9f" * 32,
         "warnings": ["One image of Train could not be read and was left out."],
     }
 

@@ -102,6 +102,26 @@ def test_a_class_that_is_absent_is_left_out(evaluation):
     assert plots.roc_plot(nothing, colours=PAGE).axes[0].get_legend() is None
 
 
+@pytest.mark.parametrize(("classes", "columns"), [(10, 0), (13, 1), (21, 2), (45, 3)])
+def test_many_curves_have_their_legend_beside_them(evaluation, classes, columns):
+    names = [f"A long name of a class, {place}" for place in range(classes)]
+    curves = {name: {"fpr": [0, 0.2, 1], "tpr": [0, 0.9, 1], "auc": 0.85} for name in names}
+    document = evaluation | {"scheme": scheme_of(names).to_dict(), "roc": curves}
+    figure = plots.roc_plot(document)
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    frame, legend = axes.get_window_extent(), axes.get_legend()
+    place = legend.get_window_extent()
+    assert len(legend.get_texts()) == classes
+    if not columns:
+        assert frame.x0 <= place.x0 < place.x1 <= frame.x1
+        return
+    assert len({round(text.get_window_extent().x0) for text in legend.get_texts()}) == columns
+    assert frame.x1 <= place.x0
+    assert place.x1 <= figure.bbox.width
+    assert place.y0 >= 0
+
+
 def marker_rooms(figure):
     """Pixels from each marker's edge to the left and the right edge of the axes."""
     figure.draw_without_rendering()

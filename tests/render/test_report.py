@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from leuko.errors import DataError, ImageError
-from leuko.evaluation.compare import verdict
 from leuko.imaging import encode_jpeg
 from leuko.render.report import (
     audit_html,
@@ -209,18 +208,6 @@ def test_warnings_stand_below_the_table(comparison):
     assert told.index(f"- Warning: {warning}") < told.index("## Paired tests")
 
 
-def test_the_sentence_on_the_published_experiment_is_one_bullet(comparison):
-    changed = copy.deepcopy(comparison)
-    for model, transfer in zip(changed["models"], (False, True), strict=True):
-        model.update(experiment=True, transfer=transfer)
-    for one in changed["paired"]:
-        one["mcnemar"].update(b=10, c=40, p_value=0.0001)
-        one["bootstrap"]["accuracy"] = {"difference": -0.06, "low": -0.08, "high": -0.02}
-    changed["verdict"] = verdict(changed["models"], changed["paired"])
-    (bullet,) = re.findall(r"<li>(The conclusion [^<]*)</li>", comparison_html(changed))
-    assert bullet.endswith("one set cannot refute a &#34;not always&#34;.")
-
-
 def test_a_winner_is_named_only_where_the_tests_agree(comparison):
     clear = copy.deepcopy(comparison)
     for one in clear["paired"]:
@@ -308,7 +295,7 @@ def test_hostile_names_stay_text(comparison, audit, evaluation):
 def test_hostile_names_stay_text_in_a_comparison(comparison):
     poisoned = poison(comparison)
     poisoned["audit"] = None
-    poisoned["models"] = poisoned["models"][:1]
+    poisoned["models"], poisoned["paired"] = poisoned["models"][:1], []
     for model in poisoned["models"]:
         model["runs"] = model["runs"][:1]
         for run in model["runs"]:

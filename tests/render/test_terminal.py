@@ -28,9 +28,9 @@ def test_no_markup_and_no_long_line(comparison):
 def test_a_set_is_a_table_with_its_baseline(comparison):
     changed = copy.deepcopy(comparison)
     changed["models"][0]["mean"]["test"] = {
-        "accuracy": {"mean": 0.12345, "sd": 0.0111, "low": 0.1131, "high": 0.1372},
-        "balanced_accuracy": {"mean": 0.2222, "sd": None, "low": None, "high": None},
-        "macro_f1": {"mean": 0.3339, "sd": 0.002, "low": 0.3013, "high": 0.3502},
+        "accuracy": {"mean": 0.12345, "sd": 0.0111, "low": 0.1131, "high": 0.1372, "method": "x"},
+        "balanced_accuracy": {"mean": 0.2222, "sd": None, "low": None, "high": None, "method": "x"},
+        "macro_f1": {"mean": 0.3339, "sd": 0.002, "low": 0.3013, "high": 0.3502, "method": "x"},
     }
     title, head, first, second, last = block(comparison_text(changed), "Test: ")
     assert title == "Test: 500 images, 12 slides"

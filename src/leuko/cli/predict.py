@@ -325,10 +325,9 @@ def evaluate(
         if out is not None:
             talk.say(f"Written: {result.write(out)}")
         _tell(result.table.outcomes, talk)
-    document: dict[str, Any] = result.report.to_dict()
     if json:
-        emit_json(document)
+        emit_json(result.to_dict())
     else:
-        print(printable(result.report.summary(), lines=True))
+        print(printable(result.summary(), lines=True))
     if strict and result.table.rejected:
         raise typer.Exit(3)

@@ -69,8 +69,8 @@ def train(
     from leuko.artifacts import schema
     from leuko.cli.extras import training_room
     from leuko.data.dataset import Dataset
-    from leuko.evaluation.report import no_better
     from leuko.experiment.planning import passed_over, plan_training
+    from leuko.render.evaluation import no_better
     from leuko.training.options import RunOptions
 
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:

@@ -1,6 +1,6 @@
-"""Two models on the same images: paired tests, means over seeds, and a verdict in plain words.
+"""Two models on the same images: paired tests, and means over seeds.
 
-A winner is claimed only where a test and an interval agree. McNemar's test takes images for
+A winner is named only where a test and an interval agree. McNemar's test takes images for
 independent, which cells of one slide are not; the paired bootstrap resamples slides but knows
 few of them. Either alone is too easily convinced.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any, Final
 
@@ -19,20 +19,23 @@ import numpy.typing as npt
 
 from leuko.errors import DataError
 from leuko.evaluation import intervals, metrics
-from leuko.evaluation.report import HEADLINE_METRICS
+from leuko.evaluation.report import HEADLINE_METRICS, SetResult
 
 __all__ = [
     "ALPHA",
+    "Answers",
     "Decision",
-    "collect_warnings",
+    "Difference",
+    "McNemar",
+    "PairedBootstrap",
+    "PairedTest",
+    "SeedMean",
     "compare_predictions",
     "decide",
     "holm",
     "mcnemar",
     "mean_over_seeds",
     "paired_bootstrap",
-    "recipe_titles",
-    "verdict",
 ]
 
 ALPHA: Final = 0.05
@@ -43,16 +46,170 @@ EXACT_BELOW: Final = 25
 
 MEAN_OF_ENDS: Final = "mean of the seeds' own intervals"
 
-_NOT_UNSEEN: Final = ("train", "validation", "test")
 
-_CLAIM: Final = (
-    'The conclusion "transfer learning is not always superior" of the published experiment (a '
-    "custom CNN and a frozen MobileNetV2 on Raabin-WBC, accuracy 0.932 and 0.891 on Test-A)"
-)
-"""What a verdict on the published experiment is about."""
+@dataclass(frozen=True)
+class McNemar:
+    """McNemar's test of two models on the same images.
+
+    Attributes
+    ----------
+    b, c : int
+        Images that only the first gets right, and only the second.
+    statistic : float
+        The smaller of the two, or chi-squared.
+    p_value : float, 0 to 1
+    method : str
+        ``exact`` (two-sided binomial, under 25 such images) or ``chi2cc`` (chi-squared with
+        continuity correction and one degree of freedom).
+    """
+
+    b: int
+    c: int
+    statistic: float
+    p_value: float
+    method: str
 
 
-def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Difference:
+    """A metric of the first model minus that of the second.
+
+    Attributes
+    ----------
+    difference : float, -1 to 1
+    low, high : float or None
+        Ends of the interval, None when there is none.
+    """
+
+    difference: float
+    low: float | None
+    high: float | None
+
+    @property
+    def side(self) -> int:
+        """1 if the interval lies above zero, -1 if below, 0 if it holds zero or is missing."""
+        if self.low is None or self.high is None:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
+
+
+@dataclass(frozen=True)
+class PairedBootstrap:
+    """Differences between two models, with intervals that resample both together.
+
+    Attributes
+    ----------
+    differences : dict of str to Difference
+        Under the names of `leuko.evaluation.report.HEADLINE_METRICS`.
+    method : str
+        What was resampled.
+    level : float, 0 to 1
+        Of the intervals.
+    resamples, redrawn, seed : int
+        Resamples kept, those drawn again for want of a class, and their seed.
+    """
+
+    differences: Mapping[str, Difference]
+    method: str
+    level: float
+    resamples: int
+    redrawn: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Two trainings on the same images: an entry of ``paired`` in ``comparison.json``.
+
+    Attributes
+    ----------
+    a, b : str
+        Recipes of the two models.
+    set_name : str
+        The set that they answered: ``test``, ``validation`` or an unseen folder's name.
+    seeds : (int, int)
+        That they were trained with.
+    mcnemar : McNemar
+    bootstrap : PairedBootstrap
+    """
+
+    a: str
+    b: str
+    set_name: str
+    seeds: tuple[int, int]
+    mcnemar: McNemar
+    bootstrap: PairedBootstrap
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry, as ``comparison.json`` holds it."""
+        bootstrap = asdict(self.bootstrap)
+        return {
+            "a": self.a,
+            "b": self.b,
+            "set": self.set_name,
+            "seeds": list(self.seeds),
+            "mcnemar": asdict(self.mcnemar),
+            "bootstrap": bootstrap.pop("differences") | bootstrap,
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> PairedTest:
+        """The same from the entry."""
+        rest = dict(document["bootstrap"])
+        differences = {
+            name: Difference(**rest.pop(name)) for name in HEADLINE_METRICS if name in rest
+        }
+        first, second = document["seeds"]
+        return cls(
+            a=document["a"],
+            b=document["b"],
+            set_name=document["set"],
+            seeds=(first, second),
+            mcnemar=McNemar(**document["mcnemar"]),
+            bootstrap=PairedBootstrap(differences, **rest),
+        )
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one training answered to the images of a set.
+
+    Attributes
+    ----------
+    recipe : str
+    seed : int
+        That it was trained with.
+    probabilities : (N, K) float, 0 to 1
+    """
+
+    recipe: str
+    seed: int
+    probabilities: npt.ArrayLike
+
+
+@dataclass(frozen=True)
+class SeedMean:
+    """A metric of one recipe, averaged over the seeds that it was trained with.
+
+    Attributes
+    ----------
+    mean : float, 0 to 1
+    sd : float or None
+        Sample standard deviation over seeds, None for one.
+    low, high : float or None
+        Ends of the interval over slides, None when there is none.
+    method : str
+        How the interval was found.
+    """
+
+    mean: float
+    sd: float | None
+    low: float | None
+    high: float | None
+    method: str
+
+
+def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> McNemar:
     """Test whether two models make equally many mistakes on the same images.
 
     Parameters
@@ -62,11 +219,7 @@ def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> dict[str, Any
 
     Returns
     -------
-    dict
-        ``b``: images that only A gets right; ``c``: only B; ``method``: ``exact`` (two-sided
-        binomial, under 25 such images) or ``chi2cc`` (chi-squared with continuity correction and
-        one degree of freedom); ``statistic``: the smaller of b and c, or chi-squared;
-        ``p_value``: 0 to 1.
+    McNemar
 
     Raises
     ------
@@ -82,7 +235,7 @@ def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> dict[str, Any
     Examples
     --------
     >>> result = mcnemar([True] * 9 + [False], [False] * 9 + [True])
-    >>> result["method"], round(result["p_value"], 6)
+    >>> result.method, round(result.p_value, 6)
     ('exact', 0.021484)
     """
     right_a, right_b = np.asarray(correct_a, dtype=bool), np.asarray(correct_b, dtype=bool)
@@ -99,13 +252,7 @@ def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike) -> dict[str, Any
     else:
         statistic = max(abs(b - c) - 1, 0) ** 2 / (b + c)
         p_value, method = math.erfc(math.sqrt(statistic / 2)), "chi2cc"
-    return {
-        "b": b,
-        "c": c,
-        "statistic": statistic,
-        "p_value": min(1.0, p_value),
-        "method": method,
-    }
+    return McNemar(b, c, statistic, min(1.0, p_value), method)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -147,7 +294,7 @@ def paired_bootstrap(
     *,
     seed: int = 0,
     resamples: int = 1000,
-) -> dict[str, Any]:
+) -> PairedBootstrap:
     """Differences between two models, with intervals that resample both together.
 
     Parameters
@@ -165,9 +312,8 @@ def paired_bootstrap(
 
     Returns
     -------
-    dict
-        ``accuracy``, ``balanced_accuracy`` and ``macro_f1``, each ``{difference, low, high}``
-        with A minus B in -1 to 1; ``method``, ``level``, ``resamples``, ``redrawn``, ``seed``.
+    PairedBootstrap
+        Of A minus B.
 
     Raises
     ------
@@ -185,49 +331,43 @@ def paired_bootstrap(
         labels, predicted, slides, table_a.shape[1], seed=seed, resamples=resamples
     )
     whole = np.stack([metrics.confusion_matrix(labels, one, table_a.shape[1]) for one in predicted])
-    document: dict[str, Any] = {}
+    differences = {}
     for name, measure in HEADLINE_METRICS.items():
         values, value = measure(drawn.confusion), measure(whole)
         low, high = intervals.percentile_interval(values[:, 0] - values[:, 1]) or (None, None)
-        document[name] = {"difference": float(value[0] - value[1]), "low": low, "high": high}
-    return document | {
-        "method": f"paired {drawn.method}",
-        "level": intervals.LEVEL,
-        "resamples": len(drawn.confusion),
-        "redrawn": drawn.redrawn,
-        "seed": seed,
-    }
+        differences[name] = Difference(float(value[0] - value[1]), low, high)
+    return PairedBootstrap(
+        differences,
+        method=f"paired {drawn.method}",
+        level=intervals.LEVEL,
+        resamples=len(drawn.confusion),
+        redrawn=drawn.redrawn,
+        seed=seed,
+    )
 
 
 def compare_predictions(
     y_true: npt.ArrayLike,
-    probabilities_a: npt.ArrayLike,
-    probabilities_b: npt.ArrayLike,
     slides: Sequence[str],
+    a: Answers,
+    b: Answers,
     *,
-    a: str,
-    b: str,
     set_name: str,
-    training_seeds: tuple[int, int],
     seed: int = 0,
     resamples: int = 1000,
-) -> dict[str, Any]:
-    """One entry of the ``paired`` list in ``comparison.json``.
+) -> PairedTest:
+    """Test two trainings on the same images.
 
     Parameters
     ----------
     y_true : (N,) int, 0 to K - 1
         True classes.
-    probabilities_a, probabilities_b : (N, K) float, 0 to 1
-        Each model's probabilities, in the same order of images.
     slides : sequence of N str
         Slide of each image.
-    a, b : str
-        Recipes of the two models.
+    a, b : Answers
+        In the same order of images.
     set_name : str
-        The set that they answered: ``test``, ``validation`` or an unseen folder's name.
-    training_seeds : tuple of int
-        The seeds that A and B were trained with.
+        What the set is called.
     seed : int
         Seed of the bootstrap.
     resamples : int
@@ -235,157 +375,89 @@ def compare_predictions(
 
     Returns
     -------
-    dict
-        ``a``, ``b``, ``set``, ``seeds`` (of the two trainings), ``mcnemar`` and ``bootstrap``.
-    """
-    bootstrap = paired_bootstrap(
-        y_true, probabilities_a, probabilities_b, slides, seed=seed, resamples=resamples
-    )
-    labels = np.asarray(y_true)
-    right_a, right_b = (
-        np.asarray(table, dtype=np.float64).argmax(axis=1) == labels
-        for table in (probabilities_a, probabilities_b)
-    )
-    return {
-        "a": a,
-        "b": b,
-        "set": set_name,
-        "seeds": list(training_seeds),
-        "mcnemar": mcnemar(right_a, right_b),
-        "bootstrap": bootstrap,
-    }
-
-
-def mean_over_seeds(
-    reports: Sequence[Mapping[str, Any]], *, seed: int = 0, resamples: int = 1000
-) -> dict[str, dict[str, Any]]:
-    """Mean metrics of one recipe trained with several seeds and evaluated on one set.
-
-    The interval is a bootstrap over slides of the mean over seeds: it says how the result would
-    vary with other slides. How it varies with the seed is the standard deviation beside it.
-    Where the reports do not list the same slides, the ends are the means of the reports' ends.
-
-    Parameters
-    ----------
-    reports : sequence of dict
-        Documents of ``evaluation.json``, one for each seed.
-    seed : int
-        Seed of the bootstrap.
-    resamples : int
-        Resamples to keep.
-
-    Returns
-    -------
-    dict
-        ``accuracy``, ``balanced_accuracy`` and ``macro_f1``, each with ``mean``, ``sd`` (sample
-        standard deviation over seeds, None for one), ``low``, ``high`` and ``method``.
+    PairedTest
 
     Raises
     ------
     DataError
-        When there is no report.
+        When labels, probabilities and slides do not belong together.
     """
-    if not reports:
-        raise DataError("Received no evaluation to average, expected one for each seed.")
-    drawn = _resample_reports(reports, seed=seed, resamples=resamples)
-    result: dict[str, dict[str, Any]] = {}
-    for name, measure in HEADLINE_METRICS.items():
-        entries = [report["metrics"][name] for report in reports]
-        values = [float(entry["value"]) for entry in entries]
-        lows = [entry["low"] for entry in entries if entry["low"] is not None]
-        highs = [entry["high"] for entry in entries if entry["high"] is not None]
-        low = fmean(lows) if len(lows) == len(entries) else None
-        high = fmean(highs) if len(highs) == len(entries) else None
-        method = str(entries[0]["method"]) if len(entries) == 1 else MEAN_OF_ENDS
-        if drawn is not None and all(e["method"] == intervals.OVER_SLIDES for e in entries):
-            interval = intervals.percentile_interval(measure(drawn).mean(axis=1))
-            if interval is not None:
-                low, high = interval
-                method = f"{intervals.OVER_SLIDES} of the mean over {len(entries)} seeds"
-        result[name] = {
-            "mean": fmean(values),
-            "sd": stdev(values) if len(values) > 1 else None,
-            "low": low,
-            "high": high,
-            "method": method,
-        }
-    return result
+    bootstrap = paired_bootstrap(
+        y_true, a.probabilities, b.probabilities, slides, seed=seed, resamples=resamples
+    )
+    labels = np.asarray(y_true)
+    right_a, right_b = (
+        np.asarray(one.probabilities, dtype=np.float64).argmax(axis=1) == labels for one in (a, b)
+    )
+    return PairedTest(
+        a=a.recipe,
+        b=b.recipe,
+        set_name=set_name,
+        seeds=(a.seed, b.seed),
+        mcnemar=mcnemar(right_a, right_b),
+        bootstrap=bootstrap,
+    )
 
 
-def collect_warnings(
-    models: Sequence[Mapping[str, Any]], *, known: Sequence[str] = ()
-) -> list[str]:
-    """What the evaluations of a comparison warn of, each warning once.
+def mean_over_seeds(
+    results: Sequence[SetResult], *, seed: int = 0, resamples: int = 1000
+) -> dict[str, SeedMean]:
+    """Mean metrics of one recipe trained with several seeds and evaluated on one set.
+
+    The interval is a bootstrap over slides of the mean over seeds: it says how the result would
+    vary with other slides. How it varies with the seed is the standard deviation beside it.
+    Where the evaluations do not list the same slides, the ends are the means of their ends.
 
     Parameters
     ----------
-    models : sequence of dict
-        The ``models`` of ``comparison.json``.
-    known : sequence of str
-        Warnings to leave out, because they are told elsewhere.
+    results : sequence of SetResult
+        One for each seed.
+    seed : int
+        Seed of the bootstrap.
+    resamples : int
+        Resamples to keep.
 
     Returns
     -------
-    list of str
-        With the set in front, and with the seeds or models where not all evaluations on that set
-        warn of it.
+    dict of str to SeedMean
+        Under the names of `leuko.evaluation.report.HEADLINE_METRICS`.
 
-    Examples
-    --------
-    >>> model = {"recipe": "cnn", "runs": [
-    ...     {"seed": 0, "evaluations": {"validation": {"warnings": []}}},
-    ...     {"seed": 1, "evaluations": {"validation": {"warnings": ["There are only 3 slides."]}}},
-    ... ]}
-    >>> collect_warnings([model])
-    ['Validation (seed 1): There are only 3 slides.']
+    Raises
+    ------
+    DataError
+        When there is no evaluation.
     """
-    runs: dict[str, list[tuple[str, int]]] = {}
-    warned: dict[str, dict[str, list[tuple[str, int]]]] = {}
-    for model in models:
-        for run in model.get("runs", ()):
-            mark = (model["recipe"], run["seed"])
-            for name, report in run["evaluations"].items():
-                runs.setdefault(name, []).append(mark)
-                for sentence in dict.fromkeys(report.get("warnings") or ()):
-                    if sentence not in known:
-                        warned.setdefault(name, {}).setdefault(sentence, []).append(mark)
-    titles = recipe_titles(models)
-    return [
-        f"{name.capitalize() if name in _NOT_UNSEEN else name}"
-        f"{_which_runs(marks, runs[name], titles)}: {sentence}"
-        for name in runs
-        for sentence, marks in warned.get(name, {}).items()
-    ]
+    if not results:
+        raise DataError("Received no evaluation to average, expected one for each seed.")
+    drawn = _resample_results(results, seed=seed, resamples=resamples)
+    means = {}
+    for name, measure in HEADLINE_METRICS.items():
+        estimates = [result.estimates[name] for result in results]
+        values = [one.value for one in estimates]
+        lows = [one.low for one in estimates if one.low is not None]
+        highs = [one.high for one in estimates if one.high is not None]
+        low = fmean(lows) if len(lows) == len(estimates) else None
+        high = fmean(highs) if len(highs) == len(estimates) else None
+        method = estimates[0].method if len(estimates) == 1 else MEAN_OF_ENDS
+        if drawn is not None and all(one.method == intervals.OVER_SLIDES for one in estimates):
+            interval = intervals.percentile_interval(measure(drawn).mean(axis=1))
+            if interval is not None:
+                low, high = interval
+                method = f"{intervals.OVER_SLIDES} of the mean over {len(estimates)} seeds"
+        sd = stdev(values) if len(values) > 1 else None
+        means[name] = SeedMean(fmean(values), sd, low, high, method)
+    return means
 
 
-def _which_runs(
-    some: Sequence[tuple[str, int]], every: Sequence[tuple[str, int]], titles: Mapping[str, str]
-) -> str:
-    """Say of which runs something is true, in brackets; empty when of all."""
-    if len(some) == len(every):
-        return ""
-    seeds = sorted({seed for _, seed in some})
-    if set(some) == {mark for mark in every if mark[1] in seeds}:
-        numbers = _listed([str(seed) for seed in seeds])
-        return f" ({'seed' if len(seeds) == 1 else 'seeds'} {numbers})"
-    recipes = dict.fromkeys(recipe for recipe, _ in some)
-    if set(some) == {mark for mark in every if mark[0] in recipes}:
-        return f" ({_listed([titles[recipe] for recipe in recipes])})"
-    return f" ({'; '.join(f'{titles[recipe]}, seed {seed}' for recipe, seed in some)})"
-
-
-def _resample_reports(
-    reports: Sequence[Mapping[str, Any]], *, seed: int, resamples: int
+def _resample_results(
+    results: Sequence[SetResult], *, seed: int, resamples: int
 ) -> npt.NDArray[np.float64] | None:
     """Confusion matrices (R, seeds, K, K) over resampled slides, if all list the same slides."""
-    listed = [report.get("by_slide") or [] for report in reports]
-    if len(reports) < 2 or not listed[0]:
-        return None
-    names = [[one["slide"] for one in slides] for slides in listed]
-    if any(other != names[0] for other in names[1:]):
+    names = [[one.slide for one in result.by_slide] for result in results]
+    if len(results) < 2 or not names[0] or any(other != names[0] for other in names[1:]):
         return None
     tables = np.asarray(
-        [[one["confusion"] for one in slides] for slides in listed], dtype=np.int64
+        [[one.confusion for one in result.by_slide] for result in results], dtype=np.int64
     ).swapaxes(0, 1)
     truth = tables.sum(axis=-1)
     if (truth != truth[:, :1]).any():
@@ -427,27 +499,30 @@ class Decision:
     winner: str | None
     balanced_opposite: bool
 
+    @property
+    def loser(self) -> str | None:
+        """The other one of the two; None without a winner."""
+        return {self.a: self.b, self.b: self.a}.get(self.winner or "")
 
-def _families(
-    entries: Iterable[Mapping[str, Any]],
-) -> list[list[Mapping[str, Any]]]:
-    """Put the first entry of every pair together, the second ones, and so on.
+
+def _families(tests: Iterable[PairedTest]) -> list[list[PairedTest]]:
+    """Put the first test of every pair together, the second ones, and so on.
 
     Not by seed: recipes may begin from different ones.
     """
-    families: list[list[Mapping[str, Any]]] = []
+    families: list[list[PairedTest]] = []
     rank: Counter[tuple[str, str]] = Counter()
-    for entry in entries:
-        pair = entry["a"], entry["b"]
+    for test in tests:
+        pair = test.a, test.b
         if rank[pair] == len(families):
             families.append([])
-        families[rank[pair]].append(entry)
+        families[rank[pair]].append(test)
         rank[pair] += 1
     return families
 
 
 def decide(
-    paired: Sequence[Mapping[str, Any]], set_name: str, *, alpha: float = ALPHA
+    paired: Sequence[PairedTest], set_name: str, *, alpha: float = ALPHA
 ) -> tuple[Decision, ...]:
     """Weigh the paired evidence on one set.
 
@@ -458,8 +533,8 @@ def decide(
 
     Parameters
     ----------
-    paired : sequence of dict
-        Entries of `compare_predictions`; those of one pair on one set in the order of its seeds.
+    paired : sequence of PairedTest
+        Those of one pair on one set in the order of its seeds.
     set_name : str
         The set to decide on.
     alpha : float
@@ -470,344 +545,36 @@ def decide(
     tuple of Decision
         One for each pair, in the order in which pairs first appear.
     """
-    votes: dict[tuple[str, str], list[tuple[int, int, float]]] = {}
-    for family in _families(entry for entry in paired if entry["set"] == set_name):
-        corrected = holm([float(entry["mcnemar"]["p_value"]) for entry in family])
-        for entry, p_value in zip(family, corrected, strict=True):
-            test, bootstrap = entry["mcnemar"], entry["bootstrap"]
-            side = _side(bootstrap["accuracy"])
-            agrees = p_value < alpha and side * (test["b"] - test["c"]) > 0
-            votes.setdefault((entry["a"], entry["b"]), []).append(
-                (
-                    side if agrees else 0,
-                    _side(bootstrap["balanced_accuracy"]),
-                    float(bootstrap["accuracy"]["difference"]),
-                )
-            )
-    decisions = []
-    for (a, b), seeds in votes.items():
-        for_a = sum(vote > 0 for vote, _, _ in seeds)
-        for_b = sum(vote < 0 for vote, _, _ in seeds)
-        most = len(seeds) / 2
-        winner = a if for_a > most and not for_b else b if for_b > most and not for_a else None
-        sign = {a: 1, b: -1}.get(winner or "", 0)
-        against = sum(sign * balanced < 0 for _, balanced, _ in seeds)
-        decisions.append(
-            Decision(
-                a=a,
-                b=b,
-                set_name=set_name,
-                seeds=len(seeds),
-                for_a=for_a,
-                for_b=for_b,
-                difference=fmean(difference for _, _, difference in seeds),
-                winner=winner,
-                balanced_opposite=against > most,
-            )
-        )
-    return tuple(decisions)
+    votes: dict[tuple[str, str], list[tuple[int, PairedTest]]] = {}
+    for family in _families(test for test in paired if test.set_name == set_name):
+        corrected = holm([test.mcnemar.p_value for test in family])
+        for test, p_value in zip(family, corrected, strict=True):
+            side = test.bootstrap.differences["accuracy"].side
+            agrees = p_value < alpha and side * (test.mcnemar.b - test.mcnemar.c) > 0
+            votes.setdefault((test.a, test.b), []).append((side if agrees else 0, test))
+    return tuple(_decision(pair, set_name, found) for pair, found in votes.items())
 
 
-def verdict(
-    models: Sequence[Mapping[str, Any]],
-    paired: Sequence[Mapping[str, Any]],
-    *,
-    set_name: str = "test",
-    alpha: float = ALPHA,
-    shared_slides: int | None = None,
-) -> str:
-    """Say in plain words what the comparison found, and nothing that it did not.
-
-    Parameters
-    ----------
-    models : sequence of dict
-        The ``models`` of ``comparison.json``. A model may say ``"experiment": true``, that it is
-        of the published experiment or of its corrected versions, and ``"transfer"``, whether it
-        starts from weights of another task.
-    paired : sequence of dict
-        Its ``paired`` list.
-    set_name : str
-        The set that decides.
-    alpha : float
-        Level of the paired tests.
-    shared_slides : int, optional
-        Slides of the deciding set that training has seen too.
-
-    Returns
-    -------
-    str
-        A paragraph: the results with their intervals and the majority baseline, whether there is
-        a winner, how long training took, unseen folders, and, where models of the published
-        experiment were compared, what becomes of its conclusion that transfer learning is not
-        always superior.
-
-    Raises
-    ------
-    DataError
-        When no model was evaluated on `set_name`.
-    """
-    here = [model for model in models if set_name in model["mean"]]
-    if not here:
-        raise DataError(
-            f"No model was evaluated on {set_name!r}: received "
-            f"{sorted({name for model in models for name in model['mean']})}. Name one of these."
-        )
-    titles = recipe_titles(models)
-    decisions = decide(paired, set_name, alpha=alpha)
-    sentences = [_results_sentence(here, set_name, titles)]
-    if shared_slides:
-        sentences.append(
-            f"Training has seen {shared_slides} of these slides, so this says little about new "
-            "ones."
-        )
-    if len(here) == 1:
-        sentences.append("Only one recipe was evaluated, so there is nothing to compare.")
-    sentences.extend(_decision_sentences(decisions, titles))
-    sentences.extend(_time_sentence(here, titles))
-    sentences.extend(_unseen_sentences(models, paired, alpha, titles))
-    sentences.extend(_published_sentence(here, decisions, titles, set_name))
-    return " ".join(sentences)
-
-
-def _side(interval: Mapping[str, Any]) -> int:
-    """1 if an interval lies above zero, -1 if below, 0 if it holds zero or there is none."""
-    if interval["low"] is None or interval["high"] is None:
-        return 0
-    return int(interval["low"] > 0) - int(interval["high"] < 0)
-
-
-def recipe_titles(models: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Give every recipe a title that no other has.
-
-    Parameters
-    ----------
-    models : sequence of dict
-        The ``models`` of a comparison, with ``recipe`` and, if known, ``title``.
-
-    Returns
-    -------
-    dict of str to str
-        By recipe, in order; the recipes' own names where titles repeat or are missing.
-    """
-    titles = {model["recipe"]: str(model.get("title") or model["recipe"]) for model in models}
-    repeated = len(set(titles.values())) < len(titles)
-    return {recipe: recipe for recipe in titles} if repeated else titles
-
-
-def _report_of(model: Mapping[str, Any], set_name: str) -> Mapping[str, Any]:
-    """The first run's evaluation on a set; empty when it is not there."""
-    for run in model.get("runs", ()):
-        if set_name in run.get("evaluations", {}):
-            report: Mapping[str, Any] = run["evaluations"][set_name]
-            return report
-    return {}
-
-
-def _describe_set(model: Mapping[str, Any], set_name: str) -> str:
-    """Images, slides and the majority baseline of a set, in brackets."""
-    report = _report_of(model, set_name)
-    if not report:
-        return ""
-    majority = report["baselines"]["majority"]
-    slides = report["n_slides"]
-    where = f", {slides} slides" if slides not in (1, report["n"]) else ""
-    return (
-        f" ({report['n']:,} images{where}; always answering {majority['class']} gives "
-        f"{_percent(majority['accuracy'])})"
+def _decision(
+    pair: tuple[str, str], set_name: str, votes: Sequence[tuple[int, PairedTest]]
+) -> Decision:
+    """What the seeds of one pair say, each with its vote: for the first 1, for the second -1."""
+    a, b = pair
+    differences = [test.bootstrap.differences for _, test in votes]
+    for_a = sum(vote > 0 for vote, _ in votes)
+    for_b = sum(vote < 0 for vote, _ in votes)
+    most = len(votes) / 2
+    winner = a if for_a > most and not for_b else b if for_b > most and not for_a else None
+    sign = {a: 1, b: -1}.get(winner or "", 0)
+    against = sum(sign * one["balanced_accuracy"].side < 0 for one in differences)
+    return Decision(
+        a=a,
+        b=b,
+        set_name=set_name,
+        seeds=len(votes),
+        for_a=for_a,
+        for_b=for_b,
+        difference=fmean(one["accuracy"].difference for one in differences),
+        winner=winner,
+        balanced_opposite=against > most,
     )
-
-
-def _results_sentence(
-    models: Sequence[Mapping[str, Any]], set_name: str, titles: Mapping[str, str]
-) -> str:
-    """Accuracy of every model with its interval, best first, never alone."""
-    ranked = sorted(models, key=lambda model: -model["mean"][set_name]["accuracy"]["mean"])
-    parts = []
-    for model in ranked:
-        mean = model["mean"][set_name]
-        one = mean["accuracy"]
-        span = (
-            ""
-            if one["low"] is None or one["high"] is None
-            else f" (95% interval {100 * one['low']:.1f} to {100 * one['high']:.1f}%)"
-        )
-        parts.append(
-            f"{titles[model['recipe']]} reaches accuracy {_percent(one['mean'])}{span}, balanced "
-            f"accuracy {_percent(mean['balanced_accuracy']['mean'])} and macro-F1 "
-            f"{mean['macro_f1']['mean']:.3f}"
-        )
-    seeds = max(len(model.get("runs", ())) for model in models)
-    means = f", means of {seeds} seeds" if seeds > 1 else ", from one seed"
-    return f"On {set_name}{_describe_set(models[0], set_name)}, {'; '.join(parts)}{means}."
-
-
-def _decision_sentences(decisions: Sequence[Decision], titles: Mapping[str, str]) -> list[str]:
-    """A winner for each pair that has one, and for the others that there is none."""
-    sentences = []
-    for one in decisions:
-        a, b = titles[one.a], titles[one.b]
-        if one.winner is None:
-            agreeing = max(one.for_a, one.for_b)
-            if one.seeds == 1:
-                why = "McNemar's test and the paired interval do not both show a difference"
-            elif one.for_a and one.for_b:
-                why = (
-                    f"{_seeds(one.for_a)} of {one.seeds} would prefer the first and {one.for_b} "
-                    "the second"
-                )
-            else:
-                why = (
-                    "McNemar's test and the paired interval both show a difference in "
-                    f"{f'only {agreeing}' if agreeing else 'none'} of {_seeds(one.seeds)}"
-                )
-            sentences.append(f"The data do not separate {a} from {b}: {why}.")
-            continue
-        first = one.winner == one.a
-        winner, loser, agreeing = (a, b, one.for_a) if first else (b, a, one.for_b)
-        amount = one.difference if first else -one.difference
-        seeds = "in the one seed that was run; another seed may say otherwise"
-        if one.seeds > 1:
-            seeds = f"in {agreeing} of {_seeds(one.seeds)}"
-        sentences.append(
-            f"{winner} is more accurate than {loser} by {_points(amount)}: McNemar's test "
-            f"(corrected by Holm's method) and the paired interval both say so {seeds}."
-        )
-        if one.balanced_opposite:
-            sentences.append(
-                f"On balanced accuracy it is the other way round: {loser} does better on the "
-                "rarer classes."
-            )
-    return sentences
-
-
-def _time_sentence(models: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> list[str]:
-    """How long training took, where it is known."""
-    parts = []
-    for model in models:
-        totals = [
-            float(run["seconds"]["total"])
-            for run in model.get("runs", ())
-            if run.get("seconds", {}).get("total") is not None
-        ]
-        if totals:
-            parts.append(f"{_duration(fmean(totals))} for {titles[model['recipe']]}")
-    several = any(len(model.get("runs", ())) > 1 for model in models)
-    mean = " (means over seeds)" if several else ""
-    return [f"Training took {_listed(parts)}{mean}."] if parts else []
-
-
-def _unseen_sentences(
-    models: Sequence[Mapping[str, Any]],
-    paired: Sequence[Mapping[str, Any]],
-    alpha: float,
-    titles: Mapping[str, str],
-) -> list[str]:
-    """What happens on folders that had no part in training, beside their majority baselines."""
-    names = dict.fromkeys(
-        name for model in models for name in model["mean"] if name not in _NOT_UNSEEN
-    )
-    if not names:
-        return [
-            "No unseen folder was given, so how the models do on another laboratory's cells was "
-            "not measured."
-        ]
-    sentences = []
-    for name in names:
-        here = [model for model in models if name in model["mean"]]
-        parts = [
-            f"{titles[model['recipe']]} reaches {_percent(model['mean'][name]['accuracy']['mean'])}"
-            f" (balanced {_percent(model['mean'][name]['balanced_accuracy']['mean'])})"
-            for model in here
-        ]
-        text = f"On the unseen folder {name}{_describe_set(here[0], name)}, {_listed(parts)}"
-        report = _report_of(here[0], name)
-        if report:
-            share = report["baselines"]["majority"]["accuracy"]
-            above = [m for m in here if m["mean"][name]["accuracy"]["mean"] > share]
-            if not above:
-                text += ", which is no better than that constant answer"
-        winners = dict.fromkeys(
-            one.winner for one in decide(paired, name, alpha=alpha) if one.winner is not None
-        )
-        if len(here) == 2 and decide(paired, name, alpha=alpha):
-            text += (
-                f"; {titles[next(iter(winners))]} is better there by the same rule"
-                if winners
-                else "; the data do not separate them there"
-            )
-        sentences.append(text + ".")
-    return sentences
-
-
-def _published_sentence(
-    models: Sequence[Mapping[str, Any]],
-    decisions: Sequence[Decision],
-    titles: Mapping[str, str],
-    set_name: str,
-) -> list[str]:
-    """What becomes of the published experiment's conclusion, if both of its kinds were compared."""
-    transfer = {
-        model["recipe"]: bool(model["transfer"])
-        for model in models
-        if model.get("experiment") and model.get("transfer") is not None
-    }
-    scratch_won: list[tuple[str, str]] = []
-    transfer_won: list[tuple[str, str]] = []
-    pairs = 0
-    for one in decisions:
-        if {transfer.get(one.a), transfer.get(one.b)} != {True, False}:
-            continue
-        pairs += 1
-        if one.winner is not None:
-            loser = one.b if one.winner == one.a else one.a
-            (transfer_won if transfer[one.winner] else scratch_won).append((one.winner, loser))
-    if not pairs:
-        return []
-    if scratch_won and transfer_won:
-        wins = _listed([f"{titles[w]} beats {titles[x]}" for w, x in (*scratch_won, *transfer_won)])
-        return [f"{_CLAIM} holds on {set_name}, but it depends on which transfer: {wins}."]
-    if scratch_won:
-        wins = _listed(
-            [f"{titles[w]}, trained from scratch, beats {titles[x]}" for w, x in scratch_won]
-        )
-        return [f"{_CLAIM} holds on {set_name}: {wins}."]
-    if transfer_won:
-        wins = _listed([f"{titles[w]} beats {titles[x]}" for w, x in transfer_won])
-        some = "" if len(transfer_won) == pairs else ", and the other pairs are not separated"
-        return [
-            f"{_CLAIM} finds no support on {set_name}: {wins}{some}; one set cannot refute a "
-            '"not always".'
-        ]
-    return [
-        f"{_CLAIM} can be neither claimed nor denied from {set_name}: no network trained from "
-        "scratch is separated from a transferred one."
-    ]
-
-
-def _percent(share: float) -> str:
-    """A share with one decimal: 95.3%."""
-    return f"{100 * share:.1f}%"
-
-
-def _points(difference: float) -> str:
-    """A difference of shares: 3.2 points."""
-    return f"{100 * difference:.1f} points"
-
-
-def _seeds(number: int) -> str:
-    """A number of seeds."""
-    return f"{number} seed" if number == 1 else f"{number} seeds"
-
-
-def _duration(seconds: float) -> str:
-    """Seconds, minutes or hours, with what a person wants to know of them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.1f} min"
-    return f"{seconds / 3600:.1f} h"
-
-
-def _listed(parts: Sequence[str]) -> str:
-    """Parts with commas and an "and"."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
 from typing import Any, Final
 
 import numpy as np
@@ -12,20 +13,21 @@ import numpy.typing as npt
 from leuko.artifacts import RESEARCH_USE, schema
 from leuko.errors import DataError
 from leuko.evaluation import intervals, metrics
-from leuko.evaluation.selective import accuracy_at_coverage, decided
+from leuko.evaluation.selective import Coverage, Decided, accuracy_at_coverage, decided
 from leuko.scheme import DIFFERENTIAL_5, ClassScheme, load_scheme
 from leuko.statistics import beats_one_answer
 
 __all__ = [
     "HEADLINE_METRICS",
+    "Caution",
     "ClassResult",
     "Curve",
     "Estimate",
     "EvaluationReport",
     "Mistake",
+    "SetResult",
     "SlideResult",
     "evaluate_predictions",
-    "no_better",
 ]
 
 HEADLINE_METRICS: Final = {
@@ -40,6 +42,19 @@ WORST_MISTAKES: Final = 40
 CURVE_POINTS: Final = 200
 
 _BY_SLIDE_LIMIT: Final = 500
+
+
+class Caution(StrEnum):
+    """What a reader must know before believing the figures of a report, which has the numbers."""
+
+    NO_BETTER = "no-better"
+    ABSENT_CLASSES = "absent-classes"
+    ONE_SLIDE = "one-slide"
+    SLIDE_FOR_EACH = "slide-for-each"
+    FEW_SLIDES = "few-slides"
+    FEW_SLIDES_OF_CLASSES = "few-slides-of-classes"
+    NO_MISTAKE = "no-mistake"
+    ASSUMED_INTERVALS = "assumed-intervals"
 
 
 @dataclass(frozen=True)
@@ -151,79 +166,145 @@ class EvaluationReport:
     ----------
     scheme : ClassScheme
         Of the labels and the answers.
-    n, n_slides : int
-        Images and slides. Images without a slide name share one.
+    n_slides : int
+        Images without a slide name share one.
     estimates : dict of str to Estimate
         Under the names of `HEADLINE_METRICS`.
     method : str
         What was resampled.
     resamples, redrawn, seed : int
         Bootstrap resamples kept, those drawn again for want of a class, and their seed.
-    majority : (str, float)
-        Commonest class and its share: the accuracy of always answering it.
     beaten : bool
-        Whether the answers are shown to be better; see `leuko.statistics.beats_one_answer`.
+        Whether the answers are shown to be better than always the commonest class; see
+        `leuko.statistics.beats_one_answer`.
     per_class : tuple of ClassResult
     confusion : (K, K) int64
         Rows true, columns predicted.
     roc, pr : dict of str to Curve
         By class name; a class without a curve is left out.
     calibration : tuple of CalibrationBin
-    ece, log_loss, brier : float
+    log_loss, brier : float
     by_slide : tuple of SlideResult
         Empty where slides are not known or are more than 500.
-    absent_classes : tuple of str
-    warnings : tuple of str
-        Sentences for a person.
     worst : tuple of Mistake
         The 40 mistakes that gave the true class least, worst first.
-    selective : tuple of dict
-        From `leuko.evaluation.selective.accuracy_at_coverage`.
-    decisions : dict or None
-        From `leuko.evaluation.selective.decided`; None where no decisions were given.
+    selective : tuple of Coverage
+    decisions : Decided or None
+        None where no decisions were given.
+    remarks : tuple of str
+        Sentences of the caller's, told after the cautions.
     context : dict
         What the caller knows: command, data, model, machine and the like.
     """
 
     scheme: ClassScheme
-    n: int
     n_slides: int
     estimates: Mapping[str, Estimate]
     method: str
     resamples: int
     redrawn: int
     seed: int
-    majority: tuple[str, float]
     beaten: bool
     per_class: tuple[ClassResult, ...]
     confusion: npt.NDArray[np.int64]
     roc: Mapping[str, Curve]
     pr: Mapping[str, Curve]
     calibration: tuple[metrics.CalibrationBin, ...]
-    ece: float
     log_loss: float
     brier: float
     by_slide: tuple[SlideResult, ...]
-    absent_classes: tuple[str, ...]
-    warnings: tuple[str, ...]
     worst: tuple[Mistake, ...]
-    selective: tuple[Mapping[str, Any], ...] = ()
-    decisions: Mapping[str, Any] | None = None
+    selective: tuple[Coverage, ...] = ()
+    decisions: Decided | None = None
+    remarks: tuple[str, ...] = ()
     context: Mapping[str, Any] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
+    @property
+    def n(self) -> int:
+        """How many images were answered."""
+        return int(self.confusion.sum())
+
+    @property
+    def majority(self) -> tuple[str, float]:
+        """The commonest class and its share: the accuracy of always answering it."""
+        place, share = metrics.majority_baseline(self.confusion)
+        return self.scheme.names[place], share
+
+    @property
+    def ece(self) -> float:
+        """The expected calibration error."""
+        return metrics.expected_calibration_error(self.calibration)
+
+    @property
+    def absent_classes(self) -> tuple[str, ...]:
+        """Classes with no image, over which no mean is."""
+        return tuple(one.name for one in self.per_class if one.n == 0)
+
+    @property
+    def cautions(self) -> tuple[Caution, ...]:
+        """What a reader must know before believing the figures, in the order to be told."""
+        n, slides, least = self.n, self.n_slides, intervals.MINIMUM_SLIDES
+        few = any(0 < one.slides < least for one in self.per_class)
+        told = {
+            Caution.NO_BETTER: not self.beaten
+            and len(self.per_class) - len(self.absent_classes) > 1,
+            Caution.ABSENT_CLASSES: bool(self.absent_classes),
+            Caution.ONE_SLIDE: slides == 1,
+            Caution.SLIDE_FOR_EACH: 1 < slides == n,
+            Caution.FEW_SLIDES: 1 < slides < n and slides < least,
+            Caution.FEW_SLIDES_OF_CLASSES: few and slides >= least,
+            Caution.NO_MISTAKE: int(np.trace(self.confusion)) == n,
+            Caution.ASSUMED_INTERVALS: any(one.assumed for one in self.per_class),
+        }
+        return tuple(caution for caution, true in told.items() if true)
+
+    def with_context(
+        self, context: Mapping[str, Any], *, remarks: Sequence[str] = ()
+    ) -> EvaluationReport:
+        """The same report with what its caller knows.
+
+        Parameters
+        ----------
+        context : dict
+            Added to the document: ``command``, ``data``, ``model``, ``machine`` and the like.
+        remarks : sequence of str
+            Sentences for a person.
+
+        Returns
+        -------
+        EvaluationReport
+
+        Raises
+        ------
+        ValueError
+            When the context would overwrite a result.
+        """
+        taken = sorted(set(context) & set(self._results(())))
+        if taken:
+            raise ValueError(
+                f"Received the context keys {taken}, which name results. Expected keys such as "
+                "command, data, model and machine; rename these."
+            )
+        return replace(self, context=dict(context), remarks=tuple(remarks))
+
+    def to_dict(self, *, warnings: Sequence[str]) -> dict[str, Any]:
         """Everything, as ``evaluation.json`` holds it.
+
+        Parameters
+        ----------
+        warnings : sequence of str
+            The cautions and remarks in sentences; `leuko.render.evaluation.evaluation_document`
+            makes and gives them.
 
         Returns
         -------
         dict
             Only what JSON can hold; whatever is not defined is None.
         """
-        return self._results() | dict(self.context)
+        return self._results(warnings) | dict(self.context)
 
-    def _results(self) -> dict[str, Any]:
+    def _results(self, warnings: Sequence[str]) -> dict[str, Any]:
         """The document without what the caller added."""
-        counts = self.confusion.sum(axis=1)
         return {
             "schema": schema("evaluation"),
             "research_use": RESEARCH_USE,
@@ -231,24 +312,8 @@ class EvaluationReport:
             "scheme": self.scheme.to_dict(),
             "n": self.n,
             "n_slides": self.n_slides,
-            "metrics": {
-                name: {
-                    "value": one.value,
-                    "low": one.low,
-                    "high": one.high,
-                    "method": one.method,
-                }
-                for name, one in self.estimates.items()
-            },
-            "intervals": {
-                "method": self.method,
-                "level": intervals.LEVEL,
-                "resamples": self.resamples,
-                "redrawn": self.redrawn,
-                "seed": self.seed,
-                "too_few_slides": any(one.note == TOO_FEW_SLIDES for one in self.per_class),
-                "means_over": "classes present",
-            },
+            "metrics": {name: asdict(one) for name, one in self.estimates.items()},
+            "intervals": self._intervals(),
             "baselines": {
                 "majority": {
                     "class": self.majority[0],
@@ -259,154 +324,94 @@ class EvaluationReport:
             "per_class": {one.name: _class_document(one) for one in self.per_class},
             "confusion": self.confusion.tolist(),
             "confusion_percent": [
-                [100.0 * cell / total for cell in row] if total else [None] * len(row)
-                for row, total in zip(self.confusion.tolist(), counts.tolist(), strict=True)
+                [100.0 * cell / sum(row) if sum(row) else None for cell in row]
+                for row in self.confusion.tolist()
             ],
             "roc": {
-                one.name: _curve_document(self.roc.get(one.name), "fpr", "tpr", "auc", one.auc)
+                one.name: _curve_document(self.roc.get(one.name), "fpr", "tpr")
+                | {"auc": one.auc}
                 for one in self.per_class
             },
             "pr": {
-                one.name: _curve_document(
-                    self.pr.get(one.name),
-                    "recall",
-                    "precision",
-                    "average_precision",
-                    one.average_precision,
-                )
+                one.name: _curve_document(self.pr.get(one.name), "recall", "precision")
+                | {"average_precision": one.average_precision}
                 for one in self.per_class
             },
             "calibration": {
                 "ece": self.ece,
                 "method": f"{len(self.calibration)} bins of equal width of the top label's "
                 "confidence (Guo et al. 2017)",
-                "bins": [
-                    {
-                        "low": one.low,
-                        "high": one.high,
-                        "n": one.n,
-                        "confidence": one.confidence,
-                        "accuracy": one.accuracy,
-                    }
-                    for one in self.calibration
-                ],
+                "bins": [asdict(one) for one in self.calibration],
             },
-            "selective": [dict(one) for one in self.selective],
-            "decisions": None if self.decisions is None else dict(self.decisions),
+            "selective": [asdict(one) for one in self.selective],
+            "decisions": None if self.decisions is None else asdict(self.decisions),
             "log_loss": self.log_loss,
             "brier": self.brier,
-            "by_slide": [
-                {
-                    "slide": one.slide,
-                    "n": one.n,
-                    "accuracy": one.accuracy,
-                    "confusion": one.confusion.tolist(),
-                }
-                for one in self.by_slide
-            ],
+            "by_slide": [asdict(one) | {"confusion": one.confusion.tolist()}
+                         for one in self.by_slide],
             "absent_classes": list(self.absent_classes),
-            "warnings": list(self.warnings),
-            "worst": [
-                {
-                    "path": one.path,
-                    "true": one.true,
-                    "predicted": one.predicted,
-                    "confidence": one.confidence,
-                    "probability_of_true": one.probability_of_true,
-                }
-                for one in self.worst
-            ],
+            "warnings": list(warnings),
+            "worst": [asdict(one) for one in self.worst],
             "seed": self.seed,
+        }  # fmt: skip
+
+    def _intervals(self) -> dict[str, Any]:
+        """How the intervals of the document were made."""
+        return {
+            "method": self.method,
+            "level": intervals.LEVEL,
+            "resamples": self.resamples,
+            "redrawn": self.redrawn,
+            "seed": self.seed,
+            "too_few_slides": any(one.note == TOO_FEW_SLIDES for one in self.per_class),
+            "means_over": "classes present",
         }
 
-    def summary(self) -> str:
-        """The classification report, as text of at most 96 columns.
 
-        Returns
-        -------
-        str
-            Several lines, without a newline at the end.
-        """
-        slides = _count(self.n_slides, "slide")
-        wide = max(16, *(len(name) + 1 for name in self.scheme.names))
-        lines = [
-            f"{_count(self.n, 'image')}, {slides}",
-            "",
-            f"{'':<{wide}}{'precision':>11}{'sensitivity':>13}{'[95% interval]':>18}"
-            f"{'specificity':>13}{'f1':>8}{'n':>7}{'slides':>8}",
-        ]
-        for one in self.per_class:
-            if one.n == 0:
-                interval = "absent"
-            elif one.sensitivity_interval is None:
-                interval = TOO_FEW_SLIDES
-            else:
-                interval = _bracket(*one.sensitivity_interval)
-            lines.append(
-                f"{one.name:<{wide}}{_number(one.precision):>11}{_number(one.sensitivity):>13}"
-                f"{interval:>18}{_number(one.specificity):>13}{_number(one.f1):>8}"
-                f"{one.n:>7,}{one.slides:>8}"
-            )
-        lines.append("")
-        for title, weights in (
-            ("macro average", [1.0 if one.n else 0.0 for one in self.per_class]),
-            ("weighted average", [float(one.n) for one in self.per_class]),
-        ):
-            precision, sensitivity, specificity, f1 = (
-                _weighted([getattr(one, name) for one in self.per_class], weights)
-                for name in ("precision", "sensitivity", "specificity", "f1")
-            )
-            lines.append(
-                f"{title:<{wide}}{_number(precision):>11}{_number(sensitivity):>13}{'':>18}"
-                f"{_number(specificity):>13}{_number(f1):>8}{self.n:>7,}{self.n_slides:>8}"
-            )
-        lines.append("")
-        for name, estimate in self.estimates.items():
-            interval = (
-                "no interval"
-                if estimate.low is None or estimate.high is None
-                else _bracket(estimate.low, estimate.high)
-            )
-            title = "macro-F1" if name == "macro_f1" else name.replace("_", " ")
-            lines.append(f"{title:<20}{estimate.value:.4f}  {interval}  {estimate.method}")
-        title, share = self.majority
-        lines.append(f"{'majority baseline':<20}{share:.4f}  always answering {title}")
-        lines.append(
-            f"{'calibration':<20}ECE {self.ece:.4f}, log loss {self.log_loss:.4f}, "
-            f"Brier {self.brier:.4f}"
-        )
-        lines += self._selective_lines()
-        lines.append(
-            f"Intervals are 95%, {self.resamples:,} resamples, {self.redrawn:,} drawn again for "
-            f"want of a class, seed {self.seed}."
-        )
-        if self.absent_classes:
-            lines.append("Means are over the classes present.")
-        lines.extend(f"Warning: {sentence}" for sentence in self.warnings)
-        lines.append(RESEARCH_USE)
-        return "\n".join(lines)
+@dataclass(frozen=True)
+class SetResult:
+    """What a comparison needs of one training's evaluation on one set.
 
-    def _selective_lines(self) -> list[str]:
-        """What is right among the most confident answers, and among the accepted."""
-        lines = [
-            f"{'most confident 95%':<20}{one['accuracy']:.4f}"
-            for one in self.selective
-            if one["coverage"] == 0.95
-        ]
-        if self.decisions is not None:
-            counts, answered = self.decisions["counts"], self.decisions["answered"]
-            if answered is not None:
-                span = "no interval" if answered["low"] is None else _bracket(
-                    answered["low"], answered["high"])  # fmt: skip
-                lines.append(
-                    f"{'accepted':<20}{answered['accuracy']:.4f}  {span}  of "
-                    f"{_count(answered['n'], 'image')}"
-                )
-            told = ", ".join(
-                f"{name} {100 * count / self.n:.1f}%" for name, count in counts.items() if count
-            )
-            lines.append(f"{'decisions':<20}{told}")
-        return lines
+    Attributes
+    ----------
+    n, n_slides : int
+        Images and slides.
+    estimates : dict of str to Estimate
+        Under the names of `HEADLINE_METRICS`.
+    majority : (str, float)
+        Commonest class and its share.
+    by_slide : tuple of SlideResult
+        Empty where they are not known or too many.
+    warnings : tuple of str
+        For a person.
+    document : dict
+        The whole ``evaluation.json``.
+    """
+
+    n: int
+    n_slides: int
+    estimates: Mapping[str, Estimate]
+    majority: tuple[str, float]
+    by_slide: tuple[SlideResult, ...]
+    warnings: tuple[str, ...]
+    document: Mapping[str, Any]
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> SetResult:
+        """Read an ``evaluation.json``."""
+        majority = document["baselines"]["majority"]
+        return cls(
+            n=document["n"],
+            n_slides=document["n_slides"],
+            estimates={name: Estimate(**document["metrics"][name]) for name in HEADLINE_METRICS},
+            majority=(majority["class"], majority["accuracy"]),
+            by_slide=tuple(
+                SlideResult(**{**one, "confusion": np.asarray(one["confusion"], np.int64)})
+                for one in document.get("by_slide") or ()
+            ),
+            warnings=tuple(document.get("warnings") or ()),
+            document=document,
+        )
 
 
 def evaluate_predictions(
@@ -419,7 +424,6 @@ def evaluate_predictions(
     decisions: Sequence[str] | None = None,
     seed: int = 0,
     resamples: int = 1000,
-    context: Mapping[str, Any] | None = None,
 ) -> EvaluationReport:
     """Measure everything that one table of predictions says.
 
@@ -443,9 +447,6 @@ def evaluate_predictions(
         Seed of the bootstrap.
     resamples : int
         Bootstrap resamples to keep.
-    context : dict, optional
-        Added to the document: ``command``, ``data``, ``model``, ``machine`` and whatever else
-        the caller knows. Sentences under ``warnings`` join the report's own.
 
     Returns
     -------
@@ -455,9 +456,79 @@ def evaluate_predictions(
     ------
     DataError
         When there is no image, the lengths differ, or probabilities are none.
-    ValueError
-        When the context would overwrite a result.
     """
+    rows = _checked(y_true, probabilities, slides, scheme, paths)
+    labels, table, confusion = rows.labels, rows.table, rows.confusion
+    resampled = intervals.resample_confusions(
+        labels, rows.predicted[np.newaxis], slides, len(rows.scheme),
+        seed=seed, resamples=resamples,
+    )  # fmt: skip
+    matrices = resampled.confusion[:, 0]
+    roc, pr = _curves(rows)
+    return EvaluationReport(
+        scheme=rows.scheme,
+        n_slides=len(rows.slides),
+        estimates=_estimates(confusion, matrices, resampled.method, len(rows.slides)),
+        method=resampled.method,
+        resamples=len(matrices),
+        redrawn=resampled.redrawn,
+        seed=seed,
+        beaten=beats_one_answer(labels, rows.predicted, slides),
+        per_class=_class_results(rows, matrices),
+        confusion=confusion,
+        roc=roc,
+        pr=pr,
+        calibration=metrics.calibration_bins(labels, table),
+        log_loss=metrics.log_loss(labels, table),
+        brier=metrics.brier_score(labels, table),
+        by_slide=_slide_results(rows),
+        worst=_worst_mistakes(rows),
+        selective=accuracy_at_coverage(labels, table),
+        decisions=None
+        if decisions is None
+        else decided(labels, rows.predicted, slides, decisions, seed=seed, resamples=resamples),
+    )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Labelled answers that belong together, counted slide by slide.
+
+    Attributes
+    ----------
+    scheme : ClassScheme
+        Of K classes.
+    labels, predicted : (N,) int64, 0 to K - 1
+    table : (N, K) float64, 0 to 1
+    names : sequence of N str
+        Of the images.
+    slides : sequence of S str
+    by_slide : (S, K, K) int64
+    """
+
+    scheme: ClassScheme
+    labels: npt.NDArray[np.int64]
+    predicted: npt.NDArray[np.int64]
+    table: npt.NDArray[np.float64]
+    names: Sequence[str]
+    slides: Sequence[str]
+    by_slide: npt.NDArray[np.int64]
+
+    @property
+    def confusion(self) -> npt.NDArray[np.int64]:
+        """Rows true, columns predicted: (K, K)."""
+        total: npt.NDArray[np.int64] = self.by_slide.sum(axis=0)
+        return total
+
+
+def _checked(
+    y_true: npt.ArrayLike,
+    probabilities: npt.ArrayLike,
+    slides: Sequence[str],
+    scheme: ClassScheme | None,
+    paths: Sequence[str] | None,
+) -> _Rows:
+    """Put rows together, or say what does not fit."""
     labels, table = metrics.check_rows(y_true, probabilities)
     scheme = load_scheme(DIFFERENTIAL_5) if scheme is None else scheme
     if table.shape[1] != len(scheme):
@@ -468,64 +539,9 @@ def evaluate_predictions(
     names = [str(row) for row in range(len(labels))] if paths is None else list(paths)
     if len(names) != len(labels):
         raise DataError(f"Received {len(names)} paths for {len(labels)} labels, expected one each.")
-    known = dict(context or {})
-    extra_warnings = tuple(known.pop("warnings", ()))
     predicted = table.argmax(axis=1)
     slide_names, by_slide = metrics.confusion_by_slide(labels, predicted, slides, len(scheme))
-    confusion = by_slide.sum(axis=0)
-    resampled = intervals.resample_confusions(
-        labels, predicted[np.newaxis], slides, len(scheme), seed=seed, resamples=resamples
-    )
-    matrices = resampled.confusion[:, 0]
-    counts = confusion.sum(axis=1)
-    majority, share = metrics.majority_baseline(confusion)
-    roc: dict[str, Curve] = {}
-    pr: dict[str, Curve] = {}
-    bins = metrics.calibration_bins(labels, table)
-    slides_known = intervals.slides_are_known(slides)
-    per_class = _class_results(scheme.names, by_slide, matrices, labels, table, roc, pr)
-    beaten = beats_one_answer(labels, predicted, slides)
-    sentences = _warnings(per_class, len(slide_names), confusion)
-    if not beaten and (counts > 0).sum() > 1:
-        sentences = (no_better(confusion, scheme.names), *sentences)
-    report = EvaluationReport(
-        scheme=scheme,
-        n=len(labels),
-        n_slides=len(slide_names),
-        estimates=_estimates(confusion, matrices, resampled.method, len(slide_names)),
-        method=resampled.method,
-        resamples=len(matrices),
-        redrawn=resampled.redrawn,
-        seed=seed,
-        majority=(scheme.names[majority], share),
-        beaten=beaten,
-        per_class=per_class,
-        confusion=confusion,
-        roc=roc,
-        pr=pr,
-        calibration=bins,
-        ece=metrics.expected_calibration_error(bins),
-        log_loss=metrics.log_loss(labels, table),
-        brier=metrics.brier_score(labels, table),
-        by_slide=_slide_results(slide_names, by_slide) if slides_known else (),
-        absent_classes=tuple(
-            name for name, count in zip(scheme.names, counts, strict=True) if count == 0
-        ),
-        warnings=(*sentences, *extra_warnings),
-        worst=_worst_mistakes(labels, table, names, scheme.names),
-        selective=tuple(accuracy_at_coverage(labels, table)),
-        decisions=None
-        if decisions is None
-        else decided(labels, predicted, slides, decisions, seed=seed, resamples=resamples),
-        context=known,
-    )
-    taken = sorted(set(known) & set(report._results()))
-    if taken:
-        raise ValueError(
-            f"Received the context keys {taken}, which name results. Expected keys such as "
-            "command, data, model and machine; rename these."
-        )
-    return report
+    return _Rows(scheme, labels, predicted, table, names, slide_names, by_slide)
 
 
 def _estimates(
@@ -545,19 +561,21 @@ def _estimates(
     return estimates
 
 
-def _class_results(
-    names: Sequence[str],
-    by_slide: npt.NDArray[np.int64],
-    matrices: npt.NDArray[np.float64],
-    labels: npt.NDArray[np.int64],
-    table: npt.NDArray[np.float64],
-    roc: dict[str, Curve],
-    pr: dict[str, Curve],
-) -> tuple[ClassResult, ...]:
-    """One result for each class; fills the two dictionaries of curves."""
-    confusion = by_slide.sum(axis=0)
-    counts = confusion.sum(axis=1)
-    class_slides = (by_slide.sum(axis=2) > 0).sum(axis=0)
+def _curves(rows: _Rows) -> tuple[dict[str, Curve], dict[str, Curve]]:
+    """ROC and precision-recall curves of each class against the rest, where it has them."""
+    roc, pr = {}, {}
+    for index, name in enumerate(rows.scheme.names):
+        positive, score = rows.labels == index, rows.table[:, index]
+        if positive.any():
+            pr[name] = _thinned(*metrics.precision_recall_curve(positive, score))
+            if not positive.all():
+                roc[name] = _thinned(*metrics.roc_curve(positive, score))
+    return roc, pr
+
+
+def _class_results(rows: _Rows, matrices: npt.NDArray[np.float64]) -> tuple[ClassResult, ...]:
+    """One result for each class, with intervals from resampled confusion matrices (R, K, K)."""
+    confusion = rows.confusion
     values = {
         "precision": metrics.precision(confusion),
         "sensitivity": metrics.sensitivity(confusion),
@@ -570,39 +588,31 @@ def _class_results(
         "f1": metrics.f1_scores(matrices),
     }
     results = []
-    for index, name in enumerate(names):
-        positive, score = labels == index, table[:, index]
-        auc = average = None
-        if 0 < counts[index] < len(labels):
-            auc = metrics.roc_auc(positive, score)
-            roc[name] = _thinned(*metrics.roc_curve(positive, score))
-        if counts[index]:
-            average = metrics.average_precision(positive, score)
-            pr[name] = _thinned(*metrics.precision_recall_curve(positive, score))
-        enough = class_slides[index] >= intervals.MINIMUM_SLIDES
+    for index, name in enumerate(rows.scheme.names):
+        positive, score = rows.labels == index, rows.table[:, index]
+        n, slides = int(positive.sum()), int((rows.by_slide[:, index].sum(axis=1) > 0).sum())
+        enough = slides >= intervals.MINIMUM_SLIDES
         found = {
-            key: _class_interval(key, index, by_slide, column[:, index]) if enough else (None, "")
+            key: _class_interval(key, index, rows.by_slide, column[:, index])
+            if enough
+            else (None, "")
             for key, column in drawn.items()
         }
-        spans = {key: span for key, (span, _) in found.items()}
-        assumed = [key for key, (_, how) in found.items() if how == intervals.WILSON_BY_SLIDE]
-        note = None
-        if counts[index] == 0:
-            note = "absent"
-        elif not enough:
-            note = TOO_FEW_SLIDES
+        few = None if enough else TOO_FEW_SLIDES
         results.append(
             ClassResult(
                 name=name,
-                n=int(counts[index]),
-                slides=int(class_slides[index]),
-                sensitivity_interval=spans["sensitivity"],
-                specificity_interval=spans["specificity"],
-                f1_interval=spans["f1"],
-                note=note,
-                auc=auc,
-                average_precision=average,
-                assumed=tuple(assumed),
+                n=n,
+                slides=slides,
+                sensitivity_interval=found["sensitivity"][0],
+                specificity_interval=found["specificity"][0],
+                f1_interval=found["f1"][0],
+                note=few if n else "absent",
+                auc=metrics.roc_auc(positive, score) if 0 < n < len(positive) else None,
+                average_precision=metrics.average_precision(positive, score) if n else None,
+                assumed=tuple(
+                    key for key, (_, how) in found.items() if how == intervals.WILSON_BY_SLIDE
+                ),
                 **{key: _defined(value[index]) for key, value in values.items()},
             )
         )
@@ -632,127 +642,31 @@ def _class_interval(
     return span, how
 
 
-def _slide_results(
-    names: Sequence[str], by_slide: npt.NDArray[np.int64]
-) -> tuple[SlideResult, ...]:
-    """One result for each slide, unless they are too many to list."""
-    if len(names) > _BY_SLIDE_LIMIT:
+def _slide_results(rows: _Rows) -> tuple[SlideResult, ...]:
+    """One result for each slide, unless they are not known or too many to list."""
+    if not 1 < len(rows.slides) < len(rows.labels) or len(rows.slides) > _BY_SLIDE_LIMIT:
         return ()
     return tuple(
         SlideResult(name, int(table.sum()), float(metrics.accuracy(table)), table)
-        for name, table in zip(names, by_slide, strict=True)
+        for name, table in zip(rows.slides, rows.by_slide, strict=True)
     )
 
 
-def _worst_mistakes(
-    labels: npt.NDArray[np.int64],
-    table: npt.NDArray[np.float64],
-    names: Sequence[str],
-    classes: Sequence[str],
-) -> tuple[Mistake, ...]:
+def _worst_mistakes(rows: _Rows) -> tuple[Mistake, ...]:
     """The wrong answers that gave the true class least; ties in order of the name."""
-    predicted = table.argmax(axis=1)
-    truth = table[np.arange(len(labels)), labels]
-    rows: list[int] = np.flatnonzero(predicted != labels).tolist()
-    wrong = sorted(rows, key=lambda row: (truth[row], names[row]))
+    truth = rows.table[np.arange(len(rows.labels)), rows.labels]
+    found: list[int] = np.flatnonzero(rows.predicted != rows.labels).tolist()
+    wrong = sorted(found, key=lambda row: (truth[row], rows.names[row]))
     return tuple(
         Mistake(
-            path=names[row],
-            true=classes[labels[row]],
-            predicted=classes[predicted[row]],
-            confidence=float(table[row, predicted[row]]),
+            path=rows.names[row],
+            true=rows.scheme.names[rows.labels[row]],
+            predicted=rows.scheme.names[rows.predicted[row]],
+            confidence=float(rows.table[row, rows.predicted[row]]),
             probability_of_true=float(truth[row]),
         )
         for row in wrong[:WORST_MISTAKES]
     )
-
-
-def no_better(confusion: npt.ArrayLike, names: Sequence[str]) -> str:
-    """Say that a model was not shown to know anything.
-
-    Parameters
-    ----------
-    confusion : (K, K) int
-        Rows true, columns predicted; of at least two true classes.
-    names : sequence of K str
-        Of the classes.
-
-    Returns
-    -------
-    str
-        A sentence for a person; what it says is for the caller to know, see
-        `leuko.statistics.beats_one_answer`.
-    """
-    matrix = np.asarray(confusion, dtype=np.int64)
-    common, share = metrics.majority_baseline(matrix)
-    present = int((matrix.sum(axis=1) > 0).sum())
-    right, balanced = float(metrics.accuracy(matrix)), float(metrics.balanced_accuracy(matrix))
-    return (
-        f"No better than always answering {names[common]}, as far as these "
-        f"{_count(int(matrix.sum()), 'image')} show: accuracy {right:.1%} where that gives "
-        f"{share:.1%}, balanced accuracy {balanced:.1%} where that gives {1 / present:.1%}."
-    )
-
-
-def _warnings(
-    per_class: Sequence[ClassResult], n_slides: int, confusion: npt.NDArray[np.int64]
-) -> tuple[str, ...]:
-    """What a reader must know before believing the numbers."""
-    sentences = []
-    n = int(confusion.sum())
-    absent = [one.name for one in per_class if one.n == 0]
-    if absent:
-        sentences.append(
-            f"No image of {_listed(absent)} is in this set (n = 0); balanced accuracy and "
-            f"macro-F1 are means over the {_count(len(per_class) - len(absent), 'class')} present."
-        )
-    if n_slides == 1:
-        sentences.append(
-            "All images count as one slide, so intervals are over images; they take cells for "
-            "independent and are too narrow."
-        )
-    elif n_slides == n:
-        sentences.append(
-            "Every image has a slide of its own, so the names seem to carry no slide; intervals "
-            "are over images, take cells for independent and may be too narrow."
-        )
-    elif n_slides < intervals.MINIMUM_SLIDES:
-        sentences.append(
-            f"There are only {n_slides} slides; an interval over so few is rough and too narrow."
-        )
-    few = [
-        f"{one.name} ({_count(one.slides, 'slide')})"
-        for one in per_class
-        if 0 < one.slides < intervals.MINIMUM_SLIDES
-    ]
-    if few and n_slides >= intervals.MINIMUM_SLIDES:
-        sentences.append(
-            f"Too few slides for an interval of its own: {_listed(few)}. The intervals of balanced "
-            "accuracy and macro-F1 know the spread between so few slides badly and are too narrow."
-        )
-    if np.trace(confusion) == n:
-        over = "images"
-        if 1 < n_slides < n:
-            over += ", fewer of them because those of a slide are taken to be alike"
-        sentences.append(
-            f"There is no mistake among {_count(n, 'image')}: accuracy has Wilson's interval over "
-            f"{over}, and the bootstrap cannot give balanced accuracy and macro-F1 a lower end "
-            "below 1."
-        )
-    alike = [
-        f"{title} of {_listed(names)}"
-        for key, title in (
-            ("sensitivity", "sensitivity"), ("specificity", "specificity"), ("f1", "F1"),
-        )
-        if (names := [one.name for one in per_class if key in one.assumed])
-    ]  # fmt: skip
-    if alike:
-        sentences.append(
-            "No resample differs from another, as where a class has no mistake or nothing else, in "
-            f"the {_listed(alike)}: there the interval is Wilson's, over fewer images than there "
-            "are where those of a slide are taken to be alike."
-        )
-    return tuple(sentences)
 
 
 def _class_document(one: ClassResult) -> dict[str, Any]:
@@ -777,15 +691,9 @@ def _class_document(one: ClassResult) -> dict[str, Any]:
     }
 
 
-def _curve_document(
-    curve: Curve | None, across: str, up: str, area: str, value: float | None
-) -> dict[str, Any]:
-    """A curve's entry in the document; empty lists where there is none."""
-    return {
-        across: list(curve.across) if curve else [],
-        up: list(curve.up) if curve else [],
-        area: value,
-    }
+def _curve_document(curve: Curve | None, across: str, up: str) -> dict[str, Any]:
+    """A curve's points in the document; empty lists where there is none."""
+    return {across: list(curve.across) if curve else [], up: list(curve.up) if curve else []}
 
 
 def _thinned(across: npt.NDArray[np.float64], up: npt.NDArray[np.float64]) -> Curve:
@@ -797,35 +705,3 @@ def _thinned(across: npt.NDArray[np.float64], up: npt.NDArray[np.float64]) -> Cu
 def _defined(value: float) -> float | None:
     """None for not-a-number."""
     return float(value) if np.isfinite(value) else None
-
-
-def _weighted(values: Sequence[float | None], weights: Sequence[float]) -> float | None:
-    """Weighted mean of what is defined."""
-    pairs = [
-        (value, weight)
-        for value, weight in zip(values, weights, strict=True)
-        if weight and value is not None
-    ]
-    total = sum(weight for _, weight in pairs)
-    return sum(value * weight for value, weight in pairs) / total if total else None
-
-
-def _number(value: float | None) -> str:
-    """Four decimals, or a dash."""
-    return "-" if value is None else f"{value:.4f}"
-
-
-def _bracket(low: float, high: float) -> str:
-    """An interval with four decimals."""
-    return f"[{low:.4f}, {high:.4f}]"
-
-
-def _count(number: int, noun: str) -> str:
-    """A number with its noun."""
-    plural = {"class": "classes"}.get(noun, noun + "s")
-    return f"{number:,} {noun if number == 1 else plural}"
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Names with commas and an "and"."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +14,69 @@ from leuko.errors import DataError
 from leuko.evaluation import intervals, metrics
 from leuko.prediction import DECISIONS
 
-__all__ = ["COVERAGES", "accuracy_at_coverage", "decided"]
+__all__ = ["COVERAGES", "Accepted", "Coverage", "Decided", "accuracy_at_coverage", "decided"]
 
 COVERAGES: Final = (0.8, 0.9, 0.95, 0.99)
 """Shares of the images, the most confident first, whose accuracy is reported."""
 
 
+@dataclass(frozen=True)
+class Coverage:
+    """The most confident answers.
+
+    Attributes
+    ----------
+    coverage : float, 0 to 1
+        Which share of the images they are.
+    n : int
+    accuracy : float, 0 to 1
+    confidence : float, 0 to 1
+        The least one among them.
+    """
+
+    coverage: float
+    n: int
+    accuracy: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The answers whose decision is ``class``.
+
+    Attributes
+    ----------
+    n : int
+    accuracy : float, 0 to 1
+    low, high : float or None
+        Ends of the interval, None when there is none.
+    """
+
+    n: int
+    accuracy: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What was decided on the answers.
+
+    Attributes
+    ----------
+    counts : dict of str to int
+        Images by `leuko.prediction.DECISIONS`.
+    answered : Accepted or None
+        None where nothing was accepted.
+    """
+
+    counts: Mapping[str, int]
+    answered: Accepted | None
+
+
 def accuracy_at_coverage(
     y_true: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64]
-) -> list[dict[str, Any]]:
+) -> tuple[Coverage, ...]:
     """Measure the accuracy of the most confident answers.
 
     Parameters
@@ -33,9 +88,8 @@ def accuracy_at_coverage(
 
     Returns
     -------
-    list of dict
-        ``coverage``, ``n``, ``accuracy`` and ``confidence``, the least one among them, for each
-        of `COVERAGES`. Of images that are equally confident the first ones are taken.
+    tuple of Coverage
+        One for each of `COVERAGES`. Of images that are equally confident the first ones are taken.
 
     References
     ----------
@@ -44,7 +98,7 @@ def accuracy_at_coverage(
     Examples
     --------
     >>> table = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]])
-    >>> accuracy_at_coverage(np.array([0, 1, 1, 1]), table)[0]["accuracy"]
+    >>> accuracy_at_coverage(np.array([0, 1, 1, 1]), table)[0].accuracy
     1.0
     """
     confidence = probabilities.max(axis=1)
@@ -53,15 +107,9 @@ def accuracy_at_coverage(
     rows = []
     for coverage in COVERAGES:
         n = max(1, int(coverage * len(order)))
-        rows.append(
-            {
-                "coverage": coverage,
-                "n": n,
-                "accuracy": float(right[:n].mean()),
-                "confidence": float(confidence[order[n - 1]]),
-            }
-        )
-    return rows
+        least = float(confidence[order[n - 1]])
+        rows.append(Coverage(coverage, n, float(right[:n].mean()), least))
+    return tuple(rows)
 
 
 def decided(
@@ -72,7 +120,7 @@ def decided(
     *,
     seed: int,
     resamples: int,
-) -> dict[str, Any]:
+) -> Decided:
     """Count the decisions, and measure the accuracy of the accepted answers.
 
     Parameters
@@ -88,9 +136,7 @@ def decided(
 
     Returns
     -------
-    dict
-        ``counts`` of each decision, and ``answered``: ``n``, ``accuracy``, ``low`` and ``high`` of
-        the images whose decision is ``class``; None where there is none.
+    Decided
 
     Raises
     ------
@@ -118,5 +164,5 @@ def decided(
             resampled.method,
         )  # fmt: skip
         low, high = span or (None, None)
-        answered = {"n": len(rows), "accuracy": right / len(rows), "low": low, "high": high}
-    return {"counts": {name: tally[name] for name in DECISIONS}, "answered": answered}
+        answered = Accepted(len(rows), right / len(rows), low, high)
+    return Decided({name: tally[name] for name in DECISIONS}, answered)

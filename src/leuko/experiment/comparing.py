@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from leuko import __version__
-from leuko.artifacts import (
-    RESEARCH_USE,
-    atomic_write_json,
-    atomic_write_text,
-    prepare_folder,
-    read_json,
-    schema,
-)
+from leuko.artifacts import atomic_write_json, atomic_write_text, prepare_folder, read_json
 from leuko.data.audit import audit_dataset
 from leuko.data.audit_report import AuditReport
 from leuko.data.dataset import Dataset
 from leuko.data.reading import read_labelled
-from leuko.evaluation.compare import (
-    collect_warnings,
-    compare_predictions,
-    mean_over_seeds,
-    recipe_titles,
-    verdict,
-)
+from leuko.evaluation.compare import Answers, PairedTest, compare_predictions
+from leuko.evaluation.comparison import ComparisonReport, Model, Run, recipe_titles, set_means
+from leuko.evaluation.report import SetResult
 from leuko.experiment.evaluating import Evaluation, evaluate
 from leuko.experiment.planning import (
     check_readable,
@@ -36,14 +26,16 @@ from leuko.experiment.planning import (
     passed_over,
     plan_comparison,
 )
-from leuko.experiment.starting import find_starts, head_starts
+from leuko.experiment.starting import find_starts
 from leuko.host import machine, versions
 from leuko.manifest import Manifest
 from leuko.parallel import Progress
 from leuko.prediction_files import read_predictions, write_csv
 from leuko.recipe import Recipe
 from leuko.render.audit import audit_document
+from leuko.render.evaluation import evaluation_document
 from leuko.render.plots import require_matplotlib
+from leuko.render.verdict import comparison_document
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.scheme import merging
 from leuko.training.options import RunOptions
@@ -121,13 +113,13 @@ def compare(
     )  # fmt: skip
     _look_first(work)
     audit = audit_dataset(dataset, progress=progress, say=tell)
+    titles = recipe_titles({recipe.name: recipe.title for recipe in chosen})
     models = []
     for recipe in chosen:
         runs = [_train_and_score(recipe, seed, work) for seed in work.seeds_of(recipe)]
-        entry = _model_entry(recipe, runs, options.weights or recipe.model.weights)
-        models.append({**entry, "start": starts[recipe.name]})
-    document = _document(models, audit, work)
-    document["total_seconds"] = round(time.monotonic() - started, 1)
+        weights = options.weights or recipe.model.weights
+        models.append(_model_of(recipe, runs, titles[recipe.name], starts[recipe.name], weights))
+    document = comparison_document(_report(models, audit, work, time.monotonic() - started))
     _write(document, work.folder, work.sets)
     return document
 
@@ -197,7 +189,7 @@ def _look_first(work: _Work) -> None:
     check_room(work.folder, unfinished, work.rows)
 
 
-def _train_and_score(recipe: Recipe, seed: int, work: _Work) -> dict[str, Any]:
+def _train_and_score(recipe: Recipe, seed: int, work: _Work) -> Run:
     """Train one recipe with one seed, or open what an earlier call has trained, and evaluate it."""
     stage = f"{recipe.name}, seed {seed}"
     work.tell(f"Training {stage}")
@@ -212,35 +204,27 @@ def _train_and_score(recipe: Recipe, seed: int, work: _Work) -> dict[str, Any]:
     return _score(run, recipe.name, seed, work)
 
 
-def _document(models: list[dict[str, Any]], audit: AuditReport, work: _Work) -> dict[str, Any]:
-    """Put everything into the document, but how long it took."""
-    for model, title in zip(models, recipe_titles(models).values(), strict=True):
-        model["title"] = title
+def _report(
+    models: Sequence[Model], audit: AuditReport, work: _Work, seconds: float
+) -> ComparisonReport:
+    """Put everything together."""
     parts = {"train": work.rows, **work.sets}
-    notes = [*dict.fromkeys(note for part in parts.values() for note in part.notes)]
-    paired = _paired(models, work.sets, work.folder)
-    return {
-        "schema": schema("comparison"),
-        "research_use": RESEARCH_USE,
-        "version": __version__,
-        "command": work.options.command,
-        "dataset": work.dataset.place.resolve().name,
-        "data_digest": {name: part.digest for name, part in parts.items()},
-        "seeds": sorted({run["seed"] for model in models for run in model["runs"]}),
-        "machine": machine(),
-        "versions": versions(),
-        "audit": audit_document(audit),
-        "balance": _balance_entry(models),
-        "models": models,
-        "paired": paired,
-        "warnings": [*head_starts(models), *notes, *collect_warnings(models, known=notes)],
-        "verdict": verdict(
-            models, paired, shared_slides=audit.shared_slides.count("train", "test")
-        ),
-    }
+    return ComparisonReport(
+        dataset=work.dataset.place.resolve().name,
+        data_digest={name: part.digest for name, part in parts.items()},
+        models=tuple(models),
+        paired=tuple(_paired(models, work.sets, work.folder)),
+        notes=tuple(note for part in parts.values() for note in part.notes),
+        audit=audit_document(audit),
+        command=work.options.command,
+        version=__version__,
+        machine=machine(),
+        versions=versions(),
+        total_seconds=round(seconds, 1),
+    )
 
 
-def _score(run: TrainedRun, recipe: str, seed: int, work: _Work) -> dict[str, Any]:
+def _score(run: TrainedRun, recipe: str, seed: int, work: _Work) -> Run:
     """Evaluate one run on every set, or open what an earlier call had written."""
     evaluations: dict[str, Any] = {"validation": run.validation}
     speed = 0.0
@@ -257,7 +241,7 @@ def _score(run: TrainedRun, recipe: str, seed: int, work: _Work) -> dict[str, An
                 progress=work.staged(f"{recipe} on {name}"),
                 say=work.tell,
             )
-            document = result.report.to_dict()
+            document = evaluation_document(result.report)
             document["images_per_second"] = round(result.images_per_second, 1)
             write_csv(result.table, place / "predictions.csv")
             atomic_write_json(place / "evaluation.json", document)
@@ -265,20 +249,20 @@ def _score(run: TrainedRun, recipe: str, seed: int, work: _Work) -> dict[str, An
             speed = float(document["images_per_second"])
         evaluations[name] = document
     seconds = {key: round(value, 1) for key, value in run.seconds.items()}
-    return {
-        "seed": seed,
-        "run": f"runs/{recipe}-seed{seed}",
-        "seconds": {**seconds, "total": round(sum(run.seconds.values()), 1)},
-        "epochs": len(run.history),
-        "predict_images_per_second": speed,
-        "bundle_bytes": sum(len(data) for data in run.bundle.members().values()),
-        "parameters": run.bundle.parameters,
-        "images": {
+    return Run(
+        seed=seed,
+        run=f"runs/{recipe}-seed{seed}",
+        seconds={**seconds, "total": round(sum(run.seconds.values()), 1)},
+        epochs=len(run.history),
+        predict_images_per_second=speed,
+        bundle_bytes=sum(len(data) for data in run.bundle.members().values()),
+        parameters=run.bundle.parameters,
+        images={
             side: run.bundle.provenance[f"{side}_images"] for side in ("training", "validation")
         },
-        "history": run.history,
-        "evaluations": evaluations,
-    }
+        evaluations={name: SetResult.from_dict(one) for name, one in evaluations.items()},
+        history=run.history,
+    )
 
 
 def _finished(place: Path, bundle: str, data: str) -> dict[str, Any] | None:
@@ -290,68 +274,46 @@ def _finished(place: Path, bundle: str, data: str) -> dict[str, Any] | None:
     return document if same else None
 
 
-def _model_entry(recipe: Recipe, runs: list[dict[str, Any]], weights: str) -> dict[str, Any]:
-    """One recipe in comparison.json."""
-    sets = list(runs[0]["evaluations"])
-    return {
-        "recipe": recipe.name,
-        "title": recipe.title,
-        "transfer": recipe.model.architecture != "cnn" and weights != "none",
-        "split": recipe.data.split,
-        "input": list(recipe.preprocess.size),
-        "parameters": runs[0]["parameters"],
-        "bundle_bytes": runs[0]["bundle_bytes"],
-        "runs": [{k: v for k, v in run.items() if k != "history"} for run in runs],
-        "mean": {name: mean_over_seeds([r["evaluations"][name] for r in runs]) for name in sets},
-        "published": recipe.published or None,
-        "history": runs[0]["history"],
-    }
+def _model_of(
+    recipe: Recipe, runs: Sequence[Run], title: str, start: Mapping[str, Any], weights: str
+) -> Model:
+    """One recipe with all its runs."""
+    return Model(
+        recipe=recipe.name,
+        title=title,
+        transfer=recipe.model.architecture != "cnn" and weights != "none",
+        split=recipe.data.split,
+        size=recipe.preprocess.size,
+        runs=tuple(runs),
+        mean=set_means(runs),
+        published=recipe.published,
+        history=runs[0].history,
+        start=start,
+    )
 
 
-def _balance_entry(models: list[dict[str, Any]]) -> dict[str, Any]:
-    """What balancing on disk took; nothing where every recipe balances on the fly."""
-    runs = [run for m in models for run in m["runs"] if "balance" in run["seconds"]]
-    if not runs:
-        return {}
-    return {
-        "seconds": round(sum(run["seconds"]["balance"] for run in runs), 1),
-        "images": sum(sum(run["images"].values()) for run in runs),
-    }
-
-
-def _paired(
-    models: list[dict[str, Any]], sets: dict[str, Manifest], folder: Path
-) -> list[dict[str, Any]]:
+def _paired(models: Sequence[Model], sets: dict[str, Manifest], folder: Path) -> list[PairedTest]:
     """Every pair of recipes on the same rows, seed by seed and set by set."""
-    entries = []
+    tests = []
     for name, manifest in sets.items():
-        for first in range(len(models)):
-            for second in range(first + 1, len(models)):
-                a, b = models[first], models[second]
-                for run_a, run_b in zip(a["runs"], b["runs"], strict=True):
-                    tables = [
-                        read_predictions(
-                            folder / "evaluations" / f"{m['recipe']}-seed{r['seed']}-{name}"
-                            / "predictions.csv"
-                        )
-                        for m, r in ((a, run_a), (b, run_b))
-                    ]  # fmt: skip
-                    kept = manifest.subset(
-                        i for i, row in enumerate(tables[0].rows) if row.status == "ok"
+        for a, b in combinations(models, 2):
+            for runs in zip(a.runs, b.runs, strict=True):
+                tables = [
+                    read_predictions(
+                        folder / "evaluations" / f"{model.recipe}-seed{run.seed}-{name}"
+                        / "predictions.csv"
                     )
-                    entries.append(
-                        compare_predictions(
-                            kept.labels,
-                            tables[0].probabilities,
-                            tables[1].probabilities,
-                            kept.slides,
-                            a=a["recipe"],
-                            b=b["recipe"],
-                            set_name=name,
-                            training_seeds=(run_a["seed"], run_b["seed"]),
-                        )
-                    )
-    return entries
+                    for model, run in zip((a, b), runs, strict=True)
+                ]  # fmt: skip
+                kept = manifest.subset(
+                    i for i, row in enumerate(tables[0].rows) if row.status == "ok"
+                )
+                answers = (
+                    Answers(model.recipe, run.seed, table.probabilities)
+                    for model, run, table in zip((a, b), runs, tables, strict=True)
+                )
+                tests.append(compare_predictions(kept.labels, kept.slides, *answers, set_name=name))
+    return tests
 
 
 def _write(document: dict[str, Any], folder: Path, sets: dict[str, Manifest]) -> None:

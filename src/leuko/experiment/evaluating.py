@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from leuko.manifest import Manifest
 from leuko.parallel import Progress
 from leuko.prediction import Prediction, PredictionTable
 from leuko.prediction_files import write_csv
+from leuko.render.evaluation import evaluation_document, evaluation_summary
 from leuko.runtime.classifier import OnnxClassifier, load
 from leuko.runtime.repeats import DUPLICATE, mark_repeats
 from leuko.runtime.trust import NEVER_CHECKED
@@ -55,6 +57,14 @@ class Evaluation:
     report: EvaluationReport
     images_per_second: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """The report, as ``evaluation.json`` holds it."""
+        return evaluation_document(self.report)
+
+    def summary(self) -> str:
+        """The report as text for a terminal."""
+        return evaluation_summary(self.report)
+
     def write(self, out: str | os.PathLike[str]) -> Path:
         """Write ``evaluation.json``, ``predictions.csv`` and, with plots installed, a page.
 
@@ -74,7 +84,7 @@ class Evaluation:
             When something cannot be written.
         """
         folder = prepare_folder(Path(out))
-        document = self.report.to_dict()
+        document = self.to_dict()
         atomic_write_json(folder / "evaluation.json", document)
         write_csv(self.table, folder / "predictions.csv")
         try:
@@ -195,15 +205,16 @@ def evaluate(
         decisions=[table.rows[row].decision for row in answered],
         seed=seed,
         resamples=resamples,
-        context={
+    ).with_context(
+        {
             "command": command,
             "data": {"folder": manifest.root.name, "digest": manifest.digest, "found": total,
                      "rejected": len(table.rejected)},
             "model": {"name": classifier.name, "digest": classifier.digest},
             "machine": machine(),
             "version": __version__,
-            "warnings": warnings,
         },
+        remarks=warnings,
     )  # fmt: skip
     return Evaluation(manifest, table, answered, report, total / max(seconds, 1e-9))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +14,7 @@ from leuko.parallel import Progress
 from leuko.recipe import Recipe
 from leuko.runtime.classifier import load
 
-__all__ = ["find_starts", "head_starts"]
+__all__ = ["find_starts"]
 
 
 def find_starts(
@@ -73,31 +73,6 @@ def find_starts(
                     "that set out, or allow it with --allow-seen, which is marked in the report."
                 )
     return told
-
-
-def head_starts(models: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Say which networks knew some of the data before they were trained.
-
-    Parameters
-    ----------
-    models : sequence of dict
-        The ``models`` of a comparison.
-
-    Returns
-    -------
-    list of str
-        A sentence for each.
-    """
-    sentences = []
-    for model in models:
-        seen = model["start"].get("seen") or {}
-        parts = [f"{n:,} of {total:,} images of {name}" for name, (n, total) in seen.items() if n]
-        if parts:
-            sentences.append(
-                f"{model['title']} has a head start: before it was trained it had learned from "
-                f"{', '.join(parts)}."
-            )
-    return sentences
 
 
 def _start_of(recipe: Recipe) -> Start:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
@@ -526,14 +526,13 @@ def own_validation(answers: Answers, pictures: Pictures, scheme: ClassScheme) ->
     slides = pictures.take(answers.kept).slides
     report = evaluate_predictions(
         _labels(answers, pictures), answers.variant, slides, scheme=scheme
-    ).to_dict()
-    names = ("accuracy", "balanced_accuracy", "macro_f1")
+    )
     return {
         "split": "check",
-        "n": report["n"],
-        "n_slides": report["n_slides"],
-        "metrics": {name: report["metrics"][name] for name in names},
-        "confusion": report["confusion"],
+        "n": report.n,
+        "n_slides": report.n_slides,
+        "metrics": {name: asdict(one) for name, one in report.estimates.items()},
+        "confusion": report.confusion.tolist(),
     }
 
 

@@ -52,6 +52,9 @@ _DASHES: Final = (
 _MARKERS: Final = ("o", "s", "D", "^", "v", "P")
 _HATCHES: Final = ("////", "....", "xxxx", "----", "||||", "++++", "oooo", "****")
 _SLIDES: Final = 45
+LEGEND_INSIDE: Final = 10
+"""More curves than these have their legend beside the axes, in columns."""
+_LEGEND_ROWS: Final = 19
 _MARKER_ROOM: Final = 0.035
 
 
@@ -148,13 +151,13 @@ def roc_plot(evaluation: Document, *, colours: Style | None = None) -> Figure:
     Figure
     """
     paint = colours or style()
-    figure, axes = _figure(4.3, 3.9, paint)
-    axes.plot((0, 1), (0, 1), color=paint.muted, linewidth=0.8, dashes=(2, 3))
     scheme = scheme_in(evaluation)
+    figure, axes = _figure(4.3 + _room_beside(len(scheme)), 3.9, paint)
+    axes.plot((0, 1), (0, 1), color=paint.muted, linewidth=0.8, dashes=(2, 3))
     for index, name in enumerate(scheme.names):
         curve = evaluation["roc"].get(name) or {}
         if curve.get("fpr"):
-            label = f"{_clipped(name, 24)}  {_decimals(curve.get('auc'))}"
+            label = _curve_label(name, curve.get("auc"), scheme)
             axes.plot(curve["fpr"], curve["tpr"], label=label, **_line(paint, scheme, index))
     axes.set(xlabel="false positive rate (1 − specificity)", ylabel="sensitivity")
     _unit_square(axes)
@@ -177,12 +180,12 @@ def pr_plot(evaluation: Document, *, colours: Style | None = None) -> Figure:
     Figure
     """
     paint = colours or style()
-    figure, axes = _figure(4.3, 3.9, paint)
     scheme = scheme_in(evaluation)
+    figure, axes = _figure(4.3 + _room_beside(len(scheme)), 3.9, paint)
     for index, name in enumerate(scheme.names):
         curve = evaluation["pr"].get(name) or {}
         if curve.get("recall"):
-            label = f"{_clipped(name, 24)}  {_decimals(curve.get('average_precision'))}"
+            label = _curve_label(name, curve.get("average_precision"), scheme)
             axes.plot(
                 curve["recall"], curve["precision"], label=label, **_line(paint, scheme, index)
             )
@@ -462,38 +465,12 @@ def slides_plot(
     figure, axes = _figure(
         1.3 + 0.24 * len(scheme) * len(splits), 1.2 + 0.2 * max(4, len(kept)), paint
     )
-    places = []
+    places: list[float] = []
     for number, split in enumerate(splits):
         start = number * (len(scheme) + 0.8)
-        sums = [
-            sum(counts.get(name, 0) for counts in slides[split].values()) or 1
-            for name in scheme.names
-        ]
-        for index, name in enumerate(scheme.names):
-            places.append(start + index)
-            for row, slide in enumerate(kept):
-                count = slides[split].get(slide, {}).get(name, 0)
-                if count:
-                    side = max(0.14, 0.94 * math.sqrt(count / sums[index]))
-                    axes.add_patch(
-                        _rectangle(
-                            start + index - side / 2,
-                            row - side / 2,
-                            side,
-                            side,
-                            paint.classes(scheme)[index],
-                            hatch=scheme.hatches[index],
-                        )
-                    )
-        spots = [(start + index, row) for index in range(len(scheme)) for row in range(len(kept))]
-        axes.plot(
-            *zip(*spots, strict=True),
-            linestyle="none",
-            marker=".",
-            markersize=1.2,
-            color=paint.muted,
-            zorder=0,
-        )
+        places += [start + index for index in range(len(scheme))]
+        rows = [slides[split].get(slide, {}) for slide in kept]
+        _slide_squares(axes, slides[split], rows, scheme, start, paint)
         axes.text(
             start + (len(scheme) - 1) / 2,
             -1.1,
@@ -512,6 +489,41 @@ def slides_plot(
     axes.tick_params(length=0)
     axes.grid(visible=False)
     return figure
+
+
+def _slide_squares(
+    axes: Any,
+    split: Mapping[str, Mapping[str, int]],
+    rows: Sequence[Mapping[str, int]],
+    scheme: ClassScheme,
+    start: float,
+    paint: Style,
+) -> None:
+    """One split's columns: a dot for every place, and a square for the slide's share of a class."""
+    for index, name in enumerate(scheme.names):
+        total = sum(counts.get(name, 0) for counts in split.values()) or 1
+        for row, counts in enumerate(rows):
+            if counts.get(name, 0):
+                side = max(0.14, 0.94 * math.sqrt(counts[name] / total))
+                axes.add_patch(
+                    _rectangle(
+                        start + index - side / 2,
+                        row - side / 2,
+                        side,
+                        side,
+                        paint.classes(scheme)[index],
+                        hatch=scheme.hatches[index],
+                    )
+                )
+    spots = [(start + index, row) for index in range(len(scheme)) for row in range(len(rows))]
+    axes.plot(
+        *zip(*spots, strict=True),
+        linestyle="none",
+        marker=".",
+        markersize=1.2,
+        color=paint.muted,
+        zorder=0,
+    )
 
 
 def recall_plot(
@@ -826,9 +838,15 @@ def _abbreviations(scheme: ClassScheme) -> list[str]:
 
 def _legend(axes: Any, paint: Style, title: str | None, place: str, *, above: bool = False) -> None:
     """A legend in the axes, on a ground that keeps it readable, or above them; none of nothing."""
-    if not axes.get_legend_handles_labels()[1]:
+    entries = len(axes.get_legend_handles_labels()[1])
+    if not entries:
         return
     options: dict[str, Any] = {"loc": place, "handlelength": 2.6}
+    if entries > LEGEND_INSIDE and not above:
+        columns = math.ceil(entries / _LEGEND_ROWS)
+        options = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0), "ncols": columns}
+        options |= {"handlelength": 2.0, "columnspacing": 1.0, "fontsize": 8}
+        axes.set_anchor("W")
     if above:
         options = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
     legend = axes.legend(
@@ -838,12 +856,21 @@ def _legend(axes: Any, paint: Style, title: str | None, place: str, *, above: bo
         edgecolor="none",
         framealpha=0.85,
         fancybox=False,
-        fontsize=9,
         title_fontsize=9,
         labelcolor=paint.ink,
-        **options,
+        **{"fontsize": 9, **options},
     )
     legend.get_title().set_color(paint.ink)
+
+
+def _curve_label(name: str, value: float | None, scheme: ClassScheme) -> str:
+    """A class and its figure, shorter where the legend has columns."""
+    return f"{_clipped(name, 24 if len(scheme) <= LEGEND_INSIDE else 20)}  {_decimals(value)}"
+
+
+def _room_beside(classes: int) -> float:
+    """Inches for a legend of so many curves that stands beside the axes."""
+    return 2.3 * math.ceil(classes / _LEGEND_ROWS) if classes > LEGEND_INSIDE else 0.0
 
 
 def _unit_square(axes: Any) -> None:

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from leuko.artifacts import RESEARCH_USE
 from leuko.errors import DataError
+from leuko.evaluation.comparison import ComparisonReport
 from leuko.packages import require
 from leuko.render import plots, tables, views, words
 from leuko.render.mistakes import Thumbnail, worst_mistakes
 from leuko.render.style import PAGE, css_variables, style
+from leuko.render.verdict import verdict
 from leuko.scheme import ClassScheme, scheme_in
 from leuko.text import listed
 
@@ -134,15 +136,35 @@ def comparison_html(
     models = comparison.get("models") or []
     if not models:
         raise DataError("The comparison has no model, expected at least one under 'models'.")
+    report = ComparisonReport.from_dict(comparison)
     deciding = tables.deciding_set(comparison)
     names = tables.set_names(comparison)
     audit = comparison.get("audit") or {}
-    evaluations = {
-        tables.title_of(model): run["evaluations"][deciding]
-        for model in models
-        for run in (model.get("runs") or ())[:1]
-        if deciding in run.get("evaluations", {})
-    }
+    return _render(
+        "comparison.html.j2",
+        scheme_in(next(iter(tables.reports_on(models, deciding)), comparison)),
+        title=f"{words.counted(len(models), 'model')} on {tables.folder_name(comparison)}",
+        kind="Comparison",
+        headline=tables.comparison_headline(comparison),
+        research_use=comparison.get("research_use") or RESEARCH_USE,
+        verdict=verdict(report, set_name=deciding),
+        warnings=list(comparison.get("warnings") or ()),
+        table=tables.headline_table(comparison),
+        table_notes=tables.table_notes(comparison),
+        figures=_comparison_figures(comparison, deciding),
+        hidden=views.hidden_findings(audit),
+        audit=views.audit_view(audit) if audit else None,
+        paired=tables.paired_rows(comparison),
+        models=[
+            views.model_view(model, number, deciding, names, pictures or {})
+            for number, model in enumerate(models)
+        ],
+        made=tables.how_made(comparison),
+    )
+
+
+def _comparison_figures(comparison: Document, deciding: str) -> list[views.PageFigure]:
+    """What is reached on every set, which classes are found, and how long training took."""
     figures = [
         views.page_figure(
             plots.interval_plot(comparison, colours=PAGE),
@@ -157,6 +179,12 @@ def comparison_html(
             "The mean of the classes' sensitivities: rare cells count as much as common ones.",
         ),
     ]
+    evaluations = {
+        tables.title_of(model): run["evaluations"][deciding]
+        for model in comparison["models"]
+        for run in (model.get("runs") or ())[:1]
+        if deciding in run.get("evaluations", {})
+    }
     if evaluations:
         figures.append(
             views.page_figure(
@@ -166,32 +194,8 @@ def comparison_html(
                 tables.first_seed(comparison),
             )
         )
-    figures.append(
-        views.page_figure(
-            plots.training_time_plot(comparison, colours=PAGE), "time", "Training time", ""
-        )
-    )
-    return _render(
-        "comparison.html.j2",
-        scheme_in(next(iter(evaluations.values()), comparison)),
-        title=f"{words.counted(len(models), 'model')} on {tables.folder_name(comparison)}",
-        kind="Comparison",
-        headline=tables.comparison_headline(comparison),
-        research_use=comparison.get("research_use") or RESEARCH_USE,
-        verdict=words.sentences(str(comparison.get("verdict") or "")),
-        warnings=list(comparison.get("warnings") or ()),
-        table=tables.headline_table(comparison),
-        table_notes=tables.table_notes(comparison),
-        figures=figures,
-        hidden=views.hidden_findings(audit),
-        audit=views.audit_view(audit) if audit else None,
-        paired=tables.paired_rows(comparison),
-        models=[
-            views.model_view(model, number, deciding, names, pictures or {})
-            for number, model in enumerate(models)
-        ],
-        made=tables.how_made(comparison),
-    )
+    time = plots.training_time_plot(comparison, colours=PAGE)
+    return [*figures, views.page_figure(time, "time", "Training time", "")]
 
 
 def comparison_markdown(comparison: Document) -> str:
@@ -209,7 +213,7 @@ def comparison_markdown(comparison: Document) -> str:
     """
     headline = tables.comparison_headline(comparison)
     table = tables.headline_table(comparison)
-    head = [column["title"] for column in table["columns"]]
+    head = [column.title for column in table.columns]
     lines = [
         f"# {words.plain(headline)}",
         "",
@@ -218,37 +222,16 @@ def comparison_markdown(comparison: Document) -> str:
         words.markdown_row(head),
         words.markdown_row(["---"] + ["---:"] * (len(head) - 1)),
     ]
-    for row in table["rows"]:
-        cells = [
-            " ".join(part for part in (cell["value"], cell["small"]) if part)
-            for cell in row["cells"]
-        ]
-        lines.append(words.markdown_row([row["title"], *cells]))
+    for row in table.rows:
+        cells = [" ".join(part for part in (cell.value, cell.small) if part) for cell in row.cells]
+        lines.append(words.markdown_row([row.title, *cells]))
     lines += [
         "",
         *(f"- {words.plain(note)}" for note in tables.table_notes(comparison)),
         *(f"- Warning: {words.plain(str(one))}" for one in comparison.get("warnings") or ()),
         "",
     ]
-    rows = tables.paired_rows(comparison)
-    if rows:
-        lines += ["## Paired tests on the same images", ""]
-        head = [
-            "pair",
-            "set",
-            "seed",
-            "only first right",
-            "only second right",
-            "McNemar p",
-            "accuracy, first − second",
-            "balanced accuracy",
-        ]
-        lines += [words.markdown_row(head), words.markdown_row(["---"] * 2 + ["---:"] * 6)]
-        for one in rows:
-            pair = f"{one['a']} / {one['b']}"
-            keys = ("set", "seed", "only_a", "only_b", "p", "accuracy", "balanced")
-            lines.append(words.markdown_row([pair, *(one[key] for key in keys)]))
-        lines.append("")
+    lines += _paired_lines(comparison)
     hidden = views.hidden_findings(comparison.get("audit") or {})
     if hidden:
         lines += ["## What the data hide", ""]
@@ -262,6 +245,27 @@ def comparison_markdown(comparison: Document) -> str:
     ]
     lines += ["", f"*{words.plain(str(comparison.get('research_use') or RESEARCH_USE))}*"]
     return words.encodable("\n".join(lines) + "\n")
+
+
+def _paired_lines(comparison: Document) -> list[str]:
+    """The paired tests as a Markdown table; nothing where there is none."""
+    rows = tables.paired_rows(comparison)
+    if not rows:
+        return []
+    head = ["pair", "set", "seed", "only first right", "only second right", "McNemar p",
+            "accuracy, first − second", "balanced accuracy"]  # fmt: skip
+    keys = ("set", "seed", "only_a", "only_b", "p", "accuracy", "balanced")
+    return [
+        "## Paired tests on the same images",
+        "",
+        words.markdown_row(head),
+        words.markdown_row(["---"] * 2 + ["---:"] * 6),
+        *(
+            words.markdown_row([f"{one['a']} / {one['b']}", *(one[key] for key in keys)])
+            for one in rows
+        ),
+        "",
+    ]
 
 
 def _audit_headline(audit: Document) -> str:

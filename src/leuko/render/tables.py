@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import PurePosixPath
 from statistics import fmean
 from typing import Any
 
 from leuko.data.seen import RANDOM
-from leuko.evaluation.compare import Decision, decide
+from leuko.evaluation.compare import Decision, PairedTest, decide
 from leuko.evaluation.intervals import MINIMUM_SLIDES
 from leuko.render import words
 from leuko.render.style import PAGE
@@ -16,6 +18,70 @@ from leuko.render.words import NONE
 from leuko.text import listed
 
 Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table: a value and what stands below it."""
+
+    value: str
+    small: str = ""
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Heading:
+    """The title of a column and what it belongs to, or of such a group and its columns."""
+
+    title: str
+    group: str = ""
+    span: int = 1
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A model's row, in the colour of its number, or the one of the majority baseline."""
+
+    title: str
+    note: str
+    cells: tuple[Cell, ...]
+    number: int = 0
+    baseline: bool = False
+
+
+@dataclass(frozen=True)
+class HeadlineTable:
+    """The table of all models."""
+
+    columns: tuple[Heading, ...]
+    groups: tuple[Heading, ...]
+    rows: tuple[TableRow, ...]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The commonest classes of some sets, and what always answering them reaches."""
+
+    classes: tuple[str, ...] = ()
+    accuracy: str = NONE
+    balanced_accuracy: str = NONE
+    macro_f1: str = NONE
+
+    @property
+    def answer(self) -> str:
+        """The classes in quotes."""
+        return " or ".join(f"“{name}”" for name in self.classes)
+
+
+@dataclass(frozen=True)
+class RunRow:
+    """One seed of one model: its accuracy on each set, and what it took."""
+
+    seed: str
+    cells: tuple[str, ...]
+    epochs: str
+    time: str
+    parts: str
 
 
 def comparison_headline(comparison: Document) -> str:
@@ -54,14 +120,15 @@ def _result(comparison: Document) -> str:
     titles = {model["recipe"]: title_of(model) for model in models}
     if len(models) == 1:
         return f"{title_of(models[0])}, measured on {deciding}"
-    decisions = decide(comparison.get("paired") or (), deciding)
+    paired = [PairedTest.from_dict(one) for one in comparison.get("paired") or ()]
+    decisions = decide(paired, deciding)
     if len(decisions) == 1:
         one = decisions[0]
-        if one.winner is None:
+        if one.winner is None or one.loser is None:
             return f"The data do not separate {titles[one.a]} from {titles[one.b]}"
         amount = 100 * abs(one.difference)
-        loser = one.b if one.winner == one.a else one.a
-        return f"{titles[one.winner]} beats {titles[loser]} by {amount:.1f} points on {deciding}"
+        pair = f"{titles[one.winner]} beats {titles[one.loser]}"
+        return f"{pair} by {amount:.1f} points on {deciding}"
     best = [model["recipe"] for model in models if _beats_all(model["recipe"], models, decisions)]
     if best:
         return f"{titles[best[0]]} beats all others on {deciding}"
@@ -74,54 +141,50 @@ def _beats_all(recipe: str, models: Sequence[Document], decisions: Sequence[Deci
     return len(wins) == len(models) - 1
 
 
-def headline_table(comparison: Document) -> dict[str, Any]:
+def headline_table(comparison: Document) -> HeadlineTable:
     """The table of all models, with the majority baseline as its last row."""
     models = comparison["models"]
     deciding = deciding_set(comparison)
     others = [name for name in set_names(comparison) if name != deciding]
     shown = deciding.capitalize()
     declared = any(model.get("start") for model in models)
-    columns = [
-        {"title": "Model", "group": ""},
-        *([{"title": "Starts from", "group": ""}] * declared),
-        {"title": f"{shown} accuracy", "group": shown},
-        {"title": "Balanced accuracy", "group": shown},
-        {"title": "Macro-F1", "group": shown},
-        {"title": "Published accuracy / F1", "group": shown},
-        *({"title": set_title(name), "group": "Measured generalisation"} for name in others),
-        {"title": "Training time", "group": "Cost"},
-        {"title": "Images/s", "group": "Cost"},
-        {"title": "Parameters, size", "group": "Cost"},
-    ]
-    groups: list[dict[str, Any]] = []
-    for column in columns:
-        if groups and groups[-1]["title"] == column["group"]:
-            groups[-1]["span"] += 1
-        else:
-            groups.append({"title": column["group"], "span": 1})
+    columns = (
+        Heading("Model"),
+        *([Heading("Starts from")] * declared),
+        Heading(f"{shown} accuracy", shown),
+        Heading("Balanced accuracy", shown),
+        Heading("Macro-F1", shown),
+        Heading("Published accuracy / F1", shown),
+        *(Heading(set_title(name), "Measured generalisation") for name in others),
+        Heading("Training time", "Cost"),
+        Heading("Images/s", "Cost"),
+        Heading("Parameters, size", "Cost"),
+    )
+    groups = groupby(columns, key=lambda column: column.group)
     rows = [
-        {
-            "title": title_of(model),
-            "note": model_note(model),
-            "number": number % len(PAGE.models),
-            "baseline": False,
-            "cells": [*_start_cells(model, declared), *_model_cells(model, deciding, others)],
-        }
+        TableRow(
+            title_of(model),
+            model_note(model),
+            (*_start_cells(model, declared), *_model_cells(model, deciding, others)),
+            number % len(PAGE.models),
+        )
         for number, model in enumerate(models)
     ]
-    last = _majority_row(models, deciding, others)
-    last["cells"] = [*([_cell(NONE)] * declared), *last["cells"]]
-    rows.append(last)
-    return {"columns": columns, "groups": groups, "rows": rows}
+    last = _majority_row(models, deciding, others, declared)
+    return HeadlineTable(
+        columns,
+        tuple(Heading(title, span=len(list(some))) for title, some in groups),
+        (*rows, last),
+    )
 
 
-def _start_cells(model: Document, declared: bool) -> list[dict[str, Any]]:
+def _start_cells(model: Document, declared: bool) -> list[Cell]:
     """What a model starts from, where any of the models says so."""
     start = model.get("start") or {}
-    return [_cell(start.get("told") or NONE, seen_text(start))] if declared else []
+    return [Cell(start.get("told") or NONE, seen_text(start))] if declared else []
 
 
-def _model_cells(model: Document, deciding: str, others: Sequence[str]) -> list[dict[str, str]]:
+def _model_cells(model: Document, deciding: str, others: Sequence[str]) -> list[Cell]:
     """A model's cells of the headline table."""
     mean = model.get("mean") or {}
     cells = [
@@ -132,28 +195,28 @@ def _model_cells(model: Document, deciding: str, others: Sequence[str]) -> list[
     cells.append(mean_cell((mean.get(deciding) or {}).get("balanced_accuracy")))
     cells.append(mean_cell((mean.get(deciding) or {}).get("macro_f1"), decimals=True))
     published = model.get("published") or {}
-    cells.append(_cell(published_figures(model)))
+    cells.append(Cell(published_figures(model)))
     for name in others:
         doubt = doubt_of(model, name)
         cell = mean_cell((mean.get(name) or {}).get("accuracy"), doubt)
+        small = cell.small
         balanced = (mean.get(name) or {}).get("balanced_accuracy")
         if balanced:
-            between = ";" if doubt and cell["small"] else ""
-            told = f"{cell['small']}{between} balanced {words.percent(balanced['mean'])}"
-            cell["small"] = told.strip()
+            between = ";" if doubt and small else ""
+            small = f"{small}{between} balanced {words.percent(balanced['mean'])}".strip()
         if name == "validation" and model.get("split") == "random-file":
-            cell["small"] += " (inflated: siblings of these images were trained on)"
+            small += " (inflated: siblings of these images were trained on)"
             if "validation_accuracy" in published:
-                cell["small"] += f"; published {words.percent(published['validation_accuracy'])}"
-        cells.append(cell)
+                small += f"; published {words.percent(published['validation_accuracy'])}"
+        cells.append(replace(cell, small=small))
     runs = model.get("runs") or ()
     totals = words.known((run.get("seconds") or {}).get("total") for run in runs)
     speeds = words.known(run.get("predict_images_per_second") for run in runs)
-    cells.append(_cell(words.duration(fmean(totals)) if totals else NONE))
-    cells.append(_cell(f"{fmean(speeds):,.0f}" if speeds else NONE))
+    cells.append(Cell(words.duration(fmean(totals)) if totals else NONE))
+    cells.append(Cell(f"{fmean(speeds):,.0f}" if speeds else NONE))
     parameters, size = model.get("parameters"), model.get("bundle_bytes")
     cells.append(
-        _cell(
+        Cell(
             NONE if parameters is None else f"{parameters:,}",
             "" if size is None else words.size_text(size),
         )
@@ -162,34 +225,35 @@ def _model_cells(model: Document, deciding: str, others: Sequence[str]) -> list[
 
 
 def _majority_row(
-    models: Sequence[Document], deciding: str, others: Sequence[str]
-) -> dict[str, Any]:
+    models: Sequence[Document], deciding: str, others: Sequence[str], declared: bool
+) -> TableRow:
     """What always answering the commonest class of each set would reach."""
     found = {name: baseline(reports_on(models, name)) for name in (deciding, *others)}
-    answers = {one["answer"] for one in found.values() if one["answer"]}
+    answers = {one.answer for one in found.values() if one.classes}
     same = len(answers) == 1
-    cells = {
-        name: _cell(
-            one["accuracy"],
-            "" if same or not one["answer"] else f"always {one['answer']}",
+    accuracy = [
+        Cell(
+            one.accuracy,
+            "" if same or not one.classes else f"always {one.answer}",
             strong=name == deciding,
         )
         for name, one in found.items()
-    }
-    return {
-        "title": f"Always {answers.pop()}" if same else "Always the commonest class",
-        "note": "majority baseline",
-        "number": 0,
-        "baseline": True,
-        "cells": [
-            cells.pop(deciding),
-            _cell(found[deciding]["balanced_accuracy"]),
-            _cell(found[deciding]["macro_f1"]),
-            _cell(NONE),
-            *cells.values(),
-            *([_cell(NONE)] * 3),
-        ],
-    }
+    ]
+    nothing = Cell(NONE)
+    return TableRow(
+        title=f"Always {answers.pop()}" if same else "Always the commonest class",
+        note="majority baseline",
+        cells=(
+            *([nothing] * declared),
+            accuracy[0],
+            Cell(found[deciding].balanced_accuracy),
+            Cell(found[deciding].macro_f1),
+            nothing,
+            *accuracy[1:],
+            *([nothing] * 3),
+        ),
+        baseline=True,
+    )
 
 
 def published_figures(model: Document) -> str:
@@ -202,10 +266,10 @@ def published_figures(model: Document) -> str:
     return " / ".join(one for one in known if one) or NONE
 
 
-def baseline(reports: Sequence[Document]) -> dict[str, str]:
+def baseline(reports: Sequence[Document]) -> Baseline:
     """What always answering the commonest class reaches, from which to which where sets differ."""
     if not reports:
-        return {"answer": ""} | dict.fromkeys(("accuracy", "balanced_accuracy", "macro_f1"), NONE)
+        return Baseline()
     shares, balanced, scores, names = [], [], [], []
     for report in reports:
         share = float(report["baselines"]["majority"]["accuracy"])
@@ -214,12 +278,12 @@ def baseline(reports: Sequence[Document]) -> dict[str, str]:
         balanced.append(1 / present)
         scores.append(2 * share / (1 + share) / present)
         names.append(str(report["baselines"]["majority"]["class"]))
-    return {
-        "answer": " or ".join(f"“{name}”" for name in dict.fromkeys(names)),
-        "accuracy": words.span_of(shares),
-        "balanced_accuracy": words.span_of(balanced),
-        "macro_f1": words.span_of(scores, decimals=True),
-    }
+    return Baseline(
+        classes=tuple(dict.fromkeys(names)),
+        accuracy=words.span_of(shares),
+        balanced_accuracy=words.span_of(balanced),
+        macro_f1=words.span_of(scores, decimals=True),
+    )
 
 
 def table_notes(comparison: Document) -> list[str]:
@@ -296,7 +360,7 @@ def paired_rows(comparison: Document) -> list[dict[str, str]]:
     return rows
 
 
-def run_row(run: Document, names: Sequence[str]) -> dict[str, Any]:
+def run_row(run: Document, names: Sequence[str]) -> RunRow:
     """One seed of one model."""
     seconds = run.get("seconds") or {}
     cells = []
@@ -309,13 +373,13 @@ def run_row(run: Document, names: Sequence[str]) -> dict[str, Any]:
         if key != "total" and value
     ]
     total = seconds.get("total")
-    return {
-        "seed": str(run.get("seed")),
-        "cells": cells,
-        "epochs": str(run.get("epochs") or NONE),
-        "time": NONE if total is None else words.duration(total),
-        "parts": ", ".join(parts),
-    }
+    return RunRow(
+        seed=str(run.get("seed")),
+        cells=tuple(cells),
+        epochs=str(run.get("epochs") or NONE),
+        time=NONE if total is None else words.duration(total),
+        parts=", ".join(parts),
+    )
 
 
 def how_made(document: Document) -> list[tuple[str, str]]:
@@ -455,17 +519,12 @@ def doubt_of(model: Document, name: str) -> str:
 
 def mean_cell(
     one: Document | None, doubt: str = "", *, decimals: bool = False, strong: bool = False
-) -> dict[str, Any]:
+) -> Cell:
     """A mean over seeds with its spread and interval, and why that deserves no trust."""
     if not one:
-        return _cell(NONE, strong=strong)
+        return Cell(NONE, strong=strong)
     value = f"{one['mean']:.3f}" if decimals else words.percent(one["mean"])
     if one.get("sd") is not None:
         value += f" ± {one['sd']:.3f}" if decimals else f" ± {100 * one['sd']:.1f}"
     span = words.bracket(one, decimals=decimals)
-    return _cell(value, f"{span}, {doubt}" if span and doubt else span, strong=strong)
-
-
-def _cell(value: str, small: str = "", *, strong: bool = False) -> dict[str, Any]:
-    """A cell of a table: a value and what stands below it."""
-    return {"value": value, "small": small, "strong": strong}
+    return Cell(value, f"{span}, {doubt}" if span and doubt else span, strong=strong)

@@ -8,7 +8,9 @@ from statistics import fmean
 from typing import Any, Final
 
 from leuko.artifacts import RESEARCH_USE
+from leuko.evaluation.comparison import ComparisonReport
 from leuko.render import tables, words
+from leuko.render.verdict import verdict
 from leuko.render.views import hidden_findings
 from leuko.render.words import NONE
 
@@ -43,7 +45,7 @@ def comparison_text(comparison: Document) -> str:
     for model in comparison["models"]:
         if start := model.get("start"):
             lines += _wrapped(f"{_title(model)} starts from {tables.start_text(start)}.")
-    for sentence in words.sentences(str(comparison.get("verdict") or "")):
+    for sentence in verdict(ComparisonReport.from_dict(comparison), set_name=deciding):
         lines += _wrapped(sentence)
     lines.append("")
     for note in tables.table_notes(comparison):
@@ -74,8 +76,8 @@ def _set_lines(comparison: Document, name: str, deciding: str) -> list[str]:
             tables.mean_cell(mean.get(key), decimals=key == "macro_f1")
             for key in ("accuracy", "balanced_accuracy", "macro_f1")
         )
-        row = [_title(model), accuracy["value"], accuracy["small"], balanced["value"]]
-        rows.append([*row, score["value"], *([tables.published_figures(model)] * published)])
+        row = [_title(model), accuracy.value, accuracy.small, balanced.value]
+        rows.append([*row, score.value, *([tables.published_figures(model)] * published)])
         inflated = name == "validation" and model.get("split") == "random-file"
         doubts = [tables.doubt_of(model, name), "inflated: siblings were trained on" * inflated]
         remarks.append(", ".join(doubt for doubt in doubts if doubt))
@@ -84,12 +86,12 @@ def _set_lines(comparison: Document, name: str, deciding: str) -> list[str]:
     if reports:
         title += f": {tables.size_of_set(reports)}"
         constant = tables.baseline(reports)
-        by_turns = " or " in constant["answer"]
-        answer = "the commonest class" if by_turns else constant["answer"]
-        row = [f"Always {answer}", constant["accuracy"], ""]
-        row += [constant["balanced_accuracy"], constant["macro_f1"]]
+        by_turns = len(constant.classes) > 1
+        answer = "the commonest class" if by_turns else constant.answer
+        row = [f"Always {answer}", constant.accuracy, ""]
+        row += [constant.balanced_accuracy, constant.macro_f1]
         rows.append([*row, *([""] * published)])
-        remarks.append(constant["answer"] if by_turns else "")
+        remarks.append(constant.answer if by_turns else "")
     aligned = zip(_aligned(rows), remarks, strict=True)
     return [title, *(f"{line}  {remark}".rstrip() for line, remark in aligned)]
 

@@ -3,18 +3,106 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from leuko.render import plots, tables, words
 from leuko.render.mistakes import Thumbnail
 from leuko.render.style import PAGE
+from leuko.render.tables import Cell, RunRow
 from leuko.render.words import NONE
 from leuko.scheme import scheme_in
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Document = Mapping[str, Any]
 
 _LONGEST_LIST: Final = 60
+
+
+@dataclass(frozen=True)
+class PageFigure:
+    """A figure as the template wants it: an SVG that is safe as it stands, and words around it."""
+
+    svg: str
+    title: str
+    caption: str
+    shape: str = ""
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class of the per-class table."""
+
+    title: str
+    number: int
+    n: str
+    slides: str
+    note: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class EvaluationView:
+    """Everything that the evaluation macros show."""
+
+    figures: list[PageFigure]
+    classes: list[ClassRow]
+    warnings: list[str]
+    facts: list[tuple[str, str]]
+    mistakes: list[dict[str, str]]
+    wrong: int
+    slides: list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class OtherSet:
+    """A set that does not decide, behind its headline."""
+
+    title: str
+    headline: str
+    view: EvaluationView
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """A model's section."""
+
+    title: str
+    note: str
+    number: int
+    anchor: str
+    seed: str
+    run: str
+    deciding: str
+    curves: PageFigure | None
+    headline: str
+    view: EvaluationView | None
+    others: list[OtherSet]
+    runs: list[RunRow]
+    set_titles: list[str]
+
+
+@dataclass(frozen=True)
+class AuditView:
+    """Everything that the audit macro shows."""
+
+    figures: list[PageFigure]
+    findings: list[Document]
+    skipped: str
+    splits: list[dict[str, str]]
+    shared: Document
+    confounding: list[str]
+    rejected: list[Document]
+    rejected_count: int
+    duplicates: list[Sequence[str]]
+    duplicate_count: int
+    near: list[list[str]]
+    near_count: int
+    alike: list[dict[str, str]]
+    notes: list[str]
 
 
 def evaluation_headline(evaluation: Document) -> str:
@@ -36,47 +124,46 @@ def model_view(
     deciding: str,
     names: Sequence[str],
     pictures: Mapping[str, Sequence[Thumbnail]],
-) -> dict[str, Any]:
+) -> ModelView:
     """A model's section."""
     runs = model.get("runs") or ()
     evaluations = runs[0].get("evaluations", {}) if runs else {}
     history = model.get("history") or ()
     mark = f"m{number}"
-    others = []
-    for place, name in enumerate(name for name in names if name != deciding):
-        if name in evaluations:
-            others.append(
-                {
-                    "title": tables.set_title(name),
-                    "headline": evaluation_headline(evaluations[name]),
-                    "view": evaluation_view(evaluations[name], f"{mark}o{place}", None, brief=True),
-                }
-            )
-    return {
-        "title": tables.title_of(model),
-        "note": tables.model_note(model),
-        "number": number % len(PAGE.models),
-        "anchor": f"model-{number}",
-        "seed": str(runs[0].get("seed")) if runs else NONE,
-        "run": str(runs[0].get("run") or "") if runs else "",
-        "deciding": deciding,
-        "curves": page_figure(
+    others = [
+        OtherSet(
+            tables.set_title(name),
+            evaluation_headline(evaluations[name]),
+            evaluation_view(evaluations[name], f"{mark}o{place}", None, brief=True),
+        )
+        for place, name in enumerate(name for name in names if name != deciding)
+        if name in evaluations
+    ]
+    curves = None
+    if history:
+        curves = page_figure(
             plots.training_plot(history, colours=PAGE),
             f"{mark}-curves",
             "Training",
             "Best epoch by validation is the one that was kept.",
             shape="wide",
         )
-        if history
-        else None,
-        "headline": evaluation_headline(evaluations[deciding]) if deciding in evaluations else "",
-        "view": evaluation_view(evaluations[deciding], mark, pictures.get(model["recipe"]))
-        if deciding in evaluations
-        else None,
-        "others": others,
-        "runs": [tables.run_row(run, names) for run in runs],
-        "set_titles": [tables.set_title(name) for name in names],
-    }
+    here = evaluations.get(deciding)
+    return ModelView(
+        title=tables.title_of(model),
+        note=tables.model_note(model),
+        number=number % len(PAGE.models),
+        anchor=f"model-{number}",
+        seed=str(runs[0].get("seed")) if runs else NONE,
+        run=str(runs[0].get("run") or "") if runs else "",
+        deciding=deciding,
+        curves=curves,
+        headline=evaluation_headline(here) if here else "",
+        view=evaluation_view(here, mark, pictures.get(model["recipe"])) if here else None,
+        others=others,
+        runs=[tables.run_row(run, names) for run in runs],
+        set_titles=[tables.set_title(name) for name in names],
+    )
 
 
 def evaluation_view(
@@ -85,9 +172,9 @@ def evaluation_view(
     mistakes: Sequence[Thumbnail] | None,
     *,
     brief: bool = False,
-) -> dict[str, Any]:
-    """Everything that the evaluation macro shows."""
-    drawn: list[tuple[Any, str, str, str]] = [
+) -> EvaluationView:
+    """Everything that the evaluation macros show, or only what fits behind a headline."""
+    drawn = [
         (
             plots.confusion_plot(evaluation, colours=PAGE),
             "counts",
@@ -128,50 +215,51 @@ def evaluation_view(
                 "On the dotted line, confidence is the share that is right.",
             ),
         ]
-    return {
-        "figures": [
-            page_figure(figure, f"{mark}-{name}", title, caption)
+    names = scheme_in(evaluation).names
+    shapes = dict.fromkeys(("roc", "pr"), "wide") if len(names) > plots.LEGEND_INSIDE else {}
+    return EvaluationView(
+        figures=[
+            page_figure(figure, f"{mark}-{name}", title, caption, shape=shapes.get(name, ""))
             for figure, name, title, caption in drawn
         ],
-        "classes": [
+        classes=[
             _class_row(name, number, evaluation["per_class"].get(name) or {})
-            for number, name in enumerate(scheme_in(evaluation).names)
+            for number, name in enumerate(names)
         ],
-        "warnings": list(evaluation.get("warnings") or ()),
-        "facts": _evaluation_facts(evaluation),
-        "mistakes": _mistake_views(evaluation, mistakes),
-        "wrong": sum(
+        warnings=list(evaluation.get("warnings") or ()),
+        facts=_evaluation_facts(evaluation),
+        mistakes=_mistake_views(evaluation, mistakes),
+        wrong=sum(
             count
             for row, counts in enumerate(evaluation["confusion"])
             for column, count in enumerate(counts)
             if row != column
         ),
-        "slides": [] if brief else _slide_rows(evaluation),
-    }
+        slides=[] if brief else _slide_rows(evaluation),
+    )
 
 
-def _class_row(name: str, number: int, one: Document) -> dict[str, Any]:
+def _class_row(name: str, number: int, one: Document) -> ClassRow:
     """One class of the per-class table."""
-    return {
-        "title": name,
-        "number": number,
-        "n": f"{one.get('n') or 0:,}",
-        "slides": f"{one.get('slides') or 0:,}",
-        "note": one.get("note") or "",
-        "cells": [
-            {
-                "value": NONE if one.get(key) is None else words.percent(one[key]),
-                "small": words.bracket(one.get(f"{key}_interval") or {}),
-            }
-            for key in ("sensitivity", "specificity", "precision")
-        ]
-        + [
-            {
-                "value": NONE if one.get("f1") is None else f"{one['f1']:.3f}",
-                "small": words.bracket(one.get("f1_interval") or {}, decimals=True),
-            }
-        ],
-    }
+    shares = [
+        Cell(
+            NONE if one.get(key) is None else words.percent(one[key]),
+            words.bracket(one.get(f"{key}_interval") or {}),
+        )
+        for key in ("sensitivity", "specificity", "precision")
+    ]
+    score = Cell(
+        NONE if one.get("f1") is None else f"{one['f1']:.3f}",
+        words.bracket(one.get("f1_interval") or {}, decimals=True),
+    )
+    return ClassRow(
+        title=name,
+        number=number,
+        n=f"{one.get('n') or 0:,}",
+        slides=f"{one.get('slides') or 0:,}",
+        note=one.get("note") or "",
+        cells=(*shares, score),
+    )
 
 
 def _evaluation_facts(evaluation: Document) -> list[tuple[str, str]]:
@@ -311,27 +399,53 @@ def hidden_findings(audit: Document) -> list[dict[str, str]]:
         for one in audit.get("findings") or ()
         if one.get("level") == "warning"
     ]
-    told = " ".join(one["title"] + one["sentence"] for one in found).lower()
-    shared = tables.shared_sentence(audit.get("shared_slides") or {})
-    if shared and "slide" not in told:
-        found.append(
-            {
-                "title": shared,
-                "sentence": "So it measures memory of slides as well as skill.",
-            }
-        )
-    background = audit.get("background_test") or {}
-    if (
-        background.get("sentence")
-        and background["sentence"] not in [one["sentence"] for one in found]
-        and "background" not in told
-    ):
-        found.append({"title": "The background test", "sentence": str(background["sentence"])})
+    sentence = str((audit.get("background_test") or {}).get("sentence") or "")
+    if sentence and sentence not in [one["sentence"] for one in found]:
+        found.append({"title": "The background test", "sentence": sentence})
     return found
 
 
-def audit_view(audit: Document) -> dict[str, Any]:
+def audit_view(audit: Document) -> AuditView:
     """Everything that the audit macro shows."""
+    near = audit.get("near_duplicates") or ()
+    return AuditView(
+        figures=_audit_figures(audit),
+        findings=list(audit.get("findings") or ()),
+        skipped=str((audit.get("background_test") or {}).get("skipped") or ""),
+        splits=[
+            {
+                "name": name,
+                "n": f"{one['n']:,}",
+                "folder": str(one.get("folder", "")),
+                "digest": str(one.get("digest") or "")[:12],
+                "sizes": words.tally((audit.get("sizes") or {}).get(name)),
+                "modes": words.tally((audit.get("modes") or {}).get(name)),
+                "formats": words.tally((audit.get("formats") or {}).get(name)),
+                "imbalance": words.ratio_text((audit.get("imbalance") or {}).get(name)),
+            }
+            for name, one in (audit.get("splits") or {}).items()
+        ],
+        shared=audit.get("shared_slides") or {"count": 0, "names": []},
+        confounding=[str(one.get("sentence", "")) for one in audit.get("confounding") or ()],
+        rejected=list(audit.get("rejected") or ())[:_LONGEST_LIST],
+        rejected_count=len(audit.get("rejected") or ()),
+        duplicates=list(audit.get("duplicates") or ())[:_LONGEST_LIST],
+        duplicate_count=len(audit.get("duplicates") or ()),
+        near=[[str(part) for part in one] for one in near[:_LONGEST_LIST]],
+        near_count=audit.get("near_duplicate_count") or len(near),
+        alike=[
+            {
+                "slides": " ~ ".join(str(name) for name in one["slides"]),
+                "pairs": f"{one['pairs']:,}",
+            }
+            for one in audit.get("slides_photographed_again") or ()
+        ][:_LONGEST_LIST],
+        notes=[str(one) for one in audit.get("notes") or ()],
+    )
+
+
+def _audit_figures(audit: Document) -> list[PageFigure]:
+    """Classes, slides, and what the background gives away."""
     figures = []
     scheme = scheme_in(audit)
     if audit.get("classes"):
@@ -374,49 +488,15 @@ def audit_view(audit: Document) -> dict[str, Any]:
                 f"{words.percent(background['majority'])}.",
             )
         )
-    near = audit.get("near_duplicates") or ()
-    return {
-        "figures": figures,
-        "findings": list(audit.get("findings") or ()),
-        "skipped": str(background.get("skipped") or ""),
-        "splits": [
-            {
-                "name": name,
-                "n": f"{one['n']:,}",
-                "folder": str(one.get("folder", "")),
-                "digest": str(one.get("digest") or "")[:12],
-                "sizes": words.tally((audit.get("sizes") or {}).get(name)),
-                "modes": words.tally((audit.get("modes") or {}).get(name)),
-                "formats": words.tally((audit.get("formats") or {}).get(name)),
-                "imbalance": words.ratio_text((audit.get("imbalance") or {}).get(name)),
-            }
-            for name, one in (audit.get("splits") or {}).items()
-        ],
-        "shared": audit.get("shared_slides") or {"count": 0, "names": []},
-        "confounding": [str(one.get("sentence", "")) for one in audit.get("confounding") or ()],
-        "rejected": list(audit.get("rejected") or ())[:_LONGEST_LIST],
-        "rejected_count": len(audit.get("rejected") or ()),
-        "duplicates": list(audit.get("duplicates") or ())[:_LONGEST_LIST],
-        "duplicate_count": len(audit.get("duplicates") or ()),
-        "near": [[str(part) for part in one] for one in near[:_LONGEST_LIST]],
-        "alike": [
-            {
-                "slides": " ~ ".join(str(name) for name in one["slides"]),
-                "pairs": f"{one['pairs']:,}",
-            }
-            for one in audit.get("slides_photographed_again") or ()
-        ][:_LONGEST_LIST],
-        "notes": [str(one) for one in audit.get("notes") or ()],
-        "near_count": audit.get("near_duplicate_count") or len(near),
-    }
+    return figures
 
 
 def page_figure(
-    figure: Any, name: str, title: str, caption: str, *, shape: str = ""
-) -> dict[str, Any]:
+    figure: Figure, name: str, title: str, caption: str, *, shape: str = ""
+) -> PageFigure:
     """A figure as the template wants it."""
     from markupsafe import Markup
 
     text = plots.svg(figure, name=f"f-{name}", label=f"{title}. {caption}".strip())
     # The plot module escapes all text, and draws nothing but paths and text.
-    return {"svg": Markup(text), "title": title, "caption": caption, "shape": shape}  # noqa: S704
+    return PageFigure(Markup(text), title, caption, shape)  # noqa: S704

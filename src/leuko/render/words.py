@@ -114,11 +114,6 @@ def counted_span(numbers: Sequence[int], noun: str) -> str:
     return counted(high, noun) if low == high else f"{low:,} to {counted(high, noun)}"
 
 
-def sentences(text: str) -> list[str]:
-    """A paragraph's sentences, as far as they can be told apart."""
-    return [one for one in re.split(r"(?<=[.!?]) (?=[A-Z\"“])", text.strip()) if one]
-
-
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns below each other, the first to the left and the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

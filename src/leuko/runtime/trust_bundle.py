@@ -432,7 +432,7 @@ def _learn(fitting: _Fitting, seen: _Seen) -> _Ground:
     if before.space is None or not kept:
         # Without a space nothing tells which pictures to look at again: all are.
         return _Ground(seen, note=found)
-    note = f"{found} The bundle's own limits are kept, with their space: {_listed([*kept])}."
+    note = f"{found} The bundle's own limits are kept, with their space: {listed([*kept])}."
     if before.again is None:
         now, looked_again = seen, None
     else:
@@ -579,7 +579,7 @@ def _fit_quality(fitting: _Fitting, observations: list[Observation]) -> None:
         fitting.keep(kept)
         fitting.note(
             f"Limits of image quality need {MINIMUM} pictures; there are {len(observations)}. "
-            + (f"The bundle's own are kept: {_listed([*kept])}." if kept else "None are set.")
+            + (f"The bundle's own are kept: {listed([*kept])}." if kept else "None are set.")
         )
         return
     figures: list[Quality] = [one.quality for one in observations]
@@ -651,11 +651,6 @@ def _decisions(
 def _count(number: int, noun: str) -> str:
     """A number with its noun."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
-def _listed(names: list[str]) -> str:
-    """Names with commas and an "and"."""
-    return names[0] if len(names) < 2 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _quantile(values: list[float], share: float) -> float:

@@ -20,13 +20,14 @@ from leuko.cells.view import prepare
 from leuko.data.dataset import Dataset
 from leuko.data.seen import had_a_head_start, start_of, were_seen
 from leuko.errors import DataError, TrainingError
-from leuko.evaluation.report import evaluate_predictions, no_better
+from leuko.evaluation.report import evaluate_predictions
 from leuko.host import versions
 from leuko.imaging import read_image
 from leuko.manifest import Manifest
 from leuko.memory import keep_freed_memory
 from leuko.parallel import Progress, bounded_map, worker_count
 from leuko.recipe import Recipe
+from leuko.render.evaluation import evaluation_document, no_better
 from leuko.runtime.cards import with_card
 from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
 from leuko.runtime.trust import NEVER_CHECKED
@@ -380,18 +381,20 @@ def _validated(model: keras.Model, bundle: ModelBundle, work: _Work) -> dict[str
         )
     some = [prepare(read_image(f, spec=spec).pixels, spec) for f in rows.files()[:8]]
     check_parity(model, bundle.onnx, np.stack(some * 2 if len(some) == 1 else some), _PARITY)
-    return evaluate_predictions(
+    report = evaluate_predictions(
         rows.labels,
         table.probabilities,
         rows.slides,
         scheme=rows.scheme,
         paths=[sample.path for sample in rows.samples],
         seed=work.recipe.seed,
-        context={
+    ).with_context(
+        {
             "data": {"folder": "validation rows", "digest": rows.digest},
             "model": {"name": work.recipe.name, "digest": bundle.digest},
-        },
-    ).to_dict()
+        }
+    )
+    return evaluation_document(report)
 
 
 def _provenance(work: _Work, history: History, start: dict[str, Any]) -> dict[str, Any]:
