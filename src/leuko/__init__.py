@@ -19,6 +19,7 @@ _EXPORTS = {
     "Prediction": "leuko.prediction",
     "PredictionTable": "leuko.prediction",
     "Recipe": "leuko.recipe",
+    "SmearPlan": "leuko.data.synth",
     "adapt": "leuko.runtime.adapt",
     "audit_dataset": "leuko.data.audit",
     "compare": "leuko.experiment.comparing",

@@ -12,7 +12,7 @@ import pytest
 
 from leuko.data import seen
 from leuko.data.audit_duplicates import difference_hash, thumbnail
-from leuko.data.synth import draw_dataset
+from leuko.data.synth import SmearPlan, draw_dataset
 from leuko.imaging import encode_jpeg, read_image
 from leuko.manifest import Manifest, read_folder, read_split
 from leuko.recipe import load_recipe
@@ -24,7 +24,7 @@ BACKBONE = "Leuko's backbone, which has learned Raabin-WBC Train (10,175 cells)"
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """Forty drawn cells."""
     folder = tmp_path_factory.mktemp("drawn") / "set"
-    draw_dataset(folder, train=40, test=0, size=96)
+    draw_dataset(folder, SmearPlan(train=40, test=0, size=96))
     return read_split(folder, "train")
 
 
@@ -50,7 +50,7 @@ def test_copies_are_found(cells: Manifest, tmp_path: Path, side: int, quality: i
 
 @pytest.mark.usefixtures("learned")
 def test_other_cells_are_not_found(cells: Manifest, tmp_path: Path) -> None:
-    draw_dataset(tmp_path / "other", train=60, test=0, size=96, seed=9)
+    draw_dataset(tmp_path / "other", SmearPlan(train=60, test=0, size=96, seed=9))
     other = read_split(tmp_path / "other", "train")
     told: list[tuple[str, int, int]] = []
     found = seen.seen_in(other, workers=2, progress=lambda *step: told.append(step), stage="look")
