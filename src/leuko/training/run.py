@@ -51,10 +51,10 @@ from leuko.runtime.trust import NEVER_CHECKED, Trust
 from leuko.runtime.trust_bundle import ALWAYS_NAMES, NOT_CALIBRATED, fit_trust, trust_card
 from leuko.scheme import ClassScheme
 from leuko.training.architectures import build_model
-from leuko.training.checkpoint import History, ensure_room
+from leuko.training.checkpoint import History, RunFolder, ensure_room
 from leuko.training.export import check_parity, export_onnx
-from leuko.training.features import backbone_features, head_of
-from leuko.training.fit import ArrayBatches, best_epoch, fit_model
+from leuko.training.features import FeatureCache, Trunk, head_of
+from leuko.training.fit import ArrayBatches, Feeds, best_epoch, fit_model
 from leuko.training.pipeline import (
     Batches,
     PixelSource,
@@ -194,7 +194,7 @@ def train(
             "TensorBoard's logs need the package tensorboard: pip install tensorboard. Without it, "
             "leave out --tensorboard; the curves are in curves.png and history.csv."
         )
-    if weights is not None and recipe.model.architecture == "cnn":
+    if weights is not None and not recipe.model.network.has_backbone:
         tell(f"{recipe.name} has no backbone, so the weights {weights} are not used for it.")
     recipe = with_weights(recipe, weights)
     clock = _Clock(run / "environment.json", resume=resume)
@@ -268,8 +268,8 @@ def train(
 
         with clock("fit"):
             history = fit_model(
-                model, recipe, train=batches, validation=held_batches, run=run,
-                identity=identity, resume=resume, progress=progress, tensorboard=tensorboard,
+                model, recipe, Feeds(batches, held_batches), RunFolder(run, identity),
+                resume=resume, progress=progress, tensorboard=tensorboard,
             )  # fmt: skip
     with clock("export"):
         bundle, validation = _finish(
@@ -524,15 +524,14 @@ def _fit_head(
     rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
     every = evaluation_order(len(validation_rows))(0)
     with clock("features"):
-        shared: dict[str, Any] = {
-            "recipe": recipe, "cache": cache, "threads": threads, "progress": progress, "say": say,
-        }  # fmt: skip
-        features = backbone_features(
-            model, source, rows, manifest=train_rows, stage="training features", **shared
+        trunk = Trunk(model, FeatureCache(cache, say), threads=threads)
+        features = trunk.features(
+            source, rows, images=train_rows.digest, progress=progress, stage="training features"
         )
-        held_features = backbone_features(
-            model, held, every, manifest=validation_rows, stage="validation features", **shared
-        )
+        held_features = trunk.features(
+            held, every, images=validation_rows.digest, progress=progress,
+            stage="validation features",
+        )  # fmt: skip
     targets = one_hot(train_rows.labels[rows[:, 0]], len(train_rows.scheme))
     held_targets = one_hot(validation_rows.labels, len(train_rows.scheme))
     batch = recipe.train.batch
@@ -540,12 +539,13 @@ def _fit_head(
         return fit_model(
             head_of(model),
             recipe,
-            train=lambda epoch: ArrayBatches(
-                features, targets, batch=batch, seed=recipe.seed, first_epoch=epoch
+            Feeds(
+                lambda epoch: ArrayBatches(
+                    features, targets, batch=batch, seed=recipe.seed, first_epoch=epoch
+                ),
+                lambda _: ArrayBatches(held_features, held_targets, batch=256, seed=None),
             ),
-            validation=lambda _: ArrayBatches(held_features, held_targets, batch=256, seed=None),
-            run=run,
-            identity=identity,
+            RunFolder(run, identity),
             resume=resume,
             progress=progress,
             tensorboard=tensorboard,
