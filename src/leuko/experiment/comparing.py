@@ -303,7 +303,7 @@ def _model_entry(recipe: Recipe, runs: list[dict[str, Any]], weights: str) -> di
     return {
         "recipe": recipe.name,
         "title": recipe.title,
-        "transfer": recipe.model.architecture != "cnn" and weights != "none",
+        "transfer": recipe.model.network.has_backbone and weights != "none",
         "experiment": _is_of_experiment(recipe, weights),
         "split": recipe.data.split,
         "input": list(recipe.preprocess.size),
@@ -321,7 +321,7 @@ def _is_of_experiment(recipe: Recipe, weights: str) -> bool:
 
     Weights from a file are taken for those of ImageNet: without a network they come from there.
     """
-    if recipe.model.architecture != "cnn" and weights in ("none", "leuko"):
+    if recipe.model.network.has_backbone and weights in ("none", "leuko"):
         return False
     return _settings(recipe) in [_settings(load_recipe(name)) for name in _EXPERIMENT]
 
