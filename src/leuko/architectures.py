@@ -1,8 +1,7 @@
 """The registry of architectures: what a recipe, a plan and a builder must know of a network.
 
-One entry registers a network. Any image classifier of `keras.applications` is one line, as long
-as Keras builds the same layers with and without ImageNet's weights (of EfficientNet's first
-version it does not).
+One entry registers a network, and any image classifier of `keras.applications` that can be told to
+leave pixels as they are (all but EfficientNet's first version). Pixels are scaled in front of it.
 """
 
 from __future__ import annotations
@@ -17,14 +16,10 @@ from leuko.errors import RecipeError
 __all__ = [
     "ARCHITECTURES",
     "PIXELS",
-    "UNSCALED",
     "Architecture",
     "PixelScaling",
     "find_architecture",
 ]
-
-UNSCALED: Final = "unscaled"
-"""The scaling before a network that scales RGB 0-255 by its own first layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +50,6 @@ PIXELS: Final[Mapping[str, PixelScaling]] = {
         tuple(-mean / spread for mean, spread in zip(_MEAN, _SPREAD, strict=True)),
     ),
     "imagenet-bgr": PixelScaling(1.0, (-103.939, -116.779, -123.68), blue_first=True),
-    UNSCALED: PixelScaling(),
     "divided-twice": PixelScaling(1 / 255 / 255),
 }
 """Scalings by name. Keras calls the second "tf", the third "torch" and the fourth "caffe"."""
@@ -117,7 +111,7 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {
         "keras.applications:MobileNetV2", 2_257_984, "minus-one-one",
         f"mobilenet_v2/mobilenet_v2_{_KERNELS}_{{width}}_224_no_top.h5", "mobilenetv2-leuko.npz"),
     "mobilenetv3small": Architecture(
-        "keras.applications:MobileNetV3Small", 939_120, UNSCALED,
+        "keras.applications:MobileNetV3Small", 939_120, "minus-one-one",
         "mobilenet_v3/weights_mobilenet_v3_small_224_{width}_float_no_top_v2.h5"),
     "vgg16": Architecture(
         "keras.applications:VGG16", 14_714_688, "imagenet-bgr", f"vgg16/vgg16_{_KERNELS}_notop.h5"),
@@ -125,7 +119,7 @@ ARCHITECTURES: Final[dict[str, Architecture]] = {
         "keras.applications:DenseNet121", 7_037_504, "imagenet-rgb",
         f"densenet/densenet121_{_KERNELS}_notop.h5"),
     "efficientnetv2b0": Architecture(
-        "keras.applications:EfficientNetV2B0", 5_919_312, UNSCALED,
+        "keras.applications:EfficientNetV2B0", 5_919_312, "imagenet-rgb",
         "efficientnet_v2/efficientnetv2-b0_notop.h5"),
 }
 # fmt: on

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final, get_args, get_type_hints
 
-from leuko.architectures import PIXELS, UNSCALED, Architecture, find_architecture
+from leuko.architectures import PIXELS, Architecture, find_architecture
 from leuko.artifacts import digest_json
 from leuko.errors import BundleError, RecipeError
 from leuko.imaging import PreprocessSpec
@@ -151,11 +151,6 @@ class ModelSettings:
         name, network = self.architecture, self.network
         if not self.pixels:
             object.__setattr__(self, "pixels", network.pixels)
-        if (self.pixels == UNSCALED) != (network.pixels == UNSCALED):
-            raise RecipeError(
-                f"model.pixels {self.pixels!r} is not for {name}: it was made for "
-                f"{network.pixels!r}, which is taken where none is given."
-            )
         if self.train == "head" and not network.has_backbone:
             raise RecipeError(f"model.train 'head' needs a backbone; {name} has none.")
         if self.weights != "none" and not network.has_backbone:

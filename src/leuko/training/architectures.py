@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib
+import inspect
 import os
 import random
 import sys
@@ -201,10 +202,12 @@ def _features(x: Any, recipe: Recipe) -> Any:
 
 def _backbone(settings: ModelSettings, size: tuple[int, int]) -> keras.Model:
     """A pretrained network without its top, with random weights."""
-    network = settings.network
-    wide = {"alpha": settings.width} if network.has_widths else {}
+    builder = _builder(settings.network)
+    options: dict[str, Any] = {"alpha": settings.width} if settings.network.has_widths else {}
+    if "include_preprocessing" in inspect.signature(builder).parameters:
+        options["include_preprocessing"] = False
     # Some of Keras's functions read the name that they are given, so it is put on afterwards.
-    whole = _builder(network)(include_top=False, weights=None, input_shape=(*size, 3), **wide)
+    whole = builder(include_top=False, weights=None, input_shape=(*size, 3), **options)
     return keras.Model(whole.input, whole.output, name=BACKBONE)
 
 
