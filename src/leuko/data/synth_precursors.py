@@ -108,7 +108,7 @@ class _Stage:
         Its amount, and its pattern's size in micrometres and strength.
     nucleoli : bool
         Whether they are seen.
-    spacing : tuple of 1 or 2 floats
+    spacing : tuple of 2 floats
         Micrometres between granules.
     grain, sharpness : float
         Radius of a granule in micrometres, and how sharply it ends.
@@ -123,7 +123,7 @@ class _Stage:
     chromatin: float
     clump: float
     contrast: float
-    spacing: tuple[float, ...]
+    spacing: tuple[float, float]
     grain: float
     load: float
     blue: float
@@ -140,13 +140,13 @@ _PROMYELOCYTE: Final = _Stage(
 _MYELOCYTE: Final = _Stage(
     radius=(7.8, 0.6, 6.6, 9.2), core=(0.56, 0.66), off=0.3, dent=(0.0, 0.2),
     chromatin=0.85, clump=0.42, contrast=0.12,
-    spacing=(0.6,), grain=0.19, load=0.14, blue=0.05,
+    spacing=(0.6, 0.6), grain=0.19, load=0.14, blue=0.05,
 )  # fmt: skip
 
 _METAMYELOCYTE: Final = _Stage(
     radius=(7.2, 0.5, 6.0, 8.4), core=(0.58, 0.66), off=0.28, dent=(0.5, 0.85),
     chromatin=0.92, clump=0.45, contrast=0.12,
-    spacing=(0.55,), grain=0.17, load=0.10, blue=0.032,
+    spacing=(0.55, 0.55), grain=0.17, load=0.10, blue=0.032,
 )  # fmt: skip
 
 
@@ -170,7 +170,8 @@ def _granulocyte(
     )  # fmt: skip
     if stage.nucleoli:
         chromatin = chromatin * (np.float32(1.0) - _nucleoli(rng, grid, nucleus, core))
-    spacing = rng.uniform(*stage.spacing) if len(stage.spacing) > 1 else stage.spacing[0]
+    low, high = stage.spacing
+    spacing = rng.uniform(low, high) if low < high else low
     grains = granules(rng, grid, spacing=spacing, radius=stage.grain, sharpness=stage.sharpness)
     tone = rng.normal(1.0, 0.12)
     cloud = np.float32(1.0) + np.float32(0.16) * texture(rng, grid.rows.shape, 0.8 * grid.scale)
