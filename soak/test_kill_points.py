@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leuko.data.synth import draw_dataset
+from leuko.data.synth import SmearPlan, draw_dataset
 
 KILLS = int(os.environ.get("LEUKO_SOAK_KILLS", "6"))
 CALLS = ("rename", "openat", "write", "fsync")
@@ -54,7 +54,7 @@ def run(command: list[str], kill: str = "") -> subprocess.CompletedProcess[bytes
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("soak") / "Dataset"
-    draw_dataset(folder, train=60, test=15, size=96, seed=3)
+    draw_dataset(folder, SmearPlan(train=60, test=15, size=96, seed=3))
     return folder
 
 

@@ -161,7 +161,7 @@ def test_wrong_tables(change: dict[str, Any], message: str) -> None:
         ({"data": {"balance": "files"}}, "belong together"),
         ({"data": {"split": "random-file", "balance": "files"}}, "shown as they are"),
         ({"data": {"balance": "none"}, "train": {"steps": 3}}, "belongs to 'sampled'"),
-        ({"model": {"train": "head"}}, "the CNN has none"),
+        ({"model": {"train": "head"}}, "cnn has none"),
         ({"model": {"architecture": "mobilenetv2", "train": "head"}}, "run once over a fixed set"),
         ({"model": {"weights": "imagenet"}}, "starts from nothing"),
         ({"train": {"steps": 1, "monitor": "none", "patience": 2}}, "needs a train.monitor"),

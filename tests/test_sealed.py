@@ -22,7 +22,7 @@ import pytest
 
 import leuko as package
 from five import CLASSES
-from leuko.data.synth import draw_dataset
+from leuko.data.synth import SmearPlan, draw_dataset
 
 pytest.importorskip("onnx", reason="needs the extra 'train'")
 from tiny import COLOURS, make_bundle
@@ -170,7 +170,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the commands read: a drawn data set, a model, a recipe."""
     folder = tmp_path_factory.mktemp("inputs")
     more = dict(zip(CLASSES, (1, 1, 2, 1, 3), strict=True))
-    draw_dataset(folder / "Dataset", train=40, test=15, size=96, slides=(8, 3), imbalance=more)
+    plan = SmearPlan(train=40, test=15, size=96, slides=(8, 3), imbalance=more)
+    draw_dataset(folder / "Dataset", plan)
     make_bundle().save(folder / "tiny.zip")
     (folder / "tiny.toml").write_text(RECIPE)
     train = folder / "Dataset" / "Train"

@@ -21,6 +21,7 @@ _EXPORTS = {
     "PredictionTable": "leuko.prediction",
     "Recipe": "leuko.recipe",
     "RunOptions": "leuko.training.options",
+    "SmearPlan": "leuko.data.synth",
     "adapt": "leuko.runtime.adapt",
     "audit_dataset": "leuko.data.audit",
     "compare": "leuko.experiment.comparing",

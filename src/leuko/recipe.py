@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final, get_args, get_type_hints
 
+from leuko.architectures import PIXELS, Architecture, find_architecture
 from leuko.artifacts import digest_json
 from leuko.errors import BundleError, RecipeError
 from leuko.imaging import PreprocessSpec
@@ -29,8 +30,7 @@ _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "data.split": ("slide", "random-file"),
     "data.balance": ("files", "fixed", "sampled", "none"),
     "augment.kind": ("none", "published", "gentle", "microscope", "travel"),
-    "model.architecture": ("cnn", "mobilenetv2"),
-    "model.pixels": ("zero-one", "minus-one-one", "divided-twice"),
+    "model.pixels": tuple(PIXELS),
     "model.train": ("all", "head"),
     "train.schedule": ("constant", "cosine"),
     "train.monitor": ("val_accuracy", "val_loss", "none"),
@@ -113,16 +113,17 @@ class ModelSettings:
 
     Attributes
     ----------
-    architecture : {"cnn", "mobilenetv2"}
-        Name in `leuko.training.architectures`.
-    pixels : {"zero-one", "minus-one-one", "divided-twice"}
-        How RGB 0-255 is scaled inside the graph. ``divided-twice`` is the published fault.
+    architecture : str
+        Name in `leuko.architectures.ARCHITECTURES`.
+    pixels : str
+        How RGB 0-255 is scaled inside the graph, a name of `leuko.architectures.PIXELS`; what the
+        architecture was made for where none is given. ``divided-twice`` is the published fault.
     train : {"all", "head"}
         Whether the backbone learns too.
     weights : str
-        ``none``, ``imagenet``, ``leuko`` or the path of a weights file.
+        ``none``, ``imagenet``, ``leuko`` (of MobileNetV2) or the path of a weights file.
     width : float
-        Of MobileNetV2: how many channels each layer has, against the usual network's 1.0.
+        Of the MobileNets: how many channels each layer has, against the usual network's 1.0.
     hidden : int
         Units of the head's hidden layer; 0 for a linear head.
     dropout : float
@@ -130,16 +131,44 @@ class ModelSettings:
     norm_momentum : float
         Momentum of every BatchNormalization that learns. Keras's MobileNetV2 has 0.999, with
         which a short fine-tuning leaves the statistics of ImageNet in place.
+
+    Raises
+    ------
+    RecipeError
+        When no such architecture is registered, or it cannot be had so.
     """
 
     architecture: str = "cnn"
-    pixels: str = "zero-one"
+    pixels: str = ""
     train: str = "all"
     weights: str = "none"
     width: float = 1.0
     hidden: int = 8
     dropout: float = 0.0
     norm_momentum: float = 0.99
+
+    def __post_init__(self) -> None:
+        name, network = self.architecture, self.network
+        if not self.pixels:
+            object.__setattr__(self, "pixels", network.pixels)
+        if self.train == "head" and not network.has_backbone:
+            raise RecipeError(f"model.train 'head' needs a backbone; {name} has none.")
+        if self.weights != "none" and not network.has_backbone:
+            raise RecipeError(f"{name} starts from nothing; model.weights must be 'none'.")
+        if self.weights == "leuko" and not network.bundled:
+            raise RecipeError(
+                f"Leuko has no weights of its own for {name}; model.weights must be 'imagenet', "
+                "'none' or the path of a weights file."
+            )
+        if self.width != 1 and not network.has_widths:
+            raise RecipeError(
+                f"{name} has one width; model.width must be 1, received {self.width}."
+            )
+
+    @property
+    def network(self) -> Architecture:
+        """What is registered of the architecture."""
+        return find_architecture(self.architecture)
 
 
 @dataclass(frozen=True, slots=True)
@@ -483,7 +512,10 @@ def _section(kind: type, values: Any, source: str, section: str) -> Any:
             low, high = _RANGES[where]
             raise RecipeError(f"{source}: {where} must lie in [{low}, {high}], received {value}.")
         checked[key] = wanted(value)
-    return kind(**checked)
+    try:
+        return kind(**checked)
+    except RecipeError as error:
+        raise RecipeError(f"{source}: {error}") from None
 
 
 def _check_together(recipe: Recipe, source: str) -> None:
@@ -494,8 +526,11 @@ def _check_together(recipe: Recipe, source: str) -> None:
             f"{source}: data.split 'random-file' and data.balance 'files' belong together; "
             f"received {data.split!r} and {data.balance!r}."
         )
-    if model.train == "head" and model.architecture == "cnn":
-        raise RecipeError(f"{source}: model.train 'head' needs a backbone; the CNN has none.")
+    if min(recipe.preprocess.size) < model.network.smallest:
+        raise RecipeError(
+            f"{source}: {model.architecture} needs pictures of {model.network.smallest} pixels or "
+            f"more; received preprocess.size {list(recipe.preprocess.size)}."
+        )
     if model.train == "head" and data.balance == "sampled":
         raise RecipeError(
             f"{source}: a frozen backbone is run once over a fixed set; choose data.balance "
@@ -516,8 +551,6 @@ def _check_together(recipe: Recipe, source: str) -> None:
         )
     if train.teacher and model.train == "head":
         raise RecipeError(f"{source}: train.teacher needs model.train 'all'.")
-    if model.architecture == "cnn" and model.weights != "none":
-        raise RecipeError(f"{source}: the CNN starts from nothing; model.weights must be 'none'.")
     if (recipe.augment.kind == "travel") != (recipe.preprocess.view != "centre"):
         raise RecipeError(
             f"{source}: augment.kind 'travel' and a view of the cell belong together; received "

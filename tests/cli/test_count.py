@@ -16,7 +16,7 @@ from PIL import Image
 
 from leuko.artifacts import finite
 from leuko.bundle import ModelBundle
-from leuko.data.synth import draw_dataset
+from leuko.data.synth import SmearPlan, draw_dataset
 from leuko.prediction import Prediction, PredictionTable
 from leuko.prediction_files import read_predictions, write_csv, write_parquet
 from leuko.scheme import load_scheme
@@ -280,7 +280,7 @@ def test_errors(
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Forty drawn cells in one folder."""
     root = tmp_path_factory.mktemp("drawn")
-    draw_dataset(root / "set", train=15, test=40, size=288, seed=0, workers=2)
+    draw_dataset(root / "set", SmearPlan(train=15, test=40), workers=2)
     for file in sorted((root / "set" / "Test").glob("*/*.jpg")):
         (root / "cells").mkdir(exist_ok=True)
         shutil.copy(file, root / "cells")

@@ -14,7 +14,7 @@ from leuko.data import seen
 from leuko.data.audit_duplicates import difference_hash, thumbnail
 from leuko.data.dataset import Pictures
 from leuko.data.reading import read_folder, read_split
-from leuko.data.synth import draw_dataset
+from leuko.data.synth import SmearPlan, draw_dataset
 from leuko.imaging import encode_jpeg, read_image
 from leuko.manifest import Manifest
 from leuko.recipe import load_recipe
@@ -26,7 +26,7 @@ BACKBONE = "Leuko's backbone, which has learned Raabin-WBC Train (10,175 cells)"
 def cells(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     """Forty drawn cells."""
     folder = tmp_path_factory.mktemp("drawn") / "set"
-    draw_dataset(folder, train=40, test=0, size=96)
+    draw_dataset(folder, SmearPlan(train=40, test=0, size=96))
     return read_split(folder, "train")
 
 
@@ -52,7 +52,7 @@ def test_copies_are_found(cells: Manifest, tmp_path: Path, side: int, quality: i
 
 @pytest.mark.usefixtures("learned")
 def test_other_cells_are_not_found(cells: Manifest, tmp_path: Path) -> None:
-    draw_dataset(tmp_path / "other", train=60, test=0, size=96, seed=9)
+    draw_dataset(tmp_path / "other", SmearPlan(train=60, test=0, size=96, seed=9))
     other = read_split(tmp_path / "other", "train")
     told: list[tuple[str, int, int]] = []
     found = seen.seen_in(other, Pictures(2), progress=lambda *step: told.append(step), stage="look")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,6 +19,7 @@ from leuko.data.synth import (
     DEFAULT_MIX,
     DrawnCell,
     SlideStyle,
+    SmearPlan,
     draw_cell,
     draw_dataset,
     draw_field,
@@ -292,19 +295,20 @@ def test_slides_differ_and_one_slide_does_not() -> None:
     assert all(78 <= style.jpeg_quality <= 95 for style in styles)
 
 
+PLAN = SmearPlan(train=60, test=15, seed=5, slides=(6, 3), size=48, masks=True, fields=1)
+
+
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small data set with masks and a field."""
     out = tmp_path_factory.mktemp("drawn") / "Dataset"
-    draw_dataset(out, train=60, test=15, seed=5, slides=(6, 3), size=48, masks=True, fields=1)
+    draw_dataset(out, PLAN)
     return out
 
 
 def test_dataset_same_bytes_with_two_workers(dataset: Path, tmp_path: Path) -> None:
     other = tmp_path / "again"
-    draw_dataset(
-        other, train=60, test=15, seed=5, slides=(6, 3), size=48, masks=True, fields=1, workers=2
-    )
+    draw_dataset(other, PLAN, workers=2)
     assert digests(other) == digests(dataset)
 
 
@@ -347,7 +351,7 @@ def test_dataset_masks_record_and_fields(dataset: Path) -> None:
 
 
 def test_dataset_goes_on_where_it_stopped(dataset: Path, tmp_path: Path) -> None:
-    settings = {"train": 15, "test": 0, "slides": (3, 1), "size": 32, "seed": 1}
+    plan = SmearPlan(train=15, test=0, slides=(3, 1), size=32, seed=1)
     out = tmp_path / "stopped"
 
     def stop(done: int, total: int) -> None:
@@ -355,25 +359,24 @@ def test_dataset_goes_on_where_it_stopped(dataset: Path, tmp_path: Path) -> None
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        draw_dataset(out, progress=stop, **settings)  # type: ignore[arg-type]
+        draw_dataset(out, plan, progress=stop)
     assert json.loads((out / "drawn.json").read_bytes())["complete"] is False
     seen: list[tuple[int, int]] = []
-    draw_dataset(out, progress=lambda *step: seen.append(step), **settings)  # type: ignore[arg-type]
+    draw_dataset(out, plan, progress=lambda *step: seen.append(step))
     assert seen[-1] == (15, 15)
     whole = tmp_path / "whole"
-    draw_dataset(whole, **settings)  # type: ignore[arg-type]
+    draw_dataset(whole, plan)
     assert digests(out) == digests(whole)
     assert not (out / "Test").exists()
     with pytest.raises(OutputError, match="other settings"):
-        draw_dataset(out, **{**settings, "seed": 2})  # type: ignore[arg-type]
+        draw_dataset(out, replace(plan, seed=2))
     with pytest.raises(OutputError, match="not an empty folder"):
-        draw_dataset(dataset / "Train", **settings)  # type: ignore[arg-type]
+        draw_dataset(dataset / "Train", plan)
 
 
 def test_dataset_may_share_slides(tmp_path: Path) -> None:
-    record = draw_dataset(
-        tmp_path / "shared", train=15, test=15, slides=(3, 3), shared_slides=2, size=32
-    )
+    plan = SmearPlan(train=15, test=15, slides=(3, 3), shared_slides=2, size=32)
+    record = draw_dataset(tmp_path / "shared", plan)
     train, test = (set(record["slides"][split]) for split in ("Train", "Test"))
     assert train & test == {"S02", "S03"}
     files = [path.name for path in (tmp_path / "shared").rglob("*.jpg")]
@@ -382,9 +385,8 @@ def test_dataset_may_share_slides(tmp_path: Path) -> None:
 
 def test_dataset_of_other_classes(tmp_path: Path) -> None:
     mix = {"Platelet": 1.0, "Band neutrophil": 2.0}
-    summary = draw_dataset(
-        tmp_path / "out", train=12, test=6, size=64, imbalance=mix, slides=(2, 1)
-    )
+    plan = SmearPlan(train=12, test=6, size=64, imbalance=mix, slides=(2, 1))
+    summary = draw_dataset(tmp_path / "out", plan)
     assert summary["classes"] == ["Platelet", "Band neutrophil"]
     assert summary["counts"]["Train"] == {"Platelet": 4, "Band neutrophil": 8}
     assert len([*(tmp_path / "out/Train/Band neutrophil").iterdir()]) == 8
@@ -404,12 +406,17 @@ def test_default_mix_is_raabins() -> None:
         ({"shared_slides": 9}, "shared_slides=9"),
         ({"size": 8}, "32 pixels"),
         ({"imbalance": {"Neutrophil": 1.0}}, "Basophil"),
-        ({"workers": 0}, "workers=0"),
+        ({"fields": -1}, "fields=-1"),
     ],
 )
-def test_dataset_refuses_nonsense(settings: dict[str, object], words: str, tmp_path: Path) -> None:
+def test_plans_refuse_nonsense(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        draw_dataset(tmp_path / "out", **settings)  # type: ignore[arg-type]
+        SmearPlan(**settings)
+
+
+def test_nobody_draws_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="workers=0"):
+        draw_dataset(tmp_path / "out", workers=0)
     assert not (tmp_path / "out").exists()
 
 

@@ -21,7 +21,7 @@ from five import CLASSES
 from leuko.data.audit_duplicates import difference_hash
 from leuko.data.dataset import Dataset, ImageFacts, Pictures
 from leuko.data.reading import read_split
-from leuko.data.synth import draw_dataset
+from leuko.data.synth import SmearPlan, draw_dataset
 from leuko.errors import DataError, LeukoError, UsageError
 from leuko.evaluation.compare import Answers, compare_predictions
 from leuko.imaging import PreprocessSpec
@@ -82,7 +82,7 @@ def recipes() -> list[Recipe]:
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn") / "Dataset"
     mix = dict(zip(CLASSES, (1, 1, 2, 1, 3), strict=True))
-    draw_dataset(folder, train=50, test=30, size=64, slides=(8, 3), imbalance=mix)
+    draw_dataset(folder, SmearPlan(train=50, test=30, size=64, slides=(8, 3), imbalance=mix))
     return folder
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from five import CLASSES
-from leuko.data.synth import draw_dataset
+from leuko.data.synth import SmearPlan, draw_dataset
 from leuko.imaging import PreprocessSpec
 from leuko.recipe import AugmentSettings, DataSettings, ModelSettings, Recipe, TrainSettings
 
@@ -20,11 +20,13 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn") / "Dataset"
     draw_dataset(
         folder,
-        train=60,
-        test=30,
-        size=96,
-        slides=(8, 3),
-        imbalance=dict(zip(CLASSES, (1, 1, 2, 1, 3), strict=True)),
+        SmearPlan(
+            train=60,
+            test=30,
+            size=96,
+            slides=(8, 3),
+            imbalance=dict(zip(CLASSES, (1, 1, 2, 1, 3), strict=True)),
+        ),
     )
     return folder
 

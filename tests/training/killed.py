@@ -11,32 +11,35 @@ import os
 import signal
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 
-def small_network(x, recipe, classes):
-    """A backbone of one layer in place of Leuko's networks: TensorFlow traces it in no time."""
+def small_features(x, momentum):
+    """One layer in place of Leuko's CNN: TensorFlow traces it in no time."""
     import keras
 
-    from leuko.training.architectures import BACKBONE, _head
-
-    pixels = keras.Input((*recipe.preprocess.size, 3), name="backbone_pixels")
-    y = keras.layers.Conv2D(12, 3, strides=4, activation="relu", name="backbone_conv")(pixels)
-    momentum = recipe.model.norm_momentum
+    y = keras.layers.Conv2D(12, 3, strides=4, activation="relu", name="backbone_conv")(x)
     y = keras.layers.BatchNormalization(momentum=momentum, name="backbone_norm")(y)
-    backbone = keras.Model(pixels, y, name=BACKBONE)
-    frozen = recipe.model.train == "head"
-    backbone.trainable = not frozen
-    y = backbone(x, training=False) if frozen else backbone(x)
-    return _head(keras.layers.GlobalAveragePooling2D(name="pool")(y), recipe, classes)
+    return keras.layers.GlobalAveragePooling2D(name="pool")(y)
+
+
+def small_backbone(*, include_top, weights, input_shape, alpha=1.0):
+    """The same in place of a network of `keras.applications`."""
+    import keras
+
+    pixels = keras.Input(input_shape, name="backbone_pixels")
+    y = keras.layers.Conv2D(12, 3, strides=4, activation="relu", name="backbone_conv")(pixels)
+    return keras.Model(pixels, keras.layers.BatchNormalization(name="backbone_norm")(y))
 
 
 def use_small_networks(put=dict.__setitem__) -> None:
-    """Build `small_network` whatever a recipe asks for."""
-    from leuko.training import architectures
+    """Register networks of one layer under the names of Leuko's recipes."""
+    from leuko.architectures import ARCHITECTURES
 
-    for name in ("cnn", "mobilenetv2"):
-        put(architectures._ARCHITECTURES, name, small_network)
+    for name, builder in (("cnn", small_features), ("mobilenetv2", small_backbone)):
+        entry = replace(ARCHITECTURES[name], builder=f"{__name__}:{builder.__name__}")
+        put(ARCHITECTURES, name, entry)
 
 
 def die() -> None:
@@ -45,16 +48,16 @@ def die() -> None:
 
 def in_epoch_two() -> None:
     """After two batches of the second epoch."""
-    from leuko.training.checkpoint import Checkpoint
+    from leuko.training.checkpoint import Guard
 
-    usual = Checkpoint.on_train_batch_end
+    usual = Guard.on_train_batch_end
 
     def fatal(self, batch, logs=None):
         usual(self, batch, logs)
         if self._epoch == 1 and batch == 1:
             die()
 
-    Checkpoint.on_train_batch_end = fatal
+    Guard.on_train_batch_end = fatal
 
 
 def in_model_checkpoint() -> None:

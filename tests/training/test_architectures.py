@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from leuko.architectures import find_architecture
 from leuko.errors import TrainingError
 from leuko.imaging import PreprocessSpec
-from leuko.recipe import Recipe, load_recipe
+from leuko.recipe import ModelSettings, Recipe, load_recipe
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 
@@ -190,11 +191,12 @@ def test_wrong_weights_files_are_one_sentence(frozen: keras.Model, tmp_path: Pat
     }
     from leuko.training.architectures import _load_backbone
 
+    settings = ModelSettings("mobilenetv2")
     backbone = frozen.get_layer(BACKBONE)
     kept = backbone.get_weights()
     for name, reason in cases.items():
         with pytest.raises(TrainingError, match=reason) as caught:
-            _load_backbone(backbone, str(tmp_path / name), 1.0)
+            _load_backbone(backbone, replace(settings, weights=str(tmp_path / name)))
         assert name in str(caught.value)
         assert "\n" not in str(caught.value)
     backbone.set_weights(kept)
@@ -244,11 +246,12 @@ def test_float16_refuses_what_it_cannot_hold(frozen: keras.Model, tmp_path: Path
 
 def test_without_the_bundled_backbone_the_alternatives_are_named() -> None:
     file = resources.files("leuko") / "zoo" / "mobilenetv2-leuko.npz"
+    network = find_architecture("mobilenetv2")
     if file.is_file():
-        assert leuko_weights_path().stat().st_size < 5_000_000
+        assert leuko_weights_path(network).stat().st_size < 5_000_000
         return
     with pytest.raises(TrainingError) as caught:
-        leuko_weights_path()
+        leuko_weights_path(network)
     assert "--weights imagenet" in str(caught.value)
     assert "--weights none" in str(caught.value)
 

@@ -16,6 +16,7 @@ keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 from leuko.training.checkpoint import (  # noqa: E402
     Checkpoint,
     Guard,
+    RunFolder,
     all_variables,
     load_state,
     restore_variables,
@@ -47,15 +48,8 @@ def data() -> tuple[np.ndarray, np.ndarray]:
     return rng.normal(size=(24, 6)).astype(np.float32), targets
 
 
-def checkpoint(folder: Path, **changes: Any) -> Checkpoint:
-    settings: dict[str, Any] = {
-        "fresh": folder.parent / ".leuko-model.weights.h5",
-        "best": folder.parent / "model.weights.h5",
-        "steps": 3,
-        "epochs": 2,
-        "state": None,
-    }
-    return Checkpoint(folder, [], IDENTITY, **{**settings, **changes})
+def checkpoint(folder: Path) -> Checkpoint:
+    return Checkpoint(RunFolder(folder.parent, IDENTITY), [], None)
 
 
 def fit(model: Any, callbacks: list[Any], epochs: int = 1) -> None:
@@ -156,7 +150,9 @@ def test_a_checkpoint_set_aside_by_a_kill_is_found(saved: tuple[Path, Any], tmp_
 
 def test_the_best_weights_move_into_place_whole(tmp_path: Path) -> None:
     model = network()
-    fresh, best = tmp_path / ".leuko-x.weights.h5", tmp_path / "x.weights.h5"
+    run = RunFolder(tmp_path, IDENTITY)
+    fresh, best = run.fresh, run.best
+    best.parent.mkdir()
     keeper = keras.callbacks.ModelCheckpoint(
         str(fresh), monitor="loss", save_best_only=True, save_weights_only=True
     )
@@ -166,8 +162,7 @@ def test_the_best_weights_move_into_place_whole(tmp_path: Path) -> None:
         def on_epoch_end(self, epoch, logs=None):
             seen.append((fresh.exists(), best.exists()))
 
-    mine = checkpoint(tmp_path / "last", fresh=fresh, best=best)
-    fit(model, [keeper, Watch(), mine])
+    fit(model, [keeper, Watch(), Checkpoint(run, [], None)])
     assert seen == [(True, False)]
     assert not fresh.exists()
     other = keras.models.clone_model(model)

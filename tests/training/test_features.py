@@ -19,8 +19,9 @@ keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 
 from leuko.training import architectures, features  # noqa: E402
 from leuko.training.architectures import build_model  # noqa: E402
-from leuko.training.features import backbone_features, head_of  # noqa: E402
-from leuko.training.fit import ArrayBatches, fit_model  # noqa: E402
+from leuko.training.checkpoint import RunFolder  # noqa: E402
+from leuko.training.features import FeatureCache, Trunk, head_of  # noqa: E402
+from leuko.training.fit import ArrayBatches, Feeds, fit_model  # noqa: E402
 from leuko.training.pipeline import fixed_plan, pixel_source  # noqa: E402
 from training.killed import use_small_networks  # noqa: E402
 
@@ -51,7 +52,7 @@ class Counted:
 
     def __init__(self, rows: Manifest, recipe: Recipe) -> None:
         self._source = pixel_source(rows, recipe)
-        self.seed = recipe.seed
+        self.spec, self.augment, self.seed = recipe.preprocess, recipe.augment, recipe.seed
         self.calls = 0
 
     def __call__(self, image: int, draw: int) -> np.ndarray:
@@ -81,9 +82,8 @@ def test_features_train_the_head_as_the_whole_network_would(
         model = build_model(recipe)
         awaken(model, pixels)
         if way == "features":
-            values = backbone_features(
-                model, source, plan, manifest=rows, recipe=recipe, cache=tmp_path, threads=2
-            )
+            trunk = Trunk(model, FeatureCache(tmp_path), threads=2)
+            values = trunk.features(source, plan, images=rows.digest)
             assert values.shape == (25, 1280)
             part, inputs = head_of(model), values
         else:
@@ -91,12 +91,13 @@ def test_features_train_the_head_as_the_whole_network_would(
         fit_model(
             part,
             recipe,
-            train=lambda epoch, x=inputs: ArrayBatches(
-                x, targets, batch=5, seed=1, first_epoch=epoch
+            Feeds(
+                lambda epoch, x=inputs: ArrayBatches(
+                    x, targets, batch=5, seed=1, first_epoch=epoch
+                ),
+                lambda _, x=inputs: ArrayBatches(x, targets, batch=25, seed=None),
             ),
-            validation=lambda _, x=inputs: ArrayBatches(x, targets, batch=25, seed=None),
-            run=tmp_path / way,
-            identity={},
+            RunFolder(tmp_path / way, {}),
             resume=False,
         )
         told[way] = np.asarray(model(pixels, training=False))
@@ -110,15 +111,13 @@ def test_shards_are_made_once_and_again_when_damaged(
     rows = read_split(drawn, "train")
     source = Counted(rows, tiny_head)
     plan = fixed_plan(rows.labels, seed=0, per_class=9)
-    model = small()
+    trunk = Trunk(small(), FeatureCache(tmp_path), threads=1)
     told: list[tuple[str, int, int]] = []
 
-    def compute(**changes: Any) -> np.ndarray:
-        settings = {"manifest": rows, "recipe": tiny_head, "cache": tmp_path, "threads": 1}
-        return backbone_features(
-            model, source, plan,
-            progress=lambda *row: told.append(row), **{**settings, **changes},
-        )  # fmt: skip
+    def compute() -> np.ndarray:
+        return trunk.features(
+            source, plan, images=rows.digest, progress=lambda *row: told.append(row)
+        )
 
     first = compute()
     assert first.shape == (45, 12)
@@ -150,11 +149,10 @@ def test_shards_are_made_once_and_again_when_damaged(
 
     # Another seed or another crop are other features.
     source.calls, source.seed = 0, 6
-    assert not np.array_equal(compute(recipe=tiny_head.with_seed(6)), first[:, :1])
+    assert not np.array_equal(compute(), first[:, :1])
     assert source.calls == 45
-    source.seed = tiny_head.seed
-    other = replace(tiny_head, preprocess=replace(tiny_head.preprocess, crop=0.5))
-    compute(recipe=other)
+    source.seed, source.spec = tiny_head.seed, replace(tiny_head.preprocess, crop=0.5)
+    compute()
     assert source.calls == 90
 
 
@@ -165,11 +163,11 @@ def test_plain_images_do_not_depend_on_the_variation(
     plan = np.column_stack([np.arange(len(rows)), np.full(len(rows), -1)])
     source = Counted(rows, tiny_head)
     model = small()
-    settings = {"manifest": rows, "cache": tmp_path, "threads": 1}
-    first = backbone_features(model, source, plan, recipe=tiny_head, **settings)
+    cached = Trunk(model, FeatureCache(tmp_path), threads=1)
+    first = cached.features(source, plan, images=rows.digest)
     source.seed += 1
-    other = replace(tiny_head, augment=replace(tiny_head.augment, stain=0.5))
-    assert np.array_equal(backbone_features(model, source, plan, recipe=other, **settings), first)
+    source.augment = replace(tiny_head.augment, stain=0.5)
+    assert np.array_equal(cached.features(source, plan, images=rows.digest), first)
     assert source.calls == len(rows)
     pixels = np.stack([source(i, -1) for i in range(len(rows))]).astype(np.float32)
     trunk = keras.Model(model.input, model.get_layer("pool").output)
@@ -194,9 +192,12 @@ def test_a_closed_cache_costs_no_training(
     plan = fixed_plan(rows.labels, seed=0, per_class=9)
     (tmp_path / "features").write_text("in the way")
     said: list[str] = []
-    settings = {"manifest": rows, "recipe": tiny_head, "threads": 1, "say": said.append}
-    found = backbone_features(small(), source, plan, cache=tmp_path, **settings)
-    kept = backbone_features(small(), source, plan, cache=tmp_path / "open", **settings)
+    found, kept = (
+        Trunk(small(), FeatureCache(folder, said.append), threads=1).features(
+            source, plan, images=rows.digest
+        )
+        for folder in (tmp_path, tmp_path / "open")
+    )
     assert np.array_equal(found, kept)
     (line,) = said
     assert "not kept for another run" in line
@@ -212,14 +213,12 @@ def test_what_was_used_longest_ago_makes_room(
 ) -> None:
     rows = read_split(drawn, "test")
     plan = np.column_stack([np.arange(len(rows)), np.full(len(rows), -1)])
-    model, sources = small(), {}
+    trunk, sources = Trunk(small(), FeatureCache(tmp_path), threads=1), {}
 
     def compute(crop: float) -> Path:
         recipe = replace(tiny_head, preprocess=replace(tiny_head.preprocess, crop=crop))
         sources[crop] = Counted(rows, recipe)
-        backbone_features(
-            model, sources[crop], plan, manifest=rows, recipe=recipe, cache=tmp_path, threads=1
-        )
+        trunk.features(sources[crop], plan, images=rows.digest)
         return max((tmp_path / "features").iterdir(), key=lambda entry: entry.stat().st_mtime_ns)
 
     first, second = compute(0.9), compute(0.8)

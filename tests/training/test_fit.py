@@ -17,7 +17,14 @@ from leuko.recipe import Recipe
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 
-from leuko.training.fit import ArrayBatches, _keras_callbacks, best_epoch, fit_model  # noqa: E402
+from leuko.training.checkpoint import RunFolder  # noqa: E402
+from leuko.training.fit import (  # noqa: E402
+    ArrayBatches,
+    Feeds,
+    _keras_callbacks,
+    best_epoch,
+    fit_model,
+)
 from leuko.training.pipeline import (  # noqa: E402
     Batches,
     PixelSource,
@@ -65,10 +72,11 @@ def fit(run: Path, recipe: Recipe, *, model: Any = None, **settings: Any) -> tup
     history = fit_model(
         model,
         recipe,
-        train=lambda epoch: ArrayBatches(*train, batch=8, seed=7, first_epoch=epoch),
-        validation=lambda _: ArrayBatches(*held, batch=64, seed=None),
-        run=run,
-        identity=IDENTITY,
+        Feeds(
+            lambda epoch: ArrayBatches(*train, batch=8, seed=7, first_epoch=epoch),
+            lambda _: ArrayBatches(*held, batch=64, seed=None),
+        ),
+        RunFolder(run, IDENTITY),
         **{"resume": False, **settings},
     )
     return model, history
@@ -246,8 +254,8 @@ def test_a_picture_that_vanished_is_named_not_traced(tiny: Recipe, tmp_path: Pat
     )
     with pytest.raises(ImageError):
         fit_model(
-            model, tiny, train=batches, validation=batches, run=tmp_path / "run",
-            identity=IDENTITY, resume=False,
+            model, tiny, Feeds(batches, batches), RunFolder(tmp_path / "run", IDENTITY),
+            resume=False,
         )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ import pytest
 
 import leuko
 from five import CLASSES
+from leuko.architectures import ARCHITECTURES
 from leuko.bundle import ModelBundle
 from leuko.data.reading import read_split
 from leuko.errors import DataError, LeukoError, TrainingError
@@ -41,6 +42,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 Digests = Callable[[Path], dict[str, str]]
 
+CNN = ARCHITECTURES["cnn"]
 POINTS = ("in_epoch_two", "in_model_checkpoint", "between_renames", "in_export")
 FILES = {
     "recipe.toml", "manifest.json", "history.csv", "environment.json", "curves.png",
@@ -415,7 +417,7 @@ def test_unusable_images_are_named_and_left_out(
 def test_the_published_way_balances_files_and_splits_them_at_random(
     runs: Runs, tmp_path: Path, tiny: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(architectures._ARCHITECTURES, "cnn", architectures._cnn)
+    monkeypatch.setitem(ARCHITECTURES, "cnn", CNN)
     recipe = replace(
         tiny,
         data=DataSettings(split="random-file", balance="files", validation=0.2),
@@ -514,6 +516,7 @@ def test_a_narrow_network_is_shown_draws_of_its_own_training(
     recipe = replace(tiny, name="narrow", model=model, train=settings)
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(architectures, "_wide_backbone", lambda recipe: None)
         patch.setattr(architectures, "narrow_backbone", narrowed)
         made = train(runs.dataset, recipe, tmp_path / "narrow", say=said.append)
     draws = recipe.train.steps * recipe.train.batch

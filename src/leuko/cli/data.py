@@ -124,21 +124,17 @@ def draw(
     log_file: LogOption = None,
 ) -> None:
     """Draw a data set of smears: cells, slides, stains and cameras, all from a seed."""
-    from leuko.data.synth import draw_dataset, mix_of
+    from leuko.data.synth import SmearPlan, draw_dataset, mix_of
     from leuko.parallel import worker_count
     from leuko.scheme import load_scheme
 
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         advance = talk.progress
+        mix = mix_of(load_scheme(classes))
+        plan = SmearPlan(train, test, seed, size=size, imbalance=mix, masks=masks, fields=fields)
         summary: dict[str, Any] = draw_dataset(
             out,
-            train=train,
-            test=test,
-            size=size,
-            fields=fields,
-            masks=masks,
-            imbalance=mix_of(load_scheme(classes)),
-            seed=seed,
+            plan,
             workers=worker_count(workers),
             progress=(lambda done, total: advance("drawing", done, total)) if advance else None,
         )

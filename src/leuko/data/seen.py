@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from leuko.architectures import ARCHITECTURES, Architecture
 from leuko.artifacts import digest_file
 from leuko.data.audit_duplicates import difference_hash
 from leuko.data.dataset import ImageFacts, Pictures
@@ -215,20 +216,25 @@ def _fingerprints() -> npt.NDArray[np.uint64]:
 
 
 def _is_backbone(file: Path) -> bool:
-    """Whether a file is Leuko's own backbone under another name."""
-    own = backbone_path()
-    return file.is_file() and own.is_file() and digest_file(file) == digest_file(own)
+    """Whether a file is a backbone of Leuko's own under another name."""
+    own = [backbone_path(network) for network in ARCHITECTURES.values() if network.bundled]
+    return file.is_file() and digest_file(file) in [digest_file(p) for p in own if p.is_file()]
 
 
-def backbone_path() -> Path:
-    """Where Leuko's own backbone lies.
+def backbone_path(network: Architecture) -> Path:
+    """Where Leuko's own backbone of an architecture lies.
+
+    Parameters
+    ----------
+    network : Architecture
+        One that Leuko has weights of its own for.
 
     Returns
     -------
     Path
         A ``.npz``; no file where this install has no bundled models.
     """
-    return _zoo() / "mobilenetv2-leuko.npz"
+    return _zoo() / network.bundled
 
 
 def _zoo() -> Path:

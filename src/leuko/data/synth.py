@@ -6,7 +6,7 @@ documentation's pictures. A model trained on drawn cells is a demonstration and 
 
 from __future__ import annotations
 
-from leuko.data.synth_dataset import DEFAULT_MIX, draw_dataset, mix_of
+from leuko.data.synth_dataset import DEFAULT_MIX, SmearPlan, draw_dataset, mix_of
 from leuko.data.synth_scene import Box, DrawnCell, DrawnField, draw_cell, draw_field
 from leuko.data.synth_style import SlideStyle, draw_slide_style
 
@@ -16,6 +16,7 @@ __all__ = [
     "DrawnCell",
     "DrawnField",
     "SlideStyle",
+    "SmearPlan",
     "draw_cell",
     "draw_dataset",
     "draw_field",

@@ -11,7 +11,16 @@ from typing import Final
 import numpy as np
 
 from leuko.data.synth_blood import EDGE, Patch
-from leuko.data.synth_parts import Nucleus, arc, body_outline, chain, chromatin_of, depth, finish
+from leuko.data.synth_parts import (
+    Lobes,
+    Nucleus,
+    arc,
+    body_outline,
+    chain,
+    chromatin_of,
+    depth,
+    finish,
+)
 from leuko.data.synth_shapes import (
     Grid,
     Image,
@@ -42,7 +51,7 @@ def _neutrophil(
     centres, tangents = arc(rng, count, ring, gap, curl)
     centres += rng.normal(0.0, 0.25, 2)
     wander = grid.warped(rng, length=0.9, amount=0.16)
-    nucleus = chain(rng, wander, centres, sizes, tangents, bridge=0.42, fillet=0.55,
+    nucleus = chain(rng, wander, Lobes(centres, sizes, tangents), bridge=0.42, fillet=0.55,
                      stretch=(1.05, 1.65))  # fmt: skip
     nucleus = Nucleus(smooth_max(nucleus.distance, body + np.float32(0.35), 0.4),
                        nucleus.overlap, count)  # fmt: skip
@@ -89,7 +98,7 @@ def _eosinophil(
     aside = rng.uniform(0.0, 2.0 * np.pi)
     centres += rng.uniform(0.2, 1.3) * np.array([np.sin(aside), np.cos(aside)])
     wander = grid.warped(rng, length=1.1, amount=0.16)
-    nucleus = chain(rng, wander, centres, sizes, tangents, bridge=0.45, fillet=0.5,
+    nucleus = chain(rng, wander, Lobes(centres, sizes, tangents), bridge=0.45, fillet=0.5,
                      stretch=(1.0, 1.4))  # fmt: skip
     nucleus = Nucleus(smooth_max(nucleus.distance, body + np.float32(0.3), 0.5),
                        nucleus.overlap, count)  # fmt: skip
@@ -117,7 +126,7 @@ def _basophil(
     ring = float(np.clip(gap * rng.uniform(0.6, 0.8), 1.3, radius * 0.95 - sizes.max()))
     centres, tangents = arc(rng, count, ring, gap, 1.0)
     wander = grid.warped(rng, length=1.2, amount=0.35)
-    nucleus = chain(rng, wander, centres, sizes, tangents, bridge=0.8, fillet=1.4,
+    nucleus = chain(rng, wander, Lobes(centres, sizes, tangents), bridge=0.8, fillet=1.4,
                      stretch=(1.0, 1.4), layered=False)  # fmt: skip
     nucleus = Nucleus(smooth_max(nucleus.distance, body + np.float32(0.4), 0.6), None, count)
     tone = rng.normal(1.0, 0.10)
@@ -163,7 +172,7 @@ def _monocyte(
     centres -= 0.85 * centres.mean(axis=0) + rng.normal(0.0, 0.5, 2)
     sizes = thick * rng.uniform(0.86, 1.10, count)
     wander = grid.warped(rng, length=1.5, amount=0.34).warped(rng, length=0.6, amount=0.10)
-    nucleus = chain(rng, wander, centres, sizes, angles + np.pi / 2.0, bridge=0.8 * thick,
+    nucleus = chain(rng, wander, Lobes(centres, sizes, angles + np.pi / 2.0), bridge=0.8 * thick,
                      fillet=1.2, stretch=(1.0, 1.15), layered=False)  # fmt: skip
     nucleus = Nucleus(smooth_max(nucleus.distance, body + np.float32(0.45), 0.6), None, 1)
     chromatin = chromatin_of(rng, grid, nucleus, 0.77 * rng.normal(1.0, 0.08), clump=0.38,

@@ -8,7 +8,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ from leuko.errors import OutputError, UsageError
 from leuko.imaging import encode_jpeg, encode_png
 from leuko.scheme import ClassScheme
 
-__all__ = ["DEFAULT_MIX", "draw_dataset", "mix_of"]
+__all__ = ["DEFAULT_MIX", "SmearPlan", "draw_dataset", "mix_of"]
 
 DEFAULT_MIX: Final[Mapping[str, float]] = {
     "Basophil": 212 / 10175,
@@ -56,7 +56,7 @@ def mix_of(scheme: ClassScheme) -> dict[str, float]:
     Returns
     -------
     dict of str to float
-        For `draw_dataset`.
+        For `SmearPlan`.
 
     Raises
     ------
@@ -69,6 +69,83 @@ def mix_of(scheme: ClassScheme) -> dict[str, float]:
             f"No {', '.join(strange)} can be drawn; expected classes of {', '.join(KINDS)}."
         )
     return {name: DEFAULT_MIX.get(name, 0.05) for name in scheme.names}
+
+
+@dataclass(frozen=True, slots=True)
+class SmearPlan:
+    """What to draw: cells, slides and classes. Equal plans give equal bytes.
+
+    Attributes
+    ----------
+    train, test : int
+        Cells to draw for each split, at least three of each class; ``test=0`` draws none.
+    seed : int
+        Of everything that is drawn.
+    slides : tuple of 2 ints
+        Number of slides in Train and in Test.
+    shared_slides : int
+        How many of Test's slides are slides of Train too, as in Raabin-WBC.
+    size : int
+        Height and width of a crop in pixels.
+    imbalance : mapping of str to float
+        Relative frequency of each class, of `leuko.data.synth_kinds.KINDS`, in the order that
+        they are recorded.
+    masks : bool
+        Write a mask beside every picture.
+    fields : int
+        Number of whole fields to draw, spread over all slides.
+
+    Raises
+    ------
+    UsageError
+        When a setting makes no sense.
+    """
+
+    train: int = 200
+    test: int = 100
+    seed: int = 0
+    slides: tuple[int, int] = (10, 5)
+    shared_slides: int = 0
+    size: int = 288
+    imbalance: Mapping[str, float] = field(default_factory=lambda: DEFAULT_MIX)
+    masks: bool = False
+    fields: int = 0
+
+    def __post_init__(self) -> None:
+        least = 3 * len(self.imbalance)
+        if self.train < least or (self.test and self.test < least):
+            raise UsageError(
+                f"Each split needs at least {least} cells, three of each class; received "
+                f"train={self.train}, test={self.test}. Use test=0 to draw no test set."
+            )
+        if self.seed < 0:
+            raise UsageError(f"The seed must not be negative; received {self.seed}.")
+        if min(self.slides) < 1 or not 0 <= self.shared_slides <= min(self.slides):
+            raise UsageError(
+                "Train and Test need one slide at least and share no more than they have; received "
+                f"slides={tuple(self.slides)}, shared_slides={self.shared_slides}."
+            )
+        if self.size < 32:
+            raise UsageError(f"size must be at least 32 pixels; received {self.size}.")
+        mix = self.imbalance
+        if len(mix) < 2 or not {*mix} <= {*KINDS} or min(mix.values()) <= 0:
+            raise UsageError(
+                f"imbalance needs a positive number for each of two or more of {', '.join(KINDS)}; "
+                f"received {dict(mix)}."
+            )
+        if self.fields < 0:
+            raise UsageError(f"fields must be 0 or more; received fields={self.fields}.")
+
+    def numbers(self, split: str) -> list[int]:
+        """Numbers of the slides of ``Train`` or ``Test``."""
+        first, last = self.slides
+        start = 0 if split == "Train" else first - self.shared_slides
+        return list(range(start + 1, start + 1 + (first if split == "Train" else last)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the record of a data set."""
+        return {**{name: getattr(self, name) for name in self.__slots__},
+                "slides": list(self.slides), "imbalance": dict(self.imbalance)}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +165,8 @@ class _Task:
 
 def draw_dataset(
     out: Path,
+    plan: SmearPlan | None = None,
     *,
-    train: int = 200,
-    test: int = 100,
-    seed: int = 0,
-    slides: tuple[int, int] = (10, 5),
-    shared_slides: int = 0,
-    size: int = 288,
-    imbalance: Mapping[str, float] | None = None,
-    masks: bool = False,
-    fields: int = 0,
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -107,31 +176,16 @@ def draw_dataset(
     masks go to ``out/masks/...`` (255 nucleus, 128 cytoplasm, 0 elsewhere) and fields to
     ``out/fields/images`` and ``out/fields/labels`` (YOLO boxes: 0 white cell, 1 red cell,
     2 platelet). ``out/drawn.json`` says what was drawn. A stopped run goes on where it was when
-    it is called again with the same settings.
+    it is called again with the same plan.
 
     Parameters
     ----------
     out : Path
         Folder of the data set.
-    train, test : int
-        Cells to draw for each split, at least three of each class; ``test=0`` draws none.
-    seed : int
-        The same seed and settings give the same bytes, whatever `workers` is.
-    slides : tuple of 2 ints
-        Number of slides in Train and in Test.
-    shared_slides : int
-        How many of Test's slides are slides of Train too, as in Raabin-WBC.
-    size : int
-        Height and width of a crop in pixels.
-    imbalance : mapping of str to float, optional
-        Relative frequency of each class, of `leuko.data.synth_kinds.KINDS`, in the order that
-        they are recorded; `DEFAULT_MIX` when None.
-    masks : bool
-        Write a mask beside every picture.
-    fields : int
-        Number of whole fields to draw, spread over all slides.
+    plan : SmearPlan, optional
+        What to draw.
     workers : int
-        Processes.
+        Processes; how many makes no difference to what is drawn.
     progress : callable, optional
         Called with (done, total) after each picture.
 
@@ -144,40 +198,30 @@ def draw_dataset(
     Raises
     ------
     UsageError
-        When a setting makes no sense.
+        When there is no worker.
     OutputError
         When `out` holds another data set or cannot be written.
     """
-    mix = dict(DEFAULT_MIX if imbalance is None else imbalance)
-    _check(train, test, seed, slides, shared_slides, size, mix, fields, workers)
-    settings = {
-        "train": train, "test": test, "seed": seed, "slides": list(slides),
-        "shared_slides": shared_slides, "size": size, "imbalance": mix, "masks": masks,
-        "fields": fields,
-    }  # fmt: skip
-    out = Path(out)
-    numbers = {
-        "Train": list(range(1, slides[0] + 1)),
-        "Test": list(range(slides[0] - shared_slides + 1,
-                           slides[0] - shared_slides + slides[1] + 1)),
-    }  # fmt: skip
+    if workers < 1:
+        raise UsageError(f"workers must be 1 or more; received workers={workers}.")
+    out, plan = Path(out), plan or SmearPlan()
     tasks: list[_Task] = []
     counts: dict[str, dict[str, dict[str, int]]] = {}
     taken: dict[int, int] = {}
-    for split, total in (("Train", train), ("Test", test)):
+    for split, total in (("Train", plan.train), ("Test", plan.test)):
         if total:
-            chosen, table = _lay_out(out, split, total, numbers[split], settings, taken)
+            chosen, table = _lay_out(out, split, total, plan, taken)
             tasks += chosen
             counts[split] = table
-    everywhere = sorted({*numbers["Train"], *(numbers["Test"] if test else [])})
-    tasks += [
-        _Task(str(out), f"{_slide_name(everywhere[i % len(everywhere)])}_{1000 + i}", "fields",
-              "", seed, everywhere[i % len(everywhere)], i, size, masks)
-        for i in range(fields)
-    ]  # fmt: skip
-    summary = _summary(settings, counts, everywhere)
+    everywhere = sorted({number for split in counts for number in plan.numbers(split)})
+    for index in range(plan.fields):
+        slide = everywhere[index % len(everywhere)]
+        name = f"{_slide_name(slide)}_{1000 + index}"
+        tasks.append(_Task(str(out), name, "fields", "", plan.seed, slide, index, plan.size,
+                           plan.masks))  # fmt: skip
+    summary = _summary(plan, counts, everywhere)
     _claim(out, summary)
-    draw = functools.partial(_draw_task, styles={n: _style(seed, n) for n in everywhere})
+    draw = functools.partial(_draw_task, styles={n: _style(plan.seed, n) for n in everywhere})
     with _mapper(workers, len(tasks)) as mapper:
         for done, _ in enumerate(mapper(draw, tasks), 1):
             if progress is not None:
@@ -185,38 +229,6 @@ def draw_dataset(
     summary["complete"] = True
     atomic_write_json(out / _RECORD, summary)
     return summary
-
-
-def _check(
-    train: int, test: int, seed: int, slides: tuple[int, int], shared: int, size: int,
-    mix: Mapping[str, float], fields: int, workers: int,
-) -> None:  # fmt: skip
-    """Refuse settings that make no sense, each with its own sentence."""
-    least = 3 * len(mix)
-    if train < least or (test and test < least):
-        raise UsageError(
-            f"Each split needs at least {least} cells, three of each class; received "
-            f"train={train}, test={test}. Use test=0 to draw no test set."
-        )
-    if seed < 0:
-        raise UsageError(f"The seed must not be negative; received {seed}.")
-    if min(slides) < 1 or not 0 <= shared <= min(slides):
-        raise UsageError(
-            f"Train and Test need one slide at least and share no more than they have; received "
-            f"slides={tuple(slides)}, shared_slides={shared}."
-        )
-    if size < 32:
-        raise UsageError(f"size must be at least 32 pixels; received {size}.")
-    if len(mix) < 2 or not {*mix} <= {*KINDS} or min(mix.values()) <= 0:
-        raise UsageError(
-            f"imbalance needs a positive number for each of two or more of {', '.join(KINDS)}; "
-            f"received {dict(mix)}."
-        )
-    if fields < 0 or workers < 1:
-        raise UsageError(
-            f"fields must be 0 or more and workers 1 or more; received fields={fields}, "
-            f"workers={workers}."
-        )
 
 
 def _class_counts(total: int, mix: Mapping[str, float]) -> dict[str, int]:
@@ -237,15 +249,14 @@ def _class_counts(total: int, mix: Mapping[str, float]) -> dict[str, int]:
 
 
 def _lay_out(
-    out: Path, split: str, total: int, numbers: list[int], settings: dict[str, Any],
-    taken: dict[int, int],
-) -> tuple[list[_Task], dict[str, dict[str, int]]]:  # fmt: skip
+    out: Path, split: str, total: int, plan: SmearPlan, taken: dict[int, int]
+) -> tuple[list[_Task], dict[str, dict[str, int]]]:
     """Deal the cells of one split to its slides and name them."""
-    seed = settings["seed"]
-    rng = np.random.default_rng([seed, _LAYOUT, 0 if split == "Train" else 1])
+    numbers = plan.numbers(split)
+    rng = np.random.default_rng([plan.seed, _LAYOUT, 0 if split == "Train" else 1])
     weights = rng.dirichlet(np.full(len(numbers), 4.0))
     held: dict[int, list[str]] = {number: [] for number in numbers}
-    for label, count in _class_counts(total, settings["imbalance"]).items():
+    for label, count in _class_counts(total, plan.imbalance).items():
         # One cell to each slide first, in random order; the rest by the slides' own sizes.
         first = rng.permutation(len(numbers))[:count]
         rest = rng.choice(len(numbers), size=count - first.size, p=weights)
@@ -257,10 +268,10 @@ def _lay_out(
             index = taken.get(number, 0)
             taken[number] = index + 1
             name = f"{_slide_name(number)}_{1 + index // 2}_{1 + index % 2}"
-            tasks.append(_Task(str(out), name, split, labels[int(place)], seed, number, index,
-                               settings["size"], settings["masks"]))  # fmt: skip
+            tasks.append(_Task(str(out), name, split, labels[int(place)], plan.seed, number, index,
+                               plan.size, plan.masks))  # fmt: skip
     table = {
-        _slide_name(number): {name: labels.count(name) for name in settings["imbalance"]}
+        _slide_name(number): {name: labels.count(name) for name in plan.imbalance}
         for number, labels in held.items()
     }
     return tasks, table
@@ -335,24 +346,24 @@ def _yolo(kind: int, box: Box, height: int, width: int) -> str:
 
 
 def _summary(
-    settings: dict[str, Any], counts: dict[str, dict[str, dict[str, int]]], numbers: list[int]
+    plan: SmearPlan, counts: dict[str, dict[str, dict[str, int]]], numbers: list[int]
 ) -> dict[str, Any]:
     """The record of a drawn data set."""
+    settings = plan.to_dict()
     totals = {
-        split: {name: sum(row[name] for row in table.values()) for name in settings["imbalance"]}
+        split: {name: sum(row[name] for row in table.values()) for name in plan.imbalance}
         for split, table in counts.items()
     }
-    seed = settings["seed"]
     return {
         "schema": _SCHEMA,
         "research_use": RESEARCH_USE,
         "complete": False,
         "settings": settings,
         "settings_digest": digest_json(settings),
-        "classes": list(settings["imbalance"]),
+        "classes": list(plan.imbalance),
         "counts": totals,
         "slides": counts,
-        "styles": {_slide_name(number): asdict(_style(seed, number)) for number in numbers},
+        "styles": {_slide_name(number): asdict(_style(plan.seed, number)) for number in numbers},
     }
 
 

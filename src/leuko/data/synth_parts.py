@@ -22,7 +22,7 @@ from leuko.data.synth_shapes import (
 )
 from leuko.data.synth_style import SlideStyle
 
-__all__ = ["Nucleus", "arc", "body_outline", "chain", "chromatin_of", "depth", "finish"]
+__all__ = ["Lobes", "Nucleus", "arc", "body_outline", "chain", "chromatin_of", "depth", "finish"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,15 @@ class Nucleus:
     distance: Image
     overlap: Image | None
     lobes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lobes:
+    """Lobes of a nucleus: (n, 2) middles, (n,) radii and (n,) angles of the path along them."""
+
+    centres: npt.NDArray[np.float64]
+    sizes: npt.NDArray[np.float64]
+    tangents: npt.NDArray[np.float64]
 
 
 def body_outline(rng: np.random.Generator, grid: Grid, radius: float, *, ruffle: float) -> Image:
@@ -53,9 +62,7 @@ def body_outline(rng: np.random.Generator, grid: Grid, radius: float, *, ruffle:
 def chain(
     rng: np.random.Generator,
     grid: Grid,
-    centres: npt.NDArray[np.float64],
-    sizes: npt.NDArray[np.float64],
-    tangents: npt.NDArray[np.float64],
+    lobes: Lobes,
     *,
     bridge: float,
     fillet: float,
@@ -63,27 +70,28 @@ def chain(
     layered: bool = True,
 ) -> Nucleus:
     """Lobes along a path, each joined to the next by a bridge; `layered` ones darken overlaps."""
-    lobes: list[Image] = []
-    for (row, col), size, angle in zip(centres, sizes, tangents, strict=True):
+    shapes: list[Image] = []
+    places = zip(lobes.centres, lobes.sizes, lobes.tangents, strict=True)
+    for (row, col), size, angle in places:
         ratio = rng.uniform(*stretch)
-        lobes.append(
+        shapes.append(
             ellipse(
                 grid, row, col, size * ratio**0.5, size / ratio**0.5, angle + rng.normal(0.0, 0.35)
             )
         )
-    distance = lobes[0]
-    for lobe in lobes[1:]:
-        distance = smooth_min(distance, lobe, fillet)
+    distance = shapes[0]
+    for shape in shapes[1:]:
+        distance = smooth_min(distance, shape, fillet)
     overlap = None
     if layered:
-        covered = np.sum([coverage(lobe, EDGE) for lobe in lobes], axis=0)
+        covered = np.sum([coverage(shape, EDGE) for shape in shapes], axis=0)
         overlap = np.clip(covered - 1.0, 0.0, 1.0).astype(np.float32)
     if bridge > 0:
-        for first, second in itertools.pairwise(centres):
+        for first, second in itertools.pairwise(lobes.centres):
             link = capsule(grid, (first[0], first[1]), (second[0], second[1]),
                            bridge * rng.uniform(0.7, 1.3))  # fmt: skip
             distance = smooth_min(distance, link, 0.5)
-    return Nucleus(distance, overlap, len(lobes))
+    return Nucleus(distance, overlap, len(shapes))
 
 
 def depth(distance: Image, reach: float) -> Image:

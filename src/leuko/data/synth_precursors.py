@@ -5,13 +5,23 @@ Sizes and looks are those of textbooks of haematology (Bain, Blood Cells, 5th ed
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
 
 from leuko.data.synth_blood import EDGE, Patch
 from leuko.data.synth_cells import Painter, lay_neutrophil
-from leuko.data.synth_parts import Nucleus, body_outline, chain, chromatin_of, depth, finish
+from leuko.data.synth_parts import (
+    Lobes,
+    Nucleus,
+    body_outline,
+    chain,
+    chromatin_of,
+    depth,
+    finish,
+)
 from leuko.data.synth_shapes import Grid, Image, coverage, ellipse, granules, smooth_max, texture
 from leuko.data.synth_style import SlideStyle
 
@@ -51,8 +61,8 @@ def _bent(
     sizes = thick * rng.uniform(0.88, 1.12, count)
     wander = grid.warped(rng, length=1.3, amount=0.2)
     drawn = chain(
-        rng, wander, centres, sizes, angles + np.pi / 2.0, bridge=0.85 * thick, fillet=0.9,
-        stretch=(1.0, 1.15), layered=False,
+        rng, wander, Lobes(centres, sizes, angles + np.pi / 2.0), bridge=0.85 * thick,
+        fillet=0.9, stretch=(1.0, 1.15), layered=False,
     )  # fmt: skip
     return Nucleus(smooth_max(drawn.distance, body + np.float32(0.4), 0.5), None, 1)
 
@@ -80,65 +90,89 @@ def _round(
     return Nucleus(smooth_max(distance, body + np.float32(0.3), 0.5), None, 1)
 
 
-def _promyelocyte(
-    rng: np.random.Generator, style: SlideStyle, scale: float, shift: tuple[float, float]
-) -> Patch:
-    radius = float(np.clip(rng.normal(9.0, 0.6), 7.8, 10.5))
-    grid = Grid.around(1.25 * radius, scale, shift)
-    body = body_outline(rng, grid, radius, ruffle=rng.uniform(0.2, 0.7))
-    core = radius * rng.uniform(0.66, 0.75)
-    nucleus = _round(rng, grid, body, core, off=0.22 * radius, dent=rng.uniform(0.0, 0.35))
-    chromatin = chromatin_of(
-        rng, grid, nucleus, 0.72 * rng.normal(1.0, 0.06), clump=0.32, contrast=0.09
-    )
-    chromatin = chromatin * (np.float32(1.0) - _nucleoli(rng, grid, nucleus, core))
-    grains = granules(rng, grid, spacing=rng.uniform(0.7, 1.0), radius=0.24, sharpness=2.4)
-    return _lay_immature(rng, style, grid, body, nucleus, chromatin, grains, load=0.30, blue=0.085)
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """How a granulocyte looks on its way to a band; of two numbers, any between them is drawn.
+
+    Attributes
+    ----------
+    radius : tuple of 4 floats
+        Of the cell in micrometres: mean, spread, least and most.
+    core : tuple of 2 floats
+        Radius of the nucleus, as a share of the cell's.
+    off : float
+        Distance of the nucleus from the middle, likewise.
+    dent : tuple of 2 floats
+        Depth of its dent, as a share of its radius.
+    chromatin, clump, contrast : float
+        Its amount, and its pattern's size in micrometres and strength.
+    nucleoli : bool
+        Whether they are seen.
+    spacing : tuple of 2 floats
+        Micrometres between granules.
+    grain, sharpness : float
+        Radius of a granule in micrometres, and how sharply it ends.
+    load, blue : float
+        Dye in the granules, and the azure of the cytoplasm.
+    """
+
+    radius: tuple[float, float, float, float]
+    core: tuple[float, float]
+    off: float
+    dent: tuple[float, float]
+    chromatin: float
+    clump: float
+    contrast: float
+    spacing: tuple[float, float]
+    grain: float
+    load: float
+    blue: float
+    sharpness: float = 2.0
+    nucleoli: bool = False
 
 
-def _myelocyte(
-    rng: np.random.Generator, style: SlideStyle, scale: float, shift: tuple[float, float]
-) -> Patch:
-    radius = float(np.clip(rng.normal(7.8, 0.6), 6.6, 9.2))
-    grid = Grid.around(1.25 * radius, scale, shift)
-    body = body_outline(rng, grid, radius, ruffle=rng.uniform(0.2, 0.7))
-    core = radius * rng.uniform(0.56, 0.66)
-    nucleus = _round(rng, grid, body, core, off=0.3 * radius, dent=rng.uniform(0.0, 0.2))
-    chromatin = chromatin_of(
-        rng, grid, nucleus, 0.85 * rng.normal(1.0, 0.06), clump=0.42, contrast=0.12
-    )
-    grains = granules(rng, grid, spacing=0.6, radius=0.19, sharpness=2.0)
-    return _lay_immature(rng, style, grid, body, nucleus, chromatin, grains, load=0.14, blue=0.05)
+_PROMYELOCYTE: Final = _Stage(
+    radius=(9.0, 0.6, 7.8, 10.5), core=(0.66, 0.75), off=0.22, dent=(0.0, 0.35),
+    chromatin=0.72, clump=0.32, contrast=0.09, nucleoli=True,
+    spacing=(0.7, 1.0), grain=0.24, sharpness=2.4, load=0.30, blue=0.085,
+)  # fmt: skip
+
+_MYELOCYTE: Final = _Stage(
+    radius=(7.8, 0.6, 6.6, 9.2), core=(0.56, 0.66), off=0.3, dent=(0.0, 0.2),
+    chromatin=0.85, clump=0.42, contrast=0.12,
+    spacing=(0.6, 0.6), grain=0.19, load=0.14, blue=0.05,
+)  # fmt: skip
+
+_METAMYELOCYTE: Final = _Stage(
+    radius=(7.2, 0.5, 6.0, 8.4), core=(0.58, 0.66), off=0.28, dent=(0.5, 0.85),
+    chromatin=0.92, clump=0.45, contrast=0.12,
+    spacing=(0.55, 0.55), grain=0.17, load=0.10, blue=0.032,
+)  # fmt: skip
 
 
-def _metamyelocyte(
-    rng: np.random.Generator, style: SlideStyle, scale: float, shift: tuple[float, float]
-) -> Patch:
-    radius = float(np.clip(rng.normal(7.2, 0.5), 6.0, 8.4))
-    grid = Grid.around(1.25 * radius, scale, shift)
-    body = body_outline(rng, grid, radius, ruffle=rng.uniform(0.2, 0.7))
-    core = radius * rng.uniform(0.58, 0.66)
-    nucleus = _round(rng, grid, body, core, off=0.28 * radius, dent=rng.uniform(0.5, 0.85))
-    chromatin = chromatin_of(
-        rng, grid, nucleus, 0.92 * rng.normal(1.0, 0.06), clump=0.45, contrast=0.12
-    )
-    grains = granules(rng, grid, spacing=0.55, radius=0.17, sharpness=2.0)
-    return _lay_immature(rng, style, grid, body, nucleus, chromatin, grains, load=0.10, blue=0.032)
-
-
-def _lay_immature(
+def _granulocyte(
+    stage: _Stage,
     rng: np.random.Generator,
     style: SlideStyle,
-    grid: Grid,
-    body: Image,
-    nucleus: Nucleus,
-    chromatin: Image,
-    grains: Image,
-    *,
-    load: float,
-    blue: float,
+    scale: float,
+    shift: tuple[float, float],
 ) -> Patch:
-    """Lay a nucleus in bluish cytoplasm with azurophil granules, clear where the Golgi zone is."""
+    """A nucleus in bluish cytoplasm with azurophil granules, clear where the Golgi zone is."""
+    mean, spread, least, most = stage.radius
+    radius = float(np.clip(rng.normal(mean, spread), least, most))
+    grid = Grid.around(1.25 * radius, scale, shift)
+    body = body_outline(rng, grid, radius, ruffle=rng.uniform(0.2, 0.7))
+    core = radius * rng.uniform(*stage.core)
+    nucleus = _round(rng, grid, body, core, off=stage.off * radius, dent=rng.uniform(*stage.dent))
+    chromatin = chromatin_of(
+        rng, grid, nucleus, stage.chromatin * rng.normal(1.0, 0.06), clump=stage.clump,
+        contrast=stage.contrast,
+    )  # fmt: skip
+    if stage.nucleoli:
+        chromatin = chromatin * (np.float32(1.0) - _nucleoli(rng, grid, nucleus, core))
+    low, high = stage.spacing
+    spacing = rng.uniform(low, high) if low < high else low
+    grains = granules(rng, grid, spacing=spacing, radius=stage.grain, sharpness=stage.sharpness)
     tone = rng.normal(1.0, 0.12)
     cloud = np.float32(1.0) + np.float32(0.16) * texture(rng, grid.rows.shape, 0.8 * grid.scale)
     cloud *= np.float32(1.1) - np.float32(0.25) * depth(body, 2.0)
@@ -146,9 +180,9 @@ def _lay_immature(
         np.float32(1.0) - np.float32(0.6) * coverage(nucleus.distance, EDGE)
     )
     chromatin = chromatin + plain * (
-        np.float32(load * rng.uniform(0.7, 1.2)) * grains + np.float32(0.035 * tone) * cloud
+        np.float32(stage.load * rng.uniform(0.7, 1.2)) * grains + np.float32(0.035 * tone) * cloud
     )
-    azure = np.float32(blue * tone) * cloud
+    azure = np.float32(stage.blue * tone) * cloud
     eosin = np.float32(0.05 * tone) * cloud
     return finish(style, body, nucleus, chromatin, eosin, azure, tint=0.05)
 
@@ -156,8 +190,8 @@ def _lay_immature(
 def _immature_granulocyte(
     rng: np.random.Generator, style: SlideStyle, scale: float, shift: tuple[float, float]
 ) -> Patch:
-    stage = (_promyelocyte, _myelocyte, _metamyelocyte)[int(rng.choice(3, p=[0.2, 0.43, 0.37]))]
-    return stage(rng, style, scale, shift)
+    stage = (_PROMYELOCYTE, _MYELOCYTE, _METAMYELOCYTE)[int(rng.choice(3, p=[0.2, 0.43, 0.37]))]
+    return _granulocyte(stage, rng, style, scale, shift)
 
 
 def _blast(
@@ -220,7 +254,7 @@ PRECURSORS: Final[dict[str, Painter]] = {
     "Blast": _blast,
     "Erythroblast": _erythroblast,
     "Immature granulocyte": _immature_granulocyte,
-    "Metamyelocyte": _metamyelocyte,
-    "Myelocyte": _myelocyte,
-    "Promyelocyte": _promyelocyte,
+    "Metamyelocyte": partial(_granulocyte, _METAMYELOCYTE),
+    "Myelocyte": partial(_granulocyte, _MYELOCYTE),
+    "Promyelocyte": partial(_granulocyte, _PROMYELOCYTE),
 }

@@ -281,7 +281,7 @@ def _model_of(
     return Model(
         recipe=recipe.name,
         title=title,
-        transfer=recipe.model.architecture != "cnn" and weights != "none",
+        transfer=recipe.model.network.has_backbone and weights != "none",
         split=recipe.data.split,
         size=recipe.preprocess.size,
         runs=tuple(runs),

@@ -9,7 +9,7 @@ from pathlib import Path
 from leuko.artifacts import atomic_write_bytes
 from leuko.data.balance.write import write_balanced
 from leuko.data.reading import read_split
-from leuko.data.synth import draw_dataset
+from leuko.data.synth import SmearPlan, draw_dataset
 from leuko.experiment.comparing import compare
 from leuko.files import mark_own_picture
 from leuko.imaging import encode_png, read_image
@@ -58,9 +58,7 @@ def run_demo(
     tell(f"Drawing a small smear data set in {dataset}")
     draw_dataset(
         dataset,
-        train=600,
-        test=200,
-        seed=seed,
+        SmearPlan(train=600, test=200, seed=seed),
         workers=worker_count(workers),
         progress=(lambda done, total: progress("drawing", done, total)) if progress else None,
     )

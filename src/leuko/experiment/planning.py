@@ -16,8 +16,11 @@ from leuko.recipe import Recipe, load_recipe
 
 __all__ = ["check_readable", "check_room", "passed_over", "plan_comparison", "plan_training"]
 
-_RUN_BYTES: Final = {"cnn": 8 * 2**20, "mobilenetv2": 120 * 2**20}
-"""What a run folder holds at most: weights, the optimizer's state, two models and a bundle."""
+_RUN_BYTES: Final = 8 * 2**20
+"""What a run folder holds at most, ..."""
+
+_PARAMETER_BYTES: Final = 52
+"""...with this for each parameter: weights, the optimizer's state, two models and a bundle."""
 
 
 def plan_training(dataset: Dataset, recipe: str | Recipe, *, seed: int | None = None) -> Recipe:
@@ -141,7 +144,9 @@ def check_room(out: Path, recipes: Sequence[Recipe], rows: Manifest) -> None:
     mean = sum(file.stat().st_size for file in rows.files()) / len(rows)
     copies = len(rows.counts) * max(rows.counts) * mean
     needed = sum(
-        _RUN_BYTES[recipe.model.architecture] + copies * (recipe.data.balance == "files")
+        _RUN_BYTES
+        + _PARAMETER_BYTES * recipe.model.network.parameters
+        + copies * (recipe.data.balance == "files")
         for recipe in recipes
     )
     free = shutil.disk_usage(out).free

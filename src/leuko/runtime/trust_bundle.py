@@ -48,6 +48,7 @@ from leuko.statistics import (
     expected_calibration_error,
     log_loss,
 )
+from leuko.text import listed
 
 __all__ = ["SEARCHED", "TrustSettings", "fit_trust", "without_trust"]
 

@@ -1,15 +1,18 @@
-"""The registry of networks, built from a recipe, with every initial weight drawn from its seed."""
+"""Registered networks, built from a recipe, with every initial weight drawn from its seed."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
+import inspect
 import os
 import random
 import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,42 +20,44 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from leuko.architectures import PIXELS, Architecture
 from leuko.artifacts import atomic_write
 from leuko.data.seen import backbone_path
 from leuko.errors import TrainingError
 from leuko.quiet import keras_home
-from leuko.recipe import Recipe
+from leuko.recipe import ModelSettings, Recipe
 from leuko.training.narrow import narrow_backbone
 
 __all__ = [
     "BACKBONE",
+    "FEATURES",
     "build_model",
     "check_weights",
     "compile_model",
     "leuko_weights_path",
     "save_backbone",
     "seed_weights",
+    "small_cnn",
 ]
 
 BACKBONE: Final = "backbone"
 """Name of the layer that holds a pretrained network, where there is one."""
 
+FEATURES: Final = "pool"
+"""Name of the layer above a backbone, which gives the features that a head is trained on."""
+
 Examples = Callable[[], npt.NDArray[np.uint8]]
 """Gives (n, h, w, 3) inputs such as training will show."""
 
-_SCALES: Final[dict[str, tuple[float, float]]] = {
-    "zero-one": (1 / 255, 0.0),
-    "minus-one-one": (1 / 127.5, -1.0),
-    "divided-twice": (1 / 255 / 255, 0.0),
-}
+_IMAGENET: Final = "https://storage.googleapis.com/tensorflow/keras-applications/"
+"""Keras's own address; Keras itself would keep its files in its folder of now, maybe none."""
 
-_IMAGENET: Final = (
-    "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v2/"
-    "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{width}_{size}_no_top.h5"
+_KERNELS: Final = (
+    ("kernel_initializer", "kernel"),
+    ("depthwise_initializer", "kernel"),
+    ("depthwise_initializer", "depthwise_kernel"),
+    ("pointwise_initializer", "pointwise_kernel"),
 )
-"""Keras's own address, where it would keep them in its folder of this moment, which may be none."""
-
-_KERNELS: Final = (("kernel_initializer", "kernel"), ("depthwise_initializer", "kernel"))
 """Where layers keep what they draw: the initialiser's name and the variable's."""
 
 
@@ -92,20 +97,19 @@ def build_model(
     keras.backend.clear_session()
     with _own_draws():
         pixels = keras.Input((*recipe.preprocess.size, 3), name="pixels", dtype="float32")
-        scale, offset = _SCALES[recipe.model.pixels]
-        x = keras.layers.Rescaling(scale, offset, name="scale")(pixels)
-        outputs = _ARCHITECTURES[recipe.model.architecture](x, recipe, classes)
+        features = _features(_scaled(pixels, recipe.model.pixels), recipe)
+        outputs = _head(features, recipe, classes)
         model = keras.Model(pixels, outputs, name=recipe.model.architecture)
         seed_weights(model, recipe.seed)
         if recipe.model.weights == "leuko" and recipe.model.width != 1:
-            share = _load_narrowed(model.get_layer(BACKBONE), recipe, examples)
+            share = _load_narrowed(model, recipe, examples)
             if say is not None:
                 say(
                     "The backbone starts from Leuko's own, narrowed: it gives "
                     f"{share:.0%} of the variance of the wide one's output on training images."
                 )
         elif recipe.model.weights != "none":
-            _load_backbone(model.get_layer(BACKBONE), recipe.model.weights, recipe.model.width)
+            _load_backbone(model.get_layer(BACKBONE), recipe.model)
     return model
 
 
@@ -122,16 +126,14 @@ def check_weights(recipe: Recipe) -> None:
     TrainingError
         As `build_model` does, without any image.
     """
-    model = recipe.model
-    if model.weights == "none":
+    settings = recipe.model
+    if settings.weights == "none":
         return
     with _own_draws():
-        if model.weights == "leuko" and model.width != 1:
+        if settings.weights == "leuko" and settings.width != 1:
             _wide_backbone(recipe)
         else:
-            _load_backbone(
-                _backbone(recipe.preprocess.size, model.width), model.weights, model.width
-            )
+            _load_backbone(_backbone(settings, recipe.preprocess.size), settings)
 
 
 @contextlib.contextmanager
@@ -174,35 +176,69 @@ def compile_model(model: keras.Model, recipe: Recipe, *, steps: int) -> None:
     )
 
 
-def _cnn(x: Any, recipe: Recipe, classes: int) -> Any:
-    """Five strided convolutions with batch normalisation; 87,245 parameters at 321 to 352 px."""
-    momentum = recipe.model.norm_momentum
+def _scaled(pixels: Any, name: str) -> Any:
+    """RGB 0-255 as a network reads it; the layer "scale" gives it."""
+    scaling = PIXELS[name]
+    if scaling.blue_first:
+        pixels = keras.ops.take(pixels, [2, 1, 0], axis=-1)
+    return keras.layers.Rescaling(scaling.scale, scaling.offset, name="scale")(pixels)
+
+
+def _features(x: Any, recipe: Recipe) -> Any:
+    """What the head is put on: (n, d)."""
+    settings = recipe.model
+    if not settings.network.has_backbone:
+        return _builder(settings.network)(x, settings.norm_momentum)
+    frozen = settings.train == "head"
+    backbone = _backbone(settings, recipe.preprocess.size)
+    backbone.trainable = not frozen
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = settings.norm_momentum
+    # A frozen backbone keeps the statistics that its weights were trained with.
+    x = backbone(x, training=False) if frozen else backbone(x)
+    return keras.layers.GlobalAveragePooling2D(name=FEATURES)(x)
+
+
+def _backbone(settings: ModelSettings, size: tuple[int, int]) -> keras.Model:
+    """A pretrained network without its top, with random weights."""
+    builder = _builder(settings.network)
+    options: dict[str, Any] = {"alpha": settings.width} if settings.network.has_widths else {}
+    if "include_preprocessing" in inspect.signature(builder).parameters:
+        options["include_preprocessing"] = False
+    # Some of Keras's functions read the name that they are given, so it is put on afterwards.
+    whole = builder(include_top=False, weights=None, input_shape=(*size, 3), **options)
+    return keras.Model(whole.input, whole.output, name=BACKBONE)
+
+
+def _builder(network: Architecture) -> Callable[..., Any]:
+    """The function that an entry of the registry names."""
+    module, _, function = network.builder.partition(":")
+    builder: Callable[..., Any] = getattr(importlib.import_module(module), function)
+    return builder
+
+
+def small_cnn(x: Any, momentum: float) -> Any:
+    """Five strided convolutions with batch normalisation; 87,245 parameters at 321 to 352 px.
+
+    Parameters
+    ----------
+    x : keras.KerasTensor
+        Scaled pixels (n, h, w, 3).
+    momentum : float
+        Of every normalisation.
+
+    Returns
+    -------
+    keras.KerasTensor
+        Flattened maps (n, d).
+    """
     for number, filters in enumerate((4, 8, 16, 32, 64), start=1):
         x = keras.layers.Conv2D(
             filters, 3, strides=2, padding="same", activation="relu", name=f"conv{number}"
         )(x)
         x = keras.layers.BatchNormalization(momentum=momentum, name=f"norm{number}")(x)
-    return _head(keras.layers.Flatten(name="flatten")(x), recipe, classes)
-
-
-def _mobilenetv2(x: Any, recipe: Recipe, classes: int) -> Any:
-    """MobileNetV2 without its top, then global average pooling."""
-    frozen = recipe.model.train == "head"
-    backbone = _backbone(recipe.preprocess.size, recipe.model.width)
-    backbone.trainable = not frozen
-    for layer in backbone.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = recipe.model.norm_momentum
-    # A frozen backbone keeps the statistics that its weights were trained with.
-    x = backbone(x, training=False) if frozen else backbone(x)
-    return _head(keras.layers.GlobalAveragePooling2D(name="pool")(x), recipe, classes)
-
-
-def _backbone(size: tuple[int, int], width: float) -> keras.Model:
-    """MobileNetV2 without its top, with random weights."""
-    return keras.applications.MobileNetV2(
-        include_top=False, weights=None, input_shape=(*size, 3), alpha=width, name=BACKBONE
-    )
+    return keras.layers.Flatten(name="flatten")(x)
 
 
 def _head(x: Any, recipe: Recipe, classes: int) -> Any:
@@ -216,16 +252,11 @@ def _head(x: Any, recipe: Recipe, classes: int) -> Any:
     return keras.layers.Dense(classes, activation="softmax", name="probabilities")(x)
 
 
-_ARCHITECTURES: Final[dict[str, Callable[[Any, Recipe, int], Any]]] = {
-    "cnn": _cnn,
-    "mobilenetv2": _mobilenetv2,
-}
-
-
 def seed_weights(model: keras.Model, seed: int) -> None:
     """Draw every kernel again from its own initialiser, seeded by `seed` and its path.
 
-    Keras draws initial weights from a global state; this leaves that state alone.
+    Keras draws initial weights, and seeds of dropout that has none, from a global state; this
+    leaves that state alone.
 
     Parameters
     ----------
@@ -240,15 +271,27 @@ def seed_weights(model: keras.Model, seed: int) -> None:
             variable = getattr(layer, name, None)
             if initializer is None or variable is None:
                 continue
-            key = f"{seed}/{layer.name}/{name}".encode()
-            number = int.from_bytes(hashlib.sha256(key).digest()[:4], "big") >> 1
-            config = {**initializer.get_config(), "seed": number}
+            config = {**initializer.get_config(), "seed": _number(seed, layer.name, name)}
             fresh = type(initializer).from_config(config)
             variable.assign(fresh(variable.shape, dtype=variable.dtype))
+        if isinstance(layer, keras.layers.Dropout) and layer.rate and layer.seed is None:
+            layer.seed_generator.state.assign([_number(seed, layer.name, "dropout"), 0])
 
 
-def leuko_weights_path() -> Path:
-    """Where the bundled backbone lies.
+def _number(seed: int, layer: str, what: str) -> int:
+    """A seed for one thing of one layer: 31 bits."""
+    return (
+        int.from_bytes(hashlib.sha256(f"{seed}/{layer}/{what}".encode()).digest()[:4], "big") >> 1
+    )
+
+
+def leuko_weights_path(network: Architecture) -> Path:
+    """Where the bundled backbone of an architecture lies.
+
+    Parameters
+    ----------
+    network : Architecture
+        One that Leuko has weights of its own for.
 
     Returns
     -------
@@ -260,7 +303,7 @@ def leuko_weights_path() -> Path:
     TrainingError
         When this install does not have it.
     """
-    path = backbone_path()
+    path = backbone_path(network)
     if not path.is_file():
         raise TrainingError(
             "The backbone that Leuko trained is not part of this install. Choose --weights "
@@ -269,12 +312,13 @@ def leuko_weights_path() -> Path:
     return path
 
 
-def _load_backbone(backbone: keras.Model, weights: str, width: float) -> None:
+def _load_backbone(backbone: keras.Model, settings: ModelSettings) -> None:
     """Fill a backbone from ImageNet, from Leuko's own file or from a path."""
+    weights, network = settings.weights, settings.network
     if weights == "imagenet":
-        _load_imagenet(backbone, width)
+        _load_imagenet(backbone, settings)
     elif weights == "leuko":
-        _load_npz(backbone, leuko_weights_path())
+        _load_npz(backbone, leuko_weights_path(network), network.title)
     else:
         path = Path(weights).expanduser()
         if not path.is_file():
@@ -283,15 +327,15 @@ def _load_backbone(backbone: keras.Model, weights: str, width: float) -> None:
                 "or the path of a weights file."
             )
         if path.suffix == ".npz":
-            _load_npz(backbone, path)
+            _load_npz(backbone, path, network.title)
         else:
-            _load_h5(backbone, path)
+            _load_h5(backbone, path, network.title)
     for variable in backbone.variables:
         if not np.isfinite(np.asarray(variable)).all():
             raise TrainingError(f"The weights in {weights} hold values that are not finite.")
 
 
-def _load_narrowed(backbone: keras.Model, recipe: Recipe, examples: Examples | None) -> float:
+def _load_narrowed(model: keras.Model, recipe: Recipe, examples: Examples | None) -> float:
     """Fill a backbone with Leuko's own, narrowed to its width; see `narrow_backbone`."""
     wide = _wide_backbone(recipe)
     if examples is None:
@@ -299,68 +343,68 @@ def _load_narrowed(backbone: keras.Model, recipe: Recipe, examples: Examples | N
             "Leuko's backbone is narrowed to a recipe's width by means of training images; none "
             "were given."
         )
-    scale, offset = _SCALES[recipe.model.pixels]
-    shown = examples().astype(np.float32) * np.float32(scale) + np.float32(offset)
-    return narrow_backbone(wide, backbone, shown, np.random.default_rng(recipe.seed))
+    scale = keras.Model(model.input, model.get_layer("scale").output)
+    shown = np.asarray(scale(examples().astype(np.float32)))
+    rng = np.random.default_rng(recipe.seed)
+    return narrow_backbone(wide, model.get_layer(BACKBONE), shown, rng)
 
 
 def _wide_backbone(recipe: Recipe) -> keras.Model:
     """Leuko's backbone as it is, for a recipe that it can be narrowed for."""
-    if recipe.model.width > 1 or recipe.model.train == "head":
+    settings = recipe.model
+    if settings.width > 1 or settings.train == "head":
         raise TrainingError(
             "Leuko's backbone can only be made narrower, and then all of it must learn: choose "
             'model.width 1 or less and model.train "all", or --weights imagenet, none or PATH.'
         )
-    wide = _backbone(recipe.preprocess.size, 1.0)
-    _load_npz(wide, leuko_weights_path())
+    wide = _backbone(replace(settings, width=1.0), recipe.preprocess.size)
+    _load_npz(wide, leuko_weights_path(settings.network), settings.network.title)
     return wide
 
 
-def _load_imagenet(backbone: keras.Model, width: float) -> None:
+def _load_imagenet(backbone: keras.Model, settings: ModelSettings) -> None:
     """Fetch Keras's own ImageNet weights (kept in Keras's folder after the first time)."""
-    size = 224
-    origin = _IMAGENET.format(width=float(width), size=size)
+    network = settings.network
+    origin = _IMAGENET + network.imagenet.format(width=float(settings.width))
     try:
         with contextlib.redirect_stdout(sys.stderr):  # Keras reports its download
-            path = keras.utils.get_file(
-                origin=origin, cache_subdir="models", cache_dir=keras_home()
-            )
-            source = keras.applications.MobileNetV2(
-                include_top=False, weights=path, input_shape=(size, size, 3), alpha=width
+            backbone.load_weights(
+                keras.utils.get_file(origin=origin, cache_subdir="models", cache_dir=keras_home())
             )
     except Exception as error:  # Keras raises whatever urllib and h5py raise
         first = (str(error).splitlines() or [type(error).__name__])[0]
+        own = (
+            " or, where the images are not Raabin-WBC's, --weights leuko (Leuko's backbone, which "
+            "has learned Raabin-WBC Train)"
+        )
         raise TrainingError(
             f"The ImageNet weights could not be fetched ({first[:200]}). Without a network, give "
-            "--weights PATH (MobileNetV2 without top, .weights.h5), --weights none (start from "
-            "random weights) or, where the images are not Raabin-WBC's, --weights leuko (Leuko's "
-            "backbone, which has learned Raabin-WBC Train)."
+            f"--weights PATH ({network.title} without top, .weights.h5), --weights none (start "
+            f"from random weights){own if network.bundled else ''}."
         ) from error
-    backbone.set_weights(source.get_weights())
 
 
-def _load_h5(backbone: keras.Model, path: Path) -> None:
+def _load_h5(backbone: keras.Model, path: Path, title: str) -> None:
     """Read numbers, and nothing else, from a Keras weights file."""
     try:
         backbone.load_weights(os.fspath(path))
     except Exception as error:  # h5py and Keras raise many kinds on a damaged file
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise TrainingError(
-            f"{path} does not hold the weights of {backbone.name} (MobileNetV2 without top): "
-            f"{first[:200]}"
+            f"{path} does not hold the weights of {title} without top: {first[:200]}"
         ) from error
 
 
-def _load_npz(backbone: keras.Model, path: Path) -> None:
+def _load_npz(backbone: keras.Model, path: Path, title: str) -> None:
     """Read Leuko's own float16 arrays, in the order of the backbone's weights."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             values = [arrays[f"w{number:03d}"] for number in range(len(arrays.files))]
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise TrainingError(f"{path} does not hold a MobileNetV2 backbone: {error}.") from error
+        raise TrainingError(f"{path} does not hold a {title} backbone: {error}.") from error
     if len(values) != len(backbone.weights):
         raise TrainingError(
-            f"{path} does not hold a MobileNetV2 backbone: expected {len(backbone.weights)} "
+            f"{path} does not hold a {title} backbone: expected {len(backbone.weights)} "
             f"arrays, the file has {len(values)}."
         )
     for variable, value in zip(backbone.weights, values, strict=True):

@@ -11,6 +11,7 @@ import io
 import json
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ import keras
 import numpy as np
 
 from leuko.artifacts import (
+    TEMPORARY_PREFIX,
     atomic_folder,
     atomic_write,
     check_schema,
@@ -26,12 +28,12 @@ from leuko.artifacts import (
     schema,
 )
 from leuko.errors import TrainingError
-from leuko.parallel import Progress
 
 __all__ = [
     "Checkpoint",
     "Guard",
     "History",
+    "RunFolder",
     "all_variables",
     "ensure_room",
     "load_state",
@@ -41,6 +43,8 @@ __all__ = [
 History = list[dict[str, float]]
 """One row an epoch: epoch, then whatever Keras logs."""
 
+_BEST: Final = "model.weights.h5"
+
 _PER_ARRAY: Final = 4096
 """Bytes that an HDF5 file spends on an array besides its numbers, at most."""
 
@@ -49,6 +53,37 @@ _COUNTERS: Final[dict[type, tuple[str, ...]]] = {
     keras.callbacks.ReduceLROnPlateau: ("wait", "best", "cooldown_counter"),
     keras.callbacks.ModelCheckpoint: ("best",),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Where a run is fitted, and what it must share to be continued there.
+
+    Attributes
+    ----------
+    path : Path
+        The run folder.
+    identity : dict
+        Digests of recipe, data and teacher.
+    """
+
+    path: Path
+    identity: dict[str, str]
+
+    @property
+    def last(self) -> Path:
+        """Folder of where the run stands."""
+        return self.path / "last"
+
+    @property
+    def best(self) -> Path:
+        """Weights of the best epoch, whole."""
+        return self.path / "best" / _BEST
+
+    @property
+    def fresh(self) -> Path:
+        """Where Keras's ModelCheckpoint writes in place, before the file is moved to `best`."""
+        return self.best.with_name(f"{TEMPORARY_PREFIX}{_BEST}")
 
 
 class Guard(keras.callbacks.Callback):  # type: ignore[misc]
@@ -101,47 +136,19 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
 
     Parameters
     ----------
-    folder : Path
-        The run's ``last`` folder.
+    run : RunFolder
+        Where to.
     others : list of keras.callbacks.Callback
         Keras's callbacks of this run; this one must come after them.
-    identity : dict
-        What a run must share to be continued: digests of recipe and manifest.
-    fresh, best : Path
-        Where Keras's ModelCheckpoint writes, and where the file goes when it is whole.
-    steps : int
-        Batches an epoch, for the progress.
-    epochs : int
-        Largest number of epochs, for the progress.
     state : dict or None
         From `load_state`.
-    progress : callable, optional
-        Called as ``progress(stage, done, total)``.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        others: list[Any],
-        identity: dict[str, str],
-        *,
-        fresh: Path,
-        best: Path,
-        steps: int,
-        epochs: int,
-        state: dict[str, Any] | None,
-        progress: Progress | None = None,
-    ) -> None:
+    def __init__(self, run: RunFolder, others: list[Any], state: dict[str, Any] | None) -> None:
         super().__init__()
-        self._folder = folder
+        self._run = run
         self._others = others
-        self._identity = identity
-        self._fresh, self._best = fresh, best
-        self._steps = steps
-        self._epochs = epochs
         self._state = state
-        self._progress = progress
-        self._epoch = 0
         self.history: History = list(state["history"]) if state else []
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
@@ -152,39 +159,29 @@ class Checkpoint(keras.callbacks.Callback):  # type: ignore[misc]
             for name, value in saved.items():
                 setattr(callback, name, value)
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
-        """Remember the epoch for the progress."""
-        self._epoch = epoch
-
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
-        """Tell how far the run is."""
-        if self._progress is not None:
-            done = self._epoch * self._steps + batch + 1
-            self._progress("training", done, self._epochs * self._steps)
-
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Add to the history and save everything."""
         row = {"epoch": float(epoch + 1)}
         row.update({name: float(value) for name, value in (logs or {}).items()})
         self.history.append(row)
-        if self._fresh.exists():
-            with self._fresh.open("rb") as file:
+        if self._run.fresh.exists():
+            with self._run.fresh.open("rb") as file:
                 os.fsync(file.fileno())
-            os.replace(self._fresh, self._best)
+            os.replace(self._run.fresh, self._run.best)
         arrays = io.BytesIO()
         values = {f"v{n:05d}": np.asarray(v) for n, v in enumerate(all_variables(self.model))}
         np.savez(arrays, allow_pickle=False, **values)
         data = arrays.getvalue()
         state = {
             "schema": schema("training"),
-            "identity": self._identity,
+            "identity": self._run.identity,
             "epoch": epoch + 1,
             "stopped": bool(self.model.stop_training),
             "variables": digest_bytes(data),
             "callbacks": [_counters(callback) for callback in self._others],
             "history": self.history,
         }
-        with atomic_folder(self._folder) as folder:
+        with atomic_folder(self._run.last) as folder:
             (folder / "variables.npz").write_bytes(data)
             (folder / "state.json").write_text(json.dumps(state))
 

@@ -9,12 +9,13 @@ What was used longest ago is deleted where more than `CACHE_LIMIT` has gathered.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import zipfile
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,15 +26,13 @@ import numpy.typing as npt
 from leuko.artifacts import atomic_write, digest_bytes, digest_json
 from leuko.errors import OutputError
 from leuko.host import versions
-from leuko.manifest import Manifest
 from leuko.packages import import_onnxruntime
 from leuko.parallel import Progress, bounded_map, worker_count
-from leuko.recipe import Recipe
-from leuko.training.architectures import BACKBONE
+from leuko.training.architectures import FEATURES
 from leuko.training.export import features_onnx
 from leuko.training.pipeline import PixelSource
 
-__all__ = ["CACHE_LIMIT", "backbone_features", "head_of"]
+__all__ = ["CACHE_LIMIT", "FeatureCache", "Trunk", "head_of"]
 
 CACHE_LIMIT: Final = 4 * 2**30
 """Bytes of features that are kept; those of the published experiment take 0.2 GB."""
@@ -45,84 +44,125 @@ _SHARD: Final = 1024
 _BATCH: Final = 16
 
 
-def backbone_features(
-    model: keras.Model,
-    source: PixelSource,
-    rows: npt.NDArray[np.int64],
-    *,
-    manifest: Manifest,
-    recipe: Recipe,
-    cache: Path,
-    threads: int | None = None,
-    progress: Progress | None = None,
-    say: Callable[[str], None] | None = None,
-    stage: str = "features",
-) -> npt.NDArray[np.float32]:
-    """Run everything below the head once over a list of (image, draw).
+@dataclass(frozen=True, slots=True)
+class FeatureCache:
+    """Keeps features for another run.
+
+    Attributes
+    ----------
+    folder : Path
+        Where to; the features lie in its folder ``features``.
+    say : callable, optional
+        Called with a sentence where the folder cannot be written to; then nothing is kept.
+    """
+
+    folder: Path
+    say: Callable[[str], None] | None = None
+
+    def shards(self, key: str) -> Path:
+        """Folder of the shards of one key."""
+        return self.folder / "features" / key[:32]
+
+    def keep(self, path: Path, values: npt.NDArray[np.float32]) -> bool:
+        """Write a shard; where that cannot be, say so and go on without."""
+        try:
+            with atomic_write(path) as file:
+                np.savez(file, allow_pickle=False, features=values)
+        except OutputError as error:
+            if self.say is not None:
+                self.say(f"Features are not kept for another run: {error} --cache names one.")
+            return False
+        return True
+
+
+class Trunk:
+    """Everything below the head of a network with a frozen backbone, in ONNX Runtime.
 
     Parameters
     ----------
     model : keras.Model
         With a frozen backbone.
-    source : PixelSource
-        Makes the pixels.
-    rows : (n, 2) int64
-        Which images and draws.
-    manifest : Manifest
-        Of the source's files, for the cache's key.
-    recipe : Recipe
-        Its preprocessing, augmentation and seed, for the key.
-    cache : Path
-        Folder for the shards.
+    cache : FeatureCache
+        Where features are kept.
     threads : int, optional
         For decoding and for the network; as many as this process may use when None.
-    progress : callable, optional
-        Called as ``progress(stage, done, total)``.
-    say : callable, optional
-        Called with a sentence where the folder cannot be written to; then nothing is kept.
-    stage : str
-        First argument of `progress`.
-
-    Returns
-    -------
-    (n, d) float32
-        Pooled features.
     """
-    trunk = _trunk_of(model)
-    data = features_onnx(trunk)
-    count = worker_count(threads)
-    augment = asdict(recipe.augment) if (rows[:, 1] >= 0).any() else None
-    key = digest_json(
-        {
-            "network": digest_bytes(data),
-            "images": manifest.digest,
-            "preprocess": recipe.preprocess.to_dict(),
-            "augment": augment,
-            "seed": source.seed if augment else None,
-            "rows": digest_bytes(np.ascontiguousarray(rows).tobytes()),
-            "versions": versions(),
-        }
-    )
-    folder = cache / "features" / key[:32]
-    network: Network | None = None
-    shards, is_kept = [], True
-    for start in range(0, len(rows), _SHARD):
-        part = rows[start : start + _SHARD]
-        path = folder / f"{start // _SHARD:05d}.npz"
-        values = _read_shard(path, len(part), int(trunk.output.shape[-1]))
-        if values is None:
-            if network is None:
-                network = _network(data, count)
-            values = _run(network, source, part, count)
-            is_kept = is_kept and _keep(path, values, say or (lambda _: None))
-        shards.append(values)
-        if progress is not None:
-            progress(stage, min(start + _SHARD, len(rows)), len(rows))
-    with contextlib.suppress(OSError):  # another run prunes too, or we may only read
-        os.utime(folder)
-        if network is not None:
-            _prune(folder)
-    return np.concatenate(shards)
+
+    def __init__(
+        self, model: keras.Model, cache: FeatureCache, *, threads: int | None = None
+    ) -> None:
+        trunk = keras.Model(model.input, model.get_layer(FEATURES).output, name="trunk")
+        self._width = int(trunk.output.shape[-1])
+        self._onnx = features_onnx(trunk)
+        self._cache = cache
+        self._threads = worker_count(threads)
+
+    @functools.cached_property
+    def _network(self) -> Network:
+        return _opened(self._onnx, self._threads)
+
+    def features(
+        self,
+        source: PixelSource,
+        rows: npt.NDArray[np.int64],
+        *,
+        images: str,
+        progress: Progress | None = None,
+        stage: str = "features",
+    ) -> npt.NDArray[np.float32]:
+        """Run it once over a list of (image, draw), but for what was kept.
+
+        Parameters
+        ----------
+        source : PixelSource
+            Makes the pixels.
+        rows : (n, 2) int64
+            Which images and draws.
+        images : str
+            Digest of the source's files.
+        progress : callable, optional
+            Called as ``progress(stage, done, total)``.
+        stage : str
+            First argument of `progress`.
+
+        Returns
+        -------
+        (n, d) float32
+            Pooled features.
+        """
+        folder = self._cache.shards(self._key(source, rows, images))
+        shards, is_kept, is_new = [], True, False
+        for start in range(0, len(rows), _SHARD):
+            part = rows[start : start + _SHARD]
+            path = folder / f"{start // _SHARD:05d}.npz"
+            values = _read_shard(path, len(part), self._width)
+            if values is None:
+                is_new = True
+                values = _run(self._network, source, part, self._threads)
+                is_kept = is_kept and self._cache.keep(path, values)
+            shards.append(values)
+            if progress is not None:
+                progress(stage, min(start + _SHARD, len(rows)), len(rows))
+        with contextlib.suppress(OSError):  # another run prunes too, or we may only read
+            os.utime(folder)
+            if is_new:
+                _prune(folder)
+        return np.concatenate(shards)
+
+    def _key(self, source: PixelSource, rows: npt.NDArray[np.int64], images: str) -> str:
+        """Digest of everything that features depend on."""
+        augment = asdict(source.augment) if (rows[:, 1] >= 0).any() else None
+        return digest_json(
+            {
+                "network": digest_bytes(self._onnx),
+                "images": images,
+                "preprocess": source.spec.to_dict(),
+                "augment": augment,
+                "seed": source.seed if augment else None,
+                "rows": digest_bytes(np.ascontiguousarray(rows).tobytes()),
+                "versions": versions(),
+            }
+        )
 
 
 def head_of(model: keras.Model) -> keras.Model:
@@ -138,10 +178,10 @@ def head_of(model: keras.Model) -> keras.Model:
     keras.Model
         Shares its layers, and so its weights, with `model`.
     """
-    features = keras.Input(model.get_layer("pool").output.shape[1:], name="features")
+    features = keras.Input(model.get_layer(FEATURES).output.shape[1:], name="features")
     x: Any = features
     names = [layer.name for layer in model.layers]
-    for name in names[names.index("pool") + 1 :]:
+    for name in names[names.index(FEATURES) + 1 :]:
         x = model.get_layer(name)(x)
     return keras.Model(features, x, name="head")
 
@@ -154,12 +194,6 @@ def _prune(newest: Path) -> None:
         total += sum(file.stat().st_size for file in folder.iterdir())
         if total > CACHE_LIMIT and folder != newest:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _trunk_of(model: keras.Model) -> keras.Model:
-    """Pixels to pooled features."""
-    model.get_layer(BACKBONE)
-    return keras.Model(model.input, model.get_layer("pool").output, name="trunk")
 
 
 def _read_shard(path: Path, rows: int, width: int) -> npt.NDArray[np.float32] | None:
@@ -175,18 +209,7 @@ def _read_shard(path: Path, rows: int, width: int) -> npt.NDArray[np.float32] | 
     return values if np.isfinite(values).all() else None
 
 
-def _keep(path: Path, values: npt.NDArray[np.float32], say: Callable[[str], None]) -> bool:
-    """Write a shard; where that cannot be, say so and go on without."""
-    try:
-        with atomic_write(path) as file:
-            np.savez(file, allow_pickle=False, features=values)
-    except OutputError as error:
-        say(f"Features are not kept for another run: {error} --cache names one.")
-        return False
-    return True
-
-
-def _network(data: bytes, threads: int) -> Network:
+def _opened(data: bytes, threads: int) -> Network:
     """Open a graph with ONNX Runtime."""
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()

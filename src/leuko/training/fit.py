@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from leuko.artifacts import TEMPORARY_PREFIX, prepare_folder
+from leuko.artifacts import prepare_folder
 from leuko.errors import OutputError, TrainingError
 from leuko.parallel import Progress
 from leuko.recipe import Recipe
@@ -21,14 +22,27 @@ from leuko.training.checkpoint import (
     Checkpoint,
     Guard,
     History,
+    RunFolder,
     load_state,
     restore_variables,
 )
 from leuko.training.fused import fused_normalisation
 
-__all__ = ["ArrayBatches", "best_epoch", "fit_model"]
+__all__ = ["ArrayBatches", "Feeds", "best_epoch", "fit_model"]
 
-BEST_WEIGHTS = "model.weights.h5"
+
+@dataclass(frozen=True, slots=True)
+class Feeds:
+    """What a network is shown.
+
+    Attributes
+    ----------
+    train, validation : callable
+        Called with the epoch to begin at; give a `keras.utils.PyDataset`.
+    """
+
+    train: Callable[[int], Any]
+    validation: Callable[[int], Any]
 
 
 class ArrayBatches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -88,11 +102,9 @@ class ArrayBatches(keras.utils.PyDataset):  # type: ignore[misc]
 def fit_model(
     model: keras.Model,
     recipe: Recipe,
+    feeds: Feeds,
+    run: RunFolder,
     *,
-    train: Any,
-    validation: Any,
-    run: Path,
-    identity: dict[str, str],
     resume: bool,
     progress: Progress | None = None,
     tensorboard: bool = False,
@@ -105,18 +117,16 @@ def fit_model(
         Built, not compiled. Changed in place.
     recipe : Recipe
         Its ``train`` settings.
-    train, validation : callable
-        Called with the epoch to begin at; give a `keras.utils.PyDataset`.
-    run : Path
-        The run folder; ``last`` and ``best`` are written in it.
-    identity : dict
-        See `Checkpoint`.
+    feeds : Feeds
+        What it is trained and validated on.
+    run : RunFolder
+        Where to; its folders ``last`` and ``best`` are written.
     resume : bool
         Whether to go on from ``last``.
     progress : callable, optional
         Called as ``progress(stage, done, total)``.
     tensorboard : bool
-        Whether to write TensorBoard's logs to ``run/tensorboard``.
+        Whether to write TensorBoard's logs to ``tensorboard`` in the run folder.
 
     Returns
     -------
@@ -130,62 +140,70 @@ def fit_model(
     OutputError
         When something cannot be written. What was finished stays.
     """
-    settings = recipe.train
-    state = load_state(run / "last", identity) if resume else None
+    epochs = recipe.train.epochs
+    state = load_state(run.last, run.identity) if resume else None
     start = int(state["epoch"]) if state else 0
-    feed = train(start)
-    steps = feed.num_batches
-    compile_model(model, recipe, steps=steps * settings.epochs)
+    feed = feeds.train(start)
+    compile_model(model, recipe, steps=feed.num_batches * epochs)
     if state is not None:
         restore_variables(model, state)
-    best = prepare_folder(run / "best") / BEST_WEIGHTS
-    # ModelCheckpoint writes in place; Checkpoint moves the file when it is whole.
-    fresh = best.with_name(f"{TEMPORARY_PREFIX}{BEST_WEIGHTS}")
-    fresh.unlink(missing_ok=True)
-    callbacks = _keras_callbacks(recipe, fresh)
-    checkpoint = Checkpoint(
-        run / "last",
-        callbacks,
-        identity,
-        fresh=fresh,
-        best=best,
-        steps=steps,
-        epochs=settings.epochs,
-        state=state,
-        progress=progress,
-    )
-    extra = [keras.callbacks.TensorBoard(str(run / "tensorboard"))] if tensorboard else []
-    held = validation(0)
-    try:
-        if start < settings.epochs and not (state and state["stopped"]):
+    prepare_folder(run.best.parent)
+    run.fresh.unlink(missing_ok=True)
+    own = _keras_callbacks(recipe, run.fresh)
+    checkpoint = Checkpoint(run, own, state)
+    callbacks = [Guard(run.fresh), *own, checkpoint]
+    if progress is not None:
+        callbacks.append(_Told(progress, feed.num_batches, epochs))
+    if tensorboard:
+        callbacks.append(keras.callbacks.TensorBoard(str(run.path / "tensorboard")))
+    held = feeds.validation(0)
+    with _cleared(run, feed, held):
+        if start < epochs and not (state and state["stopped"]):
             with _quiet(), fused_normalisation(model):
                 model.fit(
-                    feed,
-                    validation_data=held,
-                    epochs=settings.epochs,
-                    initial_epoch=start,
-                    callbacks=[Guard(fresh), *callbacks, checkpoint, *extra],
-                    shuffle=False,
-                    verbose=0,
-                )
+                    feed, validation_data=held, epochs=epochs, initial_epoch=start,
+                    callbacks=callbacks, shuffle=False, verbose=0,
+                )  # fmt: skip
+    if recipe.train.monitor != "none":
+        _load_best(model, run.best)
+    return checkpoint.history
+
+
+class _Told(keras.callbacks.Callback):  # type: ignore[misc]
+    """Tells how far the run is: batches of all epochs."""
+
+    def __init__(self, progress: Progress, steps: int, epochs: int) -> None:
+        super().__init__()
+        self._progress, self._steps, self._total = progress, steps, steps * epochs
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
+        self._progress("training", self._epoch * self._steps + batch + 1, self._total)
+
+
+@contextlib.contextmanager
+def _cleared(run: RunFolder, *feeds: Any) -> Iterator[None]:
+    """Close the feeds behind a fit, and raise what stopped it, not what Keras makes of it."""
+    try:
+        yield
     except Exception as error:
-        fault = getattr(feed, "fault", None) or getattr(held, "fault", None)
+        fault = next(filter(None, (getattr(feed, "fault", None) for feed in feeds)), None)
         if fault is not None:
             raise fault from error
         if isinstance(error, OSError):
             raise OutputError(
-                f"{run} cannot be written: {error}. Finished epochs stay; free some space and go "
-                "on with --resume."
+                f"{run.path} cannot be written: {error}. Finished epochs stay; free some space and "
+                "go on with --resume."
             ) from error
         raise
     finally:
-        for dataset in (feed, held):
-            if hasattr(dataset, "close"):
-                dataset.close()
-        fresh.unlink(missing_ok=True)
-    if settings.monitor != "none":
-        _load_best(model, best)
-    return checkpoint.history
+        for feed in feeds:
+            if hasattr(feed, "close"):
+                feed.close()
+        run.fresh.unlink(missing_ok=True)
 
 
 def best_epoch(history: History, monitor: str) -> int:

@@ -34,8 +34,13 @@ def with_weights(recipe: Recipe, weights: str | None) -> Recipe:
     -------
     Recipe
         With these weights.
+
+    Raises
+    ------
+    RecipeError
+        When its architecture has no such weights.
     """
-    if weights is None or recipe.model.architecture == "cnn":
+    if weights is None or not recipe.model.network.has_backbone:
         return recipe
     return replace(recipe, model=replace(recipe.model, weights=weights))
 

@@ -33,10 +33,10 @@ from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
 from leuko.runtime.trust import NEVER_CHECKED
 from leuko.runtime.trust_bundle import TrustSettings, fit_trust
 from leuko.training.architectures import build_model
-from leuko.training.checkpoint import History
+from leuko.training.checkpoint import History, RunFolder
 from leuko.training.export import check_parity, export_onnx
-from leuko.training.features import backbone_features, head_of
-from leuko.training.fit import ArrayBatches, best_epoch, fit_model
+from leuko.training.features import FeatureCache, Trunk, head_of
+from leuko.training.fit import ArrayBatches, Feeds, best_epoch, fit_model
 from leuko.training.options import RunOptions, default_cache
 from leuko.training.pipeline import (
     Batches,
@@ -154,7 +154,7 @@ def _with_options(recipe: Recipe, options: RunOptions, tell: Callable[[str], Non
             "TensorBoard's logs need the package tensorboard: pip install tensorboard. Without it, "
             "leave out --tensorboard; the curves are in curves.png and history.csv."
         )
-    if options.weights is not None and recipe.model.architecture == "cnn":
+    if options.weights is not None and not recipe.model.network.has_backbone:
         tell(
             f"{recipe.name} has no backbone, so the weights {options.weights} are not used for it."
         )
@@ -199,19 +199,22 @@ class _Work:
         """Which training rows each epoch shows."""
         return training_order(self.recipe, self.rows.train.labels, self.rows.train.slides)
 
-    @property
-    def fit_settings(self) -> dict[str, Any]:
-        """What a fit is told besides its batches."""
+    def fit(
+        self,
+        model: keras.Model,
+        train: Callable[[int], Any],
+        validation: Callable[[int], Any],
+    ) -> History:
+        """Fit a network to batches that are made from an epoch on."""
         identity = {"recipe": self.recipe.digest, "data": self.rows.both.digest}
         if self.teacher is not None:
             identity["teacher"] = self.teacher.digest
-        return {
-            "run": self.run,
-            "identity": identity,
-            "resume": self.options.resume,
-            "progress": self.progress,
-            "tensorboard": self.options.tensorboard,
-        }
+        with self.clock("fit"):
+            return fit_model(
+                model, self.recipe, Feeds(train, validation), RunFolder(self.run, identity),
+                resume=self.options.resume, progress=self.progress,
+                tensorboard=self.options.tensorboard,
+            )  # fmt: skip
 
     def targets(self, rows: Manifest) -> npt.NDArray[np.float32]:
         """One-hot labels: (n, classes)."""
@@ -254,10 +257,7 @@ def _fit_whole(model: keras.Model, work: _Work) -> History:
         every = evaluation_order(len(held))
         return Batches(work.held, held_targets, every, batch=batch, threads=threads)
 
-    with work.clock("fit"):
-        return fit_model(
-            model, work.recipe, train=batches, validation=held_batches, **work.fit_settings
-        )
+    return work.fit(model, batches, held_batches)
 
 
 def _taught(
@@ -285,20 +285,16 @@ def _fit_head(model: keras.Model, work: _Work) -> History:
     rows = work.order(0)
     rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
     every = evaluation_order(len(dealt.validation))(0)
-    shared: dict[str, Any] = {
-        "recipe": recipe,
-        "cache": work.options.cache or default_cache(),
-        "threads": work.threads,
-        "progress": work.progress,
-        "say": work.tell,
-    }
     with work.clock("features"):
-        features = backbone_features(
-            model, work.source, rows, manifest=dealt.train, stage="training features", **shared
-        )
-        held_features = backbone_features(
-            model, work.held, every, manifest=dealt.validation, stage="validation features",
-            **shared,
+        cache = FeatureCache(work.options.cache or default_cache(), work.tell)
+        trunk = Trunk(model, cache, threads=work.threads)
+        features = trunk.features(
+            work.source, rows, images=dealt.train.digest, progress=work.progress,
+            stage="training features",
+        )  # fmt: skip
+        held_features = trunk.features(
+            work.held, every, images=dealt.validation.digest, progress=work.progress,
+            stage="validation features",
         )  # fmt: skip
     targets, held_targets = work.targets(dealt.train)[rows[:, 0]], work.targets(dealt.validation)
     batch, seed = recipe.train.batch, recipe.seed
@@ -309,10 +305,7 @@ def _fit_head(model: keras.Model, work: _Work) -> History:
     def held_batches(_: int) -> ArrayBatches:
         return ArrayBatches(held_features, held_targets, batch=256, seed=None)
 
-    with work.clock("fit"):
-        return fit_model(
-            head_of(model), recipe, train=batches, validation=held_batches, **work.fit_settings
-        )
+    return work.fit(head_of(model), batches, held_batches)
 
 
 def _finish(
