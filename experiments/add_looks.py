@@ -21,6 +21,7 @@ from leuko.artifacts import digest_json
 from leuko.bundle import ModelBundle
 from leuko.experiment.evaluating import evaluate
 from leuko.recipe import load_recipe
+from leuko.reporter import Reporter
 from leuko.runtime.cards import with_card
 from leuko.runtime.classifier import OnnxClassifier, make_goldens
 from leuko.runtime.trust_bundle import TrustSettings, fit_trust, without_trust
@@ -50,7 +51,7 @@ def main() -> None:
     plain = replace(
         plain, preprocess=spec, goldens=make_goldens(before.onnx, spec, before.measured)
     )
-    fitted = fit_trust(plain, rows, TrustSettings(seed=recipe.seed), say=print)
+    fitted = fit_trust(plain, rows, TrustSettings(seed=recipe.seed), reporter=Reporter(say=print))
     document = evaluate(OnnxClassifier(fitted), rows).to_dict()
     provenance = without_folders(before.provenance, arguments.weights)
     provenance["recipe"] = {**provenance["recipe"], "preprocess": spec.to_dict()}

@@ -26,6 +26,7 @@ from leuko.data.split import split_by_slide
 from leuko.imaging import read_image
 from leuko.manifest import Manifest
 from leuko.parallel import bounded_map, worker_count
+from leuko.reporter import Reporter
 from leuko.runtime.cards import with_card
 from leuko.runtime.trust_bundle import TrustSettings, fit_trust
 
@@ -41,7 +42,9 @@ def main() -> None:
     bundle = ModelBundle.load(arguments.bundle)
     recipe = bundle.provenance["recipe"]
     rows = validation_rows(arguments.dataset, recipe, bundle.provenance["manifest_digest"])
-    fitted = fit_trust(bundle, rows, TrustSettings(seed=recipe["seed"]), say=print)
+    fitted = fit_trust(
+        bundle, rows, TrustSettings(seed=recipe["seed"]), reporter=Reporter(say=print)
+    )
     provenance = without_folders(fitted.provenance, arguments.weights)
     fitted = with_card(replace(fitted, provenance=provenance))
     fitted.save(arguments.out)

@@ -28,6 +28,7 @@ from leuko.experiment.evaluating import evaluate
 from leuko.formats.export import ExportRequest, export_model
 from leuko.manifest import Manifest
 from leuko.recipe import load_recipe
+from leuko.reporter import Reporter
 from leuko.runtime.cards import with_card
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.trust_bundle import TrustSettings, fit_trust
@@ -81,13 +82,13 @@ def one_seed(name: str, seed: int, arguments: argparse.Namespace) -> Trained:
     """Train one seed, or go on with it, and evaluate it."""
     recipe = load_recipe(MEMBERS[name]).with_seed(seed)
     run = arguments.runs / f"{recipe.name}-{seed}"
-    said = {"command": " ".join(sys.argv), "say": lambda line: print(line, file=sys.stderr)}
+    reporter = Reporter(say=lambda line: print(line, file=sys.stderr))
     options = RunOptions(
         weights=arguments.weights if name == "default" else None,
         resume=run.exists(),
-        command=said["command"],
+        command=" ".join(sys.argv),
     )
-    made = train(arguments.dataset, recipe, run, options=options, say=said["say"])
+    made = train(arguments.dataset, recipe, run, options=options, reporter=reporter)
     shipped = OnnxClassifier(what_ships(name, run))
     evaluations, cells = [], [f"validation {value(made.validation, 'accuracy')}"]
     for folder in (arguments.dataset / "Test", *arguments.laboratory):

@@ -20,6 +20,7 @@ _EXPORTS = {
     "Prediction": "leuko.prediction",
     "PredictionTable": "leuko.prediction",
     "Recipe": "leuko.recipe",
+    "Reporter": "leuko.reporter",
     "RunOptions": "leuko.training.options",
     "SmearPlan": "leuko.data.synth",
     "adapt": "leuko.runtime.adapt",

@@ -31,6 +31,7 @@ from leuko.data.turned import laid_upon, turned_copies
 from leuko.errors import DataError, MissingExtraError
 from leuko.imaging import encode_jpeg, encode_png
 from leuko.manifest import Manifest, Sample, slide_of
+from leuko.reporter import Reporter
 
 SIDE = 48
 
@@ -290,7 +291,7 @@ def test_without_sklearn_the_rest_is_audited(
     monkeypatch.setitem(sys.modules, "sklearn", None)
     told: list[str] = []
     audit = audit_dataset(
-        dataset, workers=1, say=told.append, progress=lambda stage, *_: told.append(stage)
+        dataset, workers=1, reporter=Reporter(lambda stage, *_: told.append(stage), told.append)
     )
     assert split(audit, "train").counts == (6, 6, 6, 6, 6)
     assert audit.background.code == "missing-package"

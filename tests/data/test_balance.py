@@ -26,6 +26,7 @@ from leuko.errors import DataError, OutputError, UsageError
 from leuko.imaging import decode_image, encode_jpeg, encode_png, read_image
 from leuko.manifest import Manifest, Sample, slide_of
 from leuko.render.balance import format_balance
+from leuko.reporter import Reporter
 
 COUNTS = (2, 3, 4, 3, 8)
 
@@ -262,7 +263,7 @@ def test_dry_run_writes_nothing_and_counts_the_same(train: Path, tmp_path: Path)
     seen = []
     report = write_balanced(
         read_folder(train), tmp_path / "out", dry_run=True,
-        progress=lambda stage, done, total: seen.append((stage, done, total)),
+        reporter=Reporter(lambda stage, done, total: seen.append((stage, done, total))),
     )  # fmt: skip
     assert not (tmp_path / "out").exists()
     assert report.plan.total == 40

@@ -18,6 +18,7 @@ from leuko.data.reading import read_csv, read_folder
 from leuko.errors import DataError, ImageError, UsageError
 from leuko.imaging import read_image
 from leuko.manifest import Manifest
+from leuko.reporter import Reporter
 from tiny import write_dataset, write_picture
 
 
@@ -138,12 +139,12 @@ def test_each_image_is_decoded_once(place: Path) -> None:
     files = Dataset.open(place).rows("train").files()
     files[1].write_bytes(b"no image")
     pictures, told = Pictures(2), []
-    first = pictures.facts(files[:4], progress=lambda *step: told.append(step), stage="a")
+    first = pictures.facts(files[:4], reporter=Reporter(lambda *step: told.append(step)), stage="a")
     assert isinstance(first[1], ImageError)
     assert not pictures.readable(files[1])
     for file in files[:4]:
         file.unlink()
-    every = pictures.facts(files, progress=lambda *step: told.append(step), stage="b")
+    every = pictures.facts(files, reporter=Reporter(lambda *step: told.append(step)), stage="b")
     assert every[:4] == first
     assert all(one is two for one, two in zip(first, every, strict=False))
     assert told == [("a", 4, 4), ("b", 15, 15)]

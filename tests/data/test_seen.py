@@ -18,6 +18,7 @@ from leuko.data.synth import SmearPlan, draw_dataset
 from leuko.imaging import encode_jpeg, read_image
 from leuko.manifest import Manifest
 from leuko.recipe import load_recipe
+from leuko.reporter import Reporter
 
 BACKBONE = "Leuko's backbone, which has learned Raabin-WBC Train (10,175 cells)"
 
@@ -55,7 +56,9 @@ def test_other_cells_are_not_found(cells: Manifest, tmp_path: Path) -> None:
     draw_dataset(tmp_path / "other", SmearPlan(train=60, test=0, size=96, seed=9))
     other = read_split(tmp_path / "other", "train")
     told: list[tuple[str, int, int]] = []
-    found = seen.seen_in(other, Pictures(2), progress=lambda *step: told.append(step), stage="look")
+    found = seen.seen_in(
+        other, Pictures(2), reporter=Reporter(lambda *step: told.append(step)), stage="look"
+    )
     assert found == 0
     assert told == [("look", 32, 60), ("look", 60, 60)]
     other.files()[0].write_bytes(b"no image")

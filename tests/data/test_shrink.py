@@ -14,6 +14,7 @@ from leuko.data.shrink import SOURCES, shrink_dataset
 from leuko.errors import DataError, OutputError
 from leuko.imaging import encode_jpeg, read_image
 from leuko.manifest import Manifest
+from leuko.reporter import Reporter
 from tiny import write_dataset, write_picture
 
 
@@ -24,7 +25,10 @@ def test_a_data_set_is_shrunk(tmp_path: Path) -> None:
     (tmp_path / "set" / "Train" / "Monocyte" / "95-1-1-1_7_1.jpg").write_bytes(encode_jpeg(large))
     told: list[tuple[str, int, int]] = []
     report = shrink_dataset(
-        tmp_path / "set", tmp_path / "small", size=30, progress=lambda *now: told.append(now)
+        tmp_path / "set",
+        tmp_path / "small",
+        size=30,
+        reporter=Reporter(lambda *now: told.append(now)),
     )
     assert (report.written, report.kept, report.rejected) == (21, 0, ())
     assert told[-1] == ("shrinking", 21, 21)

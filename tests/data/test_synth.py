@@ -28,6 +28,7 @@ from leuko.data.synth import (
 from leuko.data.synth_kinds import KINDS
 from leuko.errors import OutputError, UsageError
 from leuko.imaging import read_image
+from leuko.reporter import Reporter
 
 SAMPLE = 10
 
@@ -359,10 +360,10 @@ def test_dataset_goes_on_where_it_stopped(dataset: Path, tmp_path: Path) -> None
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        draw_dataset(out, plan, progress=stop)
+        draw_dataset(out, plan, reporter=Reporter(stop))
     assert json.loads((out / "drawn.json").read_bytes())["complete"] is False
     seen: list[tuple[int, int]] = []
-    draw_dataset(out, plan, progress=lambda *step: seen.append(step))
+    draw_dataset(out, plan, reporter=Reporter(lambda *step: seen.append(step)))
     assert seen[-1] == (15, 15)
     whole = tmp_path / "whole"
     draw_dataset(whole, plan)

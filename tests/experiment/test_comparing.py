@@ -34,6 +34,7 @@ from leuko.recipe import (
     TrainSettings,
     load_recipe,
 )
+from leuko.reporter import SILENT, Reporter
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 pytest.importorskip("matplotlib", reason="needs the extra 'report'")
@@ -265,7 +266,7 @@ def test_a_resumed_comparison_does_nothing_twice(
     lost.unlink()
     said: list[str] = []
     again = compare(
-        dataset, recipes, out, seeds=2, unseen=[elsewhere], say=said.append,
+        dataset, recipes, out, seeds=2, unseen=[elsewhere], reporter=Reporter(say=said.append),
         options=RunOptions(resume=True, workers=2),
     )  # fmt: skip
     assert sum(line.endswith("is finished.") for line in said) == 4
@@ -444,7 +445,7 @@ def test_what_a_start_has_seen_is_found(dataset: Path, learned: Callable[[int], 
     leuko = replace(known, model=replace(known.model, weights="leuko"))
     sets = {split: read_split(dataset, split) for split in ("train", "test")}
     pictures = Pictures(2)
-    find = partial(find_starts, sets=sets, pictures=pictures, progress=None)
+    find = partial(find_starts, sets=sets, pictures=pictures, reporter=SILENT)
     learned(3)
     found = find({"cnn": recipe("cnn"), "leuko": leuko}, allow_seen=True)
     assert found["leuko"]["seen"] == {"train": [50, 50], "test": [3, 30]}

@@ -19,6 +19,7 @@ from leuko.data.seen import _hashed
 from leuko.errors import BundleError, DataError
 from leuko.experiment.evaluating import evaluate
 from leuko.prediction_files import csv_text, read_predictions
+from leuko.reporter import Reporter
 from leuko.runtime.classifier import OnnxClassifier
 from tiny import write_dataset, write_picture
 
@@ -40,7 +41,7 @@ def test_figures_counted_by_hand(labelled: Path, tiny_classifier: OnnxClassifier
         labelled,
         resamples=100,
         command="leuko evaluate",
-        progress=lambda *now: told.append(now),
+        reporter=Reporter(lambda *now: told.append(now)),
     )
     document = result.to_dict()
     assert document["n"] == 30
@@ -85,7 +86,7 @@ def test_rejected_files_are_listed_and_left_out(
     (labelled / "Basophil" / "0_empty.jpg").touch()
     (labelled / "Monocyte" / "95-8-1-1_0_1.jpg").write_bytes(b"%!PS")
     said: list[str] = []
-    result = evaluate(tiny_classifier, labelled, resamples=100, say=said.append)
+    result = evaluate(tiny_classifier, labelled, resamples=100, reporter=Reporter(say=said.append))
     assert len(result.table) == 31
     assert len(result.table.rejected) == 2
     assert len(result.answered) == 29

@@ -14,6 +14,7 @@ from leuko.errors import BundleError, MissingExtraError
 from leuko.formats import confined
 from leuko.formats.confined import convert_keras
 from leuko.formats.importing import ForeignPixels, import_bundle, read_pixels
+from leuko.reporter import Reporter
 from leuko.runtime.classifier import OnnxClassifier
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")
@@ -65,7 +66,10 @@ def test_a_rescaling_inside(tmp_path: Path) -> None:
     model.save(tmp_path / "m.keras")
     said: list[str] = []
     bundle = import_bundle(
-        tmp_path / "m.keras", classes=CLASSES, pixels=ForeignPixels(), say=said.append
+        tmp_path / "m.keras",
+        classes=CLASSES,
+        pixels=ForeignPixels(),
+        reporter=Reporter(say=said.append),
     )
     assert "The network scales pixels itself, so it is given 0 to 255: scale 1." in said
     assert bundle.provenance["imported"]["input_scale"] == [1.0]

@@ -18,6 +18,7 @@ from leuko.bundle import ModelBundle
 from leuko.cells.style import looks
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import BundleError, DataError, LeukoError, OutputError, UsageError
+from leuko.reporter import Reporter
 
 pytest.importorskip("onnx", reason="needs the extra 'export'")
 
@@ -63,7 +64,7 @@ def test_int8_with_labels(model: Path, labelled: Path, tmp_path: Path) -> None:
         model,
         tmp_path / "new" / "a.zip",
         ExportRequest(weights="int8", check=labelled),
-        say=said.append,
+        reporter=Reporter(say=said.append),
     )
     source, bundle = ModelBundle.load(model), written(tmp_path / "new" / "a.zip")
     assert done.path == tmp_path / "new" / "a.zip"
@@ -150,7 +151,10 @@ def test_int8_without_labels_is_judged_by_agreement(
         (loose / f"{number:03d}.jpg").write_bytes(path.read_bytes())
     said: list[str] = []
     done = export_model(
-        model, tmp_path / "a.zip", ExportRequest(weights="int8", calibrate=loose), say=said.append
+        model,
+        tmp_path / "a.zip",
+        ExportRequest(weights="int8", calibrate=loose),
+        reporter=Reporter(say=said.append),
     )
     assert said[0].endswith("pictures are drawn at random.")
     agreement = done.variant.agreement

@@ -30,6 +30,7 @@ from leuko.formats.importing import (  # noqa: E402
     read_pixels,
 )
 from leuko.imaging import PreprocessSpec  # noqa: E402
+from leuko.reporter import Reporter  # noqa: E402
 from leuko.runtime.classifier import OnnxClassifier  # noqa: E402
 from leuko.scheme import load_scheme  # noqa: E402
 from tiny import paint  # noqa: E402
@@ -136,7 +137,7 @@ def test_an_onnx_file_becomes_a_bundle(tmp_path: Path) -> None:
         classes=ORDER,
         pixels=read_pixels("1/127.5", "-1", "bgr"),
         command="leuko import-model somebody.onnx",
-        say=said.append,
+        reporter=Reporter(say=said.append),
     )
     bundle.save(tmp_path / "bundle")
     opened = OnnxClassifier(ModelBundle.load(tmp_path / "bundle"))
@@ -183,7 +184,9 @@ def test_a_scale_inside_is_said_and_another_refused(tmp_path: Path) -> None:
     nodes = [helper.make_node("Div", ["x", "c"], ["y"])]
     path = saved(tmp_path, before=nodes, weights={"c": np.float32([255])})
     said: list[str] = []
-    bundle = import_bundle(path, classes=ORDER, pixels=ForeignPixels(), say=said.append)
+    bundle = import_bundle(
+        path, classes=ORDER, pixels=ForeignPixels(), reporter=Reporter(say=said.append)
+    )
     assert "The network scales pixels itself, so it is given 0 to 255: scale 1." in said
     answers = OnnxClassifier(bundle).predict_pixels(PIXELS)
     np.testing.assert_allclose(answers, answers_by_hand(PIXELS), atol=2e-5)
@@ -226,7 +229,9 @@ def test_usual_pixels_that_tell_cells_apart_are_named(tmp_path: Path) -> None:
         with pytest.raises(BundleError, match=sentence):
             import_bundle(path, classes=ORDER, pixels=wrong)
     said: list[str] = []
-    import_bundle(path, classes=ORDER, pixels=read_pixels("1/127.5", "-1"), say=said.append)
+    import_bundle(
+        path, classes=ORDER, pixels=read_pixels("1/127.5", "-1"), reporter=Reporter(say=said.append)
+    )
     assert len(said) == 2
 
 

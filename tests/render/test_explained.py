@@ -19,6 +19,7 @@ from leuko.bundle import ModelBundle
 from leuko.errors import OutputError, UsageError
 from leuko.imaging import encode_png
 from leuko.render.explained import PictureNames, check_folder, explained
+from leuko.reporter import Reporter
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.source import Source, bytes_source, file_source
 from tiny import make_pooled_onnx, open_to_all, paint, unprivileged, write_picture
@@ -86,7 +87,13 @@ def test_every_answer_has_its_picture(
     files[3].write_bytes(b"junk")
     out = tmp_path / "out"
     rows = list(
-        explained(tiny_classifier, map(file_source, files), out, threads=3, say=remarks.append)
+        explained(
+            tiny_classifier,
+            map(file_source, files),
+            out,
+            threads=3,
+            reporter=Reporter(say=remarks.append),
+        )
     )
     assert rows == list(tiny_classifier.predict(files).rows)
     assert sorted(path.name for path in out.iterdir()) == sorted(
@@ -114,7 +121,9 @@ def test_only_a_few_images_are_held(tiny_bundle: ModelBundle, tmp_path: Path) ->
             yield bytes_source(f"{number}.png", data if number % 100 == 0 else b"junk")
 
     ahead = []
-    answers = explained(classifier, sources(), tmp_path, threads=1, say=pytest.fail)
+    answers = explained(
+        classifier, sources(), tmp_path, threads=1, reporter=Reporter(say=pytest.fail)
+    )
     for number, _ in enumerate(answers, 1):
         ahead.append(asked - number)
     assert number == 1000
@@ -135,7 +144,9 @@ def test_a_file_that_changes_or_goes_is_said(
         return file_source(tmp_path / "nowhere.png").read()
 
     sources = [called("changing.png", lambda: next(changing)), called("going.png", go)]
-    rows = list(explained(tiny_classifier, sources, tmp_path / "out", say=remarks.append))
+    rows = list(
+        explained(tiny_classifier, sources, tmp_path / "out", reporter=Reporter(say=remarks.append))
+    )
     assert [row.label for row in rows] == ["Basophil", "Basophil"]
     assert [remark.split(" (")[0] for remark in remarks] == [
         "Not explained: changing.png",
@@ -212,5 +223,5 @@ def test_a_folder_without_permission(tiny_classifier: OnnxClassifier, tmp_path: 
     open_to_all(tmp_path)
     locked.chmod(0o555)
     with unprivileged(), pytest.raises(OutputError, match="permission is denied"):
-        list(explained(tiny_classifier, [source], locked, say=pytest.fail))
+        list(explained(tiny_classifier, [source], locked, reporter=Reporter(say=pytest.fail)))
     assert list(locked.iterdir()) == []

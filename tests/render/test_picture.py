@@ -25,6 +25,7 @@ from leuko.render.picture import (
     prediction_sheet,
 )
 from leuko.render.style import style
+from leuko.reporter import Reporter
 
 
 def answer(probabilities, path="a/95-8-22-3_23_1.jpg"):
@@ -224,14 +225,14 @@ def test_a_gallery_draws_the_first_images_from_their_sources():
     rows = list(gallery.keep(rows_of(gallery.watch(sources))))
     assert [row.path for row in rows] == [f"{k}.png" for k in range(9)]
     sources.reads = 0
-    drawn = gallery.draw(say=said.append)
+    drawn = gallery.draw(reporter=Reporter(say=said.append))
     assert (sources.reads, said) == (3, [])
     pairs = [(image(300 + k, 200, value=k), rows[k]) for k in (0, 1, 2, 3)]
     pairs[2] = (image(208, 208, value=0xEE), rows[2])  # a rejected one has no pixels
     assert np.array_equal(drawn, prediction_sheet(pairs, total=9))
     # What has changed since is not drawn beside the answer to what it was.
     sources.data[1] = encode_png(image(300, 300))
-    drawn = gallery.draw(say=said.append)
+    drawn = gallery.draw(reporter=Reporter(say=said.append))
     assert said == ["Not drawn: 1.png (the file changed while it was read)"]
     assert np.array_equal(drawn, prediction_sheet(pairs[:1] + pairs[2:], total=9))
 
@@ -239,10 +240,10 @@ def test_a_gallery_draws_the_first_images_from_their_sources():
 def test_a_gallery_of_one_and_of_none():
     sources, gallery = Sources(1), Gallery()
     (row,) = gallery.keep(rows_of(gallery.watch(sources)))
-    drawn = gallery.draw(say=pytest.fail)
+    drawn = gallery.draw(reporter=Reporter(say=pytest.fail))
     assert np.array_equal(drawn, prediction_picture(image(300, 200, value=0), row))
     with pytest.raises(DataError, match="no answered image"):
-        Gallery().draw(say=pytest.fail)
+        Gallery().draw(reporter=Reporter(say=pytest.fail))
 
 
 def test_what_is_no_picture_is_refused():

@@ -18,6 +18,7 @@ from leuko.errors import AdaptError, DataError, UsageError
 from leuko.evaluation.counting.correction import design_effect
 from leuko.history import TrustTargets
 from leuko.imaging import decode_image, encode_png
+from leuko.reporter import Reporter
 from leuko.runtime.adapt import Adaptation, adapt, fit_adaptation
 from leuko.runtime.adapt_views import Picture, show, survey
 from leuko.runtime.classifier import OnnxClassifier
@@ -262,7 +263,7 @@ def test_too_little_is_one_sentence(tiny_bundle: ModelBundle, tmp_path: Path) ->
     with pytest.raises(
         AdaptError, match="needs 10 different usable cells of two classes; received 3 of 1"
     ):
-        fit_adaptation(tiny_bundle, named, threads=1, say=said.append)
+        fit_adaptation(tiny_bundle, named, threads=1, reporter=Reporter(say=said.append))
     assert "Rejected bad (empty-file" in said[0]
     with pytest.raises(AdaptError, match="another label"):
         fit_adaptation(tiny_bundle, [(sources[0], 0), (sources[0], 1)], threads=1)
@@ -273,7 +274,9 @@ def test_a_picture_without_a_cell_is_left_out(tiny_bundle: ModelBundle) -> None:
     blank = encode_png(np.full((SIDE, SIDE, 3), 230, np.uint8))
     said: list[str] = []
     with pytest.raises(AdaptError, match="received 0 of 0"):
-        fit_adaptation(looking, [(bytes_source("b", blank), 0)], threads=1, say=said.append)
+        fit_adaptation(
+            looking, [(bytes_source("b", blank), 0)], threads=1, reporter=Reporter(say=said.append)
+        )
     assert said == ["Left out b (blank: no cell is found in it)"]
 
 

@@ -21,6 +21,7 @@ from leuko.imaging import encode_png
 from leuko.manifest import Manifest
 from leuko.prediction import DECISIONS, PredictionTable
 from leuko.prediction_files import read_predictions, write_csv
+from leuko.reporter import Reporter
 from leuko.runtime import trust_bundle
 from leuko.runtime.classifier import OnnxClassifier, load
 from leuko.runtime.trust import LIMITS, calibrate, class_limit
@@ -248,7 +249,7 @@ def test_too_few_pictures_are_no_reason_to_pretend(
     said: list[str] = []
     few = read_folder(write_dataset(tmp_path / "few", each=4))
     never = without_trust(tiny_bundle)
-    bundle = fit_trust(never, few, threads=1, say=said.append)
+    bundle = fit_trust(never, few, threads=1, reporter=Reporter(say=said.append))
     assert bundle.thresholds == {}
     assert bundle.space is None
     assert bundle.calibration["method"] == "temperature"
@@ -264,7 +265,7 @@ def test_too_few_pictures_are_no_reason_to_pretend(
     for name in CLASSES:
         for number in range(25):
             write_picture(tmp_path / "loose" / name / f"IMG_{number}.png", name, seed=number)
-    fit_trust(never, read_folder(tmp_path / "loose"), threads=1, say=said.append)
+    fit_trust(never, read_folder(tmp_path / "loose"), threads=1, reporter=Reporter(say=said.append))
     assert "Most pictures tell no slide" in said[4]
 
 
@@ -278,7 +279,9 @@ def test_what_always_says_one_thing_is_never_accepted(
     write_picture(tmp_path / "Basophil" / "95-8-1-1_900.png", "Neutrophil", seed=900)
     said: list[str] = []
     rows = read_folder(tmp_path, ignore=())
-    bundle = fit_trust(without_trust(tiny_bundle), rows, threads=2, say=said.append)
+    bundle = fit_trust(
+        without_trust(tiny_bundle), rows, threads=2, reporter=Reporter(say=said.append)
+    )
     assert "confidence" not in bundle.thresholds
     assert bundle.validation["trust"]["selection"] is None
     assert any("better than always answering Neutrophil" in one for one in said)
@@ -291,7 +294,9 @@ def test_what_few_pictures_cannot_tell_is_kept(fitted: ModelBundle, tmp_path: Pa
     """Twenty pictures once took every safeguard out of a bundle, and it named a blank picture."""
     said: list[str] = []
     few = read_folder(write_dataset(tmp_path / "few", each=4))
-    bundle = fit_trust(fitted, few, TrustSettings(strict=True), threads=1, say=said.append)
+    bundle = fit_trust(
+        fitted, few, TrustSettings(strict=True), threads=1, reporter=Reporter(say=said.append)
+    )
     assert set(bundle.thresholds) == set(fitted.thresholds)
     for name in ("sharpness", "overexposed", "underexposed", "resolution", "nucleus", "distance",
                  "look"):  # fmt: skip
@@ -332,7 +337,11 @@ def test_an_accuracy_out_of_reach_lets_nothing_stand_that_did_not(
     said: list[str] = []
     wanted = replace(WIDE, accuracy=0.9999)
     bundle = fit_trust(
-        fitted, rows, TrustSettings(seed=1, targets=wanted), threads=2, say=said.append
+        fitted,
+        rows,
+        TrustSettings(seed=1, targets=wanted),
+        threads=2,
+        reporter=Reporter(say=said.append),
     )
     report = bundle.validation["trust"]
     assert report["kept"] == ["confidence"]
@@ -393,7 +402,11 @@ def test_few_false_alarms_take_many_pictures(
     said: list[str] = []
     targets = TrustTargets(accuracy=0.9, coverage=0.9, alarms=0.5 / len(rows))
     bundle = fit_trust(
-        tiny_bundle, rows, TrustSettings(targets=targets), threads=1, say=said.append
+        tiny_bundle,
+        rows,
+        TrustSettings(targets=targets),
+        threads=1,
+        reporter=Reporter(say=said.append),
     )
     assert "distance" not in bundle.thresholds
     told = f"takes {2 * len(rows) - 1} pictures of two slides"
@@ -426,7 +439,9 @@ def test_what_cannot_be_fitted_at_all_is_refused(tiny_bundle: ModelBundle, tmp_p
     wrong, said = read_folder(tmp_path / "wrong"), list[str]()
     with pytest.raises(DataError, match="do not belong together"):
         fit_trust(tiny_bundle, wrong, TrustSettings(strict=True), threads=1)
-    fit_trust(tiny_bundle, wrong, threads=1, say=said.append)  # as a training run does
+    fit_trust(
+        tiny_bundle, wrong, threads=1, reporter=Reporter(say=said.append)
+    )  # as a training run does
     assert "lies at an end of its range (20)" in " ".join(said)
 
 
@@ -436,7 +451,7 @@ def test_pictures_that_cannot_be_read(tiny_bundle: ModelBundle, tmp_path: Path) 
     broken = rows.files()[3]
     broken.write_bytes(b"")
     said: list[str] = []
-    bundle = fit_trust(tiny_bundle, rows, threads=1, say=said.append)
+    bundle = fit_trust(tiny_bundle, rows, threads=1, reporter=Reporter(say=said.append))
     assert bundle.validation["trust"]["n"] == 19
     assert broken.name in said[0]
     assert "empty-file" in said[0]

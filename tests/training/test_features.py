@@ -14,6 +14,7 @@ import pytest
 from leuko.data.reading import read_split
 from leuko.manifest import Manifest
 from leuko.recipe import ModelSettings, Recipe
+from leuko.reporter import Reporter
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 
@@ -116,7 +117,7 @@ def test_shards_are_made_once_and_again_when_damaged(
 
     def compute() -> np.ndarray:
         return trunk.features(
-            source, plan, images=rows.digest, progress=lambda *row: told.append(row)
+            source, plan, images=rows.digest, reporter=Reporter(lambda *row: told.append(row))
         )
 
     first = compute()

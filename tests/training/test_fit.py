@@ -14,6 +14,7 @@ import pytest
 from leuko.errors import ImageError, OutputError, TrainingError
 from leuko.imaging import encode_png
 from leuko.recipe import Recipe
+from leuko.reporter import Reporter
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 
@@ -144,7 +145,7 @@ def test_stopped_and_continued_it_ends_the_same(
             raise Stop
 
     with pytest.raises(Stop):
-        fit(tmp_path, recipe, progress=stop)
+        fit(tmp_path, recipe, reporter=Reporter(stop))
     run, model, history = undisturbed
     again, continued = fit(tmp_path, recipe, resume=True)
     assert continued == history
@@ -174,7 +175,7 @@ def test_a_run_that_stopped_early_trains_no_more(
     def never(stage: str, done: int, total: int) -> None:
         raise AssertionError
 
-    again, same = fit(run, recipe, resume=True, progress=never)
+    again, same = fit(run, recipe, resume=True, reporter=Reporter(never))
     assert same == history
     assert np.array_equal(again.get_weights()[0], model.get_weights()[0])
 
@@ -221,7 +222,7 @@ def test_a_full_disk_keeps_what_was_finished(
 
     try:
         with pytest.raises(OutputError, match="cannot be written"):
-            fit(tmp_path, recipe, progress=fill)
+            fit(tmp_path, recipe, reporter=Reporter(fill))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     names = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file())

@@ -17,6 +17,7 @@ from leuko.errors import TrainingError
 from leuko.imaging import PreprocessSpec, read_image
 from leuko.manifest import read_split
 from leuko.recipe import DataSettings, ModelSettings, Recipe, TrainSettings
+from leuko.reporter import Reporter
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.explain import explain
 from leuko.runtime.graph import expose
@@ -232,7 +233,7 @@ def test_a_run_from_pictures_to_an_explained_answer(
 
     settings: dict[str, Any] = {"cache": tmp_path / "cache", "workers": 2}
     with pytest.raises(KeyboardInterrupt):
-        train(drawn, recipe, tmp_path / "run", progress=stop, **settings)
+        train(drawn, recipe, tmp_path / "run", reporter=Reporter(stop), **settings)
     run = train(drawn, recipe, tmp_path / "run", resume=True, **settings)
     assert len(run.history) == 2
     loaded = keras.saving.load_model(tmp_path / "run" / "model.keras")

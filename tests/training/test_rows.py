@@ -10,6 +10,7 @@ import pytest
 from five import CLASSES
 from leuko.data.dataset import Dataset
 from leuko.recipe import DataSettings, load_recipe
+from leuko.reporter import Reporter
 from tiny import write_dataset, write_picture
 
 pytest.importorskip("keras", reason="needs the extra 'train'")
@@ -24,7 +25,7 @@ def deal(opened: Dataset, run: Path) -> tuple[Rows, list[str]]:
     """Rows, and what was said."""
     said: list[str] = []
     clock = Clock(run, resume=False)
-    rows = deal_rows(opened, RECIPE, clock, progress=None, tell=said.append)
+    rows = deal_rows(opened, RECIPE, clock, reporter=Reporter(say=said.append))
     assert set(clock.seconds) == {"data"}
     return rows, said
 

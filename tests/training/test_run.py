@@ -27,6 +27,7 @@ from leuko.data.reading import read_split
 from leuko.errors import DataError, LeukoError, TrainingError
 from leuko.manifest import Manifest
 from leuko.recipe import AugmentSettings, DataSettings, Recipe, load_recipe
+from leuko.reporter import Reporter
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.trust import NEVER_CHECKED, Trust
 from leuko.runtime.trust_bundle import without_trust
@@ -110,7 +111,7 @@ def runs(
             tiny,
             base / "tiny",
             options=RunOptions(command="leuko train"),
-            say=found.said.append,
+            reporter=Reporter(say=found.said.append),
         )
         train(drawn, tiny_head, base / "head", options=RunOptions(cache=base / "cache"))
         told, _ = process.communicate(timeout=280)
@@ -232,7 +233,7 @@ def test_a_finished_run_is_opened(runs: Runs, digests: Digests) -> None:
         runs.recipes["tiny"],
         runs.base / "tiny",
         options=RunOptions(resume=True),
-        say=said.append,
+        reporter=Reporter(say=said.append),
     )
     assert said == [f"{runs.base / 'tiny'} is finished."]
     assert len(again.history) == 4
@@ -311,7 +312,7 @@ def test_a_csv_may_stand_for_the_training_folder(runs: Runs, tmp_path: Path) -> 
     tiny = runs.recipes["tiny"]
     recipe = replace(tiny, train=replace(tiny.train, epochs=1, steps=1))
     said: list[str] = []
-    done = train(table, recipe, tmp_path / "run", say=said.append)
+    done = train(table, recipe, tmp_path / "run", reporter=Reporter(say=said.append))
     saved = Manifest.load(tmp_path / "run" / "manifest.json")
     assert sorted(s.sha256 for s in saved.samples) == sorted(s.sha256 for s in rows.samples)
     assert {s.slide for s in saved.samples} == set(rows.slides)
@@ -324,7 +325,7 @@ def test_what_is_passed_over_is_said_and_kept(runs: Runs, tmp_path: Path) -> Non
     tiny = runs.recipes["tiny"]
     recipe = replace(tiny, train=replace(tiny.train, epochs=1, steps=1))
     said: list[str] = []
-    train(tmp_path / "set", recipe, tmp_path / "run", say=said.append)
+    train(tmp_path / "set", recipe, tmp_path / "run", reporter=Reporter(say=said.append))
     note = "Basophil/gone.png is a dangling link (No such file or directory); passed over."
     assert note in said
     assert note in Manifest.load(tmp_path / "run" / "manifest.json").notes
@@ -344,7 +345,7 @@ def test_weights_are_never_ignored_in_silence(runs: Runs, tmp_path: Path) -> Non
             runs.recipes["tiny"],
             tmp_path / "run",
             options=RunOptions(weights="leuko"),
-            say=said.append,
+            reporter=Reporter(say=said.append),
         )
     assert said == ["tiny has no backbone, so the weights leuko are not used for it."]
     with pytest.raises(TrainingError, match=r"none\.h5 does not exist"):
@@ -396,8 +397,8 @@ def test_unusable_images_are_named_and_left_out(
     steps: list[tuple[str, int, int]] = []
     options = RunOptions(cache=tmp_path / "cache", save_h5=True)
     done = train(
-        dataset, tiny_head, tmp_path / "run", options=options, say=said.append,
-        progress=lambda *step: steps.append(step),
+        dataset, tiny_head, tmp_path / "run", options=options,
+        reporter=Reporter(lambda *step: steps.append(step), said.append),
     )  # fmt: skip
     for name, reason in zip(bad, ("empty-file", "truncated", ""), strict=True):
         assert any(f"Neutrophil/{name}" in line and reason in line for line in said), said
@@ -425,7 +426,7 @@ def test_the_published_way_balances_files_and_splits_them_at_random(
         train=replace(tiny.train, epochs=1, batch=32, steps=0),
     )
     said: list[str] = []
-    first = train(runs.dataset, recipe, tmp_path / "a", say=said.append)
+    first = train(runs.dataset, recipe, tmp_path / "a", reporter=Reporter(say=said.append))
     assert any("reads too high" in line for line in said)
     assert any(NEVER_CHECKED in line for line in said)
     assert NEVER_CHECKED in first.bundle.card
@@ -448,7 +449,7 @@ def test_what_learned_nothing_says_so(runs: Runs, tiny: Recipe, tmp_path: Path) 
     """Trained for a step, it names one class for everything: nothing of that is accepted."""
     few = replace(tiny, train=replace(tiny.train, epochs=1, steps=1, rate=1e-6))
     said: list[str] = []
-    run = train(runs.dataset, few, tmp_path / "run", say=said.append)
+    run = train(runs.dataset, few, tmp_path / "run", reporter=Reporter(say=said.append))
     assert run.validation["metrics"]["balanced_accuracy"]["value"] == pytest.approx(0.2, abs=0.06)
     told = [line for line in said if line.startswith("No better than always answering")]
     assert len(told) == 1
@@ -518,7 +519,7 @@ def test_a_narrow_network_is_shown_draws_of_its_own_training(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(architectures, "_wide_backbone", lambda recipe: None)
         patch.setattr(architectures, "narrow_backbone", narrowed)
-        made = train(runs.dataset, recipe, tmp_path / "narrow", say=said.append)
+        made = train(runs.dataset, recipe, tmp_path / "narrow", reporter=Reporter(say=said.append))
     draws = recipe.train.steps * recipe.train.batch
     assert shown[0].shape == (draws, 64, 64, 3)
     assert 0 <= shown[0].min() < shown[0].max() <= 1

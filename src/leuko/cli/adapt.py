@@ -62,7 +62,7 @@ def adapt(
     ModelBundle.check_place(out)
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         adapted = fit(model, folders or [], labels=labels, measure=measure, seed=seed,
-                      threads=workers, progress=talk.progress, say=talk.say)  # fmt: skip
+                      threads=workers, reporter=talk.reporter)  # fmt: skip
         adapted.bundle.save(out)
     if json:
         emit_json(adapted.to_dict())

@@ -70,8 +70,7 @@ def calibrate(
             manifest,
             TrustSettings(targets, seed=seed, strict=True),
             threads=workers,
-            progress=talk.progress,
-            say=talk.say,
+            reporter=talk.reporter,
         )
         fitted.save(out)
     report = fitted.validation["trust"]

@@ -18,7 +18,7 @@ import typer
 
 from leuko.artifacts import atomic_write, is_stream, json_text
 from leuko.errors import LeukoError, OutputError, UsageError
-from leuko.parallel import Progress
+from leuko.reporter import Reporter
 
 if TYPE_CHECKING:
     from leuko.scheme import ClassScheme
@@ -184,9 +184,9 @@ class Session:
             _log.debug(sentence)
 
     @property
-    def progress(self) -> Progress | None:
-        """Called as ``progress(stage, done, total)``; None when quiet."""
-        return None if self.quiet else self._advance
+    def reporter(self) -> Reporter:
+        """What a long piece of work is to be told to."""
+        return Reporter(say=self.say) if self.quiet else Reporter(self._advance, self.say)
 
     def _advance(self, stage: str, done: int, total: int) -> None:
         if self._bars is None:

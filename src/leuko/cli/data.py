@@ -72,8 +72,7 @@ def info(
             opened,
             background=background,
             seed=seed,
-            progress=talk.progress,
-            say=talk.say,
+            reporter=talk.reporter,
         )
         if out is not None:
             prepare_folder(out)
@@ -129,14 +128,13 @@ def draw(
     from leuko.scheme import load_scheme
 
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
-        advance = talk.progress
         mix = mix_of(load_scheme(classes))
         plan = SmearPlan(train, test, seed, size=size, imbalance=mix, masks=masks, fields=fields)
         summary: dict[str, Any] = draw_dataset(
             out,
             plan,
             workers=worker_count(workers),
-            progress=(lambda done, total: advance("drawing", done, total)) if advance else None,
+            reporter=talk.reporter,
         )
     if json:
         emit_json(summary)
@@ -168,7 +166,7 @@ def shrink(
             quality=quality,
             ignore=tuple(ignore or ()),
             workers=workers,
-            progress=talk.progress,
+            reporter=talk.reporter,
         )
         for note in report.notes:
             talk.say(note)
@@ -217,7 +215,7 @@ def balance(
             workers=workers,
             jpeg=JpegStyle(quality, subsampling),
             dry_run=dry_run,
-            progress=talk.progress,
+            reporter=talk.reporter,
         )
     if json:
         emit_json(report.to_dict())

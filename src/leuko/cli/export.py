@@ -88,8 +88,7 @@ def export(
             seed=seed,
         )
         done = export_model(
-            model, out, request, litert=write_litert, workers=workers, progress=talk.progress,
-            say=talk.say,
+            model, out, request, litert=write_litert, workers=workers, reporter=talk.reporter,
         )  # fmt: skip
     if json:
         emit_json(

@@ -164,7 +164,7 @@ def import_model(
             pixels=read_pixels(input_scale, input_offset, channel_order),
             crop=crop,
             command=command_line(),
-            say=talk.say,
+            reporter=talk.reporter,
         )
         bundle.save(out)
         talk.say(

@@ -142,7 +142,7 @@ def predict(
         _tell(outcomes, talk, done="Count the classes with leuko count.")
         if picture is not None and encode is not None and gallery is not None:
             # Last, as it may fail: an image is no longer what it was.
-            atomic_write_bytes(picture, encode(gallery.draw(say=talk.say)))
+            atomic_write_bytes(picture, encode(gallery.draw(reporter=talk.reporter)))
     if strict and any(what == "rejected" for what, _ in outcomes):
         raise typer.Exit(3)
 
@@ -231,7 +231,7 @@ def _explained(
     from leuko.render.explained import check_folder, explained
 
     check_folder(folder, images)
-    return explained(classifier, sources, folder, threads=workers, say=talk.say)
+    return explained(classifier, sources, folder, threads=workers, reporter=talk.reporter)
 
 
 def _line(row: Prediction) -> str:
@@ -319,8 +319,7 @@ def evaluate(
             resamples=resamples,
             command=command_line(),
             threads=workers,
-            progress=talk.progress,
-            say=talk.say,
+            reporter=talk.reporter,
         )
         if out is not None:
             talk.say(f"Written: {result.write(out)}")

@@ -97,7 +97,7 @@ def train(
             tensorboard=tensorboard,
             command=command_line(),
         )
-        run = room.train(opened, chosen, out, options=options, progress=talk.progress, say=talk.say)
+        run = room.train(opened, chosen, out, options=options, reporter=talk.reporter)
     metrics = run.validation["metrics"]
     if json:
         emit_json(
@@ -183,8 +183,7 @@ def compare(
             seeds=seeds,
             unseen=unseen or (),
             options=options,
-            progress=talk.progress,
-            say=talk.say,
+            reporter=talk.reporter,
         )
     if json:
         emit_json(document)
@@ -207,7 +206,5 @@ def demo(
 
     room = demo_room()
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
-        report = room.run_demo(
-            out, seed=seed or 0, workers=workers, progress=talk.progress, say=talk.say
-        )
+        report = room.run_demo(out, seed=seed or 0, workers=workers, reporter=talk.reporter)
     print(f"Report: {report}")

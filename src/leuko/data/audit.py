@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path, PurePosixPath
@@ -35,7 +35,7 @@ from leuko.data.dataset import Dataset, ImageFacts, Pictures
 from leuko.data.rejected import RejectedFile
 from leuko.errors import ImageError
 from leuko.manifest import Manifest, Sample, original_of
-from leuko.parallel import Progress
+from leuko.reporter import SILENT, Reporter
 from leuko.scheme import ClassScheme
 
 __all__ = ["audit_dataset", "audit_manifests"]
@@ -53,8 +53,7 @@ def audit_dataset(
     background: bool = True,
     seed: int = 0,
     workers: int | None = None,
-    progress: Progress | None = None,
-    say: Callable[[str], None] | None = None,
+    reporter: Reporter = SILENT,
 ) -> AuditReport:
     """Look at every image of a data set and list what a user should know.
 
@@ -63,16 +62,14 @@ def audit_dataset(
     dataset : path-like or Dataset
         See `leuko.data.dataset.Dataset.open`; what an open one has decoded is not decoded again.
     background : bool
-        Run the background test. Without scikit-learn it is left out; `say` is told before any
-        image is decoded, and the report says so.
+        Run the background test. Without scikit-learn it is left out, which the reporter is told
+        before any image is decoded, and the report says so.
     seed : int
         For the background test.
     workers : int, optional
         Threads; one for each core when left out. A data set that is open has its own.
-    progress : callable, optional
-        ``progress(stage, done, total)``.
-    say : callable, optional
-        Called with sentences for a person.
+    reporter : Reporter, optional
+        Told how far it is, and what a person should know.
 
     Returns
     -------
@@ -97,8 +94,7 @@ def audit_dataset(
         background=background,
         seed=seed,
         pictures=opened.pictures,
-        progress=progress,
-        say=say,
+        reporter=reporter,
     )
 
 
@@ -110,8 +106,7 @@ def audit_manifests(
     decode: bool = True,
     seed: int = 0,
     pictures: Pictures | None = None,
-    progress: Progress | None = None,
-    say: Callable[[str], None] | None = None,
+    reporter: Reporter = SILENT,
 ) -> AuditReport:
     """Audit manifests that are already read.
 
@@ -129,28 +124,26 @@ def audit_manifests(
         For the background test.
     pictures : Pictures, optional
         Decodes them, but those that it has decoded before.
-    progress : callable, optional
-        ``progress(stage, done, total)``.
-    say : callable, optional
-        Called with sentences for a person.
+    reporter : Reporter, optional
+        Told how far it is, and what a person should know.
 
     Returns
     -------
     AuditReport
     """
     lacking = missing_for_background() if background and decode else ""
-    if lacking and say is not None:
-        say(f"The background test is left out: {lacking}")
+    if lacking:
+        reporter.say(f"The background test is left out: {lacking}")
     tested = background and decode and not lacking
     rows = _Rows.of(manifests, root)
     seen = _Seen()
     if decode:
         decoder = pictures or Pictures()
-        facts = decoder.facts(rows.files, rings=tested, progress=progress, stage="looking")
+        facts = decoder.facts(rows.files, rings=tested, reporter=reporter, stage="looking")
         for position, told in enumerate(facts):
             seen.add(rows, position, told)
     groups = identical_files([sample.sha256 for sample in rows.samples])
-    pairs = _near(seen, groups, progress)
+    pairs = _near(seen, groups, reporter)
     skipped = BackgroundSkipped("missing-package" if lacking else "not-asked", detail=lacking)
     splits = tuple(_split_of(split, m, seen, root) for split, m in manifests.items())
     same_cell = [*((one, two) for one, two, _ in pairs), *groups]
@@ -170,7 +163,7 @@ def audit_manifests(
         labelled_differently=rows.differing(same_cell, [s.label for s in rows.samples]),
         shared_slides=_shared(manifests),
         confounding=tuple(_confounding(splits, rows.scheme.names)),
-        background=_background(rows, seen, seed, progress) if tested else skipped,
+        background=_background(rows, seen, seed, reporter) if tested else skipped,
         notes=tuple(dict.fromkeys(note for m in manifests.values() for note in m.notes)),
     )
     return replace(report, findings=find_all(report))
@@ -239,13 +232,12 @@ class _Seen:
 
 
 def _near(
-    seen: _Seen, groups: Sequence[Sequence[int]], progress: Progress | None
+    seen: _Seen, groups: Sequence[Sequence[int]], reporter: Reporter
 ) -> list[tuple[int, int, int]]:
     """Pairs of rows that show one cell in other bytes, and how far their hashes are apart."""
     if not seen.small:
         return []
-    if progress is not None:
-        progress("comparing", 0, 1)
+    reporter.progress("comparing", 0, 1)
     same = {position: number for number, group in enumerate(groups) for position in group}
     near = (
         (seen.readable[one], seen.readable[two], bits)
@@ -255,13 +247,12 @@ def _near(
 
 
 def _background(
-    rows: _Rows, seen: _Seen, seed: int, progress: Progress | None
+    rows: _Rows, seen: _Seen, seed: int, reporter: Reporter
 ) -> BackgroundTest | BackgroundSkipped:
     """Run the background test on what was readable."""
     if not seen.readable:
         return BackgroundSkipped("unreadable")
-    if progress is not None:
-        progress("background test", 0, 1)
+    reporter.progress("background test", 0, 1)
     found = background_test(
         np.stack(seen.rings),
         np.array([rows.samples[i].label for i in seen.readable], dtype=np.int64),
@@ -270,8 +261,7 @@ def _background(
         rows.scheme.names,
         seed=seed,
     )
-    if progress is not None:
-        progress("background test", 1, 1)
+    reporter.progress("background test", 1, 1)
     return found
 
 

@@ -25,8 +25,9 @@ from leuko.data.reading import (
 )
 from leuko.errors import DataError, ImageError
 from leuko.manifest import Manifest, Sample
-from leuko.parallel import Progress, bounded_map, worker_count
+from leuko.parallel import bounded_map, worker_count
 from leuko.pictures import open_picture
+from leuko.reporter import SILENT, Reporter
 from leuko.scheme import ClassScheme
 
 __all__ = ["Dataset", "ImageFacts", "Pictures"]
@@ -78,7 +79,7 @@ class Pictures:
         files: Sequence[Path],
         *,
         rings: bool = False,
-        progress: Progress | None = None,
+        reporter: Reporter = SILENT,
         stage: str = "looking at images",
     ) -> list[ImageFacts | ImageError]:
         """Decode what was not decoded yet, on threads, and say what every file told.
@@ -89,10 +90,10 @@ class Pictures:
             Image files.
         rings : bool
             Describe the background too. An image that was decoded without is decoded again.
-        progress : callable, optional
-            Called as ``progress(stage, done, total)``.
+        reporter : Reporter, optional
+            Told how far it is, and what a person should know.
         stage : str
-            For `progress`.
+            What it is called to the reporter.
 
         Returns
         -------
@@ -111,8 +112,7 @@ class Pictures:
         for piece in bounded_map(lambda one: (one, decode(one)), pieces, workers=self.workers):
             self._facts.update(zip(*piece, strict=True))
             done += len(piece[0])
-            if progress is not None:
-                progress(stage, done, len(files))
+            reporter.progress(stage, done, len(files))
         return [self._facts[file] for file in files]
 
     def readable(self, file: Path) -> bool:

@@ -24,8 +24,8 @@ from leuko.artifacts import digest_file
 from leuko.data.audit_duplicates import difference_hash
 from leuko.data.dataset import ImageFacts, Pictures
 from leuko.manifest import Manifest
-from leuko.parallel import Progress
 from leuko.recipe import Recipe
+from leuko.reporter import SILENT, Reporter
 
 __all__ = [
     "FEW",
@@ -182,7 +182,7 @@ def seen_in(
     manifest: Manifest,
     pictures: Pictures,
     *,
-    progress: Progress | None = None,
+    reporter: Reporter = SILENT,
     stage: str = "comparing",
 ) -> int:
     """Count the pictures of a set that Leuko's backbone and bundled models have learned from.
@@ -193,17 +193,17 @@ def seen_in(
         What is no picture in it is passed over.
     pictures : Pictures
         Decodes them, but those that it has decoded before.
-    progress : callable, optional
-        Called as ``progress(stage, done, total)``.
+    reporter : Reporter, optional
+        Told how far it is, and what a person should know.
     stage : str
-        For `progress`.
+        What it is called to the reporter.
 
     Returns
     -------
     int
         See `were_seen`.
     """
-    facts = pictures.facts(manifest.files(), progress=progress, stage=stage)
+    facts = pictures.facts(manifest.files(), reporter=reporter, stage=stage)
     hashes = [difference_hash(one.thumbnail) for one in facts if isinstance(one, ImageFacts)]
     return int(were_seen(np.array(hashes, dtype=np.uint64)).sum())
 

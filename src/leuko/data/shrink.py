@@ -17,8 +17,9 @@ from leuko.data.rejected import RejectedFile
 from leuko.errors import DataError, ImageError, OutputError
 from leuko.imaging import IMAGE_SUFFIXES, encode_jpeg
 from leuko.manifest import Manifest, Sample
-from leuko.parallel import Progress, bounded_map, worker_count
+from leuko.parallel import bounded_map, worker_count
 from leuko.pictures import open_picture
+from leuko.reporter import SILENT, Reporter
 
 __all__ = ["SOURCES", "ShrinkReport", "shrink_dataset"]
 
@@ -76,7 +77,7 @@ def shrink_dataset(
     quality: int = 85,
     ignore: tuple[str, ...] = (),
     workers: int | None = None,
-    progress: Progress | None = None,
+    reporter: Reporter = SILENT,
 ) -> ShrinkReport:
     """Write every image with its longer side at most `size`, as JPEG.
 
@@ -99,8 +100,8 @@ def shrink_dataset(
         Extra folders to pass over.
     workers : int, optional
         Threads.
-    progress : callable, optional
-        Called as ``progress(stage, done, total)``.
+    reporter : Reporter, optional
+        Told how far it is, and what a person should know.
 
     Returns
     -------
@@ -128,8 +129,8 @@ def shrink_dataset(
             rejected.append(outcome)
         else:
             counts[outcome] += 1
-        if progress is not None and (number % 50 == 0 or number == len(copies)):
-            progress("shrinking", number, len(copies))
+        if number % 50 == 0 or number == len(copies):
+            reporter.progress("shrinking", number, len(copies))
     return ShrinkReport(counts["written"], counts["kept"], tuple(rejected), notes)
 
 

@@ -27,6 +27,7 @@ from leuko.data.synth_scene import Box, draw_cell, draw_field
 from leuko.data.synth_style import SlideStyle, draw_slide_style
 from leuko.errors import OutputError, UsageError
 from leuko.imaging import encode_jpeg, encode_png
+from leuko.reporter import SILENT, Reporter
 from leuko.scheme import ClassScheme
 
 __all__ = ["DEFAULT_MIX", "SmearPlan", "draw_dataset", "mix_of"]
@@ -168,7 +169,7 @@ def draw_dataset(
     plan: SmearPlan | None = None,
     *,
     workers: int = 1,
-    progress: Callable[[int, int], None] | None = None,
+    reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
     """Draw a data set of single cells, laid out and named as Raabin-WBC is.
 
@@ -186,8 +187,8 @@ def draw_dataset(
         What to draw.
     workers : int
         Processes; how many makes no difference to what is drawn.
-    progress : callable, optional
-        Called with (done, total) after each picture.
+    reporter : Reporter, optional
+        Told after each picture.
 
     Returns
     -------
@@ -224,8 +225,7 @@ def draw_dataset(
     draw = functools.partial(_draw_task, styles={n: _style(plan.seed, n) for n in everywhere})
     with _mapper(workers, len(tasks)) as mapper:
         for done, _ in enumerate(mapper(draw, tasks), 1):
-            if progress is not None:
-                progress(done, len(tasks))
+            reporter.progress("drawing", done, len(tasks))
     summary["complete"] = True
     atomic_write_json(out / _RECORD, summary)
     return summary

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -29,13 +29,13 @@ from leuko.experiment.planning import (
 from leuko.experiment.starting import find_starts
 from leuko.host import machine, versions
 from leuko.manifest import Manifest
-from leuko.parallel import Progress
 from leuko.prediction_files import read_predictions, write_csv
 from leuko.recipe import Recipe
 from leuko.render.audit import audit_document
 from leuko.render.evaluation import evaluation_document
 from leuko.render.plots import require_matplotlib
 from leuko.render.verdict import comparison_document
+from leuko.reporter import SILENT, Reporter
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.scheme import merging
 from leuko.training.options import RunOptions
@@ -44,8 +44,6 @@ from leuko.training.run import train
 from leuko.training.run_folder import TrainedRun
 
 __all__ = ["compare"]
-
-Say = Callable[[str], None]
 
 
 def compare(
@@ -56,8 +54,7 @@ def compare(
     seeds: int = 1,
     unseen: Sequence[str | os.PathLike[str]] = (),
     options: RunOptions | None = None,
-    progress: Progress | None = None,
-    say: Say | None = None,
+    reporter: Reporter = SILENT,
 ) -> dict[str, Any]:
     """Train every recipe with every seed, score them on the same rows, and write the report.
 
@@ -75,10 +72,8 @@ def compare(
         Labelled folders from laboratories that training has not seen.
     options : RunOptions, optional
         Initial weights in place of the recipes', resuming, threads, and what is written besides.
-    progress : callable, optional
-        Called as ``progress(stage, done, total)``.
-    say : callable, optional
-        Called with sentences for a person.
+    reporter : Reporter, optional
+        Told how far it is, and what a person should know.
 
     Returns
     -------
@@ -99,20 +94,20 @@ def compare(
     MissingExtraError
         Without Matplotlib, which draws the report.
     """
-    started, options, tell = time.monotonic(), options or RunOptions(), say or (lambda _: None)
+    started, options = time.monotonic(), options or RunOptions()
     if not isinstance(dataset, Dataset):
         dataset = Dataset.open(dataset, background=True, workers=options.workers)
     chosen = plan_comparison(dataset, recipes, out, seeds=seeds, resume=options.resume)
     require_matplotlib()
     if remark := passed_over(dataset):
-        tell(remark)
-    work = _Work(dataset, chosen, seeds, _sets(dataset, unseen), Path(out), options, progress, tell)
+        reporter.say(remark)
+    work = _Work(dataset, chosen, seeds, _sets(dataset, unseen), Path(out), options, reporter)
     starts = find_starts(
         work.started_from, {"train": work.rows, **work.sets}, dataset.pictures,
-        allow_seen=options.allow_seen, progress=progress,
+        allow_seen=options.allow_seen, reporter=reporter,
     )  # fmt: skip
     _look_first(work)
-    audit = audit_dataset(dataset, progress=progress, say=tell)
+    audit = audit_dataset(dataset, reporter=reporter)
     titles = recipe_titles({recipe.name: recipe.title for recipe in chosen})
     models = []
     for recipe in chosen:
@@ -134,8 +129,7 @@ class _Work:
     sets: dict[str, Manifest]
     folder: Path
     options: RunOptions
-    progress: Progress | None
-    tell: Say
+    reporter: Reporter
 
     @property
     def rows(self) -> Manifest:
@@ -154,13 +148,6 @@ class _Work:
     def run(self, recipe: Recipe, seed: int) -> Path:
         """Run folder of a training."""
         return self.folder / "runs" / f"{recipe.name}-seed{seed}"
-
-    def staged(self, stage: str) -> Progress | None:
-        """Put a name in front of every stage."""
-        progress = self.progress
-        if progress is None:
-            return None
-        return lambda name, done, total: progress(f"{stage}: {name}", done, total)
 
 
 def _sets(dataset: Dataset, unseen: Sequence[str | os.PathLike[str]]) -> dict[str, Manifest]:
@@ -192,14 +179,13 @@ def _look_first(work: _Work) -> None:
 def _train_and_score(recipe: Recipe, seed: int, work: _Work) -> Run:
     """Train one recipe with one seed, or open what an earlier call has trained, and evaluate it."""
     stage = f"{recipe.name}, seed {seed}"
-    work.tell(f"Training {stage}")
+    work.reporter.say(f"Training {stage}")
     run = train(
         work.dataset,
         recipe.with_seed(seed),
         work.run(recipe, seed),
         options=replace(work.options, resume=True),
-        progress=work.staged(stage),
-        say=work.tell,
+        reporter=work.reporter.within(stage),
     )
     return _score(run, recipe.name, seed, work)
 
@@ -238,8 +224,7 @@ def _score(run: TrainedRun, recipe: str, seed: int, work: _Work) -> Run:
                 classifier,
                 manifest,
                 command=work.options.command,
-                progress=work.staged(f"{recipe} on {name}"),
-                say=work.tell,
+                reporter=work.reporter.within(f"{recipe} on {name}"),
             )
             document = evaluation_document(result.report)
             document["images_per_second"] = round(result.images_per_second, 1)

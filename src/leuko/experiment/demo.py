@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +12,11 @@ from leuko.data.synth import SmearPlan, draw_dataset
 from leuko.experiment.comparing import compare
 from leuko.files import mark_own_picture
 from leuko.imaging import encode_png, read_image
-from leuko.parallel import Progress, worker_count
+from leuko.parallel import worker_count
 from leuko.recipe import Recipe, load_recipe
 from leuko.render.answers import tally_text
 from leuko.render.picture import prediction_sheet
+from leuko.reporter import SILENT, Reporter
 from leuko.runtime.classifier import load
 from leuko.training.options import RunOptions
 
@@ -28,8 +28,7 @@ def run_demo(
     *,
     seed: int = 0,
     workers: int | None = None,
-    progress: Progress | None = None,
-    say: Callable[[str], None] | None = None,
+    reporter: Reporter = SILENT,
 ) -> Path:
     """Draw a small data set, balance it, train and compare both networks, predict cells.
 
@@ -43,41 +42,37 @@ def run_demo(
         Of drawing and training.
     workers : int, optional
         Threads.
-    progress : callable, optional
-        Called as ``progress(stage, done, total)``.
-    say : callable, optional
-        Called with sentences for a person.
+    reporter : Reporter, optional
+        Told how far it is, and what a person should know.
 
     Returns
     -------
     Path
         ``report.html``.
     """
-    tell = say or (lambda _: None)
     dataset = out / "Dataset"
-    tell(f"Drawing a small smear data set in {dataset}")
+    reporter.say(f"Drawing a small smear data set in {dataset}")
     draw_dataset(
         dataset,
         SmearPlan(train=600, test=200, seed=seed),
         workers=worker_count(workers),
-        progress=(lambda done, total: progress("drawing", done, total)) if progress else None,
+        reporter=reporter,
     )
-    tell("Balancing its training images as published")
+    reporter.say("Balancing its training images as published")
     write_balanced(
         read_split(dataset, "train"),
         out / "Balanced_Train",
         seed=seed,
         workers=workers,
-        progress=progress,
+        reporter=reporter,
     )
-    tell("Training and comparing both networks")
+    reporter.say("Training and comparing both networks")
     compare(
         dataset,
         demo_recipes(seed),
         out / "compare",
         options=RunOptions(resume=True, workers=workers, cache=out / "cache", command="leuko demo"),
-        progress=progress,
-        say=say,
+        reporter=reporter,
     )
     shown = demo_recipes(seed)[-1]
     classifier = load(out / "compare" / "runs" / f"{shown.name}-seed{seed}", threads=workers)
@@ -91,7 +86,7 @@ def run_demo(
         [(read_image(file).pixels, row) for file, row in zip(files, table.predicted, strict=True)]
     )
     atomic_write_bytes(out / "predictions.png", mark_own_picture(encode_png(sheet)))
-    tell(f"Predicted cells: {out / 'predictions.png'}. {tally_text(table.outcomes)}")
+    reporter.say(f"Predicted cells: {out / 'predictions.png'}. {tally_text(table.outcomes)}")
     return out / "compare" / "report.html"
 
 

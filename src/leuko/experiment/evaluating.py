@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ from leuko.errors import DataError, MissingExtraError
 from leuko.evaluation.report import EvaluationReport, evaluate_predictions
 from leuko.host import machine
 from leuko.manifest import Manifest
-from leuko.parallel import Progress
 from leuko.prediction import Prediction, PredictionTable
 from leuko.prediction_files import write_csv
 from leuko.render.evaluation import evaluation_document, evaluation_summary
+from leuko.reporter import SILENT, Reporter
 from leuko.runtime.classifier import OnnxClassifier, load
 from leuko.runtime.repeats import DUPLICATE, mark_repeats
 from leuko.runtime.trust import NEVER_CHECKED
@@ -108,8 +108,7 @@ def evaluate(
     resamples: int = 1000,
     command: str = "",
     threads: int | None = None,
-    progress: Progress | None = None,
-    say: Callable[[str], None] | None = None,
+    reporter: Reporter = SILENT,
 ) -> Evaluation:
     """Classify a labelled set through ONNX Runtime and score the answers.
 
@@ -133,10 +132,8 @@ def evaluate(
         The command to print beside the figures.
     threads : int, optional
         See `leuko.load`.
-    progress : callable, optional
-        Called as ``progress(stage, done, total)``.
-    say : callable, optional
-        Called with sentences for a person, such as rejected files.
+    reporter : Reporter, optional
+        Told how far it is, and what a person should know.
 
     Returns
     -------
@@ -159,21 +156,20 @@ def evaluate(
         manifest = manifest.relabelled(
             scheme, labels, merged=_merged(manifest.scheme, scheme, labels)
         )
-    tell = say or (lambda _: None)
     for note in manifest.notes:
-        tell(note)
+        reporter.say(note)
     total = len(manifest)
     started = time.perf_counter()
     rows = classifier.predict(
         manifest.files(),
-        progress=(lambda done: progress("predicting", done, total)) if progress else None,
+        progress=lambda done: reporter.progress("predicting", done, total),
     ).rows
     seconds = time.perf_counter() - started
     table = PredictionTable(tuple(_named(row, s.path) for row, s in zip(rows, manifest.samples,
                                                                         strict=True)),
                             classifier.bundle.scheme)  # fmt: skip
     for row in table.rejected:
-        tell(f"Rejected {row.path} ({row.reason}: {row.detail})")
+        reporter.say(f"Rejected {row.path} ({row.reason}: {row.detail})")
     answered = np.flatnonzero([row.status == "ok" for row in table.rows]).astype(np.int64)
     if len(answered) == 0:
         raise DataError(f"Not one of the {total} images in {manifest.root} could be read.")
@@ -186,9 +182,9 @@ def evaluate(
         warnings.append(
             f"{repeats} of {total} images show the same cell as an earlier one; each is scored."
         )
-        tell(warnings[-1])
+        reporter.say(warnings[-1])
     if has_learned(classifier.bundle.provenance):
-        known = seen_in(kept, Pictures(threads), progress=progress)
+        known = seen_in(kept, Pictures(threads), reporter=reporter)
         if known:
             warnings.append(
                 f"{known:,} of these {len(kept):,} images are among those that {classifier.name} "

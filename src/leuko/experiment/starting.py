@@ -10,8 +10,8 @@ from leuko.data.dataset import Pictures
 from leuko.data.seen import FEW, LEARNED, Start, seen_in, start_of
 from leuko.errors import DataError
 from leuko.manifest import Manifest
-from leuko.parallel import Progress
 from leuko.recipe import Recipe
+from leuko.reporter import Reporter
 from leuko.runtime.classifier import load
 
 __all__ = ["find_starts"]
@@ -23,7 +23,7 @@ def find_starts(
     pictures: Pictures,
     *,
     allow_seen: bool,
-    progress: Progress | None,
+    reporter: Reporter,
 ) -> dict[str, dict[str, Any]]:
     """Say what each recipe starts from, and refuse one that has learned what it is measured on.
 
@@ -37,8 +37,8 @@ def find_starts(
         Decodes them, but those that it has decoded before.
     allow_seen : bool
         Refuse nothing.
-    progress : callable, optional
-        Called as ``progress(stage, done, total)``.
+    reporter : Reporter, optional
+        Told how far it is, and what a person should know.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def find_starts(
     seen = {}
     for name, manifest in sets.items():
         stage = f"looking for images of {name} that weights have seen"
-        count = seen_in(manifest, pictures, progress=progress, stage=stage)
+        count = seen_in(manifest, pictures, reporter=reporter, stage=stage)
         seen[name] = [count, len(manifest)]
     for name, one in starts.items():
         if not one.fingerprints:

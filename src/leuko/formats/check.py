@@ -22,8 +22,9 @@ from leuko.evaluation.metrics import balanced_accuracy, confusion_matrix
 from leuko.evaluation.report import evaluate_predictions
 from leuko.history import Change, Compared
 from leuko.imaging import PreprocessSpec
-from leuko.parallel import Progress, bounded_map
+from leuko.parallel import bounded_map
 from leuko.pictures import decoded
+from leuko.reporter import Reporter
 from leuko.runtime.sources import expand
 from leuko.scheme import ClassScheme
 from leuko.source import Source, file_source
@@ -205,7 +206,7 @@ class Pair:
 def labelled_pictures(
     source: str | os.PathLike[str],
     ignore: tuple[str, ...],
-    tell: Callable[[str], None],
+    reporter: Reporter,
     scheme: ClassScheme,
 ) -> Pictures:
     """Open a folder of class folders, or a CSV with labels.
@@ -216,7 +217,7 @@ def labelled_pictures(
         The folder or the CSV.
     ignore : tuple of str
         Extra folders to pass over.
-    tell : callable
+    reporter : Reporter
         Called with remarks.
     scheme : ClassScheme
         Of the labels.
@@ -233,7 +234,7 @@ def labelled_pictures(
     """
     manifest = read_labelled(source, ignore=ignore, scheme=scheme)
     for note in manifest.notes:
-        tell(note)
+        reporter.say(note)
     return Pictures(
         tuple(file_source(file) for file in manifest.files()),
         np.asarray(manifest.labels, np.int64),
@@ -244,7 +245,7 @@ def labelled_pictures(
 def any_pictures(
     source: str | os.PathLike[str],
     ignore: tuple[str, ...],
-    tell: Callable[[str], None],
+    reporter: Reporter,
     scheme: ClassScheme,
 ) -> Pictures:
     """Open pictures with labels where there are any, so that every class is drawn from.
@@ -255,7 +256,7 @@ def any_pictures(
         As `labelled_pictures` takes it, or a folder, a glob, a ``.zip`` or a ``.txt`` list.
     ignore : tuple of str
         Extra folders to pass over.
-    tell : callable
+    reporter : Reporter
         Called with remarks.
     scheme : ClassScheme
         Of the labels, if there are any.
@@ -273,11 +274,13 @@ def any_pictures(
     path = Path(os.path.expanduser(source))
     if path.is_dir() or path.suffix.lower() == ".csv":
         try:
-            return labelled_pictures(path, ignore, tell, scheme)
+            return labelled_pictures(path, ignore, reporter, scheme)
         except DataError:
             if not path.is_dir():
                 raise
-            tell(f"{path} has no class folders that can be read; pictures are drawn at random.")
+            reporter.say(
+                f"{path} has no class folders that can be read; pictures are drawn at random."
+            )
     return Pictures(tuple(expand([os.fspath(path)])))
 
 
@@ -286,7 +289,7 @@ def draw_sample(
     spec: PreprocessSpec,
     rng: np.random.Generator,
     threads: int,
-    tell: Callable[[str], None],
+    reporter: Reporter,
 ) -> tuple[Sample, Pictures]:
     """Draw the pictures that ranges are measured on, evenly by class.
 
@@ -300,7 +303,7 @@ def draw_sample(
         Draws.
     threads : int
         For reading.
-    tell : callable
+    reporter : Reporter
         Called with remarks.
 
     Returns
@@ -327,7 +330,7 @@ def draw_sample(
     pixels, digests = [], []
     for name, digest, content in _read(pictures.take(chosen), spec, threads):
         if isinstance(content, ImageError):
-            tell(f"Rejected {name} ({content.reason}: {content.detail})")
+            reporter.say(f"Rejected {name} ({content.reason}: {content.detail})")
         else:
             pixels.append(content)
             digests.append(digest)
@@ -390,8 +393,7 @@ def ask(
     pair: Pair,
     pictures: Pictures,
     threads: int,
-    progress: Progress | None,
-    tell: Callable[[str], None],
+    reporter: Reporter,
     *,
     leave: Set[str] = frozenset(),
 ) -> Answers:
@@ -405,10 +407,8 @@ def ask(
         To be read.
     threads : int
         For reading.
-    progress : callable, optional
-        Called as ``progress(stage, done, total)``.
-    tell : callable
-        Called with what is rejected.
+    reporter : Reporter, optional
+        Told how far it is, and what a person should know.
     leave : set of str
         Digests of files that are passed over.
 
@@ -433,7 +433,7 @@ def ask(
         for row, (name, digest, content) in chunk:
             if isinstance(content, ImageError):
                 rejected += 1
-                tell(f"Rejected {name} ({content.reason}: {content.detail})")
+                reporter.say(f"Rejected {name} ({content.reason}: {content.detail})")
             elif digest not in leave:
                 inputs.append(content)
                 kept.append(row)
@@ -441,8 +441,7 @@ def ask(
         if inputs:
             stacked = np.stack(inputs)
             answers.append((pair.original(stacked), pair.variant(stacked)))
-        if progress is not None:
-            progress("comparing", chunk[-1][0] + 1, total)
+        reporter.progress("comparing", chunk[-1][0] + 1, total)
     if not answers:
         raise DataError(f"Not one of the {total} pictures to compare on could be used.")
     return Answers(
@@ -455,7 +454,7 @@ def ask(
 
 
 def judge_accuracy(
-    pair: Pair, answers: Answers, pictures: Pictures, tell: Callable[[str], None]
+    pair: Pair, answers: Answers, pictures: Pictures, reporter: Reporter
 ) -> Compared:
     """Set the variant's balanced accuracy against the original's.
 
@@ -467,7 +466,7 @@ def judge_accuracy(
         Of both.
     pictures : Pictures
         With labels.
-    tell : callable
+    reporter : Reporter
         Told how much one more mistake would weigh.
 
     Returns
@@ -495,7 +494,7 @@ def judge_accuracy(
     counts = np.bincount(labels, minlength=len(names))
     present = counts[counts > 0]
     if present.min() < _FEW:
-        tell(
+        reporter.say(
             f"The rarest class has {present.min()} pictures: one more mistake in it moves "
             f"balanced accuracy by {100 / present.min() / len(present):.1f} points."
         )

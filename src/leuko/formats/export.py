@@ -43,7 +43,8 @@ from leuko.formats.graph import open_session, to_float16
 from leuko.formats.int8 import quantize
 from leuko.history import Variant
 from leuko.host import versions
-from leuko.parallel import Progress, bounded_map, worker_count
+from leuko.parallel import bounded_map, worker_count
+from leuko.reporter import SILENT, Reporter
 from leuko.runtime.cards import with_card
 from leuko.runtime.classifier import OnnxClassifier, load, make_goldens, run_padded
 from leuko.runtime.looks import over_looks
@@ -179,8 +180,7 @@ def export_model(
     *,
     litert: Writer | None = None,
     workers: int | None = None,
-    progress: Progress | None = None,
-    say: Callable[[str], None] | None = None,
+    reporter: Reporter = SILENT,
 ) -> Exported:
     """Write a model in another form, if it still answers as it did.
 
@@ -197,10 +197,8 @@ def export_model(
         `leuko.training.litert.write_litert`, where LiteRT is wanted: only that room has Keras.
     workers : int, optional
         Threads.
-    progress : callable, optional
-        Called as ``progress(stage, done, total)``.
-    say : callable, optional
-        Called with sentences for a person.
+    reporter : Reporter, optional
+        Told how far it is, and what a person should know.
 
     Returns
     -------
@@ -231,7 +229,7 @@ def export_model(
     keras = _keras_file(bundle, model) if request.form == "litert" else None
     if keras is not None and litert is None:
         raise UsageError("LiteRT needs litert=leuko.training.litert.write_litert.")
-    work = _Work(request, classifier, threads, progress, say or (lambda _: None))
+    work = _Work(request, classifier, threads, reporter)
     given = work.pictures()
     if keras is not None and litert is not None:
         converted = work.to_litert(litert, keras, given.sample)
@@ -251,26 +249,25 @@ class _Work:
         request: ExportRequest,
         classifier: OnnxClassifier,
         threads: int,
-        progress: Progress | None,
-        tell: Callable[[str], None],
+        reporter: Reporter,
     ) -> None:
         self.request, self.classifier, self.bundle = request, classifier, classifier.bundle
-        self._threads, self._progress, self._tell = threads, progress, tell
+        self._threads, self._reporter = threads, reporter
         self._rng = np.random.default_rng([request.seed, 31])
 
     def pictures(self) -> _Given:
         """Open the pictures that were given, and draw those for 8 bits."""
-        request, scheme, tell = self.request, self.bundle.scheme, self._tell
+        request, scheme, reporter = self.request, self.bundle.scheme, self._reporter
         labelled = others = None
         if request.check is not None:
-            labelled = labelled_pictures(request.check, request.ignore, tell, scheme)
+            labelled = labelled_pictures(request.check, request.ignore, reporter, scheme)
         if request.calibrate is not None:
-            others = any_pictures(request.calibrate, request.ignore, tell, scheme)
+            others = any_pictures(request.calibrate, request.ignore, reporter, scheme)
         source = labelled if others is None else others
         if request.weights != "int8" or source is None:
             return _Given(labelled=labelled)
         spec = self.bundle.preprocess
-        sample, left = draw_sample(source, spec, self._rng, self._threads, tell)
+        sample, left = draw_sample(source, spec, self._rng, self._threads, reporter)
         return _Given(sample, left) if others is None else _Given(sample, labelled, left)
 
     def to_onnx(self, sample: Sample | None) -> _Converted:
@@ -304,12 +301,10 @@ class _Work:
             versions=_versions(),
         )
         leave = set(given.sample.digests) if given.sample is not None else set()
-        asked = partial(
-            ask, pair, threads=self._threads, progress=self._progress, tell=self._tell, leave=leave
-        )
+        asked = partial(ask, pair, threads=self._threads, reporter=self._reporter, leave=leave)
         if given.labelled is not None:
             answers = asked(given.labelled)
-            check = judge_accuracy(pair, answers, given.labelled, self._tell)
+            check = judge_accuracy(pair, answers, given.labelled, self._reporter)
             validation = own_validation(answers, given.labelled, bundle.scheme)
             return replace(variant, check=check), validation
         if given.rest is not None:

@@ -26,6 +26,7 @@ from leuko.errors import BundleError, DataError, UsageError
 from leuko.formats.confined import LARGEST_FILE, convert_keras
 from leuko.history import ImportReport
 from leuko.imaging import PreprocessSpec
+from leuko.reporter import SILENT, Reporter
 from leuko.runtime.cards import pixels_in_words, with_card
 from leuko.runtime.classifier import _open_session, make_goldens, run_outputs
 from leuko.runtime.graph_wrap import ForeignNetwork, read_foreign, wrap_foreign
@@ -210,7 +211,7 @@ def import_bundle(
     pixels: ForeignPixels,
     crop: float = 1.0,
     command: str = "",
-    say: Callable[[str], None] = lambda _: None,
+    reporter: Reporter = SILENT,
 ) -> ModelBundle:
     """Import a foreign Keras or ONNX file as a bundle.
 
@@ -226,8 +227,8 @@ def import_bundle(
         Central part of a picture that the model is given, in (0, 1].
     command : str
         The command to write into the card.
-    say : callable
-        Called with sentences for a person.
+    reporter : Reporter
+        Told in sentences for a person.
 
     Returns
     -------
@@ -265,9 +266,9 @@ def import_bundle(
         notes=tuple(notes),
         command=command,
     )
-    say(f"Pixels are read as {pixels_in_words(source)}; outputs as {', '.join(own)}.")
+    reporter.say(f"Pixels are read as {pixels_in_words(source)}; outputs as {', '.join(own)}.")
     for note in notes:
-        say(note)
+        reporter.say(note)
     bundle = ModelBundle(
         name=path.stem,
         onnx=onnx,

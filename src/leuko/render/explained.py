@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +17,7 @@ from leuko.parallel import bounded_map, worker_count
 from leuko.pictures import decoded
 from leuko.prediction import Prediction
 from leuko.render.heat import heat_picture
+from leuko.reporter import Reporter
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.explain import Explainer
 from leuko.source import Source, opened
@@ -101,7 +102,7 @@ def explained(
     folder: Path,
     *,
     threads: int | None = None,
-    say: Callable[[str], None],
+    reporter: Reporter,
 ) -> Iterator[Prediction]:
     """Classify sources and write a picture for each that has an answer.
 
@@ -117,7 +118,7 @@ def explained(
         See `check_folder`.
     threads : int, optional
         For explaining and drawing; as many as this process has cores when None.
-    say : callable
+    reporter : Reporter
         Told of an image that could not be read again.
 
     Yields
@@ -150,7 +151,7 @@ def explained(
 
     for row, fault in bounded_map(work, jobs(), workers=worker_count(threads)):
         if fault:
-            say(f"Not explained: {row.path} ({fault})")
+            reporter.say(f"Not explained: {row.path} ({fault})")
         yield row
 
 

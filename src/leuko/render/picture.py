@@ -6,7 +6,7 @@ Needs only the base install.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -34,6 +34,7 @@ from leuko.render.drawing import (
 )
 from leuko.render.style import lighter, style
 from leuko.render.words import percent
+from leuko.reporter import Reporter
 from leuko.source import Source
 
 __all__ = [
@@ -121,14 +122,14 @@ class Gallery:
                 self._kept.append((source, row))
             yield row
 
-    def draw(self, *, say: Callable[[str], None]) -> Pixels:
+    def draw(self, *, reporter: Reporter) -> Pixels:
         """Draw the one image large, or the first of several as a sheet.
 
         A rejected one has its reason on an empty ground.
 
         Parameters
         ----------
-        say : callable
+        reporter : Reporter
             Told of an image that could not be read again.
 
         Returns
@@ -153,7 +154,7 @@ class Gallery:
                     raise ImageError("unreadable", "the file changed while it was read")
                 pixels = decode_image(data).pixels
             except ImageError as error:
-                say(f"Not drawn: {row.path} ({error.detail})")
+                reporter.say(f"Not drawn: {row.path} ({error.detail})")
                 continue
             rows.append((pixels if single else scaled(pixels, _THUMB), row))
         if not rows:

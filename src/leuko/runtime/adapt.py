@@ -8,7 +8,7 @@ docs/decisions/0019-fit-to-a-microscope.md.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -21,7 +21,7 @@ from leuko.cells.style import first_look
 from leuko.data.reading import read_csv
 from leuko.errors import AdaptError, DataError, ImageError, UsageError
 from leuko.history import LabelsReport
-from leuko.parallel import Progress
+from leuko.reporter import SILENT, Reporter
 from leuko.runtime.adapt_labels import MIN_LABELS, Labelled, Refit, labelled_files, refit
 from leuko.runtime.adapt_views import Picture, survey
 from leuko.runtime.cards import refit_in_words, with_card
@@ -92,8 +92,7 @@ def adapt(
     measure: bool = True,
     seed: int = 0,
     threads: int | None = None,
-    progress: Progress | None = None,
-    say: Callable[[str], None] | None = None,
+    reporter: Reporter = SILENT,
 ) -> Adaptation:
     """Fit a bundle to labelled cells of one microscope.
 
@@ -111,7 +110,7 @@ def adapt(
         runs in Leuko alone: no other runtime measures.
     seed : int
         Decides how slides, or cells where fewer than two slides are known, are dealt to folds.
-    threads, progress, say
+    threads, reporter
         See `fit_adaptation`.
 
     Returns
@@ -146,7 +145,7 @@ def adapt(
         for file, sample in zip(files, manifest.samples, strict=True)
     ]
     return fit_adaptation(bundle, named, slides=manifest.slides, measure=measure, seed=seed,
-                          threads=threads, progress=progress, say=say)  # fmt: skip
+                          threads=threads, reporter=reporter)  # fmt: skip
 
 
 def fit_adaptation(
@@ -157,8 +156,7 @@ def fit_adaptation(
     measure: bool = True,
     seed: int = 0,
     threads: int | None = None,
-    progress: Progress | None = None,
-    say: Callable[[str], None] | None = None,
+    reporter: Reporter = SILENT,
 ) -> Adaptation:
     """Fit a bundle to labelled pictures, see `adapt`.
 
@@ -175,10 +173,8 @@ def fit_adaptation(
         See `adapt`.
     threads : int, optional
         As many as there are cores when None; they change no result.
-    progress : callable, optional
-        Called as ``progress(stage, done, total)``.
-    say : callable, optional
-        Called with sentences for a person: pictures that were left out, and why.
+    reporter : Reporter, optional
+        Told how far it is, and what a person should know.
 
     Returns
     -------
@@ -196,8 +192,8 @@ def fit_adaptation(
             "Fit the model that it was made from, with all labels together."
         )
     rows = [(*row, slide) for row, slide in zip(labels, slides or [""] * len(labels), strict=True)]
-    cells = _usable(bundle, rows, threads, progress, say or (lambda _: None))
-    fitted = refit(bundle, cells, measure=measure, seed=seed, threads=threads, progress=progress)
+    cells = _usable(bundle, rows, threads, reporter)
+    fitted = refit(bundle, cells, measure=measure, seed=seed, threads=threads, reporter=reporter)
     steps = {
         "schema": schema("adaptation"),
         "adapted_from": bundle.digest,
@@ -216,8 +212,7 @@ def _usable(
     bundle: ModelBundle,
     labels: Sequence[tuple[Source, int, str]],
     threads: int | None,
-    progress: Progress | None,
-    tell: Callable[[str], None],
+    reporter: Reporter,
 ) -> Labelled:
     """Read what was given: different pictures that hold a cell."""
     sources = [source for source, _, _ in labels]
@@ -225,13 +220,13 @@ def _usable(
     named: dict[str, int] = {}
     slides: dict[str, str] = {}
     for (source, label, slide), found in zip(
-        labels, survey(sources, threads=threads, progress=progress), strict=True
+        labels, survey(sources, threads=threads, reporter=reporter), strict=True
     ):
         if isinstance(found, ImageError):
-            tell(f"Rejected {source.name} ({found.reason}: {found.detail})")
+            reporter.say(f"Rejected {source.name} ({found.reason}: {found.detail})")
             continue
         if bundle.preprocess.view != "centre" and found.missing:
-            tell(f"Left out {source.name} ({found.missing}: no cell is found in it)")
+            reporter.say(f"Left out {source.name} ({found.missing}: no cell is found in it)")
             continue
         slides[found.sha256] = slides.get(found.sha256) or slide
         pictures.setdefault(found.sha256, found)

@@ -14,7 +14,7 @@ from leuko.bundle import MeasuredLayer, ModelBundle
 from leuko.errors import AdaptError, DataError
 from leuko.history import Change, LabelsReport
 from leuko.manifest import Manifest
-from leuko.parallel import Progress
+from leuko.reporter import SILENT, Reporter
 from leuko.runtime.adapt_fit import REPEATS, Cells, Head, HeadFit, fit_head, slide_groups
 from leuko.runtime.adapt_views import Picture, show
 from leuko.runtime.graph import expose
@@ -166,7 +166,7 @@ def refit(
     measure: bool = True,
     seed: int = 0,
     threads: int | None = None,
-    progress: Progress | None = None,
+    reporter: Reporter = SILENT,
 ) -> Refit:
     """Refit the last layer.
 
@@ -178,7 +178,7 @@ def refit(
         Two classes at least.
     measure : bool
         Whether numbers measured on the cell may come beside the network.
-    seed, threads, progress
+    seed, threads, reporter
         See `leuko.runtime.adapt.fit_adaptation`.
 
     Returns
@@ -199,7 +199,7 @@ def refit(
             "layer. Take another model."
         )
     temperature, groups = Trust.of(bundle).temperature, slide_groups(cells.slides)
-    shown = show(bundle, cells.pictures, measure=measure, threads=threads, progress=progress)
+    shown = show(bundle, cells.pictures, measure=measure, threads=threads, reporter=reporter)
     if shown.features is None:
         raise AdaptError(f"{bundle.name} does not show what enters its last layer.")
     features = np.average(shown.features, axis=1, weights=bundle.preprocess.weights or None)

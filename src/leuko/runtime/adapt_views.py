@@ -14,8 +14,9 @@ from leuko.bundle import ModelBundle
 from leuko.cells import find_cell
 from leuko.cells.style import first_look
 from leuko.errors import ImageError
-from leuko.parallel import Progress, bounded_map, worker_count
+from leuko.parallel import bounded_map, worker_count
 from leuko.pictures import decoded
+from leuko.reporter import SILENT, Reporter
 from leuko.runtime.classifier import _open_session, run_outputs
 from leuko.source import Source
 
@@ -64,7 +65,7 @@ def survey(
     sources: Sequence[Source],
     *,
     threads: int | None = None,
-    progress: Progress | None = None,
+    reporter: Reporter = SILENT,
 ) -> Iterator[Picture | ImageError]:
     """Read pictures and look for their cells.
 
@@ -74,8 +75,8 @@ def survey(
         Read once.
     threads : int, optional
         As many as there are cores when None.
-    progress : callable, optional
-        Called as ``progress("reading", done, total)``.
+    reporter : Reporter, optional
+        Told how far it is, and what a person should know.
 
     Yields
     ------
@@ -92,8 +93,7 @@ def survey(
 
     for done, found in enumerate(bounded_map(look, sources, workers=worker_count(threads)), 1):
         yield found
-        if progress is not None:
-            progress("reading", done, len(sources))
+        reporter.progress("reading", done, len(sources))
 
 
 def show(
@@ -102,7 +102,7 @@ def show(
     *,
     measure: bool = False,
     threads: int | None = None,
-    progress: Progress | None = None,
+    reporter: Reporter = SILENT,
 ) -> Shown:
     """Show pictures to a bundle's network.
 
@@ -114,7 +114,7 @@ def show(
         At least one.
     measure : bool
         Whether to give `Shown.measures`.
-    threads, progress
+    threads, reporter
         See `survey`.
 
     Returns
@@ -145,6 +145,5 @@ def show(
         measures.append(measured)
         if len(outputs) > 1:
             features.append(outputs[1].astype(np.float32))
-        if progress is not None:
-            progress("labelled cells", len(measures), len(pictures))
+        reporter.progress("labelled cells", len(measures), len(pictures))
     return Shown(np.stack(features) if features else None, measures)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
@@ -15,7 +15,7 @@ from leuko.bundle import FeatureSpace, Goldens, ModelBundle
 from leuko.errors import DataError, ImageError, UsageError
 from leuko.history import Change, Selection, TrustReport, TrustTargets
 from leuko.manifest import Manifest
-from leuko.parallel import Progress
+from leuko.reporter import SILENT, Reporter
 from leuko.runtime.cards import with_card
 from leuko.runtime.classifier import Observation, OnnxClassifier, make_goldens
 from leuko.runtime.quality import Quality
@@ -140,8 +140,7 @@ def fit_trust(
     settings: TrustSettings | None = None,
     *,
     threads: int | None = None,
-    progress: Progress | None = None,
-    say: Callable[[str], None] | None = None,
+    reporter: Reporter = SILENT,
 ) -> ModelBundle:
     """Fit temperature, limits and feature space on labelled pictures.
 
@@ -159,10 +158,8 @@ def fit_trust(
         The defaults when None.
     threads : int, optional
         See `OnnxClassifier`.
-    progress : callable, optional
-        Called as ``progress(stage, done, total)``.
-    say : callable, optional
-        Called with sentences for a person: what could not be fitted, and what was kept.
+    reporter : Reporter, optional
+        Told how far it is, and what a person should know.
 
     Returns
     -------
@@ -176,17 +173,17 @@ def fit_trust(
         also when fewer than `FEWEST` could, when they show one class only, or when no temperature
         of the range fits best.
     """
-    chosen, tell = settings or TrustSettings(), say or (lambda _: None)
+    chosen = settings or TrustSettings()
     if chosen.searched is None:
         share = bundle.validation.get("trust", {}).get("searched", SEARCHED)
         chosen = replace(chosen, searched=float(share))
     _refuse_other_classes(bundle, manifest)
     plain = without_trust(bundle)
     classifier = OnnxClassifier(plain, threads=threads, features=True)
-    seen = _observe(classifier, manifest, progress, tell)
+    seen = _observe(classifier, manifest, reporter)
     if chosen.strict:
         _refuse_too_few(seen.labels, len(bundle.scheme))
-    fitting = _Fitting(Trust.of(bundle), chosen, tell)
+    fitting = _Fitting(Trust.of(bundle), chosen, reporter)
     space, report = _fit(fitting, seen, bundle.name, manifest.digest)
     trust = Trust(report.temperature, fitting.limits, space, bundle.scheme)
     outputs = classifier.ask(list(plain.goldens.pictures), trust)
@@ -282,8 +279,8 @@ class _Fitting:
         Of the bundle as it came.
     settings : TrustSettings
         As they were chosen.
-    tell : callable
-        Called with each note.
+    reporter : Reporter
+        Told each note.
     ratio : float
         The bundle's temperature divided by the new one.
     limits : dict of str to float
@@ -296,7 +293,7 @@ class _Fitting:
 
     before: Trust
     settings: TrustSettings
-    tell: Callable[[str], None]
+    reporter: Reporter
     ratio: float = 1.0
     limits: dict[str, float] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
@@ -305,7 +302,7 @@ class _Fitting:
     def note(self, sentence: str) -> None:
         """Tell a sentence, and keep it."""
         self.notes.append(sentence)
-        self.tell(sentence)
+        self.reporter.say(sentence)
 
     def own(self, names: Sequence[str]) -> dict[str, float]:
         """The bundle's own limits of these names."""
@@ -336,8 +333,7 @@ class _Seen:
 def _observe(
     classifier: OnnxClassifier,
     manifest: Manifest,
-    progress: Progress | None,
-    tell: Callable[[str], None],
+    reporter: Reporter,
 ) -> _Seen:
     """Run the network on every picture, leaving out, by name, what cannot be read."""
     found: list[Observation] = []
@@ -345,12 +341,11 @@ def _observe(
     rows = classifier.observe(file_source(file) for file in manifest.files())
     for index, row in enumerate(rows):
         if isinstance(row, ImageError):
-            tell(f"Rejected {manifest.samples[index].path} ({row.reason}: {row.detail})")
+            reporter.say(f"Rejected {manifest.samples[index].path} ({row.reason}: {row.detail})")
         else:
             found.append(row)
             kept.append(index)
-        if progress is not None:
-            progress("calibrating", index + 1, len(manifest))
+        reporter.progress("calibrating", index + 1, len(manifest))
     if not found:
         raise DataError(f"Not one of the {len(manifest)} images in {manifest.root} could be read.")
     return _Seen(

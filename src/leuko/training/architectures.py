@@ -26,6 +26,7 @@ from leuko.data.seen import backbone_path
 from leuko.errors import TrainingError
 from leuko.quiet import keras_home
 from leuko.recipe import ModelSettings, Recipe
+from leuko.reporter import SILENT, Reporter
 from leuko.training.narrow import narrow_backbone
 
 __all__ = [
@@ -66,7 +67,7 @@ def build_model(
     classes: int = 5,
     *,
     examples: Examples | None = None,
-    say: Callable[[str], None] | None = None,
+    reporter: Reporter = SILENT,
 ) -> keras.Model:
     """Build a network with its initial weights.
 
@@ -79,8 +80,8 @@ def build_model(
     examples : callable, optional
         Gives (n, h, w, 3) uint8 inputs such as training will show. They are asked for where Leuko's
         backbone is wider than the recipe's; see `leuko.training.narrow`.
-    say : callable, optional
-        Called with a sentence on how well the backbone was narrowed.
+    reporter : Reporter, optional
+        Told in a sentence on how well the backbone was narrowed.
 
     Returns
     -------
@@ -103,11 +104,10 @@ def build_model(
         seed_weights(model, recipe.seed)
         if recipe.model.weights == "leuko" and recipe.model.width != 1:
             share = _load_narrowed(model, recipe, examples)
-            if say is not None:
-                say(
-                    "The backbone starts from Leuko's own, narrowed: it gives "
-                    f"{share:.0%} of the variance of the wide one's output on training images."
-                )
+            reporter.say(
+                "The backbone starts from Leuko's own, narrowed: it gives "
+                f"{share:.0%} of the variance of the wide one's output on training images."
+            )
         elif recipe.model.weights != "none":
             _load_backbone(model.get_layer(BACKBONE), recipe.model)
     return model

@@ -27,7 +27,8 @@ from leuko.artifacts import atomic_write, digest_bytes, digest_json
 from leuko.errors import OutputError
 from leuko.host import versions
 from leuko.packages import import_onnxruntime
-from leuko.parallel import Progress, bounded_map, worker_count
+from leuko.parallel import bounded_map, worker_count
+from leuko.reporter import SILENT, Reporter
 from leuko.training.architectures import FEATURES
 from leuko.training.export import features_onnx
 from leuko.training.pipeline import PixelSource
@@ -52,12 +53,12 @@ class FeatureCache:
     ----------
     folder : Path
         Where to; the features lie in its folder ``features``.
-    say : callable, optional
-        Called with a sentence where the folder cannot be written to; then nothing is kept.
+    reporter : Reporter, optional
+        Told in a sentence where the folder cannot be written to; then nothing is kept.
     """
 
     folder: Path
-    say: Callable[[str], None] | None = None
+    reporter: Reporter = SILENT
 
     def shards(self, key: str) -> Path:
         """Folder of the shards of one key."""
@@ -69,8 +70,7 @@ class FeatureCache:
             with atomic_write(path) as file:
                 np.savez(file, allow_pickle=False, features=values)
         except OutputError as error:
-            if self.say is not None:
-                self.say(f"Features are not kept for another run: {error} --cache names one.")
+            self.reporter.say(f"Features are not kept for another run: {error} --cache names one.")
             return False
         return True
 
@@ -107,7 +107,7 @@ class Trunk:
         rows: npt.NDArray[np.int64],
         *,
         images: str,
-        progress: Progress | None = None,
+        reporter: Reporter = SILENT,
         stage: str = "features",
     ) -> npt.NDArray[np.float32]:
         """Run it once over a list of (image, draw), but for what was kept.
@@ -120,10 +120,10 @@ class Trunk:
             Which images and draws.
         images : str
             Digest of the source's files.
-        progress : callable, optional
-            Called as ``progress(stage, done, total)``.
+        reporter : Reporter, optional
+            Told how far it is, and what a person should know.
         stage : str
-            First argument of `progress`.
+            What it is called to the reporter.
 
         Returns
         -------
@@ -141,8 +141,7 @@ class Trunk:
                 values = _run(self._network, source, part, self._threads)
                 is_kept = is_kept and self._cache.keep(path, values)
             shards.append(values)
-            if progress is not None:
-                progress(stage, min(start + _SHARD, len(rows)), len(rows))
+            reporter.progress(stage, min(start + _SHARD, len(rows)), len(rows))
         with contextlib.suppress(OSError):  # another run prunes too, or we may only read
             os.utime(folder)
             if is_new:

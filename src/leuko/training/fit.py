@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from leuko.artifacts import prepare_folder
 from leuko.errors import OutputError, TrainingError
-from leuko.parallel import Progress
 from leuko.recipe import Recipe
+from leuko.reporter import SILENT, Reporter
 from leuko.training.architectures import compile_model
 from leuko.training.checkpoint import (
     Checkpoint,
@@ -106,7 +106,7 @@ def fit_model(
     run: RunFolder,
     *,
     resume: bool,
-    progress: Progress | None = None,
+    reporter: Reporter = SILENT,
     tensorboard: bool = False,
 ) -> History:
     """Fit, keep the best epoch, and leave the model with its weights.
@@ -123,8 +123,8 @@ def fit_model(
         Where to; its folders ``last`` and ``best`` are written.
     resume : bool
         Whether to go on from ``last``.
-    progress : callable, optional
-        Called as ``progress(stage, done, total)``.
+    reporter : Reporter, optional
+        Told how far it is, and what a person should know.
     tensorboard : bool
         Whether to write TensorBoard's logs to ``tensorboard`` in the run folder.
 
@@ -152,8 +152,7 @@ def fit_model(
     own = _keras_callbacks(recipe, run.fresh)
     checkpoint = Checkpoint(run, own, state)
     callbacks = [Guard(run.fresh), *own, checkpoint]
-    if progress is not None:
-        callbacks.append(_Told(progress, feed.num_batches, epochs))
+    callbacks.append(_Told(reporter, feed.num_batches, epochs))
     if tensorboard:
         callbacks.append(keras.callbacks.TensorBoard(str(run.path / "tensorboard")))
     held = feeds.validation(0)
@@ -172,16 +171,16 @@ def fit_model(
 class _Told(keras.callbacks.Callback):  # type: ignore[misc]
     """Tells how far the run is: batches of all epochs."""
 
-    def __init__(self, progress: Progress, steps: int, epochs: int) -> None:
+    def __init__(self, reporter: Reporter, steps: int, epochs: int) -> None:
         super().__init__()
-        self._progress, self._steps, self._total = progress, steps, steps * epochs
+        self._reporter, self._steps, self._total = reporter, steps, steps * epochs
         self._epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:  # noqa: ARG002
-        self._progress("training", self._epoch * self._steps + batch + 1, self._total)
+        self._reporter.progress("training", self._epoch * self._steps + batch + 1, self._total)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from leuko.data.reading import read_folder
 from leuko.data.split import split_at_random, split_by_slide
 from leuko.errors import ImageError
 from leuko.manifest import Manifest
-from leuko.parallel import Progress
 from leuko.recipe import Recipe
+from leuko.reporter import Reporter
 from leuko.training.ready import BALANCED
 from leuko.training.run_folder import Clock
 
@@ -61,8 +60,7 @@ def deal_rows(
     recipe: Recipe,
     clock: Clock,
     *,
-    progress: Progress | None,
-    tell: Callable[[str], None],
+    reporter: Reporter,
 ) -> Rows:
     """Deal a data set's training rows to training and validation, as a recipe wants them.
 
@@ -74,10 +72,8 @@ def deal_rows(
         One of the published kind balances all rows on disk first, in the run folder.
     clock : Clock
         Of the run.
-    progress : callable, optional
-        Called as ``progress(stage, done, total)``.
-    tell : callable
-        Called with sentences for a person.
+    reporter : Reporter, optional
+        Told how far it is, and what a person should know.
 
     Returns
     -------
@@ -90,34 +86,34 @@ def deal_rows(
         When a class has no usable image, or there are too few slides.
     """
     with clock("data"):
-        usable = _usable(dataset, progress, tell)
+        usable = _usable(dataset, reporter)
     rows, source = usable.rows, dataset.training_rows
     if recipe.data.split == "random-file":
         with clock("balance"):
-            rows = _balanced(rows, recipe, clock.folder / BALANCED, dataset, progress)
-    train, validation = _split(rows, usable.same_cell, recipe, tell)
+            rows = _balanced(rows, recipe, clock.folder / BALANCED, dataset, reporter)
+    train, validation = _split(rows, usable.same_cell, recipe, reporter)
     samples = (*train.samples, *validation.samples)
     both = Manifest(train.root, samples, source.notes, train.scheme)
     return Rows(train, validation, both, source.digest, usable.hashes)
 
 
-def _usable(dataset: Dataset, progress: Progress | None, tell: Callable[[str], None]) -> _Usable:
+def _usable(dataset: Dataset, reporter: Reporter) -> _Usable:
     """Leave out, by name, what is no image, and find cells shown twice."""
     manifest = dataset.training_rows
-    facts = dataset.pictures.facts(manifest.files(), progress=progress)
+    facts = dataset.pictures.facts(manifest.files(), reporter=reporter)
     for sample, found in zip(manifest.samples, facts, strict=True):
         if isinstance(found, ImageError):
-            tell(f"Rejected {sample.path} ({found.reason}: {found.detail})")
+            reporter.say(f"Rejected {sample.path} ({found.reason}: {found.detail})")
     kept = [i for i, found in enumerate(facts) if isinstance(found, ImageFacts)]
     if len(kept) < len(manifest):
-        tell(f"{len(manifest) - len(kept)} of {len(manifest)} images were rejected.")
+        reporter.say(f"{len(manifest) - len(kept)} of {len(manifest)} images were rejected.")
         manifest = manifest.subset(kept)
     manifest.require_all_classes("Training")
     thumbnails = np.stack([found.thumbnail for found in facts if isinstance(found, ImageFacts)])
     pairs = [(one, two) for one, two, _ in same_cells(thumbnails)]
     repeats = len({two for _, two in pairs})
     if repeats:
-        tell(
+        reporter.say(
             f"{repeats} of {len(manifest)} images show the same cell as another; all are kept, and "
             "a split by slide keeps them together."
         )
@@ -126,11 +122,11 @@ def _usable(dataset: Dataset, progress: Progress | None, tell: Callable[[str], N
 
 
 def _balanced(
-    manifest: Manifest, recipe: Recipe, folder: Path, dataset: Dataset, progress: Progress | None
+    manifest: Manifest, recipe: Recipe, folder: Path, dataset: Dataset, reporter: Reporter
 ) -> Manifest:
     """Balance the whole of Train on disk, as published, and open that."""
     workers = dataset.pictures.workers
-    write_balanced(manifest, folder, seed=recipe.seed, workers=workers, progress=progress)
+    write_balanced(manifest, folder, seed=recipe.seed, workers=workers, reporter=reporter)
     return read_folder(folder)
 
 
@@ -138,19 +134,19 @@ def _split(
     manifest: Manifest,
     same_cell: list[tuple[int, int]],
     recipe: Recipe,
-    tell: Callable[[str], None],
+    reporter: Reporter,
 ) -> tuple[Manifest, Manifest]:
     """Training and validation rows as the recipe wants them."""
     settings = recipe.data
     given = np.array([sample.split == "validation" for sample in manifest.samples])
     if given.any() and settings.split != "random-file":
-        tell(f"Validated on the {given.sum():,} rows that the table keeps for it.")
+        reporter.say(f"Validated on the {given.sum():,} rows that the table keeps for it.")
         trains, validates = np.flatnonzero(~given), np.flatnonzero(given)
     elif settings.split == "random-file":
         trains, validates = split_at_random(
             manifest, fraction=settings.validation, seed=recipe.seed
         )
-        tell(
+        reporter.say(
             "This recipe repeats the published split: augmented siblings of validation images are "
             "trained on, so its validation accuracy reads too high."
         )
@@ -159,7 +155,7 @@ def _split(
             manifest, fraction=settings.validation, seed=recipe.seed, same_cell=same_cell
         )
         if sum(not slide for slide in manifest.slides) > len(manifest) / 2:
-            tell(
+            reporter.say(
                 "Most file names tell no slide, so images were split one by one; validation "
                 "figures will read too high if slides hold several images."
             )

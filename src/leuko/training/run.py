@@ -25,9 +25,10 @@ from leuko.host import versions
 from leuko.imaging import read_image
 from leuko.manifest import Manifest
 from leuko.memory import keep_freed_memory
-from leuko.parallel import Progress, bounded_map, worker_count
+from leuko.parallel import bounded_map, worker_count
 from leuko.recipe import Recipe
 from leuko.render.evaluation import evaluation_document, no_better
+from leuko.reporter import SILENT, Reporter
 from leuko.runtime.cards import with_card
 from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
 from leuko.runtime.trust import NEVER_CHECKED
@@ -79,8 +80,7 @@ def train(
     out: str | os.PathLike[str],
     *,
     options: RunOptions | None = None,
-    progress: Progress | None = None,
-    say: Callable[[str], None] | None = None,
+    reporter: Reporter = SILENT,
 ) -> TrainedRun:
     """Train a recipe on a data set's training images, and export what ships.
 
@@ -95,10 +95,8 @@ def train(
         The run folder. It must be empty, or hold the same run when it is to be resumed.
     options : RunOptions, optional
         Initial weights, resuming, threads, and what is written besides.
-    progress : callable, optional
-        Called as ``progress(stage, done, total)``.
-    say : callable, optional
-        Called with sentences for a person.
+    reporter : Reporter, optional
+        Told how far it is, and what a person should know.
 
     Returns
     -------
@@ -115,28 +113,29 @@ def train(
     OutputError
         When something cannot be written. What was finished stays.
     """
-    run, tell, options = Path(out), say or (lambda _: None), options or RunOptions()
-    recipe = _with_options(recipe, options, tell)
+    run, options = Path(out), options or RunOptions()
+    recipe = _with_options(recipe, options, reporter)
     clock = Clock(run, resume=options.resume)
     opened = Dataset.of(dataset, workers=options.workers)
     rows = opened.training_rows
     claim(run, recipe, options.resume)
     finished = open_finished(run, rows, clock) if options.resume else None
     if finished is not None:
-        tell(f"{run} is finished.")
+        reporter.say(f"{run} is finished.")
         if options.save_h5 and not (run / "model.h5").exists():
             write_h5(run / "model.h5", keras.saving.load_model(run / "model.keras"))
         return finished
     if not isinstance(dataset, Manifest | Dataset):
         for note in rows.notes:
-            tell(note)
+            reporter.say(note)
     keep_freed_memory()
-    dealt = deal_rows(opened, recipe, clock, progress=progress, tell=tell)
-    work = _Work(recipe, run, options, clock, dealt, progress, tell)
+    dealt = deal_rows(opened, recipe, clock, reporter=reporter)
+    work = _Work(recipe, run, options, clock, dealt, reporter)
     start = work.start()
     _deterministic()
     with clock("build"):
-        model = build_model(recipe, len(work.rows.both.scheme), examples=work.examples, say=tell)
+        classes = len(work.rows.both.scheme)
+        model = build_model(recipe, classes, examples=work.examples, reporter=reporter)
     # Only now: where weights could not be had, the same folder serves for another try.
     save_rows(run, dealt.both)
     atomic_write_text(run / "recipe.toml", recipe.to_toml())
@@ -147,7 +146,7 @@ def train(
     return TrainedRun(run, bundle, history, clock.seconds, validation)
 
 
-def _with_options(recipe: Recipe, options: RunOptions, tell: Callable[[str], None]) -> Recipe:
+def _with_options(recipe: Recipe, options: RunOptions, reporter: Reporter) -> Recipe:
     """Refuse what is not installed, and start from the weights that are asked for."""
     if options.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise TrainingError(
@@ -155,7 +154,7 @@ def _with_options(recipe: Recipe, options: RunOptions, tell: Callable[[str], Non
             "leave out --tensorboard; the curves are in curves.png and history.csv."
         )
     if options.weights is not None and not recipe.model.network.has_backbone:
-        tell(
+        reporter.say(
             f"{recipe.name} has no backbone, so the weights {options.weights} are not used for it."
         )
     return with_weights(recipe, options.weights)
@@ -170,8 +169,7 @@ class _Work:
     options: RunOptions
     clock: Clock
     rows: Rows
-    progress: Progress | None
-    tell: Callable[[str], None]
+    reporter: Reporter
 
     @property
     def threads(self) -> int:
@@ -212,7 +210,7 @@ class _Work:
         with self.clock("fit"):
             return fit_model(
                 model, self.recipe, Feeds(train, validation), RunFolder(self.run, identity),
-                resume=self.options.resume, progress=self.progress,
+                resume=self.options.resume, reporter=self.reporter,
                 tensorboard=self.options.tensorboard,
             )  # fmt: skip
 
@@ -226,7 +224,7 @@ class _Work:
         start = start_of(self.recipe, teacher.bundle.provenance if teacher else None)
         seen = int(were_seen(hashes).sum()) if start.fingerprints else 0
         if seen:
-            self.tell(had_a_head_start(seen, len(hashes)))
+            self.reporter.say(had_a_head_start(seen, len(hashes)))
         return {**asdict(start), "seen": seen, "of": len(hashes)}
 
     def examples(self) -> npt.NDArray[np.uint8]:
@@ -264,11 +262,11 @@ def _taught(
     targets: npt.NDArray[np.float32], teacher: OnnxClassifier, work: _Work
 ) -> npt.NDArray[np.float32]:
     """Blend labels with what the teacher says of each training image as it is: (n, classes)."""
-    rows, progress, imitation = work.rows.train, work.progress, work.recipe.train.imitation
+    rows, imitation = work.rows.train, work.recipe.train.imitation
 
     def told(done: int) -> None:
-        if progress is not None and (done % 100 == 0 or done == len(rows)):
-            progress("asking the teacher", done, len(rows))
+        if done % 100 == 0 or done == len(rows):
+            work.reporter.progress("asking the teacher", done, len(rows))
 
     table = teacher.predict(rows.files(), progress=told)
     if table.rejected:
@@ -286,14 +284,14 @@ def _fit_head(model: keras.Model, work: _Work) -> History:
     rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
     every = evaluation_order(len(dealt.validation))(0)
     with work.clock("features"):
-        cache = FeatureCache(work.options.cache or default_cache(), work.tell)
+        cache = FeatureCache(work.options.cache or default_cache(), work.reporter)
         trunk = Trunk(model, cache, threads=work.threads)
         features = trunk.features(
-            work.source, rows, images=dealt.train.digest, progress=work.progress,
+            work.source, rows, images=dealt.train.digest, reporter=work.reporter,
             stage="training features",
         )  # fmt: skip
         held_features = trunk.features(
-            work.held, every, images=dealt.validation.digest, progress=work.progress,
+            work.held, every, images=dealt.validation.digest, reporter=work.reporter,
             stage="validation features",
         )  # fmt: skip
     targets, held_targets = work.targets(dealt.train)[rows[:, 0]], work.targets(dealt.validation)
@@ -317,7 +315,7 @@ def _finish(
     validation = _validated(model, bundle, work)
     atomic_write_json(run / "validation.json", validation)
     if not validation["baselines"]["majority"]["beaten"]:
-        work.tell(no_better(validation["confusion"], validation["classes"]))
+        work.reporter.say(no_better(validation["confusion"], validation["classes"]))
     bundle = replace(
         bundle,
         provenance=_provenance(work, history, start),
@@ -349,9 +347,9 @@ def _exported(model: keras.Model, work: _Work) -> ModelBundle:
     if recipe.data.split == "slide":
         return fit_trust(
             bundle, work.rows.validation, TrustSettings(seed=recipe.seed),
-            threads=work.threads, progress=work.progress, say=work.tell,
+            threads=work.threads, reporter=work.reporter,
         )  # fmt: skip
-    work.tell(
+    work.reporter.say(
         "Nothing is calibrated: this validation holds copies of training images and would "
         f"promise too much. {NEVER_CHECKED}"
     )
@@ -360,11 +358,11 @@ def _exported(model: keras.Model, work: _Work) -> ModelBundle:
 
 def _validated(model: keras.Model, bundle: ModelBundle, work: _Work) -> dict[str, Any]:
     """Evaluate a bundle on the validation rows, and check that it says what the network says."""
-    rows, spec, progress = work.rows.validation, bundle.preprocess, work.progress
+    rows, spec = work.rows.validation, bundle.preprocess
     total = len(rows)
     table = OnnxClassifier(bundle, threads=work.threads).predict(
         rows.files(),
-        progress=(lambda done: progress("validating", done, total)) if progress else None,
+        progress=lambda done: work.reporter.progress("validating", done, total),
     )
     if table.rejected:
         first = table.rejected[0]

@@ -42,8 +42,9 @@ from leuko.data.rejected import RejectedFile
 from leuko.errors import DataError, ImageError, OutputError, UsageError
 from leuko.imaging import encode_jpeg
 from leuko.manifest import Manifest, Sample
-from leuko.parallel import Progress, bounded_map, worker_count
+from leuko.parallel import bounded_map, worker_count
 from leuko.pictures import decoded, open_data, open_picture
+from leuko.reporter import SILENT, Reporter
 
 __all__ = ["PLAN_FILE", "BalanceReport", "JpegStyle", "write_balanced"]
 
@@ -147,7 +148,7 @@ def write_balanced(
     jpeg: JpegStyle | None = None,
     workers: int | None = None,
     dry_run: bool = False,
-    progress: Progress | None = None,
+    reporter: Reporter = SILENT,
 ) -> BalanceReport:
     """Write a folder in which every class is equally large.
 
@@ -174,8 +175,8 @@ def write_balanced(
         Threads; one for each core when left out. The bytes do not depend on it.
     dry_run : bool
         Check the originals and plan, but write nothing.
-    progress : callable, optional
-        ``progress(stage, done, total)``, with the stages "checking" and "writing".
+    reporter : Reporter, optional
+        Told how far it is, and what a person should know.
 
     Returns
     -------
@@ -197,7 +198,7 @@ def write_balanced(
     refuse_rows(manifest)
     _refuse_overlap(manifest, folder)
     jpeg = jpeg or JpegStyle()
-    job = _Job(manifest, folder, seed, target, jpeg, worker_count(workers), progress)
+    job = _Job(manifest, folder, seed, target, jpeg, worker_count(workers), reporter)
     report = _balance(job, dry_run=dry_run)
     return replace(report, seconds=time.perf_counter() - started)
 
@@ -212,7 +213,7 @@ class _Job:
     target: int | None
     jpeg: JpegStyle
     threads: int
-    progress: Progress | None
+    reporter: Reporter
 
     @property
     def request(self) -> str:
@@ -402,8 +403,7 @@ def _check_originals(job: _Job) -> _Originals:
     for bad, small in bounded_map(check, pieces, workers=job.threads):
         rejected += bad
         thumbnails += small
-        if job.progress is not None:
-            job.progress("checking", len(rejected) + len(thumbnails), len(manifest))
+        job.reporter.progress("checking", len(rejected) + len(thumbnails), len(manifest))
     pairs = same_cells(np.stack(thumbnails)) if thumbnails else []
     return _Originals(tuple(rejected), len({two for _, two, _ in pairs}))
 
@@ -462,8 +462,7 @@ def _write_files(job: _Job, plan: BalancePlan, present: set[str]) -> int:
     tasks = _tasks(plan, present)
     for count in bounded_map(lambda task: _write(job, plan, task), tasks, workers=job.threads):
         done += count
-        if job.progress is not None:
-            job.progress("writing", len(present) + done, plan.total)
+        job.reporter.progress("writing", len(present) + done, plan.total)
     if done != missing:
         raise OutputError(f"{job.folder} lacks {missing - done} files of its plan. Run it again.")
     return done
