@@ -93,7 +93,7 @@ def one_seed(name: str, seed: int, arguments: argparse.Namespace) -> Trained:
     evaluations, cells = [], [f"validation {value(made.validation, 'accuracy')}"]
     for folder in (arguments.dataset / "Test", *arguments.laboratory):
         out = arguments.runs / f"{recipe.name}-{seed}-{folder.name}"
-        evaluate(shipped, folder, **said).write(out)
+        evaluate(shipped, folder, command=" ".join(sys.argv), reporter=reporter).write(out)
         document = read_json(out / "evaluation.json", "evaluation")
         figures = [value(document, kind) for kind in ("accuracy", "balanced_accuracy", "macro_f1")]
         cells.append(f"{folder.name} {', '.join(figures)}")
