@@ -212,9 +212,9 @@ def test_without_a_network_the_sentence_names_what_can_be_given(
     assert "--weights leuko" not in str(caught.value)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("way", ["head", "all"])
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", list(ARCHITECTURES)[1:])
 def test_a_run_from_pictures_to_an_explained_answer(
     name: str, way: str, drawn: Path, tmp_path: Path
 ) -> None:
