@@ -14,12 +14,8 @@ import pytest
 
 from leuko.architectures import ARCHITECTURES
 from leuko.errors import TrainingError
-from leuko.imaging import PreprocessSpec, read_image
-from leuko.manifest import read_split
+from leuko.imaging import PreprocessSpec
 from leuko.recipe import DataSettings, ModelSettings, Recipe, TrainSettings
-from leuko.reporter import Reporter
-from leuko.runtime.classifier import OnnxClassifier
-from leuko.runtime.explain import explain
 from leuko.runtime.graph import expose
 from leuko.runtime.graph_edit import replace_head
 
@@ -37,7 +33,6 @@ from leuko.training.architectures import (  # noqa: E402
 )
 from leuko.training.convert_int8 import quantize  # noqa: E402
 from leuko.training.export import example_pixels, export_onnx  # noqa: E402
-from leuko.training.run import train  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -211,36 +206,3 @@ def test_without_a_network_the_sentence_names_what_can_be_given(
     with pytest.raises(TrainingError, match=r"--weights PATH \(VGG16 without top") as caught:
         check_weights(recipe_of("vgg16", weights="imagenet"))
     assert "--weights leuko" not in str(caught.value)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("way", ["head", "all"])
-@pytest.mark.parametrize("name", BACKBONES)
-def test_a_run_from_pictures_to_an_explained_answer(
-    name: str, way: str, drawn: Path, tmp_path: Path
-) -> None:
-    balance = "fixed" if way == "head" else "sampled"
-    recipe = recipe_of(name, train=way)
-    recipe = replace(
-        recipe,
-        data=replace(recipe.data, balance=balance, per_class=5 * (way == "head")),
-        train=replace(recipe.train, steps=2 * (way == "all"), epochs=2),
-    )
-
-    def stop(stage: str, done: int, total: int) -> None:
-        if stage == "training" and done > total // 2:
-            raise KeyboardInterrupt
-
-    settings: dict[str, Any] = {"cache": tmp_path / "cache", "workers": 2}
-    with pytest.raises(KeyboardInterrupt):
-        train(drawn, recipe, tmp_path / "run", reporter=Reporter(stop), **settings)
-    run = train(drawn, recipe, tmp_path / "run", resume=True, **settings)
-    assert len(run.history) == 2
-    loaded = keras.saving.load_model(tmp_path / "run" / "model.keras")
-    assert loaded.count_params() == run.bundle.parameters
-    held = read_split(drawn, "test")
-    classifier = OnnxClassifier(run.bundle)
-    assert classifier.predict(held.files()).probabilities.shape == (30, 5)
-    shown = explain(classifier, read_image(held.files()[0]).pixels)
-    assert shown.method == "class-activation map"
-    assert shown.values.mean() + shown.bias == pytest.approx(shown.evidence, abs=1e-3)
