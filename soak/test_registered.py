@@ -53,10 +53,10 @@ def test_a_run_from_pictures_to_an_explained_answer(
         if stage == "training" and done > total // 2:
             raise KeyboardInterrupt
 
-    settings: dict[str, Any] = {"cache": tmp_path / "cache", "workers": 2}
+    options = RunOptions(cache=tmp_path / "cache", workers=2)
     with pytest.raises(KeyboardInterrupt):
-        train(drawn, recipe, tmp_path / "run", progress=stop, **settings)
-    run = train(drawn, recipe, tmp_path / "run", resume=True, **settings)
+        train(drawn, recipe, tmp_path / "run", options=options, reporter=Reporter(stop))
+    run = train(drawn, recipe, tmp_path / "run", options=replace(options, resume=True))
     assert len(run.history) == 2
     loaded = keras.saving.load_model(tmp_path / "run" / "model.keras")
     assert loaded.count_params() == run.bundle.parameters

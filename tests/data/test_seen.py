@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from leuko.data import seen
-from leuko.data.audit_duplicates import difference_hash, thumbnail
+from leuko.data.audit_duplicates import difference_hash
 from leuko.data.dataset import Pictures
 from leuko.data.reading import read_folder, read_split
 from leuko.data.synth import SmearPlan, draw_dataset
@@ -34,8 +34,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 @pytest.fixture
 def learned(cells: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the package's weights had learned from these."""
-    hashes = [difference_hash(thumbnail(read_image(file).pixels)) for file in cells.files()]
-    known = np.sort(np.array(hashes, dtype=np.uint64))
+    known = np.sort(seen.fingerprints(Pictures(2).facts(cells.files())))
     monkeypatch.setattr(seen, "_fingerprints", lambda: known)
 
 

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 from five import CLASSES
-from leuko.data.audit_duplicates import difference_hash
-from leuko.data.dataset import Dataset, ImageFacts, Pictures
+from leuko.data.dataset import Dataset, Pictures
 from leuko.data.reading import read_split
+from leuko.data.seen import fingerprints
 from leuko.data.synth import SmearPlan, draw_dataset
 from leuko.errors import DataError, LeukoError, UsageError
 from leuko.evaluation.compare import Answers, compare_predictions
@@ -406,16 +406,12 @@ def learned(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], N
     """As if Leuko's backbone had learned from Train, and from some cells of Test."""
     opened = Dataset.open(dataset)
     hashes = {
-        split: [
-            difference_hash(facts.thumbnail)
-            for facts in opened.pictures.facts(opened.rows(split).files())
-            if isinstance(facts, ImageFacts)
-        ]
+        split: fingerprints(opened.pictures.facts(opened.rows(split).files()))
         for split in ("train", "test")
     }
 
     def of_test(count: int) -> None:
-        known = np.sort(np.array(hashes["train"] + hashes["test"][:count], dtype=np.uint64))
+        known = np.sort(np.concatenate([hashes["train"], hashes["test"][:count]]))
         monkeypatch.setattr("leuko.data.seen._fingerprints", lambda: known)
 
     return of_test

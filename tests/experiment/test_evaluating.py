@@ -14,8 +14,9 @@ import pytest
 import leuko
 from five import CLASSES
 from leuko.bundle import ModelBundle
+from leuko.data.dataset import Pictures
 from leuko.data.reading import read_folder, read_labelled
-from leuko.data.seen import _hashed
+from leuko.data.seen import fingerprints
 from leuko.errors import BundleError, DataError
 from leuko.experiment.evaluating import evaluate
 from leuko.prediction_files import csv_text, read_predictions
@@ -153,8 +154,7 @@ def test_files_that_are_written(
 def test_images_that_a_model_has_learned_from_are_counted(
     labelled: Path, tiny_bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = [_hashed(file) for file in read_folder(labelled).files()[:9]]
-    hashes = np.sort(np.array(known, dtype=np.uint64))
+    hashes = np.sort(fingerprints(Pictures().facts(read_folder(labelled).files()[:9])))
     monkeypatch.setattr("leuko.data.seen._fingerprints", lambda: hashes)
     start = {"start": {"fingerprints": True}}
     learned = OnnxClassifier(replace(tiny_bundle, provenance=start), threads=1)

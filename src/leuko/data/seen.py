@@ -10,7 +10,7 @@ otherwise cut copies are not.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -23,6 +23,7 @@ from leuko.architectures import ARCHITECTURES, Architecture
 from leuko.artifacts import digest_file
 from leuko.data.audit_duplicates import difference_hash
 from leuko.data.dataset import ImageFacts, Pictures
+from leuko.errors import ImageError
 from leuko.manifest import Manifest
 from leuko.recipe import Recipe
 from leuko.reporter import SILENT, Reporter
@@ -34,6 +35,7 @@ __all__ = [
     "SAME",
     "Start",
     "backbone_path",
+    "fingerprints",
     "had_a_head_start",
     "has_learned",
     "seen_in",
@@ -204,8 +206,24 @@ def seen_in(
         See `were_seen`.
     """
     facts = pictures.facts(manifest.files(), reporter=reporter, stage=stage)
+    return int(were_seen(fingerprints(facts)).sum())
+
+
+def fingerprints(facts: Iterable[ImageFacts | ImageError]) -> npt.NDArray[np.uint64]:
+    """Fingerprints of the images that could be decoded.
+
+    Parameters
+    ----------
+    facts : iterable of ImageFacts or ImageError
+        From `leuko.data.dataset.Pictures.facts`.
+
+    Returns
+    -------
+    (N,) uint64
+        In the same order.
+    """
     hashes = [difference_hash(one.thumbnail) for one in facts if isinstance(one, ImageFacts)]
-    return int(were_seen(np.array(hashes, dtype=np.uint64)).sum())
+    return np.array(hashes, dtype=np.uint64)
 
 
 @functools.lru_cache(maxsize=1)

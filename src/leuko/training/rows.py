@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from leuko.data.audit_duplicates import difference_hash, same_cells
+from leuko.data.audit_duplicates import same_cells
 from leuko.data.balance.write import write_balanced
 from leuko.data.dataset import Dataset, ImageFacts
 from leuko.data.reading import read_folder
+from leuko.data.seen import fingerprints
 from leuko.data.split import split_at_random, split_by_slide
 from leuko.errors import ImageError
 from leuko.manifest import Manifest
@@ -117,8 +118,7 @@ def _usable(dataset: Dataset, reporter: Reporter) -> _Usable:
             f"{repeats} of {len(manifest)} images show the same cell as another; all are kept, and "
             "a split by slide keeps them together."
         )
-    hashes = np.array([difference_hash(one) for one in thumbnails], dtype=np.uint64)
-    return _Usable(manifest, pairs, hashes)
+    return _Usable(manifest, pairs, fingerprints(facts))
 
 
 def _balanced(
