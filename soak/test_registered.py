@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import keras
 import pytest
 
 from leuko.architectures import ARCHITECTURES
+from leuko.data.reading import read_split
 from leuko.data.synth import SmearPlan, draw_dataset
 from leuko.imaging import PreprocessSpec, read_image
-from leuko.manifest import read_split
 from leuko.recipe import DataSettings, ModelSettings, Recipe, TrainSettings
+from leuko.reporter import Reporter
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.explain import explain
+from leuko.training.options import RunOptions
 from leuko.training.run import train
 
 WAYS = {
