@@ -67,7 +67,7 @@ def codes(audit):
     return [finding.code for finding in audit.findings]
 
 
-def split(audit, name):
+def facts(audit, name):
     return next(one for one in audit.splits if one.name == name)
 
 
@@ -81,11 +81,11 @@ def test_counts_sizes_modes_and_rejects(dataset: Path):
     (train / "Monocyte" / "95-8-0-1_93_3.jpg").write_bytes(b"")
     (train / "Monocyte" / "95-8-0-1_94_3.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0")
     audit = audit_dataset(dataset, background=False, workers=2)
-    train = split(audit, "train")
+    train = facts(audit, "train")
     assert train.counts == (8, 6, 6, 9, 6)
-    assert split(audit, "test").n == 25
+    assert facts(audit, "test").n == 25
     assert train.sizes == {"48x48": 31, "40x48": 1}
-    assert split(audit, "test").sizes == {"48x48": 25}
+    assert facts(audit, "test").sizes == {"48x48": 25}
     assert train.modes == {"RGB": 31, "L": 1}
     assert train.formats == {"JPEG": 31, "PNG": 1}
     assert {file.path: file.reason for file in audit.rejected} == {
@@ -102,7 +102,7 @@ def test_shared_slides_are_counted(dataset: Path):
     assert audit.shared_slides.names == ("95-8-0-1", "95-8-1-1", "95-8-2-1")
     assert audit.shared_slides.count("test", "train") == 3
     assert audit.shared_slides.count("test", "validation") == 0
-    assert split(audit, "train").slides["95-8-0-1"] == (2, 2, 2, 2, 2)
+    assert facts(audit, "train").slides["95-8-0-1"] == (2, 2, 2, 2, 2)
     assert codes(audit)[0] == "shared-slides"
 
 
@@ -293,7 +293,7 @@ def test_without_sklearn_the_rest_is_audited(
     audit = audit_dataset(
         dataset, workers=1, reporter=Reporter(lambda stage, *_: told.append(stage), told.append)
     )
-    assert split(audit, "train").counts == (6, 6, 6, 6, 6)
+    assert facts(audit, "train").counts == (6, 6, 6, 6, 6)
     assert audit.background.code == "missing-package"
     why = audit.background.detail
     assert why.startswith("it needs the package 'scikit-learn', which is not installed.")
@@ -313,7 +313,7 @@ def test_balanced_folder_and_missing_class_are_said(dataset: Path):
     audit = audit_dataset(dataset, background=False, workers=1)
     assert {"missing-class", "drawn-copies"} <= set(codes(audit))
     assert "reading" not in codes(audit)  # the notes on these two are not told again
-    assert split(audit, "train").slides["95-8-0-1"][0] == 3
+    assert facts(audit, "train").slides["95-8-0-1"][0] == 3
 
 
 def test_a_folder_in_a_folder_of_another_class_is_a_warning(dataset: Path):
@@ -346,8 +346,8 @@ def test_raabin_shares_26_slides_and_confounds_two_classes(raabin: Path):
         ]
         manifests[split.lower()] = Manifest(raabin / split, tuple(rows))
     audit = audit_manifests(manifests, root=raabin, decode=False)
-    assert split(audit, "train").counts == (212, 744, 2427, 561, 6231)
-    assert split(audit, "test").counts == (89, 322, 1034, 234, 2660)
+    assert facts(audit, "train").counts == (212, 744, 2427, 561, 6231)
+    assert facts(audit, "test").counts == (89, 322, 1034, 234, 2660)
     assert len(audit.shared_slides.names) == 26
     assert audit.shared_slides.between[0].n_second == 28
     one = Confounded("Eosinophil", "test", "one slide", ("95-8-27-1",), 321, 322, elsewhere=380)
