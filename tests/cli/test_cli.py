@@ -654,6 +654,7 @@ def test_train_says_what_it_passes_over_and_its_document_has_a_schema(
     write_dataset(tmp_path / "set" / "Balanced_Train", each=1)
     assert leuko(*arguments).err == (
         "Balanced_Train is not read: training takes Train, and a recipe balances it by itself.\n"
+        "Balanced_Train is not read, only Train.\n"
     )
 
 
