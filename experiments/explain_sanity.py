@@ -127,7 +127,7 @@ def other_weights(
 
 def evidence(classifier: OnnxClassifier, inputs: np.ndarray) -> np.ndarray:
     """Logarithms of the answers minus their mean, (N, 5)."""
-    logs = np.log(np.maximum(classifier.predict_pixels(inputs), 1e-6))
+    logs = np.log(np.maximum(classifier.predict_views(inputs), 1e-6))
     return logs - logs.mean(axis=1, keepdims=True)
 
 

@@ -28,7 +28,7 @@ from leuko.evaluation.differential_adjust import (
 )
 from leuko.evaluation.differential_limits import exact_interval
 from leuko.evaluation.intervals import OVER_SLIDES, WILSON
-from leuko.prediction import Prediction, PredictionTable
+from leuko.prediction import Judgement, Prediction, PredictionTable
 from leuko.scheme import load_scheme, scheme_of
 
 SCHEME = load_scheme("differential-5")
@@ -381,7 +381,7 @@ def answers(scheme, counts, decision="class"):
         tuple(
             Prediction.answered(
                 "a.png", np.eye(len(scheme))[k], f"{next(NUMBERS):064x}", "abc123abc123",
-                decision=decision, scheme=scheme,
+                Judgement(decision), scheme,
             )
             for k, count in enumerate(counts)
             for _ in range(count)

@@ -66,7 +66,7 @@ def test_near_pictures_are_answered_by_the_first_look_and_far_ones_by_all(
         np.testing.assert_allclose(row.probabilities, wanted, atol=2e-6)
     stacks = np.stack([looks(cell, spec) for cell in cells])
     np.testing.assert_array_equal(
-        halved.predict_pixels(stacks), np.array([row.probabilities for row in rows])
+        halved.predict_views(stacks), np.array([row.probabilities for row in rows])
     )
 
 

@@ -74,10 +74,10 @@ def test_a_network_of_one_look_answers_for_several() -> None:
 
 def test_the_classifier_averages_what_it_says_of_each_look(twice, cells) -> None:
     stacks = np.stack([looks(cell, twice.bundle.preprocess) for cell in cells])
-    each = np.stack([twice.predict_pixels(stacks[:, k]) for k in (0, 1)])
+    each = np.stack([twice.predict_views(stacks[:, k]) for k in (0, 1)])
     logs = np.log(np.maximum(each, 1e-7))
     wanted = softmax((logs[0] + 3 * logs[1]) / 4)
-    found = twice.predict_pixels(stacks)
+    found = twice.predict_views(stacks)
     np.testing.assert_allclose(found, wanted, atol=2e-4)
     files = [twice.predict_one(cell).probabilities for cell in cells]
     np.testing.assert_array_equal(found, np.array(files))

@@ -66,11 +66,11 @@ def test_probabilities_are_calibrated_before_anything_is_decided(
     doubting: OnnxClassifier, tiny_classifier: OnnxClassifier, rows: Manifest
 ) -> None:
     pixels = np.stack([paint(name, shape=(SIDE, SIDE)) for name in CLASSES])
-    raw = tiny_classifier.predict_pixels(pixels)
+    raw = tiny_classifier.predict_views(pixels)
     temperature = doubting.bundle.calibration["temperature"]
     assert temperature != 1
     np.testing.assert_allclose(
-        doubting.predict_pixels(pixels), calibrate(raw, temperature), atol=2e-4
+        doubting.predict_views(pixels), calibrate(raw, temperature), atol=2e-4
     )
     table = doubting.predict(rows.files()[:20])
     np.testing.assert_array_equal(table.probabilities, np.round(table.probabilities, 6))

@@ -321,8 +321,8 @@ def test_a_variant_is_judged_by_the_answers_that_its_original_gives(tmp_path: Pa
     rng = np.random.default_rng(3)
     pixels = draw_cell("Monocyte", rng, draw_slide_style(rng)).pixels
     stack = looks(pixels, spec)[None]
-    wanted = OnnxClassifier(made, threads=1).predict_pixels(stack)
+    wanted = OnnxClassifier(made, threads=1).predict_views(stack)
     np.testing.assert_allclose(judged[0].original(stack), wanted, atol=1e-5)
     np.testing.assert_allclose(judged[0].variant(stack), wanted, atol=5e-3)
-    even = average_looks(OnnxClassifier(made, threads=1).predict_pixels(stack[0]), 2)
+    even = average_looks(OnnxClassifier(made, threads=1).predict_views(stack[0]), 2)
     assert np.abs(even - wanted).max() > 1e-3

@@ -78,10 +78,9 @@ def count(
     from leuko.errors import UsageError
     from leuko.evaluation.differential import Tally, answers_of, differential
     from leuko.evaluation.differential_manual import read_manual_counts
+    from leuko.experiment.predicting import answer_images
     from leuko.prediction_files import read_predictions
     from leuko.runtime.classifier import load
-    from leuko.runtime.repeats import mark_repeats
-    from leuko.runtime.sources import expand
     from leuko.runtime.trust import NEVER_CHECKED
 
     if bool(images) == (predictions is not None):
@@ -94,11 +93,11 @@ def count(
         bundle = classifier.bundle
         by_people = read_manual_counts(manual or (), bundle.scheme)
         talk.detail(f"Model {classifier.name}, digest {classifier.digest[:12]}.")
-        if not classifier.trust.accepts:
+        if not classifier.accepts:
             talk.say(NEVER_CHECKED)
         if predictions is None:
             tally = Tally(bundle.scheme)
-            _add(mark_repeats(classifier.stream(expand(images or [], say=talk.say))), tally, talk)
+            _add(answer_images(images or [], classifier.stream, say=talk.say), tally, talk)
         else:
             table = read_predictions(predictions, bundle.scheme)
             tally = Tally(table.scheme)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,18 +13,20 @@ import numpy.typing as npt
 
 from leuko import __version__
 from leuko.artifacts import atomic_write_json, atomic_write_text, prepare_folder
+from leuko.classifier import Classifier
 from leuko.data.seen import LEARNED, has_learned, seen_in
 from leuko.errors import DataError, MissingExtraError
 from leuko.evaluation.report import EvaluationReport, evaluate_predictions
 from leuko.host import machine
 from leuko.manifest import Manifest, read_labelled
-from leuko.parallel import Progress, worker_count
+from leuko.parallel import Progress
 from leuko.prediction import Prediction, PredictionTable
 from leuko.prediction_files import write_csv
-from leuko.runtime.classifier import OnnxClassifier, load
+from leuko.runtime.classifier import load
 from leuko.runtime.repeats import DUPLICATE, mark_repeats
 from leuko.runtime.trust import NEVER_CHECKED
 from leuko.scheme import ClassScheme, common_scheme
+from leuko.source import file_source
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -86,41 +88,30 @@ class Evaluation:
 
 
 def evaluate(
-    model: str | os.PathLike[str] | OnnxClassifier,
+    model: str | os.PathLike[str] | Classifier,
     source: str | os.PathLike[str] | Manifest,
     *,
-    ignore: tuple[str, ...] = (),
     merge: Mapping[str, str] | None = None,
-    label_column: str = "label",
     seed: int = 0,
     resamples: int = 1000,
     command: str = "",
-    threads: int | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Classify a labelled set through ONNX Runtime and score the answers.
+    """Classify a labelled set and score the answers.
 
     Parameters
     ----------
-    model : str, path-like or OnnxClassifier
-        See `leuko.load`.
+    model : str, path-like or Classifier
+        Open, or as `leuko.load` takes it.
     source : path-like or Manifest
-        A folder of class folders, a CSV, or rows.
-    ignore : tuple of str
-        Extra folders to pass over.
+        A folder of class folders, a CSV, or rows, as `leuko.manifest.read_labelled` reads them.
     merge : mapping of str to str, optional
         Which class of the set is which of the model; see `leuko.scheme.common_scheme`.
-    label_column : str
-        Of a CSV.
-    seed : int
-        Of the bootstrap.
-    resamples : int
+    seed, resamples : int
         Of the bootstrap.
     command : str
         The command to print beside the figures.
-    threads : int, optional
-        See `leuko.load`.
     progress : callable, optional
         Called as ``progress(stage, done, total)``.
     say : callable, optional
@@ -136,57 +127,29 @@ def evaluate(
     DataError
         When no image could be read.
     """
-    classifier = model if isinstance(model, OnnxClassifier) else load(model, threads=threads)
-    manifest = (
-        source
-        if isinstance(source, Manifest)
-        else read_labelled(source, ignore=ignore, label_column=label_column)
-    )
-    scheme, labels, answers = common_scheme(manifest.scheme, classifier.bundle.scheme, merge)
+    classifier = load(model) if isinstance(model, str | os.PathLike) else model
+    manifest = source if isinstance(source, Manifest) else read_labelled(source)
+    tell = say or (lambda _: None)
+    scheme, labels, places = common_scheme(manifest.scheme, classifier.scheme, merge)
     if scheme != manifest.scheme:
         manifest = manifest.relabelled(
             scheme, labels, merged=_merged(manifest.scheme, scheme, labels)
         )
-    tell = say or (lambda _: None)
     for note in manifest.notes:
         tell(note)
-    total = len(manifest)
-    started = time.perf_counter()
-    rows = classifier.predict(
-        manifest.files(),
-        progress=(lambda done: progress("predicting", done, total)) if progress else None,
-    ).rows
-    seconds = time.perf_counter() - started
-    table = PredictionTable(tuple(_named(row, s.path) for row, s in zip(rows, manifest.samples,
-                                                                        strict=True)),
-                            classifier.bundle.scheme)  # fmt: skip
+    rows, seconds = _answers(classifier, manifest, progress)
+    table = PredictionTable(_named(rows, manifest), classifier.scheme)
     for row in table.rejected:
         tell(f"Rejected {row.path} ({row.reason}: {row.detail})")
     answered = np.flatnonzero([row.status == "ok" for row in table.rows]).astype(np.int64)
+    total = len(manifest)
     if len(answered) == 0:
         raise DataError(f"Not one of the {total} images in {manifest.root} could be read.")
     kept = manifest.subset(answered)
-    warnings = list(manifest.notes)
-    if table.rejected:
-        warnings.append(f"{len(table.rejected)} of {total} images were rejected.")
-    repeats = sum(row.decision == DUPLICATE for row in mark_repeats(rows))
-    if repeats:
-        warnings.append(
-            f"{repeats} of {total} images show the same cell as an earlier one; each is scored."
-        )
-        tell(warnings[-1])
-    if has_learned(classifier.bundle.provenance):
-        known = seen_in(kept, workers=worker_count(threads), progress=progress)
-        if known:
-            warnings.append(
-                f"{known:,} of these {len(kept):,} images are among those that {classifier.name} "
-                f"has learned from ({LEARNED}): its answers to them are memory."
-            )
-    if not classifier.trust.accepts:
-        warnings.append(NEVER_CHECKED)
+    warnings = [*manifest.notes, *_on_rows(rows, tell), *_on_model(classifier, kept, progress)]
     report = evaluate_predictions(
         kept.labels,
-        _summed(table.probabilities, answers, len(scheme)),
+        _summed(table.probabilities, places, len(scheme)),
         kept.slides,
         scheme=scheme,
         paths=[sample.path for sample in kept.samples],
@@ -204,6 +167,52 @@ def evaluate(
         },
     )  # fmt: skip
     return Evaluation(manifest, table, answered, report, total / max(seconds, 1e-9))
+
+
+def _answers(
+    classifier: Classifier, manifest: Manifest, progress: Progress | None
+) -> tuple[list[Prediction], float]:
+    """Answers to all images of a set, and the seconds they took."""
+    started = time.perf_counter()
+    rows = []
+    for row in classifier.stream(map(file_source, manifest.files())):
+        rows.append(row)
+        if progress is not None:
+            progress("predicting", len(rows), len(manifest))
+    return rows, time.perf_counter() - started
+
+
+def _named(rows: Sequence[Prediction], manifest: Manifest) -> tuple[Prediction, ...]:
+    """Call rows by their paths inside the data set, which are the same on every machine."""
+    pairs = zip(rows, manifest.samples, strict=True)
+    return tuple(replace(row, path=sample.path) for row, sample in pairs)
+
+
+def _on_rows(rows: Sequence[Prediction], tell: Callable[[str], None]) -> Iterator[str]:
+    """Warn of images that were rejected, and of cells that come again."""
+    rejected = sum(row.status != "ok" for row in rows)
+    if rejected:
+        yield f"{rejected} of {len(rows)} images were rejected."
+    repeats = sum(row.decision == DUPLICATE for row in mark_repeats(rows))
+    if repeats:
+        told = (
+            f"{repeats} of {len(rows)} images show the same cell as an earlier one; each is scored."
+        )
+        tell(told)
+        yield told
+
+
+def _on_model(classifier: Classifier, kept: Manifest, progress: Progress | None) -> Iterator[str]:
+    """Warn of images that the model has learned from, and of one that was never calibrated."""
+    if has_learned(classifier.provenance):
+        known = seen_in(kept, workers=classifier.threads, progress=progress)
+        if known:
+            yield (
+                f"{known:,} of these {len(kept):,} images are among those that {classifier.name} "
+                f"has learned from ({LEARNED}): its answers to them are memory."
+            )
+    if not classifier.accepts:
+        yield NEVER_CHECKED
 
 
 def _merged(data: ClassScheme, scheme: ClassScheme, labels: Sequence[int | None]) -> str:
@@ -224,8 +233,3 @@ def _summed(
     for column, place in enumerate(places):
         summed[:, place] += probabilities[:, column]
     return summed
-
-
-def _named(row: Prediction, path: str) -> Prediction:
-    """Call a row by its path inside the data set, which is the same on every machine."""
-    return replace(row, path=path)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import resources
 from itertools import count, islice
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,16 +25,16 @@ from leuko.imaging import PreprocessSpec, check_size
 from leuko.packages import import_onnxruntime
 from leuko.parallel import bounded_map, worker_count
 from leuko.pictures import decoded
-from leuko.prediction import DECIMALS, Prediction, PredictionTable
+from leuko.prediction import DECIMALS, Judgement, Prediction, PredictionTable
 from leuko.runtime.graph import check_tensors, expose
 from leuko.runtime.looks import average_looks, mean_looks
 from leuko.runtime.quality import Quality, measure_quality, nucleus_evidence, resolution_of
 from leuko.runtime.sources import expand
-from leuko.runtime.trust import Judgement, LookAgain, Trust, feature_distances
-from leuko.scheme import MOST_CLASSES
+from leuko.runtime.trust import LookAgain, Trust, feature_distances
+from leuko.scheme import MOST_CLASSES, ClassScheme
 from leuko.source import Source, file_source, opened
 
-__all__ = ["Classifier", "Observation", "OnnxClassifier", "load", "make_goldens", "zoo_models"]
+__all__ = ["Observation", "OnnxClassifier", "load", "make_goldens", "zoo_models"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -93,24 +93,6 @@ class Observation:
     nucleus: float
 
 
-class Classifier(Protocol):
-    """What evaluation, the command line and every other door ask of a model."""
-
-    @property
-    def name(self) -> str:
-        """Short name."""
-        ...
-
-    @property
-    def digest(self) -> str:
-        """Digest of the bundle, 64 hexadecimal digits."""
-        ...
-
-    def predict(self, paths: Iterable[str | os.PathLike[str]]) -> PredictionTable:
-        """Classify image files, in order."""
-        ...
-
-
 class OnnxClassifier:
     """A bundle ready to answer.
 
@@ -136,6 +118,8 @@ class OnnxClassifier:
         As given.
     trust : Trust
         What the bundle says on calibration and decisions.
+    threads : int
+        How many images are worked on at the same time.
 
     Raises
     ------
@@ -159,7 +143,7 @@ class OnnxClassifier:
         self.bundle = bundle
         self.trust = Trust.of(bundle)
         _check_measured(bundle)
-        self._threads = worker_count(threads)
+        self.threads = worker_count(threads)
         wanted = features or self.trust.space is not None
         self._session = _open_session(
             bundle.onnx, bundle.preprocess, device, classes=len(bundle.scheme), features=wanted
@@ -180,13 +164,28 @@ class OnnxClassifier:
         """Digest of the bundle, 64 hexadecimal digits."""
         return self.bundle.digest
 
-    def predict_pixels(self, inputs: Pixels) -> npt.NDArray[np.float64]:
+    @property
+    def scheme(self) -> ClassScheme:
+        """Classes of the answers."""
+        return self.bundle.scheme
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """How the bundle was made."""
+        return self.bundle.provenance
+
+    @property
+    def accepts(self) -> bool:
+        """Whether any answer can be accepted; see `leuko.runtime.trust.NEVER_CHECKED`."""
+        return self.trust.accepts
+
+    def predict_views(self, views: Pixels) -> npt.NDArray[np.float64]:
         """Run the network on inputs that are already cut and resized.
 
         Parameters
         ----------
-        inputs : (N, h, w, 3) uint8, RGB, or (N, K, h, w, 3)
-            Of the bundle's input size: one look at each picture, or several.
+        views : (N, V, h, w, 3) uint8, RGB, or (N, h, w, 3)
+            Of the bundle's input size: V views of each picture, or one.
 
         Returns
         -------
@@ -209,10 +208,10 @@ class OnnxClassifier:
             return self.trust.calibrate(self._run([_stacked(stack) for stack in stacks])[0])
 
         step = self._part
-        if len(inputs) <= step:
-            return run(inputs)
-        parts = (inputs[start : start + step] for start in range(0, len(inputs), step))
-        return np.concatenate(list(bounded_map(run, parts, workers=self._threads)))
+        if len(views) <= step:
+            return run(views)
+        parts = (views[start : start + step] for start in range(0, len(views), step))
+        return np.concatenate(list(bounded_map(run, parts, workers=self.threads)))
 
     def predict_one(self, image: str | os.PathLike[str] | Pixels) -> Prediction:
         """Classify one image.
@@ -277,7 +276,7 @@ class OnnxClassifier:
             rows.append(row)
             if progress is not None:
                 progress(len(rows))
-        return PredictionTable(tuple(rows), self.bundle.scheme)
+        return PredictionTable(tuple(rows), self.scheme)
 
     def stream(self, sources: Iterable[Source]) -> Iterator[Prediction]:
         """Classify sources one after the other, holding only a few at a time.
@@ -313,9 +312,9 @@ class OnnxClassifier:
         self, work: Callable[[list[Source]], list[_Answer]], sources: Iterable[Source]
     ) -> Iterator[_Answer]:
         """Deal sources out to threads, two parts to each under way, and give answers in order."""
-        parts = _parts(opened(sources), self._batch, self._part, each=self._threads)
-        ahead = 2 * self._threads
-        for answers in bounded_map(work, parts, workers=self._threads, ahead=ahead):
+        parts = _parts(opened(sources), self._batch, self._part, each=self.threads)
+        ahead = 2 * self.threads
+        for answers in bounded_map(work, parts, workers=self.threads, ahead=ahead):
             yield from answers
 
     def _observe(self, sources: list[Source]) -> list[Observation | ImageError]:
@@ -401,27 +400,18 @@ class OnnxClassifier:
                     sha256=digest,
                     model=self._model,
                     preprocessing=self._preprocessing,
-                    scheme=self.bundle.scheme,
+                    scheme=self.scheme,
                 )
             else:
                 found = next(values)
                 judgement, quality = self._judge(content.pixels, resolution, found, next(far))
-                row = Prediction.answered(
-                    name,
-                    found,
-                    digest,
-                    self._model,
-                    reason=judgement.reason,
-                    decision=judgement.decision,
+                row = replace(
+                    Prediction.answered(name, found, digest, self._model, judgement, self.scheme),
                     detail=remark,
                     preprocessing=self._preprocessing,
-                    prediction_set=judgement.prediction_set,
-                    distance=judgement.distance,
                     quality=quality,
-                    limit=judgement.limit,
-                    scheme=self.bundle.scheme,
+                    fingerprint=print_,
                 )
-                row = replace(row, fingerprint=print_)
             rows.append(row)
         return rows
 

@@ -188,7 +188,7 @@ def export_model(
     # What is compared is what is written: a bundle answers calibrated, and looks again where it
     # would; elsewhere there is the network alone.
     original = (
-        classifier.predict_pixels
+        classifier.predict_views
         if form == "onnx"
         else over_looks(_graph_runner(bundle.onnx, threads), bundle.preprocess.weights)
     )
@@ -322,7 +322,7 @@ def _convert(
     elif pixels is not None:
         onnx = quantize(onnx, pixels)
     made = bundle if weights == "float32" else _with_network(bundle, onnx)
-    run = OnnxClassifier(made, threads=threads).predict_pixels
+    run = OnnxClassifier(made, threads=threads).predict_views
     return _Converted({"model.onnx": onnx}, run, made)
 
 
