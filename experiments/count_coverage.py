@@ -35,7 +35,7 @@ from leuko.evaluation.differential_adjust import (
 )
 from leuko.evaluation.differential_limits import exact_interval
 from leuko.prediction_files import read_predictions
-from leuko.runtime.classifier import load
+from leuko.runtime.zoo import load
 from leuko.scheme import DIFFERENTIAL_5, load_scheme
 
 SCHEME = load_scheme(DIFFERENTIAL_5)

@@ -20,7 +20,7 @@ from leuko.cells.style import looks
 from leuko.experiment.evaluating import open_labelled
 from leuko.imaging import read_image
 from leuko.parallel import bounded_map, worker_count
-from leuko.runtime.classifier import run_outputs
+from leuko.runtime.session import run_outputs
 from leuko.training.convert_graph import open_session
 
 LIMIT = 1e-4

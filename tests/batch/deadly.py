@@ -56,8 +56,8 @@ def end_at_once(connection, settings) -> None:
 def main() -> None:
     from leuko.batch.processes import Processes
     from leuko.batch.run import predict_to_file
-    from leuko.runtime.classifier import load
     from leuko.runtime.sources import expand
+    from leuko.runtime.zoo import load
 
     images, model, out = sys.argv[1:]
     bundle = load(model, threads=1).bundle

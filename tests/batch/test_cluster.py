@@ -17,8 +17,8 @@ from batch.two_nodes import bearers, two_nodes
 from leuko.batch.run import predict_to_file
 from leuko.bundle import ModelBundle
 from leuko.errors import BatchError, UsageError
-from leuko.runtime.classifier import load
 from leuko.runtime.sources import expand
+from leuko.runtime.zoo import load
 
 pytest.importorskip("ray", reason="needs the extra 'ray'")
 

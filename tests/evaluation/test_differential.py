@@ -514,7 +514,7 @@ def test_answers_and_validation_of_other_classes_are_refused():
 @pytest.mark.data
 def test_of_real_cells_of_the_training_laboratory_limits_are_printed_and_of_use():
     """250 pictures of Test-A, 200 drawn of them: median width at most 1.5 of the exact limits."""
-    from leuko.runtime.classifier import load
+    from leuko.runtime.zoo import load
     from leuko.source import file_source
 
     root = Path(os.environ.get("LEUKO_DATA", "no such folder")) / "raabin-wbc-288" / "Test"

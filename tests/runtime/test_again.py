@@ -16,11 +16,12 @@ from leuko.imaging import encode_png
 from leuko.runtime.adapt import _made
 from leuko.runtime.adapt_fit import Head
 from leuko.runtime.adapt_labels import Refit
-from leuko.runtime.classifier import OnnxClassifier, load
+from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.explain import Explainer
 from leuko.runtime.graph import expose
 from leuko.runtime.trust import Trust
 from leuko.runtime.trust_bundle import _fit_again, _Seen
+from leuko.runtime.zoo import load
 from limited import with_limit
 
 

@@ -26,15 +26,10 @@ from leuko.classifier import Classifier
 from leuko.errors import BundleError, DataError, DeviceError, ImageError, UsageError
 from leuko.imaging import PreprocessSpec, decode_image, encode_jpeg, encode_png
 from leuko.prediction import PredictionTable
-from leuko.runtime.classifier import (
-    BATCH,
-    PART,
-    OnnxClassifier,
-    load,
-    make_goldens,
-    part_of,
-)
+from leuko.runtime.classifier import PART, OnnxClassifier, make_goldens, part_of
+from leuko.runtime.session import BATCH
 from leuko.runtime.sources import expand
+from leuko.runtime.zoo import load
 from leuko.source import Source, bytes_source
 from tiny import COLOURS, SIDE, paint, write_picture
 

@@ -11,10 +11,11 @@ from five import CLASSES
 from leuko.cells.style import looks
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.imaging import encode_png
-from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
+from leuko.runtime.classifier import OnnxClassifier, make_goldens
 from leuko.runtime.explain import Explainer
 from leuko.runtime.looks import average_looks, mean_looks, over_looks
 from leuko.runtime.trust_bundle import without_trust
+from leuko.runtime.zoo import load
 
 
 @pytest.fixture(scope="module")

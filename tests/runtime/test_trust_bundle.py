@@ -20,10 +20,11 @@ from leuko.manifest import Manifest, read_folder
 from leuko.prediction import DECISIONS, PredictionTable
 from leuko.prediction_files import read_predictions, write_csv
 from leuko.runtime import trust_bundle
-from leuko.runtime.classifier import OnnxClassifier, load
+from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.trust import LIMITS, calibrate, class_limit
 from leuko.runtime.trust_bundle import TrustTargets, fit_trust, without_trust
 from leuko.runtime.trust_fit import limit_at
+from leuko.runtime.zoo import load
 from leuko.source import bytes_source
 from tiny import COLOURS, SIDE, paint, write_dataset, write_picture
 

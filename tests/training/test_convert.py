@@ -22,10 +22,11 @@ pytest.importorskip("onnx", reason="needs the extra 'export'")
 
 from convnet import make_convnet_bundle
 from leuko.experiment.evaluating import evaluate
-from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
+from leuko.runtime.classifier import OnnxClassifier, make_goldens
 from leuko.runtime.looks import average_looks
 from leuko.runtime.trust import Trust
 from leuko.runtime.trust_bundle import without_trust
+from leuko.runtime.zoo import load
 from leuko.training import convert
 from leuko.training.convert import export_model
 from limited import with_limit

@@ -47,8 +47,8 @@ def calibrate(
     from leuko.bundle import ModelBundle
     from leuko.errors import DataError
     from leuko.manifest import read_labelled
-    from leuko.runtime.classifier import load
     from leuko.runtime.trust_bundle import TrustTargets, fit_trust
+    from leuko.runtime.zoo import load
 
     keep_apart({"--out": out, "--log-file": log_file}, [folder], model=model)
     ModelBundle.check_place(out)

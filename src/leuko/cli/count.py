@@ -80,8 +80,8 @@ def count(
     from leuko.evaluation.differential_manual import read_manual_counts
     from leuko.experiment.predicting import answer_images
     from leuko.prediction_files import read_predictions
-    from leuko.runtime.classifier import load
     from leuko.runtime.trust import NEVER_CHECKED
+    from leuko.runtime.zoo import load
 
     if bool(images) == (predictions is not None):
         raise UsageError("Give images, or --predictions with the table of an earlier run.")

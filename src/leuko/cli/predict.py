@@ -94,8 +94,8 @@ def predict(
     from leuko.artifacts import atomic_write_bytes
     from leuko.cli import batch
     from leuko.experiment.predicting import answer_images, written
-    from leuko.runtime.classifier import load
     from leuko.runtime.trust import NEVER_CHECKED
+    from leuko.runtime.zoo import load
 
     outputs = {"--csv": csv, "--out": out, "--picture": picture, "--explain": explain,
                "--log-file": log_file}  # fmt: skip
@@ -273,7 +273,7 @@ def evaluate(
     """Score a model on labelled images: figures with intervals, mistakes, baselines."""
     from leuko.experiment.evaluating import evaluate as run_evaluation
     from leuko.manifest import read_labelled
-    from leuko.runtime.classifier import load
+    from leuko.runtime.zoo import load
 
     rows = None if out is None else out / "predictions.csv"
     keep_apart({"--out": rows, "--log-file": log_file}, [folder], model=model)

@@ -17,7 +17,7 @@ from leuko.parallel import Progress, worker_count
 from leuko.recipe import Recipe, load_recipe
 from leuko.render.answers import tally_text
 from leuko.render.picture import prediction_sheet
-from leuko.runtime.classifier import load
+from leuko.runtime.zoo import load
 
 __all__ = ["demo_recipes", "run_demo"]
 

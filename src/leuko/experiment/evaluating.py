@@ -22,9 +22,9 @@ from leuko.manifest import Manifest, read_labelled
 from leuko.parallel import Progress
 from leuko.prediction import Prediction, PredictionTable
 from leuko.prediction_files import write_csv
-from leuko.runtime.classifier import load
 from leuko.runtime.repeats import DUPLICATE, mark_repeats
 from leuko.runtime.trust import NEVER_CHECKED
+from leuko.runtime.zoo import load
 from leuko.scheme import ClassScheme, common_scheme
 from leuko.source import file_source
 

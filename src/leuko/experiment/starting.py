@@ -11,7 +11,7 @@ from leuko.errors import DataError
 from leuko.manifest import Manifest
 from leuko.parallel import Progress, worker_count
 from leuko.recipe import Recipe
-from leuko.runtime.classifier import load
+from leuko.runtime.zoo import load
 
 __all__ = ["find_starts", "head_starts"]
 

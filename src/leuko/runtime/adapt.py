@@ -24,10 +24,11 @@ from leuko.parallel import Progress
 from leuko.runtime.adapt_card import adapted_card
 from leuko.runtime.adapt_labels import MIN_LABELS, Labelled, Refit, labelled_files, refit
 from leuko.runtime.adapt_views import Picture, survey
-from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
+from leuko.runtime.classifier import OnnxClassifier, make_goldens
 from leuko.runtime.graph_edit import replace_head
 from leuko.runtime.looks import softmax
 from leuko.runtime.trust import Trust, feature_distances
+from leuko.runtime.zoo import load
 from leuko.source import Source, file_source
 from leuko.statistics import rounded
 

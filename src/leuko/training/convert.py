@@ -27,9 +27,11 @@ from leuko.cells.style import looks
 from leuko.errors import OutputError, UsageError
 from leuko.host import versions
 from leuko.parallel import Progress, bounded_map, worker_count
-from leuko.runtime.classifier import OnnxClassifier, load, make_goldens, run_padded
+from leuko.runtime.classifier import OnnxClassifier, make_goldens
 from leuko.runtime.looks import over_looks
+from leuko.runtime.session import run_padded
 from leuko.runtime.trust import Trust, feature_distances
+from leuko.runtime.zoo import load
 from leuko.training.convert_check import (
     Pair,
     Runner,

@@ -46,9 +46,10 @@ from leuko.memory import keep_freed_memory
 from leuko.parallel import Progress, bounded_map, worker_count
 from leuko.pictures import open_picture
 from leuko.recipe import Recipe
-from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
+from leuko.runtime.classifier import OnnxClassifier, make_goldens
 from leuko.runtime.trust import NEVER_CHECKED, Trust
 from leuko.runtime.trust_bundle import ALWAYS_NAMES, NOT_CALIBRATED, fit_trust, trust_card
+from leuko.runtime.zoo import load
 from leuko.scheme import ClassScheme
 from leuko.training.architectures import build_model
 from leuko.training.checkpoint import History, ensure_room
