@@ -40,8 +40,9 @@ from leuko.batch.processes import Processes
 from leuko.batch.work import write_predictions
 from leuko.host import machine
 from leuko.parallel import worker_count
-from leuko.runtime.classifier import OnnxClassifier, load
+from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.sources import expand
+from leuko.runtime.zoo import load
 
 TARGET = 0.8
 BEGIN, END = "<!-- bench_batch: begin -->", "<!-- bench_batch: end -->"

@@ -45,9 +45,10 @@ from leuko.memory import keep_freed_memory
 from leuko.parallel import worker_count
 from leuko.prediction_files import csv_cells, csv_line, csv_names
 from leuko.recipe import load_recipe
-from leuko.runtime.classifier import Observation, OnnxClassifier, zoo_models
+from leuko.runtime.classifier import Observation, OnnxClassifier
 from leuko.runtime.repeats import mark_repeats
 from leuko.runtime.sources import expand
+from leuko.runtime.zoo import zoo_models
 from leuko.scheme import load_scheme
 from leuko.source import bytes_source
 

@@ -36,7 +36,7 @@ from leuko.evaluation.counting.correction import (
 from leuko.evaluation.counting.differential import LEAST_ACCEPTED
 from leuko.evaluation.counting.limits import exact_interval
 from leuko.prediction_files import read_predictions
-from leuko.runtime.classifier import load
+from leuko.runtime.zoo import load
 from leuko.scheme import DIFFERENTIAL_5, load_scheme
 
 SCHEME = load_scheme(DIFFERENTIAL_5)

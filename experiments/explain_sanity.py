@@ -32,9 +32,10 @@ from leuko.bundle import ModelBundle
 from leuko.cells.view import prepare
 from leuko.data.synth import DrawnCell, draw_cell, draw_slide_style
 from leuko.imaging import IMAGE_SUFFIXES, read_image
-from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
+from leuko.runtime.classifier import OnnxClassifier, make_goldens
 from leuko.runtime.explain import Explainer, Explanation
 from leuko.runtime.trust_bundle import without_trust
+from leuko.runtime.zoo import load
 from leuko.scheme import load_scheme
 
 CLASSES = load_scheme("differential-5").names
@@ -127,7 +128,7 @@ def other_weights(
 
 def evidence(classifier: OnnxClassifier, inputs: np.ndarray) -> np.ndarray:
     """Logarithms of the answers minus their mean, (N, 5)."""
-    logs = np.log(np.maximum(classifier.predict_pixels(inputs), 1e-6))
+    logs = np.log(np.maximum(classifier.predict_views(inputs), 1e-6))
     return logs - logs.mean(axis=1, keepdims=True)
 
 

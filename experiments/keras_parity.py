@@ -21,7 +21,7 @@ from leuko.experiment.evaluating import open_labelled
 from leuko.formats.graph import open_session
 from leuko.imaging import read_image
 from leuko.parallel import bounded_map, worker_count
-from leuko.runtime.classifier import run_outputs
+from leuko.runtime.session import run_outputs
 
 LIMIT = 1e-4
 _CHUNK = 64

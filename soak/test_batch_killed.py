@@ -89,14 +89,12 @@ class Killer(threading.Thread):
         self.join()
 
 
-def run_and_kill(
-    engine: Engine, workers, deaths: int, folder: Path, bundle: ModelBundle, out: Path
-) -> BatchResult:
+def run_and_kill(engine: Engine, workers, deaths: int, folder: Path, out: Path) -> BatchResult:
     """A run under fire."""
     killer = Killer(out.with_name(out.name + ".parts"), workers, deaths)
     killer.start()
     try:
-        result = predict_to_file([str(folder)], bundle, out, engine, size=SIZE)
+        result = predict_to_file(expand([str(folder)]), out, engine, size=SIZE)
     finally:
         killer.stop()
     assert len(killer.killed) == deaths
@@ -117,7 +115,7 @@ def check(result: BatchResult, out: Path, wanted: str) -> None:
 def test_processes(folder: Path, bundle: ModelBundle, wanted: str, tmp_path: Path) -> None:
     engine = Processes(bundle)
     out = tmp_path / "p.csv"
-    result = run_and_kill(engine, lambda: engine.pids, DEATHS, folder, bundle, out)
+    result = run_and_kill(engine, lambda: engine.pids, DEATHS, folder, out)
     check(result, out, wanted)
 
 
@@ -136,7 +134,7 @@ def test_ray(
     monkeypatch.setenv("RAY_AUTH_TOKEN", token)
     out = tmp_path / "p.csv"
     result = run_and_kill(
-        RayCluster(bundle), lambda: bearers(token, "ray::MapWorker"), DEATHS, folder, bundle, out
+        RayCluster(bundle), lambda: bearers(token, "ray::MapWorker"), DEATHS, folder, out
     )
     check(result, out, wanted)
 
@@ -153,4 +151,4 @@ def test_a_cluster_with_a_token_answers_nobody_else(
     with two_nodes(secrets.token_hex(32)) as (address, _):
         engine = RayCluster(bundle, address=address)
         with pytest.raises(BatchError, match="If it asks for a token, RAY_AUTH_MODE"):
-            predict_to_file([str(folder)], bundle, tmp_path / "p.csv", engine)
+            predict_to_file(expand([str(folder)]), tmp_path / "p.csv", engine)

@@ -12,6 +12,7 @@ import pytest
 
 from five import CLASSES
 from leuko.errors import DataError, ImageError
+from leuko.reporter import Reporter
 from leuko.runtime.sources import expand
 from leuko.source import Source, bytes_source, file_source, opened
 from tiny import write_picture
@@ -204,7 +205,7 @@ def test_one_bad_archive_or_list_alone_is_an_error(place: Path) -> None:
 def test_files_passed_over_for_their_names_are_said(place: Path) -> None:
     (place / "folder" / "notes").touch()
     said: list[str] = []
-    assert len(list(expand(["folder", "cells.zip"], say=said.append))) == 8
+    assert len(list(expand(["folder", "cells.zip"], reporter=Reporter(say=said.append)))) == 8
     assert [sentence.partition(":")[0] for sentence in said] == ["1 file was passed over"]
 
 

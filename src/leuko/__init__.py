@@ -33,7 +33,7 @@ _EXPORTS = {
     "find_cell": "leuko.cells",
     "find_splits": "leuko.data.reading",
     "list_recipes": "leuko.recipe",
-    "load": "leuko.runtime.classifier",
+    "load": "leuko.runtime.zoo",
     "load_recipe": "leuko.recipe",
     "load_scheme": "leuko.scheme",
     "predict_partition": "leuko.batch.partition",

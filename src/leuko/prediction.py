@@ -13,7 +13,7 @@ from leuko import __version__
 from leuko.artifacts import RESEARCH_USE, schema
 from leuko.scheme import DIFFERENTIAL_5, ClassScheme, load_scheme
 
-__all__ = ["DECIMALS", "DECISIONS", "Prediction", "PredictionTable"]
+__all__ = ["DECIMALS", "DECISIONS", "Judgement", "Prediction", "PredictionTable"]
 
 DECIMALS: Final = 6
 """Probabilities are rounded to this many decimals before anything is decided on them."""
@@ -25,6 +25,32 @@ DECISIONS: Final = ("class", "unsure", "not-a-cell", "unlike-training", "duplica
 def _routine() -> ClassScheme:
     """The scheme of a routine differential."""
     return load_scheme(DIFFERENTIAL_5)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What is made of one answer.
+
+    Attributes
+    ----------
+    decision : {"class", "unsure", "not-a-cell", "unlike-training"}
+        Whether the answer is accepted.
+    reason : str
+        Empty for ``class``, otherwise one of `leuko.runtime.trust.REASONS`.
+    prediction_set : tuple of str
+        Classes that the true one is among, with the coverage that the bundle states; empty where
+        it states none.
+    distance : float or None
+        See `leuko.runtime.trust.feature_distances`; None where the bundle has no feature space.
+    limit : float or None
+        The bundle's limit that the reason speaks of; None where there is none.
+    """
+
+    decision: str = "class"
+    reason: str = ""
+    prediction_set: tuple[str, ...] = ()
+    distance: float | None = None
+    limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +146,7 @@ class Prediction:
         probabilities: npt.NDArray[np.float64],
         sha256: str,
         model: str,
-        *,
-        decision: str = "class",
-        reason: str = "",
-        detail: str = "",
-        preprocessing: str = "",
-        prediction_set: tuple[str, ...] = (),
-        distance: float | None = None,
-        quality: tuple[tuple[str, float], ...] = (),
-        limit: float | None = None,
+        judgement: Judgement = Judgement(),
         scheme: ClassScheme | None = None,
     ) -> Prediction:
         """Build the row of an image that was classified.
@@ -141,8 +159,10 @@ class Prediction:
             Already rounded to `DECIMALS`.
         sha256, model : str
             Digests.
-        decision, reason, detail, preprocessing, prediction_set, distance, quality, limit, scheme
-            See the attributes.
+        judgement : Judgement
+            What is made of the answer; accepted when left out.
+        scheme : ClassScheme, optional
+            Of the probabilities; of a routine differential when None.
 
         Returns
         -------
@@ -158,16 +178,13 @@ class Prediction:
             likeliest=scheme.names[best],
             confidence=values[best],
             probabilities=values,
-            decision=decision,
-            reason=reason,
+            decision=judgement.decision,
+            reason=judgement.reason,
             sha256=sha256,
             model=model,
-            detail=detail,
-            preprocessing=preprocessing,
-            prediction_set=prediction_set,
-            distance=distance,
-            quality=quality,
-            limit=limit,
+            prediction_set=judgement.prediction_set,
+            distance=judgement.distance,
+            limit=judgement.limit,
             scheme=scheme,
         )
 

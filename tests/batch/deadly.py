@@ -56,12 +56,13 @@ def end_at_once(connection, settings) -> None:
 def main() -> None:
     from leuko.batch.processes import Processes
     from leuko.batch.run import predict_to_file
-    from leuko.runtime.classifier import load
+    from leuko.runtime.sources import expand
+    from leuko.runtime.zoo import load
 
     images, model, out = sys.argv[1:]
     bundle = load(model, threads=1).bundle
     with_slow_workers = Processes(bundle, workers=2, life=serve_slowly)
-    predict_to_file([images], bundle, out, with_slow_workers, size=16)
+    predict_to_file(expand([images]), out, with_slow_workers, size=16)
 
 
 if __name__ == "__main__":

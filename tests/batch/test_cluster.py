@@ -17,7 +17,8 @@ from batch.two_nodes import bearers, two_nodes
 from leuko.batch.run import predict_to_file
 from leuko.bundle import ModelBundle
 from leuko.errors import BatchError, UsageError
-from leuko.runtime.classifier import load
+from leuko.runtime.sources import expand
+from leuko.runtime.zoo import load
 
 pytest.importorskip("ray", reason="needs the extra 'ray'")
 
@@ -35,7 +36,7 @@ def test_nobody_listens(cells: Cells, tiny_bundle: ModelBundle, tmp_path: Path) 
         taken.bind(("127.0.0.1", 0))
         engine = RayCluster(tiny_bundle, address=f"127.0.0.1:{taken.getsockname()[1]}")
         with pytest.raises(BatchError, match=r"cannot be reached: Connection refused\. Start one"):
-            predict_to_file([str(cells.folder)], tiny_bundle, tmp_path / "p.csv", engine)
+            predict_to_file(expand([str(cells.folder)]), tmp_path / "p.csv", engine)
     assert os.listdir(tmp_path) == []
 
 
@@ -48,7 +49,7 @@ def test_somebody_listens_who_is_not_ray(
         address = f"127.0.0.1:{other.getsockname()[1]}"
         engine = RayCluster(tiny_bundle, address=address, start_s=4)
         with pytest.raises(BatchError, match="did not answer within 4 s"):
-            predict_to_file([str(cells.folder)], tiny_bundle, tmp_path / "p.csv", engine)
+            predict_to_file(expand([str(cells.folder)]), tmp_path / "p.csv", engine)
 
 
 def node(processors: float, *, alive: bool = True) -> dict[str, Any]:
@@ -71,7 +72,7 @@ def test_shares_of_a_cluster() -> None:
 @pytest.mark.timeout(600)
 def test_ray_on_this_machine(cells: Cells, tiny_bundle: ModelBundle, tmp_path: Path) -> None:
     engine = RayCluster(tiny_bundle, workers=1)
-    result = predict_to_file([str(cells.folder)], tiny_bundle, tmp_path / "p.csv", engine, size=64)
+    result = predict_to_file(expand([str(cells.folder)]), tmp_path / "p.csv", engine, size=64)
     assert (tmp_path / "p.csv").read_text() == cells.csv
     assert (result.partitions, result.lost) == (4, 0)
 
@@ -87,7 +88,6 @@ def many(cells: Cells, tmp_path: Path) -> tuple[list[str], ModelBundle, bytes]:
     from leuko.prediction import PredictionTable
     from leuko.prediction_files import csv_text
     from leuko.runtime.repeats import mark_repeats
-    from leuko.runtime.sources import expand
 
     images = [str(cells.folder)] * 2
     rows = predict_partition(expand(images), classifier).rows
@@ -134,7 +134,7 @@ def test_two_nodes_a_worker_and_a_node_killed(
         killer.start()
         try:
             result = predict_to_file(
-                images, bundle, out, RayCluster(bundle, address=address), size=8
+                expand(images), out, RayCluster(bundle, address=address), size=8
             )
         finally:
             stop.set()

@@ -22,13 +22,14 @@ from leuko.bundle import ModelBundle
 from leuko.errors import BatchError, BundleError
 from leuko.parallel import worker_count
 from leuko.prediction_files import read_predictions
+from leuko.runtime.sources import expand
 
 SOURCE = Path(leuko.__file__).resolve().parent.parent
 
 
 def test_the_same_csv(cells: Cells, tiny_bundle: ModelBundle, tmp_path: Path) -> None:
     engine = Processes(tiny_bundle, workers=2)
-    result = predict_to_file([str(cells.folder)], tiny_bundle, tmp_path / "p.csv", engine, size=16)
+    result = predict_to_file(expand([str(cells.folder)]), tmp_path / "p.csv", engine, size=16)
     assert (tmp_path / "p.csv").read_text() == cells.csv
     assert (result.found, result.rejected, result.lost) == (200, 10, 0)
     assert engine.pids == []
@@ -44,7 +45,7 @@ def test_pictures_that_kill_that_never_end_and_that_meet_a_bug(
     engine = Processes(tiny_bundle, workers=2, stall_s=0.5, life=serve_with_poison)
     said: list[str] = []
     result = predict_to_file(
-        [str(folder)], tiny_bundle, tmp_path / "p.csv", engine, size=4, detail=said.append
+        expand([str(folder)]), tmp_path / "p.csv", engine, size=4, detail=said.append
     )
     rows = read_predictions(tmp_path / "p.csv").rows
     assert [Path(row.path).name for row in rows if row.reason == DIED] == sorted(bad)
@@ -73,7 +74,7 @@ def test_workers_killed_by_somebody_else(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    result = predict_to_file([str(cells.folder)], tiny_bundle, tmp_path / "p.csv", engine, size=16)
+    result = predict_to_file(expand([str(cells.folder)]), tmp_path / "p.csv", engine, size=16)
     done.set()
     killer.join()
     assert len(killed) == 3
@@ -130,7 +131,7 @@ def test_the_parent_is_killed_and_the_run_is_resumed(
     # Nobody is left behind that would go on computing.
     wait_for(lambda: not any(alive(pid) for pid in workers))
     engine = Processes(tiny_bundle, workers=2)
-    result = predict_to_file([str(cells.folder)], tiny_bundle, out, engine, size=16, resume=True)
+    result = predict_to_file(expand([str(cells.folder)]), out, engine, size=16, resume=True)
     assert (result.kept, result.partitions) == (finished, 13)
     assert out.read_text() == cells.csv
     assert os.listdir(tmp_path) == ["p.csv"]
@@ -139,7 +140,7 @@ def test_the_parent_is_killed_and_the_run_is_resumed(
 def test_workers_that_cannot_start(cells: Cells, tiny_bundle: ModelBundle, tmp_path: Path) -> None:
     engine = Processes(tiny_bundle, workers=1, life=end_at_once)
     with pytest.raises(BatchError, match=r"3 worker processes in a row .* ended with code 3"):
-        predict_to_file([str(cells.folder)], tiny_bundle, tmp_path / "p.csv", engine)
+        predict_to_file(expand([str(cells.folder)]), tmp_path / "p.csv", engine)
     assert os.listdir(tmp_path) == []
 
 
@@ -151,7 +152,7 @@ def test_what_is_wrong_with_the_run_is_said_by_its_worker(
     broken = replace(tiny_bundle, onnx=tiny_bundle.onnx[:-40])
     with pytest.raises(BundleError, match="The network"):
         predict_to_file(
-            [str(cells.folder)], broken, tmp_path / "p.csv", Processes(broken, workers=1)
+            expand([str(cells.folder)]), tmp_path / "p.csv", Processes(broken, workers=1)
         )
 
 

@@ -61,6 +61,10 @@ class Here:
     answered: int = 0
     description: str = "here"
 
+    @property
+    def bundle(self) -> ModelBundle:
+        return self.classifier.bundle
+
     def __enter__(self) -> Here:
         self.entered += 1
         return self
@@ -82,7 +86,7 @@ class Here:
 
 def run(cells: Path | str, engine: Here, out: Path, **more) -> BatchResult:
     """The whole way."""
-    return predict_to_file([str(cells)], engine.classifier.bundle, out, engine, **more)
+    return predict_to_file(expand([str(cells)]), out, engine, **more)
 
 
 @pytest.mark.parametrize("size", [7, 64, 1000])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import pytest
 
 import leuko
 from five import CLASSES
-from leuko.bundle import ModelBundle
+from in_memory import InMemory
 from leuko.data.dataset import Pictures
 from leuko.data.reading import read_folder, read_labelled
 from leuko.data.seen import fingerprints
@@ -35,10 +34,10 @@ def labelled(tmp_path: Path) -> Path:
     return root
 
 
-def test_figures_counted_by_hand(labelled: Path, tiny_classifier: OnnxClassifier) -> None:
+def test_figures_counted_by_hand(labelled: Path) -> None:
     told: list[tuple[str, int, int]] = []
     result = evaluate(
-        tiny_classifier,
+        InMemory(),
         labelled,
         resamples=100,
         command="leuko evaluate",
@@ -51,7 +50,7 @@ def test_figures_counted_by_hand(labelled: Path, tiny_classifier: OnnxClassifier
     assert document["metrics"]["balanced_accuracy"]["value"] == pytest.approx((4 / 6 + 4) / 5)
     assert document["confusion"][0] == [4, 0, 0, 0, 2]
     assert [document["confusion"][k][k] for k in range(5)] == [4, 6, 6, 6, 6]
-    assert document["model"] == {"name": "tiny", "digest": tiny_classifier.digest}
+    assert document["model"] == {"name": "in memory", "digest": InMemory().digest}
     assert document["data"]["digest"] == read_folder(labelled).digest
     assert document["data"]["folder"] == "Test"
     assert document["command"] == "leuko evaluate"
@@ -60,11 +59,8 @@ def test_figures_counted_by_hand(labelled: Path, tiny_classifier: OnnxClassifier
     assert str(labelled.parent) not in json.dumps(document)
 
 
-def test_what_is_not_accepted_is_measured_by_its_likeliest_class(
-    labelled: Path, tiny_bundle: ModelBundle
-) -> None:
-    doubting = OnnxClassifier(replace(tiny_bundle, thresholds={"confidence": 0.999999}))
-    result = evaluate(doubting, labelled, resamples=100)
+def test_what_is_not_accepted_is_measured_by_its_likeliest_class(labelled: Path) -> None:
+    result = evaluate(InMemory(least=1.1), labelled, resamples=100)
     document = result.to_dict()
     assert document["metrics"]["accuracy"]["value"] == pytest.approx(28 / 30)
     assert document["decisions"]["counts"]["unsure"] == 30
@@ -73,21 +69,17 @@ def test_what_is_not_accepted_is_measured_by_its_likeliest_class(
     assert sum(result.table.likeliest.values()) == 30
 
 
-def test_rows_are_called_by_their_path_in_the_set(
-    labelled: Path, tiny_classifier: OnnxClassifier
-) -> None:
-    result = evaluate(tiny_classifier, labelled, resamples=100)
+def test_rows_are_called_by_their_path_in_the_set(labelled: Path) -> None:
+    result = evaluate(InMemory(), labelled, resamples=100)
     assert [row.path for row in result.table.rows] == [s.path for s in result.manifest.samples]
     assert result.answered.tolist() == list(range(30))
 
 
-def test_rejected_files_are_listed_and_left_out(
-    labelled: Path, tiny_classifier: OnnxClassifier
-) -> None:
+def test_rejected_files_are_listed_and_left_out(labelled: Path) -> None:
     (labelled / "Basophil" / "0_empty.jpg").touch()
     (labelled / "Monocyte" / "95-8-1-1_0_1.jpg").write_bytes(b"%!PS")
     said: list[str] = []
-    result = evaluate(tiny_classifier, labelled, resamples=100, reporter=Reporter(say=said.append))
+    result = evaluate(InMemory(), labelled, resamples=100, reporter=Reporter(say=said.append))
     assert len(result.table) == 31
     assert len(result.table.rejected) == 2
     assert len(result.answered) == 29
@@ -100,9 +92,9 @@ def test_rejected_files_are_listed_and_left_out(
     assert [document["confusion"][k][k] for k in range(5)] == [4, 6, 6, 5, 6]
 
 
-def test_an_absent_class_moves_nothing(tmp_path: Path, tiny_classifier: OnnxClassifier) -> None:
+def test_an_absent_class_moves_nothing(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "Test", each=3, names=CLASSES[1:4])
-    document = evaluate(tiny_classifier, root, resamples=100).to_dict()
+    document = evaluate(InMemory(), root, resamples=100).to_dict()
     assert document["absent_classes"] == ["Basophil", "Neutrophil"]
     assert document["metrics"]["accuracy"]["value"] == 1
     assert document["metrics"]["balanced_accuracy"]["value"] == 1  # over the classes present
@@ -110,16 +102,14 @@ def test_an_absent_class_moves_nothing(tmp_path: Path, tiny_classifier: OnnxClas
     assert any("has no image of Basophil" in warning for warning in document["warnings"])
 
 
-def test_one_class_alone(tmp_path: Path, tiny_classifier: OnnxClassifier) -> None:
+def test_one_class_alone(tmp_path: Path) -> None:
     root = write_dataset(tmp_path / "Test", each=3, names=("Lymphocyte",))
-    document = evaluate(tiny_classifier, root, resamples=100).to_dict()
+    document = evaluate(InMemory(), root, resamples=100).to_dict()
     assert document["metrics"]["accuracy"]["value"] == 1
 
 
-def test_the_same_twice(labelled: Path, tiny_classifier: OnnxClassifier) -> None:
-    documents = [
-        evaluate(tiny_classifier, labelled, resamples=100, seed=3).to_dict() for _ in range(2)
-    ]
+def test_the_same_twice(labelled: Path) -> None:
+    documents = [evaluate(InMemory(), labelled, resamples=100, seed=3).to_dict() for _ in range(2)]
     assert documents[0] == documents[1]
 
 
@@ -152,19 +142,18 @@ def test_files_that_are_written(
 
 
 def test_images_that_a_model_has_learned_from_are_counted(
-    labelled: Path, tiny_bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch
+    labelled: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashes = np.sort(fingerprints(Pictures().facts(read_folder(labelled).files()[:9])))
     monkeypatch.setattr("leuko.data.seen._fingerprints", lambda: hashes)
     start = {"start": {"fingerprints": True}}
-    learned = OnnxClassifier(replace(tiny_bundle, provenance=start), threads=1)
+    learned = InMemory(provenance=start)
     told = [one for one in evaluate(learned, labelled, resamples=100).report.remarks
             if "has learned from" in one]  # fmt: skip
     assert len(told) == 1
     assert int(told[0].split()[0]) >= 9
-    assert "of these 30 images are among those that tiny has learned from" in told[0]
-    never = OnnxClassifier(tiny_bundle, threads=1)
-    report = evaluate(never, labelled, resamples=100).report
+    assert "of these 30 images are among those that in memory has learned from" in told[0]
+    report = evaluate(InMemory(), labelled, resamples=100).report
     assert not any("has learned from" in one for one in report.remarks)
 
 
@@ -183,9 +172,9 @@ def test_nothing_to_score(tmp_path: Path, tiny_classifier: OnnxClassifier) -> No
         evaluate("resnet", tmp_path / "Test")
 
 
-def test_an_extra_folder(labelled: Path, tiny_classifier: OnnxClassifier) -> None:
+def test_an_extra_folder(labelled: Path) -> None:
     (labelled / "Junk").mkdir()
     with pytest.raises(DataError, match="--ignore"):
-        evaluate(tiny_classifier, labelled)
-    result = evaluate(tiny_classifier, labelled, ignore=("Junk",), resamples=100)
+        evaluate(InMemory(), labelled)
+    result = evaluate(InMemory(), read_labelled(labelled, ignore=("Junk",)), resamples=100)
     assert len(result.table) == 30

@@ -51,7 +51,7 @@ def test_a_keras_file_becomes_a_bundle(tmp_path: Path, form: str) -> None:
     drawn = np.random.default_rng(0).integers(0, 256, (4, 24, 20, 3)).astype(np.uint8)
     raw = np.asarray(model(drawn / np.float32(127.5) - 1, training=False), np.float64)[:, TAKE]
     expected = np.exp(raw) / np.exp(raw).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(OnnxClassifier(bundle).predict_pixels(drawn), expected, atol=1e-4)
+    np.testing.assert_allclose(OnnxClassifier(bundle).predict_views(drawn), expected, atol=1e-4)
     source = bundle.provenance["imported"]
     assert source["source_format"] == form.split(".")[1]
     assert source["keras_version"] == keras.__version__

@@ -141,7 +141,7 @@ def test_an_onnx_file_becomes_a_bundle(tmp_path: Path) -> None:
     )
     bundle.save(tmp_path / "bundle")
     opened = OnnxClassifier(ModelBundle.load(tmp_path / "bundle"))
-    np.testing.assert_allclose(opened.predict_pixels(PIXELS), answers_by_hand(PIXELS), atol=2e-5)
+    np.testing.assert_allclose(opened.predict_views(PIXELS), answers_by_hand(PIXELS), atol=2e-5)
     source = bundle.provenance["imported"]
     assert source["source_format"] == "onnx"
     assert source["class_order"] == TAKE
@@ -162,7 +162,7 @@ def test_an_onnx_file_becomes_a_bundle(tmp_path: Path) -> None:
 @pytest.mark.parametrize("settings", [{"layout": "NHWC"}, {"batch": 1}, {"end": "Softmax"}])
 def test_layouts_batches_and_endings(tmp_path: Path, settings: dict[str, Any]) -> None:
     bundle = import_bundle(saved(tmp_path, **settings), classes=ORDER, pixels=BY_255)
-    answers = OnnxClassifier(bundle).predict_pixels(PIXELS)
+    answers = OnnxClassifier(bundle).predict_views(PIXELS)
     np.testing.assert_allclose(answers, answers_by_hand(PIXELS), atol=2e-5)
     assert bundle.provenance["imported"]["softmax_added"] is ("end" not in settings)
 
@@ -188,7 +188,7 @@ def test_a_scale_inside_is_said_and_another_refused(tmp_path: Path) -> None:
         path, classes=ORDER, pixels=ForeignPixels(), reporter=Reporter(say=said.append)
     )
     assert "The network scales pixels itself, so it is given 0 to 255: scale 1." in said
-    answers = OnnxClassifier(bundle).predict_pixels(PIXELS)
+    answers = OnnxClassifier(bundle).predict_views(PIXELS)
     np.testing.assert_allclose(answers, answers_by_hand(PIXELS), atol=2e-5)
     with pytest.raises(
         BundleError, match=r"contradicts the network: it multiplies pixels by .* 0\.0039"

@@ -181,7 +181,7 @@ def test_the_runtime_opens_it_and_still_refuses_what_is_no_number(
     made = quantize(source, painted(2)) if kind == "int8" else to_float16(source)
     goldens = make_goldens(made, tiny_bundle.preprocess)
     bundle = replace(tiny_bundle, onnx=made, goldens=goldens)
-    answers = OnnxClassifier(bundle).predict_pixels(painted(2))
+    answers = OnnxClassifier(bundle).predict_views(painted(2))
     assert answers.argmax(axis=1).tolist() == np.repeat(np.arange(5), 2).tolist()
 
     def spoil(item: Any) -> bool:

@@ -17,11 +17,12 @@ from leuko.imaging import encode_png
 from leuko.runtime.adapt import _made
 from leuko.runtime.adapt_fit import Head
 from leuko.runtime.adapt_labels import Refit
-from leuko.runtime.classifier import OnnxClassifier, load
+from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.explain import Explainer
 from leuko.runtime.graph import expose
 from leuko.runtime.trust import Trust
 from leuko.runtime.trust_bundle import _fit_again, _Seen
+from leuko.runtime.zoo import load
 from limited import with_limit
 
 
@@ -67,7 +68,7 @@ def test_near_pictures_are_answered_by_the_first_look_and_far_ones_by_all(
         np.testing.assert_allclose(row.probabilities, wanted, atol=2e-6)
     stacks = np.stack([looks(cell, spec) for cell in cells])
     np.testing.assert_array_equal(
-        halved.predict_pixels(stacks), np.array([row.probabilities for row in rows])
+        halved.predict_views(stacks), np.array([row.probabilities for row in rows])
     )
 
 

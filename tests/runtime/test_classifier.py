@@ -22,19 +22,14 @@ from called import called
 from five import CLASSES
 from leuko.artifacts import digest_bytes
 from leuko.bundle import ModelBundle
+from leuko.classifier import Classifier
 from leuko.errors import BundleError, DataError, DeviceError, ImageError, UsageError
 from leuko.imaging import PreprocessSpec, decode_image, encode_jpeg, encode_png
 from leuko.prediction import PredictionTable
-from leuko.runtime.classifier import (
-    BATCH,
-    PART,
-    Classifier,
-    OnnxClassifier,
-    load,
-    make_goldens,
-    part_of,
-)
+from leuko.runtime.classifier import PART, OnnxClassifier, make_goldens, part_of
+from leuko.runtime.session import BATCH
 from leuko.runtime.sources import expand
+from leuko.runtime.zoo import load
 from leuko.source import Source, bytes_source
 from tiny import COLOURS, SIDE, paint, write_picture
 
@@ -104,7 +99,7 @@ def test_threads_do_not_matter(tiny_bundle: ModelBundle, pictures: list[Path]) -
 def test_nothing_to_predict(tiny_classifier: OnnxClassifier) -> None:
     assert tiny_classifier.predict([]) == PredictionTable(())
     inputs = np.zeros((0, SIDE, SIDE, 3), np.uint8)
-    assert tiny_classifier.predict_pixels(inputs).shape == (0, 5)
+    assert tiny_classifier.predict_views(inputs).shape == (0, 5)
 
 
 @pytest.mark.parametrize("bad", [{0}, {39}, {15, 16}, {3, 4, 5, 20}, set(range(40))])
@@ -340,8 +335,8 @@ def test_a_fault_that_is_nobodys_file_ends_the_stream_and_its_threads(
 
 def test_many_inputs_at_once_are_answered_as_one_by_one(tiny_classifier: OnnxClassifier) -> None:
     inputs = np.random.default_rng(5).integers(0, 256, (150, SIDE, SIDE, 3)).astype(np.uint8)
-    alone = np.concatenate([tiny_classifier.predict_pixels(row[None]) for row in inputs])
-    np.testing.assert_array_equal(tiny_classifier.predict_pixels(inputs), alone)
+    alone = np.concatenate([tiny_classifier.predict_views(row[None]) for row in inputs])
+    np.testing.assert_array_equal(tiny_classifier.predict_views(inputs), alone)
 
 
 # Devices
@@ -378,7 +373,7 @@ def test_a_scaled_bundle_reads_small_and_answers_alike(
     assert jpeg.label == png.label == "Basophil"
     np.testing.assert_allclose(jpeg.probabilities, png.probabilities, atol=0.02)
     wanted = spec.apply(decode_image((tmp_path / "cell.jpg").read_bytes(), spec=spec).pixels)
-    assert jpeg.probabilities == tuple(scaled.predict_pixels(wanted[None])[0])
+    assert jpeg.probabilities == tuple(scaled.predict_views(wanted[None])[0])
 
 
 # Opening

@@ -14,8 +14,9 @@ from leuko.cells.view import prepare
 from leuko.data.synth import DrawnCell, draw_cell, draw_slide_style
 from leuko.errors import ImageError, UsageError
 from leuko.imaging import PreprocessSpec
-from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
+from leuko.runtime.classifier import OnnxClassifier, make_goldens
 from leuko.runtime.explain import Explainer, Explanation, explain, placement
+from leuko.runtime.zoo import load
 from tiny import COLOURS, SIDE, make_onnx, make_pooled_onnx, paint
 
 onnx = pytest.importorskip("onnx", reason="needs the extra 'train'")

@@ -11,8 +11,8 @@ import pytest
 
 from leuko.bundle import ModelBundle
 from leuko.errors import BundleError
-from leuko.runtime.classifier import zoo_models
 from leuko.runtime.graph import Exposed, check_tensors, expose
+from leuko.runtime.zoo import zoo_models
 from tiny import COLOURS, make_onnx
 
 onnx = pytest.importorskip("onnx", reason="needs the extra 'train'")

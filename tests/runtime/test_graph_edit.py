@@ -11,9 +11,9 @@ import pytest
 
 from leuko.bundle import ModelBundle
 from leuko.errors import BundleError
-from leuko.runtime.classifier import zoo_models
 from leuko.runtime.graph import check_tensors, expose
 from leuko.runtime.graph_edit import replace_head
+from leuko.runtime.zoo import zoo_models
 from tiny import SIDE, make_onnx, make_pooled_onnx
 
 onnx = pytest.importorskip("onnx", reason="needs the extra 'train'")

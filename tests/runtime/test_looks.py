@@ -11,10 +11,11 @@ from five import CLASSES
 from leuko.cells.style import looks
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.imaging import encode_png
-from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
+from leuko.runtime.classifier import OnnxClassifier, make_goldens
 from leuko.runtime.explain import Explainer
 from leuko.runtime.looks import average_looks, mean_looks, over_looks
 from leuko.runtime.trust_bundle import without_trust
+from leuko.runtime.zoo import load
 
 
 @pytest.fixture(scope="module")
@@ -74,10 +75,10 @@ def test_a_network_of_one_look_answers_for_several() -> None:
 
 def test_the_classifier_averages_what_it_says_of_each_look(twice, cells) -> None:
     stacks = np.stack([looks(cell, twice.bundle.preprocess) for cell in cells])
-    each = np.stack([twice.predict_pixels(stacks[:, k]) for k in (0, 1)])
+    each = np.stack([twice.predict_views(stacks[:, k]) for k in (0, 1)])
     logs = np.log(np.maximum(each, 1e-7))
     wanted = softmax((logs[0] + 3 * logs[1]) / 4)
-    found = twice.predict_pixels(stacks)
+    found = twice.predict_views(stacks)
     np.testing.assert_allclose(found, wanted, atol=2e-4)
     files = [twice.predict_one(cell).probabilities for cell in cells]
     np.testing.assert_array_equal(found, np.array(files))

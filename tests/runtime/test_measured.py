@@ -129,7 +129,7 @@ def test_a_picture_without_a_cell_is_left_to_the_network(fitted: Adaptation) -> 
 
 def test_cut_inputs_are_not_enough(fitted: Adaptation) -> None:
     with pytest.raises(UsageError, match="must be given pictures"):
-        OnnxClassifier(fitted.bundle).predict_pixels(np.zeros((1, 64, 64, 3), np.uint8))
+        OnnxClassifier(fitted.bundle).predict_views(np.zeros((1, 64, 64, 3), np.uint8))
 
 
 def test_a_bundle_keeps_its_layer(fitted: Adaptation, blind: ModelBundle, tmp_path: Path) -> None:

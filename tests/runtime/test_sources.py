@@ -14,6 +14,7 @@ import pytest
 from leuko.errors import DataError, ImageError
 from leuko.files import mark_own_picture
 from leuko.imaging import REJECT_REASONS, encode_png
+from leuko.reporter import Reporter
 from leuko.runtime.sources import expand, named_files
 from leuko.source import Source, file_source
 from tiny import open_to_all, paint, unprivileged, write_picture
@@ -156,7 +157,7 @@ def test_files_passed_over_for_their_names_are_counted(tmp_path: Path) -> None:
     pictures(folder, "a.png", "notes.txt", "sub/cell", ".hidden", ".cache/cell")
     path = write_zip(tmp_path / "z.zip", {"b.png": PICTURE, "readme": b"x", "__MACOSX/c": b"x"})
     said: list[str] = []
-    sources = expand([str(folder), str(path)], say=said.append)
+    sources = expand([str(folder), str(path)], reporter=Reporter(say=said.append))
     assert len(list(sources)) == 2
     assert said == [
         "3 files were passed over: only names that end in .jpg, .jpeg, .png, .bmp, .tif, .tiff, "
@@ -164,7 +165,12 @@ def test_files_passed_over_for_their_names_are_counted(tmp_path: Path) -> None:
         "Passed over, as no pictures of cells: 1 x __MACOSX, made by macOS.",
     ]
     assert len(list(expand([str(folder), str(path)]))) == 2  # nobody listens
-    list(expand([str(folder / "a.png"), str(folder / "sub" / "cell")], say=said.append))
+    list(
+        expand(
+            [str(folder / "a.png"), str(folder / "sub" / "cell")],
+            reporter=Reporter(say=said.append),
+        )
+    )
     assert len(said) == 2
 
 
@@ -200,7 +206,7 @@ def test_what_is_no_cell_is_passed_over_and_said(way: str, tmp_path: Path) -> No
         folder = tmp_path / "z.zip"
         arguments = [str(folder)]
     said: list[str] = []
-    found = [source.name for source in expand(arguments, say=said.append)]
+    found = [source.name for source in expand(arguments, reporter=Reporter(say=said.append))]
     assert sorted(found) == [str(folder / name) for name in cells]
     assert len(said) == 1
     told = set(said[0].rstrip(".").partition(": ")[2].split("; "))

@@ -11,11 +11,11 @@ import pytest
 from five import CLASSES
 from leuko.bundle import FeatureSpace
 from leuko.errors import BundleError
+from leuko.prediction import Judgement
 from leuko.runtime.quality import Quality
 from leuko.runtime.trust import (
     LIMITS,
     REASONS,
-    Judgement,
     Trust,
     calibrate,
     class_limit,

@@ -23,10 +23,11 @@ from leuko.prediction import DECISIONS, PredictionTable
 from leuko.prediction_files import read_predictions, write_csv
 from leuko.reporter import Reporter
 from leuko.runtime import trust_bundle
-from leuko.runtime.classifier import OnnxClassifier, load
+from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.trust import LIMITS, calibrate, class_limit
 from leuko.runtime.trust_bundle import TrustSettings, fit_trust, without_trust
 from leuko.runtime.trust_fit import limit_at
+from leuko.runtime.zoo import load
 from leuko.source import bytes_source
 from tiny import COLOURS, SIDE, paint, write_dataset, write_picture
 
@@ -69,11 +70,11 @@ def test_probabilities_are_calibrated_before_anything_is_decided(
     doubting: OnnxClassifier, tiny_classifier: OnnxClassifier, rows: Manifest
 ) -> None:
     pixels = np.stack([paint(name, shape=(SIDE, SIDE)) for name in CLASSES])
-    raw = tiny_classifier.predict_pixels(pixels)
+    raw = tiny_classifier.predict_views(pixels)
     temperature = doubting.bundle.calibration["temperature"]
     assert temperature != 1
     np.testing.assert_allclose(
-        doubting.predict_pixels(pixels), calibrate(raw, temperature), atol=2e-4
+        doubting.predict_views(pixels), calibrate(raw, temperature), atol=2e-4
     )
     table = doubting.predict(rows.files()[:20])
     np.testing.assert_array_equal(table.probabilities, np.round(table.probabilities, 6))

@@ -168,7 +168,7 @@ def test_the_bundle_answers_as_keras_does(runs: Runs, tiny: Recipe) -> None:
     bundle = ModelBundle.load(run)
     assert bundle.calibration["method"] == "temperature"
     assert bundle.validation["trust"]["n"] == bundle.validation["n"]
-    told = OnnxClassifier(without_trust(bundle)).predict_pixels(pixels)
+    told = OnnxClassifier(without_trust(bundle)).predict_views(pixels)
     np.testing.assert_allclose(
         told, np.asarray(model(pixels.astype(np.float32), training=False)), atol=1e-5
     )

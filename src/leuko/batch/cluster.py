@@ -132,6 +132,11 @@ class RayCluster:
         return max(256, 32 * self._shares[0])
 
     @property
+    def bundle(self) -> ModelBundle:
+        """That answers."""
+        return self._settings.bundle
+
+    @property
     def description(self) -> str:
         """How the work is shared, for people."""
         where = f"the cluster at {self._settings.address}" if self._settings.address else "Ray here"

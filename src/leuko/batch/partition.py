@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from leuko.artifacts import digest_json
 from leuko.bundle import ModelBundle
+from leuko.classifier import Classifier
 from leuko.errors import BatchError, DataError
 from leuko.host import versions
 from leuko.prediction import Prediction, PredictionTable
@@ -125,16 +126,14 @@ class Loss:
     why: str
 
 
-def predict_partition(
-    rows: Iterable[Source], bundle: ModelBundle | OnnxClassifier
-) -> PredictionTable:
+def predict_partition(rows: Iterable[Source], bundle: ModelBundle | Classifier) -> PredictionTable:
     """Answer rows; what every engine runs, and all that it runs.
 
     Parameters
     ----------
     rows : iterable of Source
         See `leuko.runtime.sources.expand`.
-    bundle : ModelBundle or OnnxClassifier
+    bundle : ModelBundle or Classifier
         A classifier that is already open saves opening it.
 
     Returns
@@ -149,14 +148,8 @@ def predict_partition(
     DataError
         When an archive or a Parquet file cannot be read here.
     """
-    scheme = bundle.scheme if isinstance(bundle, ModelBundle) else bundle.bundle.scheme
-    return PredictionTable(tuple(_predict(rows, bundle)), scheme)
-
-
-def _predict(rows: Iterable[Source], bundle: ModelBundle | OnnxClassifier) -> Iterator[Prediction]:
-    """Answer rows one after the other."""
     classifier = OnnxClassifier(bundle) if isinstance(bundle, ModelBundle) else bundle
-    return classifier.stream(rows)
+    return PredictionTable(tuple(classifier.stream(rows)), classifier.scheme)
 
 
 def cut(rows: Iterable[Source], *, model: str, size: int = PARTITION_ROWS) -> Iterator[Partition]:
@@ -183,14 +176,14 @@ def cut(rows: Iterable[Source], *, model: str, size: int = PARTITION_ROWS) -> It
         index += 1
 
 
-def answer_piece(piece: Piece, classifier: OnnxClassifier, *, stall_s: float = STALL_S) -> Answer:
+def answer_piece(piece: Piece, classifier: Classifier, *, stall_s: float = STALL_S) -> Answer:
     """Answer a piece inside a worker process, which ends if a few rows take forever.
 
     Parameters
     ----------
     piece : Piece
         What to answer.
-    classifier : OnnxClassifier
+    classifier : Classifier
         Opened once for the worker.
     stall_s : float
         Seconds for every 16 rows.
@@ -207,7 +200,7 @@ def answer_piece(piece: Piece, classifier: OnnxClassifier, *, stall_s: float = S
     """
     _check_sight(piece.rows)
     rows: list[Prediction] = []
-    answers = _predict(piece.rows, classifier)
+    answers = classifier.stream(piece.rows)
     whole = False
     while not whole:
         with ended_after(stall_s):

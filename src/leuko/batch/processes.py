@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from leuko.batch.partition import AT_ONCE, STALL_S, Answer, Loss, Piece, answer_piece, ended_after
 from leuko.bundle import ModelBundle
+from leuko.classifier import Classifier
 from leuko.errors import BatchError, LeukoError
 from leuko.parallel import worker_count
 from leuko.runtime.classifier import OnnxClassifier
@@ -118,16 +119,14 @@ def serve(connection: Connection, settings: WorkerSettings) -> None:
             connection.send(attempt(piece, classifier, stall_s=settings.stall_s))
 
 
-def attempt(
-    piece: Piece, classifier: OnnxClassifier, *, stall_s: float
-) -> Answer | Loss | LeukoError:
+def attempt(piece: Piece, classifier: Classifier, *, stall_s: float) -> Answer | Loss | LeukoError:
     """Answer a piece, or say why not: what is wrong with the run, or only with this piece.
 
     Parameters
     ----------
     piece : Piece
         What to answer.
-    classifier : OnnxClassifier
+    classifier : Classifier
         Open.
     stall_s : float
         See `answer_piece`.
@@ -186,6 +185,11 @@ class Processes:
         self._life = life
         self._team: list[_Worker] = []
         self._stillborn = 0
+
+    @property
+    def bundle(self) -> ModelBundle:
+        """That answers."""
+        return self._settings.bundle
 
     @property
     def description(self) -> str:

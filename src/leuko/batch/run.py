@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Protocol, TextIO
+from typing import Any, Final, Protocol
 
 from leuko.artifacts import digest_json
 from leuko.batch.partition import (
@@ -27,7 +27,7 @@ from leuko.bundle import ModelBundle
 from leuko.errors import BatchError, UsageError
 from leuko.prediction import Prediction
 from leuko.runtime.repeats import Repeats
-from leuko.runtime.sources import expand
+from leuko.source import Source
 
 __all__ = ["ENGINES", "BatchResult", "Engine", "open_engine", "predict_to_file"]
 
@@ -39,6 +39,11 @@ _BARREN: Final = 64
 
 class Engine(Protocol):
     """Something that answers pieces; a context manager."""
+
+    @property
+    def bundle(self) -> ModelBundle:
+        """The model that answers."""
+        ...
 
     @property
     def wave(self) -> int | None:
@@ -147,14 +152,12 @@ def open_engine(
 
 
 def predict_to_file(
-    images: Iterable[str],
-    bundle: ModelBundle,
+    sources: Iterable[Source],
     out: str | os.PathLike[str],
     engine: Engine,
     *,
     resume: bool = False,
     size: int = PARTITION_ROWS,
-    stdin: TextIO | None = None,
     say: Callable[[str], None] = lambda _: None,
     detail: Callable[[str], None] = lambda _: None,
     progress: Callable[[int], None] = lambda _: None,
@@ -166,10 +169,8 @@ def predict_to_file(
 
     Parameters
     ----------
-    images : iterable of str
-        As `leuko.runtime.sources.expand` takes them.
-    bundle : ModelBundle
-        That answers; the same as the engine's.
+    sources : iterable of Source
+        As `leuko.runtime.sources.expand` lists them.
     out : path-like
         A name that ends in ``.csv`` or ``.parquet``.
     engine : Engine
@@ -178,8 +179,6 @@ def predict_to_file(
         Go on with an earlier run.
     size : int
         Rows of a partition.
-    stdin : text file, optional
-        Read for ``-``.
     say, detail : callable
         Told what a user should know, and what only a curious one wants.
     progress : callable
@@ -197,16 +196,16 @@ def predict_to_file(
     """
     target = Path(out)
     check_output(target)
-    rows = expand(images, stdin=stdin, say=say)
+    bundle = engine.bundle
     with open_work(target, bundle, resume=resume) as work:
         tally = _Tally()
         before = work.finished
-        todo = _unfinished(cut(rows, model=bundle.digest, size=size), work, tally)
+        todo = _unfinished(cut(sources, model=bundle.digest, size=size), work, tally)
         first = next(todo, None)
         if first is not None:
             with engine:
                 detail(f"Engine: {engine.description}.")
-                _answer(chain([first], todo), engine, work, bundle, tally, detail, progress)
+                _answer(chain([first], todo), engine, work, tally, detail, progress)
         if before:
             say(f"{tally.kept} of {len(tally.keys)} partitions were finished before.")
         return _assemble(target, bundle, work, tally, say, detail)
@@ -228,7 +227,6 @@ def _answer(
     partitions: Iterator[Partition],
     engine: Engine,
     work: WorkFolder,
-    bundle: ModelBundle,
     tally: _Tally,
     detail: Callable[[str], None],
     progress: Callable[[int], None],
@@ -268,7 +266,7 @@ def _answer(
                     "short, give fewer --workers."
                 )
             if len(outcome.piece.rows) == 1 and outcome.piece.tries + 1 >= _TRIES:
-                take(_reject(outcome, bundle))
+                take(_reject(outcome, engine.bundle))
             else:
                 again.extend(_smaller(outcome.piece))
         if again:

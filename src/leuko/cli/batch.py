@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -102,43 +101,6 @@ def sort_outputs(
     return None, whole
 
 
-def also_to_parquet(
-    answers: Iterator[Prediction], path: Path | None, classifier: OnnxClassifier
-) -> Iterator[Prediction]:
-    """Write answers as they pass by.
-
-    Parameters
-    ----------
-    answers : iterator of Prediction
-        In order.
-    path : Path or None
-        A Parquet file; None passes everything on.
-    classifier : OnnxClassifier
-        That answers.
-
-    Yields
-    ------
-    Prediction
-        What came in.
-    """
-    if path is None:
-        yield from answers
-        return
-    from leuko.batch.partition import PARTITION_ROWS
-    from leuko.prediction_files import parquet_predictions
-
-    scheme = classifier.bundle.scheme
-    with parquet_predictions(path, model=classifier.digest, scheme=scheme) as table:
-        waiting: list[Prediction] = []
-        for row in answers:
-            waiting.append(row)
-            if len(waiting) == PARTITION_ROWS:
-                table.write(waiting)
-                waiting = []
-            yield row
-        table.write(waiting)
-
-
 def predict_in_batch(
     images: list[str],
     classifier: OnnxClassifier,
@@ -170,13 +132,13 @@ def predict_in_batch(
     """
     from leuko.batch.run import open_engine, predict_to_file
     from leuko.errors import UsageError
+    from leuko.runtime.sources import expand
 
     if out is None:
         raise UsageError(f"--engine {engine} writes a file.")
     opened = open_engine(engine, classifier.bundle, workers=workers, address=address)
     result = predict_to_file(
-        images,
-        classifier.bundle,
+        expand(images, reporter=talk.reporter),
         out,
         opened,
         resume=resume,

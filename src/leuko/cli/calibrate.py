@@ -49,8 +49,8 @@ def calibrate(
     from leuko.errors import DataError
     from leuko.history import TrustReport, TrustTargets
     from leuko.runtime.cards import trust_section
-    from leuko.runtime.classifier import load
     from leuko.runtime.trust_bundle import TrustSettings, fit_trust
+    from leuko.runtime.zoo import load
 
     keep_apart({"--out": out, "--log-file": log_file}, [folder], model=model)
     ModelBundle.check_place(out)

@@ -80,8 +80,8 @@ def count(
     from leuko.evaluation.counting.differential import differential_by
     from leuko.evaluation.counting.manual import read_manual_counts
     from leuko.render.counts import count_csv, count_document, format_count
-    from leuko.runtime.classifier import load
     from leuko.runtime.trust import NEVER_CHECKED
+    from leuko.runtime.zoo import load
 
     if bool(images) == (predictions is not None):
         raise UsageError("Give images, or --predictions with the table of an earlier run.")
@@ -93,7 +93,7 @@ def count(
         bundle = classifier.bundle
         by_people = read_manual_counts(manual or (), bundle.scheme)
         talk.detail(f"Model {classifier.name}, digest {classifier.digest[:12]}.")
-        if not classifier.trust.accepts:
+        if not classifier.accepts:
             talk.say(NEVER_CHECKED)
         tally = _tally(classifier, images or [], predictions, talk)
         result = differential_by(
@@ -121,13 +121,12 @@ def _tally(
 ) -> Tally:
     """Add up the answers to images, or those of a table that is there."""
     from leuko.evaluation.counting.tally import Tally
+    from leuko.experiment.predicting import answer_images
     from leuko.prediction_files import read_predictions
-    from leuko.runtime.repeats import mark_repeats
-    from leuko.runtime.sources import expand
 
     if predictions is None:
         tally = Tally(classifier.bundle.scheme)
-        _add(mark_repeats(classifier.stream(expand(images, say=talk.say))), tally, talk)
+        _add(answer_images(images, classifier.stream, reporter=talk.reporter), tally, talk)
     else:
         table = read_predictions(predictions, classifier.bundle.scheme)
         tally = Tally(table.scheme)

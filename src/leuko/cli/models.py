@@ -45,7 +45,7 @@ def register(app: typer.Typer) -> None:
 def list_models(json: JsonOption = False) -> None:
     """List the bundled models."""
     from leuko.bundle import ModelBundle
-    from leuko.runtime.classifier import zoo_models
+    from leuko.runtime.zoo import zoo_models
 
     rows = {name: _facts(ModelBundle.load(path)) for name, path in zoo_models().items()}
     if json:
@@ -72,8 +72,8 @@ def list_models(json: JsonOption = False) -> None:
 @models_app.command()
 def show(model: Model, json: JsonOption = False) -> None:
     """Show what a model is: input, classes, digests, validation, where it is from."""
-    from leuko.runtime.classifier import load
     from leuko.runtime.trust import NEVER_CHECKED
+    from leuko.runtime.zoo import load
 
     facts = _facts(load(model).bundle)
     if json:
@@ -107,7 +107,7 @@ def show(model: Model, json: JsonOption = False) -> None:
 @models_app.command()
 def card(model: Model, json: JsonOption = False) -> None:
     """Print a model's card: what it was trained on, what it reached, what it is not for."""
-    from leuko.runtime.classifier import load
+    from leuko.runtime.zoo import load
 
     bundle = load(model).bundle
     if json:

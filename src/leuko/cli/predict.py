@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections import Counter
@@ -32,11 +33,9 @@ from leuko.cli.common import (
     try_outputs,
 )
 from leuko.prediction import Prediction, PredictionTable
-from leuko.prediction_files import csv_cells, csv_line, csv_names
 
 if TYPE_CHECKING:
     from leuko.runtime.classifier import OnnxClassifier
-    from leuko.scheme import ClassScheme
     from leuko.source import Source
 
 __all__ = ["register"]
@@ -94,10 +93,9 @@ def predict(
     """Name the class of single-cell images. A bad file gets its reason; the run goes on."""
     from leuko.artifacts import atomic_write_bytes
     from leuko.cli import batch
-    from leuko.runtime.classifier import load
-    from leuko.runtime.repeats import mark_repeats
-    from leuko.runtime.sources import expand
+    from leuko.experiment.predicting import answer_images, written
     from leuko.runtime.trust import NEVER_CHECKED
+    from leuko.runtime.zoo import load
 
     outputs = {"--csv": csv, "--out": out, "--picture": picture, "--explain": explain,
                "--log-file": log_file}  # fmt: skip
@@ -113,7 +111,7 @@ def predict(
         try_outputs(csv, whole, picture)
         classifier = load(model, threads=workers, device=device)
         talk.detail(f"Model {classifier.name}, digest {classifier.digest[:12]}.")
-        if not classifier.trust.accepts:
+        if not classifier.accepts:
             talk.say(NEVER_CHECKED)
         gallery = None
         if engine != "local":
@@ -121,24 +119,17 @@ def predict(
                                                     address=address, workers=workers, out=whole,
                                                     resume=resume)  # fmt: skip
         else:
-            sources = expand(images, say=talk.say)
             if picture is not None:
                 from leuko.render.picture import Gallery
 
                 gallery = Gallery(_SHEET)
-                sources = gallery.watch(sources)
-            answers = classifier.stream(sources)
-            if explain is not None:
-                answers = _explained(classifier, sources, images, explain, workers, talk)
-            answers = mark_repeats(answers)
-            if gallery is not None:
-                answers = gallery.keep(answers)
-            answers = batch.also_to_parquet(answers, whole, classifier)
-            scheme = classifier.bundle.scheme
-            kept, outcomes = _collect(answers, talk, scheme=scheme, csv=csv, keep=json,
-                                      show=not json and whole is None)  # fmt: skip
+            stream = _streaming(classifier, images, explain, workers, talk)
+            answers = answer_images(images, stream, gallery=gallery, reporter=talk.reporter)
+            with contextlib.closing(written(answers, classifier, csv=csv, parquet=whole)) as rows:
+                show = not json and csv is None and whole is None
+                kept, outcomes = _collect(rows, talk, keep=json, show=show)
         if json:
-            emit_json(PredictionTable(tuple(kept), classifier.bundle.scheme).to_dict())
+            emit_json(PredictionTable(tuple(kept), classifier.scheme).to_dict())
         _tell(outcomes, talk, done="Count the classes with leuko count.")
         if picture is not None and encode is not None and gallery is not None:
             # Last, as it may fail: an image is no longer what it was.
@@ -160,47 +151,24 @@ def _tell(outcomes: Mapping[tuple[str, str], int], talk: Session, done: str = ""
 
 
 def _collect(
-    answers: Iterator[Prediction],
-    talk: Session,
-    *,
-    scheme: ClassScheme,
-    csv: Path | None,
-    keep: bool,
-    show: bool,
+    answers: Iterable[Prediction], talk: Session, *, keep: bool, show: bool
 ) -> tuple[list[Prediction], Counter[tuple[str, str]]]:
-    """Print and write answers as they come; keep them only when they are needed later."""
-    import contextlib
-    import io
-
-    from leuko.artifacts import atomic_write
-
+    """Print answers as they come; keep them only when they are needed later."""
     kept: list[Prediction] = []
     outcomes: Counter[tuple[str, str]] = Counter()
     how_far = now_and_then(talk)
-    with contextlib.ExitStack() as stack:
-        file = None
-        if csv is not None:
-            raw = stack.enter_context(atomic_write(csv))
-            file = io.TextIOWrapper(
-                raw, encoding="utf-8", errors="surrogateescape", newline="", write_through=True
-            )
-            file.write(csv_line(csv_names(scheme)))
-        for row in answers:
-            outcomes[row.outcome] += 1
-            if file is not None:
-                file.write(csv_line(csv_cells(row, scheme)))
-            if keep:
-                kept.append(row)
-            if row.status != "ok":
-                talk.say(f"Rejected {row.path} ({row.reason}: {row.detail})")
-            elif row.detail:
-                talk.say(f"Note on {row.path}: {row.detail}")
-            if show and csv is None:
-                print(_line(row))
-            else:
-                how_far(outcomes.total())
-        if file is not None:
-            file.detach()
+    for row in answers:
+        outcomes[row.outcome] += 1
+        if keep:
+            kept.append(row)
+        if row.status != "ok":
+            talk.say(f"Rejected {row.path} ({row.reason}: {row.detail})")
+        elif row.detail:
+            talk.say(f"Note on {row.path}: {row.detail}")
+        if show:
+            print(_line(row))
+        else:
+            how_far(outcomes.total())
     sys.stdout.flush()
     return kept, outcomes
 
@@ -219,19 +187,22 @@ def _keep_earlier(folder: Path, images: list[str]) -> None:
             )
 
 
-def _explained(
+def _streaming(
     classifier: OnnxClassifier,
-    sources: Iterator[Source],
     images: list[str],
-    folder: Path,
+    folder: Path | None,
     workers: int | None,
     talk: Session,
-) -> Iterator[Prediction]:
-    """Answers that leave a picture behind, in a folder that is not read itself."""
+) -> Callable[[Iterable[Source]], Iterator[Prediction]]:
+    """A way to answer, which may leave pictures behind, in a folder that is not read itself."""
+    if folder is None:
+        return classifier.stream
     from leuko.render.explained import check_folder, explained
 
     check_folder(folder, images)
-    return explained(classifier, sources, folder, threads=workers, reporter=talk.reporter)
+    return lambda sources: explained(
+        classifier, sources, folder, threads=workers, reporter=talk.reporter
+    )
 
 
 def _line(row: Prediction) -> str:
@@ -303,6 +274,8 @@ def evaluate(
 ) -> None:
     """Score a model on labelled images: figures with intervals, mistakes, baselines."""
     from leuko.experiment.evaluating import evaluate as run_evaluation
+    from leuko.manifest import read_labelled
+    from leuko.runtime.zoo import load
 
     rows = None if out is None else out / "predictions.csv"
     keep_apart({"--out": rows, "--log-file": log_file}, [folder], model=model)
@@ -310,15 +283,12 @@ def evaluate(
         try_outputs(out / "evaluation.json", rows, out / "report.html")
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         result = run_evaluation(
-            model,
-            folder,
-            ignore=tuple(ignore or ()),
+            load(model, threads=workers),
+            read_labelled(folder, ignore=tuple(ignore or ()), label_column=label_column),
             merge=_pairs(merge or ()),
-            label_column=label_column,
             seed=seed,
             resamples=resamples,
             command=command_line(),
-            threads=workers,
             reporter=talk.reporter,
         )
         if out is not None:

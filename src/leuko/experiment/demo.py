@@ -17,7 +17,7 @@ from leuko.recipe import Recipe, load_recipe
 from leuko.render.answers import tally_text
 from leuko.render.picture import prediction_sheet
 from leuko.reporter import SILENT, Reporter
-from leuko.runtime.classifier import load
+from leuko.runtime.zoo import load
 from leuko.training.options import RunOptions
 
 __all__ = ["demo_recipes", "run_demo"]

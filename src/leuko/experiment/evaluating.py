@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from leuko import __version__
 from leuko.artifacts import atomic_write_json, atomic_write_text, prepare_folder
+from leuko.classifier import Classifier
 from leuko.data.dataset import Pictures
 from leuko.data.reading import read_labelled
 from leuko.data.seen import LEARNED, has_learned, seen_in
@@ -25,10 +26,11 @@ from leuko.prediction import Prediction, PredictionTable
 from leuko.prediction_files import write_csv
 from leuko.render.evaluation import evaluation_document, evaluation_summary
 from leuko.reporter import SILENT, Reporter
-from leuko.runtime.classifier import OnnxClassifier, load
 from leuko.runtime.repeats import DUPLICATE, mark_repeats
 from leuko.runtime.trust import NEVER_CHECKED
+from leuko.runtime.zoo import load
 from leuko.scheme import ClassScheme, common_scheme
+from leuko.source import file_source
 
 __all__ = ["Evaluation", "evaluate"]
 
@@ -98,40 +100,29 @@ class Evaluation:
 
 
 def evaluate(
-    model: str | os.PathLike[str] | OnnxClassifier,
+    model: str | os.PathLike[str] | Classifier,
     source: str | os.PathLike[str] | Manifest,
     *,
-    ignore: tuple[str, ...] = (),
     merge: Mapping[str, str] | None = None,
-    label_column: str = "label",
     seed: int = 0,
     resamples: int = 1000,
     command: str = "",
-    threads: int | None = None,
     reporter: Reporter = SILENT,
 ) -> Evaluation:
-    """Classify a labelled set through ONNX Runtime and score the answers.
+    """Classify a labelled set and score the answers.
 
     Parameters
     ----------
-    model : str, path-like or OnnxClassifier
-        See `leuko.load`.
+    model : str, path-like or Classifier
+        Open, or as `leuko.load` takes it.
     source : path-like or Manifest
-        A folder of class folders, a CSV, or rows.
-    ignore : tuple of str
-        Extra folders to pass over.
+        A folder of class folders, a CSV, or rows, as `leuko.data.reading.read_labelled` reads them.
     merge : mapping of str to str, optional
         Which class of the set is which of the model; see `leuko.scheme.common_scheme`.
-    label_column : str
-        Of a CSV.
-    seed : int
-        Of the bootstrap.
-    resamples : int
+    seed, resamples : int
         Of the bootstrap.
     command : str
         The command to print beside the figures.
-    threads : int, optional
-        See `leuko.load`.
     reporter : Reporter, optional
         Told how far it is, and what a person should know.
 
@@ -145,56 +136,28 @@ def evaluate(
     DataError
         When no image could be read.
     """
-    classifier = model if isinstance(model, OnnxClassifier) else load(model, threads=threads)
-    manifest = (
-        source
-        if isinstance(source, Manifest)
-        else read_labelled(source, ignore=ignore, label_column=label_column)
-    )
-    scheme, labels, answers = common_scheme(manifest.scheme, classifier.bundle.scheme, merge)
+    classifier = load(model) if isinstance(model, str | os.PathLike) else model
+    manifest = source if isinstance(source, Manifest) else read_labelled(source)
+    scheme, labels, places = common_scheme(manifest.scheme, classifier.scheme, merge)
     if scheme != manifest.scheme:
         manifest = manifest.relabelled(
             scheme, labels, merged=_merged(manifest.scheme, scheme, labels)
         )
     for note in manifest.notes:
         reporter.say(note)
-    total = len(manifest)
-    started = time.perf_counter()
-    rows = classifier.predict(
-        manifest.files(),
-        progress=lambda done: reporter.progress("predicting", done, total),
-    ).rows
-    seconds = time.perf_counter() - started
-    table = PredictionTable(tuple(_named(row, s.path) for row, s in zip(rows, manifest.samples,
-                                                                        strict=True)),
-                            classifier.bundle.scheme)  # fmt: skip
+    rows, seconds = _answers(classifier, manifest, reporter)
+    table = PredictionTable(_named(rows, manifest), classifier.scheme)
     for row in table.rejected:
         reporter.say(f"Rejected {row.path} ({row.reason}: {row.detail})")
     answered = np.flatnonzero([row.status == "ok" for row in table.rows]).astype(np.int64)
+    total = len(manifest)
     if len(answered) == 0:
         raise DataError(f"Not one of the {total} images in {manifest.root} could be read.")
     kept = manifest.subset(answered)
-    warnings = list(manifest.notes)
-    if table.rejected:
-        warnings.append(f"{len(table.rejected)} of {total} images were rejected.")
-    repeats = sum(row.decision == DUPLICATE for row in mark_repeats(rows))
-    if repeats:
-        warnings.append(
-            f"{repeats} of {total} images show the same cell as an earlier one; each is scored."
-        )
-        reporter.say(warnings[-1])
-    if has_learned(classifier.bundle.provenance):
-        known = seen_in(kept, Pictures(threads), reporter=reporter)
-        if known:
-            warnings.append(
-                f"{known:,} of these {len(kept):,} images are among those that {classifier.name} "
-                f"has learned from ({LEARNED}): its answers to them are memory."
-            )
-    if not classifier.trust.accepts:
-        warnings.append(NEVER_CHECKED)
+    warnings = [*manifest.notes, *_on_rows(rows, reporter), *_on_model(classifier, kept, reporter)]
     report = evaluate_predictions(
         kept.labels,
-        _summed(table.probabilities, answers, len(scheme)),
+        _summed(table.probabilities, places, len(scheme)),
         kept.slides,
         scheme=scheme,
         paths=[sample.path for sample in kept.samples],
@@ -215,6 +178,51 @@ def evaluate(
     return Evaluation(manifest, table, answered, report, total / max(seconds, 1e-9))
 
 
+def _answers(
+    classifier: Classifier, manifest: Manifest, reporter: Reporter
+) -> tuple[list[Prediction], float]:
+    """Answers to all images of a set, and the seconds they took."""
+    started = time.perf_counter()
+    rows = []
+    for row in classifier.stream(map(file_source, manifest.files())):
+        rows.append(row)
+        reporter.progress("predicting", len(rows), len(manifest))
+    return rows, time.perf_counter() - started
+
+
+def _named(rows: Sequence[Prediction], manifest: Manifest) -> tuple[Prediction, ...]:
+    """Call rows by their paths inside the data set, which are the same on every machine."""
+    pairs = zip(rows, manifest.samples, strict=True)
+    return tuple(replace(row, path=sample.path) for row, sample in pairs)
+
+
+def _on_rows(rows: Sequence[Prediction], reporter: Reporter) -> Iterator[str]:
+    """Warn of images that were rejected, and of cells that come again."""
+    rejected = sum(row.status != "ok" for row in rows)
+    if rejected:
+        yield f"{rejected} of {len(rows)} images were rejected."
+    repeats = sum(row.decision == DUPLICATE for row in mark_repeats(rows))
+    if repeats:
+        told = (
+            f"{repeats} of {len(rows)} images show the same cell as an earlier one; each is scored."
+        )
+        reporter.say(told)
+        yield told
+
+
+def _on_model(classifier: Classifier, kept: Manifest, reporter: Reporter) -> Iterator[str]:
+    """Warn of images that the model has learned from, and of one that was never calibrated."""
+    if has_learned(classifier.provenance):
+        known = seen_in(kept, Pictures(classifier.threads), reporter=reporter)
+        if known:
+            yield (
+                f"{known:,} of these {len(kept):,} images are among those that {classifier.name} "
+                f"has learned from ({LEARNED}): its answers to them are memory."
+            )
+    if not classifier.accepts:
+        yield NEVER_CHECKED
+
+
 def _merged(data: ClassScheme, scheme: ClassScheme, labels: Sequence[int | None]) -> str:
     """Say which classes of a set were taken for others; nothing where none was renamed."""
     moved = [
@@ -233,8 +241,3 @@ def _summed(
     for column, place in enumerate(places):
         summed[:, place] += probabilities[:, column]
     return summed
-
-
-def _named(row: Prediction, path: str) -> Prediction:
-    """Call a row by its path inside the data set, which is the same on every machine."""
-    return replace(row, path=path)

@@ -12,7 +12,7 @@ from leuko.errors import DataError
 from leuko.manifest import Manifest
 from leuko.recipe import Recipe
 from leuko.reporter import Reporter
-from leuko.runtime.classifier import load
+from leuko.runtime.zoo import load
 
 __all__ = ["find_starts"]
 

@@ -278,7 +278,7 @@ class _Work:
         elif sample is not None:
             onnx = quantize(onnx, sample.pixels)
         made = self.bundle if weights == "float32" else _with_network(self.bundle, onnx)
-        run = OnnxClassifier(made, threads=self._threads).predict_pixels
+        run = OnnxClassifier(made, threads=self._threads).predict_views
         return _Converted({"model.onnx": onnx}, run, made)
 
     def to_litert(self, write: Writer, keras: Path, sample: Sample | None) -> _Converted:
@@ -321,7 +321,7 @@ class _Work:
         """
         bundle, spec = self.bundle, self.bundle.preprocess
         form, weights = self.request.form, self.request.weights
-        original: Runner = self.classifier.predict_pixels
+        original: Runner = self.classifier.predict_views
         if form != "onnx":
             original = over_looks(_graph_runner(bundle.onnx, self._threads), spec.weights)
         return Pair(bundle.name, form, weights, spec, original, converted.run, bundle.scheme)

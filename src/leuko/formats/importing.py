@@ -28,8 +28,9 @@ from leuko.history import ImportReport
 from leuko.imaging import PreprocessSpec
 from leuko.reporter import SILENT, Reporter
 from leuko.runtime.cards import pixels_in_words, with_card
-from leuko.runtime.classifier import _open_session, make_goldens, run_outputs
+from leuko.runtime.classifier import make_goldens
 from leuko.runtime.graph_wrap import ForeignNetwork, read_foreign, wrap_foreign
+from leuko.runtime.session import open_session, run_outputs
 from leuko.scheme import DIFFERENTIAL_5, ClassScheme, is_number, load_scheme, scheme_of
 
 __all__ = ["ForeignPixels", "import_bundle", "read_classes", "read_pixels"]
@@ -403,7 +404,7 @@ def _drawn_cells(spec: PreprocessSpec, scheme: ClassScheme) -> npt.NDArray[np.ui
 def _ask(onnx: bytes, spec: PreprocessSpec, inputs: npt.NDArray[np.uint8], classes: int) -> Answers:
     """Answers to pictures; the same whether they come alone or together."""
     try:
-        session = _open_session(onnx, spec, classes=classes)
+        session = open_session(onnx, spec, classes=classes)
         answers = run_outputs(session, inputs)[0]
         alone = [run_outputs(session, inputs[row : row + 1], batch=1)[0] for row in (0, 1)]
     except BundleError:

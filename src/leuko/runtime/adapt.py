@@ -25,10 +25,11 @@ from leuko.reporter import SILENT, Reporter
 from leuko.runtime.adapt_labels import MIN_LABELS, Labelled, Refit, labelled_files, refit
 from leuko.runtime.adapt_views import Picture, survey
 from leuko.runtime.cards import refit_in_words, with_card
-from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
+from leuko.runtime.classifier import OnnxClassifier, make_goldens
 from leuko.runtime.graph_edit import replace_head
 from leuko.runtime.looks import softmax
 from leuko.runtime.trust import Trust, feature_distances
+from leuko.runtime.zoo import load
 from leuko.source import Source, file_source
 
 __all__ = ["Adaptation", "adapt", "fit_adaptation"]

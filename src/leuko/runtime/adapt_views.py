@@ -17,7 +17,7 @@ from leuko.errors import ImageError
 from leuko.parallel import bounded_map, worker_count
 from leuko.pictures import decoded
 from leuko.reporter import SILENT, Reporter
-from leuko.runtime.classifier import _open_session, run_outputs
+from leuko.runtime.session import open_session, run_outputs
 from leuko.source import Source
 
 __all__ = ["Picture", "Shown", "show", "survey"]
@@ -130,7 +130,7 @@ def show(
         When the network gives no finite answers.
     """
     spec = bundle.preprocess
-    session: Any = _open_session(bundle.onnx, spec, classes=len(bundle.scheme), features=True)
+    session: Any = open_session(bundle.onnx, spec, classes=len(bundle.scheme), features=True)
 
     def ask(picture: Picture) -> tuple[list[Doubles], Doubles | None]:
         with picture.source.open() as data, decoded(data, spec) as image:

@@ -4,49 +4,35 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import resources
 from itertools import count, islice
-from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from leuko.artifacts import digest_bytes, digest_json
-from leuko.bundle import Goldens, MeasuredLayer, ModelBundle, golden_pictures, is_model_path
+from leuko.bundle import Goldens, MeasuredLayer, ModelBundle, golden_pictures
 from leuko.cells.measure import MEASURES
 from leuko.cells.style import FirstLook, first_look
 from leuko.data.alike import fingerprint
-from leuko.errors import BundleError, DeviceError, ImageError, UsageError
+from leuko.errors import BundleError, ImageError, UsageError
 from leuko.imaging import PreprocessSpec, check_size
-from leuko.packages import import_onnxruntime
 from leuko.parallel import bounded_map, worker_count
 from leuko.pictures import decoded
-from leuko.prediction import DECIMALS, Prediction, PredictionTable
-from leuko.runtime.graph import check_tensors, expose
-from leuko.runtime.looks import average_looks, mean_looks
+from leuko.prediction import DECIMALS, Judgement, Prediction, PredictionTable
 from leuko.runtime.quality import Quality, measure_quality, nucleus_evidence, resolution_of
+from leuko.runtime.session import BATCH, DEVICES, open_session, run_looks
 from leuko.runtime.sources import expand
-from leuko.runtime.trust import Judgement, LookAgain, Trust, feature_distances
-from leuko.scheme import MOST_CLASSES
+from leuko.runtime.trust import LookAgain, Trust, feature_distances
+from leuko.scheme import ClassScheme
 from leuko.source import Source, file_source, opened
 
-__all__ = ["Classifier", "Observation", "OnnxClassifier", "load", "make_goldens", "zoo_models"]
+__all__ = ["Observation", "OnnxClassifier", "make_goldens"]
 
 Pixels = npt.NDArray[np.uint8]
-
-BATCH: Final = 2
-"""Every run of the network has this many rows, padded with black where images are fewer.
-
-One shape means one order of summation: an answer does not depend on its neighbours. Few rows stay
-in a core's cache; see docs/decisions/0014-each-thread-does-everything.md.
-"""
-
-_DEVICES: Final = {"cpu": BATCH, "cuda": 32}
-"""Rows of every run, by device."""
 
 PART: Final = 64
 """A thread takes so many sources at a time, if nothing else is said.
@@ -93,24 +79,6 @@ class Observation:
     nucleus: float
 
 
-class Classifier(Protocol):
-    """What evaluation, the command line and every other door ask of a model."""
-
-    @property
-    def name(self) -> str:
-        """Short name."""
-        ...
-
-    @property
-    def digest(self) -> str:
-        """Digest of the bundle, 64 hexadecimal digits."""
-        ...
-
-    def predict(self, paths: Iterable[str | os.PathLike[str]]) -> PredictionTable:
-        """Classify image files, in order."""
-        ...
-
-
 class OnnxClassifier:
     """A bundle ready to answer.
 
@@ -136,6 +104,8 @@ class OnnxClassifier:
         As given.
     trust : Trust
         What the bundle says on calibration and decisions.
+    threads : int
+        How many images are worked on at the same time.
 
     Raises
     ------
@@ -159,12 +129,12 @@ class OnnxClassifier:
         self.bundle = bundle
         self.trust = Trust.of(bundle)
         _check_measured(bundle)
-        self._threads = worker_count(threads)
+        self.threads = worker_count(threads)
         wanted = features or self.trust.space is not None
-        self._session = _open_session(
+        self._session = open_session(
             bundle.onnx, bundle.preprocess, device, classes=len(bundle.scheme), features=wanted
         )
-        self._batch = _DEVICES[device]
+        self._batch = DEVICES[device]
         self._part = max(self._batch, min(part, part_of(bundle.preprocess)))
         self._model = bundle.digest[:12]
         self._preprocessing = digest_json(bundle.preprocess.to_dict())[:12]
@@ -180,13 +150,28 @@ class OnnxClassifier:
         """Digest of the bundle, 64 hexadecimal digits."""
         return self.bundle.digest
 
-    def predict_pixels(self, inputs: Pixels) -> npt.NDArray[np.float64]:
+    @property
+    def scheme(self) -> ClassScheme:
+        """Classes of the answers."""
+        return self.bundle.scheme
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """How the bundle was made."""
+        return self.bundle.provenance
+
+    @property
+    def accepts(self) -> bool:
+        """Whether any answer can be accepted; see `leuko.runtime.trust.NEVER_CHECKED`."""
+        return self.trust.accepts
+
+    def predict_views(self, views: Pixels) -> npt.NDArray[np.float64]:
         """Run the network on inputs that are already cut and resized.
 
         Parameters
         ----------
-        inputs : (N, h, w, 3) uint8, RGB, or (N, K, h, w, 3)
-            Of the bundle's input size: one look at each picture, or several.
+        views : (N, V, h, w, 3) uint8, RGB, or (N, h, w, 3)
+            Of the bundle's input size: V views of each picture, or one.
 
         Returns
         -------
@@ -209,10 +194,10 @@ class OnnxClassifier:
             return self.trust.calibrate(self._run([_stacked(stack) for stack in stacks])[0])
 
         step = self._part
-        if len(inputs) <= step:
-            return run(inputs)
-        parts = (inputs[start : start + step] for start in range(0, len(inputs), step))
-        return np.concatenate(list(bounded_map(run, parts, workers=self._threads)))
+        if len(views) <= step:
+            return run(views)
+        parts = (views[start : start + step] for start in range(0, len(views), step))
+        return np.concatenate(list(bounded_map(run, parts, workers=self.threads)))
 
     def predict_one(self, image: str | os.PathLike[str] | Pixels) -> Prediction:
         """Classify one image.
@@ -277,7 +262,7 @@ class OnnxClassifier:
             rows.append(row)
             if progress is not None:
                 progress(len(rows))
-        return PredictionTable(tuple(rows), self.bundle.scheme)
+        return PredictionTable(tuple(rows), self.scheme)
 
     def stream(self, sources: Iterable[Source]) -> Iterator[Prediction]:
         """Classify sources one after the other, holding only a few at a time.
@@ -313,9 +298,9 @@ class OnnxClassifier:
         self, work: Callable[[list[Source]], list[_Answer]], sources: Iterable[Source]
     ) -> Iterator[_Answer]:
         """Deal sources out to threads, two parts to each under way, and give answers in order."""
-        parts = _parts(opened(sources), self._batch, self._part, each=self._threads)
-        ahead = 2 * self._threads
-        for answers in bounded_map(work, parts, workers=self._threads, ahead=ahead):
+        parts = _parts(opened(sources), self._batch, self._part, each=self.threads)
+        ahead = 2 * self.threads
+        for answers in bounded_map(work, parts, workers=self.threads, ahead=ahead):
             yield from answers
 
     def _observe(self, sources: list[Source]) -> list[Observation | ImageError]:
@@ -401,27 +386,18 @@ class OnnxClassifier:
                     sha256=digest,
                     model=self._model,
                     preprocessing=self._preprocessing,
-                    scheme=self.bundle.scheme,
+                    scheme=self.scheme,
                 )
             else:
                 found = next(values)
                 judgement, quality = self._judge(content.pixels, resolution, found, next(far))
-                row = Prediction.answered(
-                    name,
-                    found,
-                    digest,
-                    self._model,
-                    reason=judgement.reason,
-                    decision=judgement.decision,
+                row = replace(
+                    Prediction.answered(name, found, digest, self._model, judgement, self.scheme),
                     detail=remark,
                     preprocessing=self._preprocessing,
-                    prediction_set=judgement.prediction_set,
-                    distance=judgement.distance,
                     quality=quality,
-                    limit=judgement.limit,
-                    scheme=self.bundle.scheme,
+                    fingerprint=print_,
                 )
-                row = replace(row, fingerprint=print_)
             rows.append(row)
         return rows
 
@@ -522,142 +498,6 @@ def _parts(
         yield part
 
 
-def run_padded(
-    session: Any, inputs: Sequence[Pixels] | Pixels, *, batch: int = BATCH
-) -> npt.NDArray[np.float64]:
-    """Run a session in batches of one shape; see `run_outputs`.
-
-    Parameters
-    ----------
-    session, inputs, batch
-        See there.
-
-    Returns
-    -------
-    (N, K) float64
-        The first output, rounded to 6 decimals.
-
-    Raises
-    ------
-    BundleError
-        When an answer is not a finite number.
-    """
-    return np.round(run_outputs(session, inputs, batch=batch)[0], DECIMALS)
-
-
-def run_outputs(
-    session: Any, inputs: Sequence[Pixels] | Pixels, *, batch: int = BATCH
-) -> list[npt.NDArray[np.float64]]:
-    """Run a session in batches of one shape, on the calling thread.
-
-    Parameters
-    ----------
-    session : onnxruntime.InferenceSession
-        One input.
-    inputs : N times (h, w, 3) uint8
-        Network inputs.
-    batch : int
-        Rows of every run.
-
-    Returns
-    -------
-    list of (N, K) float64
-        Each output, not rounded.
-
-    Raises
-    ------
-    BundleError
-        When an answer is not a finite number.
-    """
-    if not len(inputs):
-        answer, *others = session.get_outputs()
-        return [np.zeros((0, answer.shape[1]))] + [np.zeros((0, 0))] * len(others)
-    name = session.get_inputs()[0].name
-    outputs = []
-    # One buffer for all runs: fresh pages for each would cost more than filling them.
-    padded = np.empty((batch, *inputs[0].shape), np.float32)
-    for start in range(0, len(inputs), batch):
-        part = inputs[start : start + batch]
-        for row, pixels in enumerate(part):
-            padded[row] = pixels
-        padded[len(part) :] = 0
-        outputs.append([output[: len(part)] for output in session.run(None, {name: padded})])
-    values = [np.concatenate(parts).astype(np.float64) for parts in zip(*outputs, strict=True)]
-    if not np.isfinite(values[0]).all():
-        raise BundleError(
-            "The network gave an answer that is not a finite number; its weights are damaged or "
-            "its training went astray."
-        )
-    return values
-
-
-def run_looks(
-    session: Any,
-    seen: Sequence[FirstLook],
-    weights: Sequence[float] = (),
-    *,
-    batch: int = BATCH,
-    again: LookAgain | None = None,
-    measured: MeasuredLayer | None = None,
-) -> tuple[list[npt.NDArray[np.float64]], list[npt.NDArray[np.float64]]]:
-    """Run a session on the looks at every picture, and average what it says of each picture.
-
-    Parameters
-    ----------
-    session : onnxruntime.InferenceSession
-        One input.
-    seen : sequence of N FirstLook
-        The first look at each picture, and what gives the others and its measures.
-    weights : sequence of float
-        What each look counts for; empty where all count the same.
-    batch : int
-        Rows of every run.
-    again : callable, optional
-        Says by the features of the first look which pictures are looked at again, (N,) bool; the
-        others are answered by it alone. All of them are when None.
-    measured : MeasuredLayer, optional
-        What measures of the cell add to every answer.
-
-    Returns
-    -------
-    every : list of (N, M) float64
-        Each output, not rounded: probabilities by `leuko.runtime.looks.average_looks`, features by
-        their mean; with `again`, features of the first look, by which it chooses.
-    first : list of (N, M) float64
-        The same of the first look alone.
-
-    Raises
-    ------
-    BundleError
-        When an answer is not a finite number.
-    """
-    first = run_outputs(session, [one.pixels for one in seen], batch=batch)
-    known = again is not None and len(first) > 1
-    far = again(first[1]) if again is not None and known else np.ones(len(seen), bool)
-    rows = np.flatnonzero(far).tolist()
-    others = [seen[row].others() for row in rows]
-    count = 1 + (len(others[0]) if others else 0)
-    added = None if measured is None else measured.logits([one.measures() for one in seen])
-    alone = [average_looks(first[0], 1, added=added), *first[1:]]
-    if count == 1:
-        return alone, alone
-    more = run_outputs(session, [look for looks in others for look in looks], batch=batch)
-
-    def stacked(output: int) -> npt.NDArray[np.float64]:
-        rest = more[output].reshape(len(rows), count - 1, -1)
-        whole = np.concatenate([first[output][rows][:, None], rest], axis=1)
-        return whole.reshape(len(rows) * count, -1)
-
-    probabilities = alone[0].copy()
-    probabilities[rows] = average_looks(
-        stacked(0), count, weights, None if added is None else added[rows]
-    )
-    features = first[1:]
-    if not known:
-        features = [mean_looks(stacked(output), count, weights) for output in range(1, len(first))]
-    return [probabilities, *features], alone
-
-
 def _stacked(looks: Pixels) -> FirstLook:
     """Looks that are made already, (K, h, w, 3)."""
     return FirstLook(np.asarray(looks[0]), lambda: [*looks[1:]], lambda: None)
@@ -701,133 +541,9 @@ def make_goldens(
         When the graph cannot be run or gives no probabilities.
     """
     pictures = golden_pictures()
-    session = _open_session(onnx, spec)
+    session = open_session(onnx, spec)
     answers = _answer(session, spec, pictures, measured=measured)[0]
     return Goldens(pictures, np.round(answers, DECIMALS).astype(np.float32))
-
-
-def zoo_models() -> dict[str, Path]:
-    """Bundled models by name.
-
-    Returns
-    -------
-    dict of str to Path
-        Zips inside the package.
-    """
-    folder = Path(str(resources.files("leuko") / "zoo"))
-    return {path.stem: path for path in sorted(folder.glob("*.zip"))}
-
-
-def load(
-    model: str | os.PathLike[str] = "default",
-    *,
-    threads: int | None = None,
-    device: str = "cpu",
-) -> OnnxClassifier:
-    """Open a classifier.
-
-    Parameters
-    ----------
-    model : str or path-like
-        A name of the zoo, or the path of a bundle or a run folder: a path has a separator or
-        ends in ``.zip``.
-    threads, device
-        See `OnnxClassifier`.
-
-    Returns
-    -------
-    OnnxClassifier
-        Checked and ready.
-
-    Raises
-    ------
-    BundleError
-        When there is no such model, or it is damaged.
-    DeviceError
-        When the device cannot be used.
-    """
-    text = os.fspath(model)
-    if not is_model_path(model):
-        models = zoo_models()
-        if text not in models:
-            known = ", ".join(models) or "none in this install"
-            raise BundleError(
-                f"There is no bundled model {text!r} (there is: {known}). A path to a bundle or "
-                f"a run folder has a separator in it, as in ./{text}."
-            )
-        return OnnxClassifier(ModelBundle.load(models[text]), threads=threads, device=device)
-    return OnnxClassifier(ModelBundle.load(text), threads=threads, device=device)
-
-
-def _open_session(
-    onnx: bytes,
-    spec: PreprocessSpec,
-    device: str = "cpu",
-    *,
-    classes: int | None = None,
-    features: bool = False,
-) -> Any:
-    """Load a graph from bytes and check that it is an image classifier.
-
-    It must tell so many classes; as many as a scheme may have when None.
-    With `features` it has a second output, where the graph shows what enters its last layer.
-    """
-    onnxruntime = import_onnxruntime()
-    check_tensors(onnx)
-    exposed = expose(onnx, features=True, maps=False) if features else None
-    onnx = onnx if exposed is None else exposed.onnx
-    expected = 1 if exposed is None or exposed.features is None else 2
-    providers = _providers(device)
-    options = onnxruntime.SessionOptions()
-    # Otherwise bytes that look like ONNX Runtime's own format would be read as that.
-    options.add_session_config_entry("session.load_model_format", "ONNX")
-    # Every caller brings its own thread: whole images side by side leave no core waiting.
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(onnx, options, providers=providers)
-        inputs, outputs = session.get_inputs(), session.get_outputs()
-    except Exception as error:  # ONNX Runtime raises its own kinds for every fault
-        first = (str(error).splitlines() or [""])[0][:200]
-        raise BundleError(f"The network cannot be loaded: {first}") from error
-    wanted = [*spec.size, 3]
-    shape = list(inputs[0].shape)[1:] if len(inputs) == 1 else None
-    gives = list(outputs[0].shape)[1:] if len(outputs) == expected else None
-    known = range(2, MOST_CLASSES + 1) if classes is None else (classes,)
-    if shape != wanted or gives not in [[number] for number in known]:
-        promised = f"2 to {MOST_CLASSES}" if classes is None else classes
-        raise BundleError(
-            f"The network takes {shape} and gives {gives}; the bundle promises {wanted} and "
-            f"[{promised}]."
-        )
-    kinds = [place.type for place in (*inputs, *outputs)]
-    if {*kinds} != {"tensor(float)"}:
-        raise BundleError(f"The network must take and give 32-bit floats; received {kinds}.")
-    if device == "cuda" and session.get_providers()[0] != "CUDAExecutionProvider":
-        raise DeviceError(
-            "The network cannot run on cuda: ONNX Runtime found no graphics processor, or not the "
-            "CUDA and cuDNN libraries that it was built for. Mend that, or leave --device out."
-        )
-    return session
-
-
-def _providers(device: str) -> list[Any]:
-    """What ONNX Runtime calls a device, with settings that keep answers the same run to run."""
-    onnxruntime = import_onnxruntime()
-    if device not in _DEVICES:
-        known = " or ".join(_DEVICES)
-        raise UsageError(f"The device must be {known}, received {device!r}.")
-    if device == "cpu":
-        return ["CPUExecutionProvider"]
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
-        raise DeviceError(
-            f"The ONNX Runtime installed here ({onnxruntime.__version__}) cannot use cuda. Replace "
-            "the package onnxruntime by onnxruntime-gpu, or leave --device out."
-        )
-    # By default cuDNN times its algorithms and takes the fastest, today's or another tomorrow.
-    settings = {"cudnn_conv_algo_search": "DEFAULT", "use_tf32": "0"}
-    return [("CUDAExecutionProvider", settings), "CPUExecutionProvider"]
 
 
 def _answer(

@@ -29,9 +29,10 @@ from leuko.imaging import PreprocessSpec, check_size
 from leuko.packages import import_onnxruntime
 from leuko.parallel import bounded_map, worker_count
 from leuko.prediction import DECIMALS
-from leuko.runtime.classifier import BATCH, OnnxClassifier
+from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.graph import expose
 from leuko.runtime.looks import FLOOR, average_looks, mean_looks, softmax
+from leuko.runtime.session import BATCH
 
 __all__ = ["METHODS", "Explainer", "Explanation", "explain", "placement"]
 

@@ -8,7 +8,7 @@ import io
 import os
 import sys
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final, TextIO
 
@@ -26,6 +26,7 @@ from leuko.files import (
 from leuko.imaging import IMAGE_SUFFIXES
 from leuko.manifest import original_of
 from leuko.parquet import read_names
+from leuko.reporter import SILENT, Reporter
 from leuko.source import ARCHIVE_FAULTS, Source, file_stamp, open_archive, refused_source
 
 __all__ = ["Passed", "expand", "named_files"]
@@ -59,20 +60,22 @@ class Passed:
             self.strays.add(kind)
         return is_so
 
-    def tell(self, say: Callable[[str], None] | None) -> None:
+    def tell(self, reporter: Reporter) -> None:
         """Say what there is to say, to somebody or nobody."""
-        if self.names and say is not None:
+        if self.names:
             files = "1 file was" if self.names == 1 else f"{self.names} files were"
-            say(f"{files} passed over: only names that end in {', '.join(IMAGE_SUFFIXES)} count.")
-        if self.strays and say is not None:
-            say(f"{self.strays.sentence()}.")
+            reporter.say(
+                f"{files} passed over: only names that end in {', '.join(IMAGE_SUFFIXES)} count."
+            )
+        if self.strays:
+            reporter.say(f"{self.strays.sentence()}.")
 
 
 def expand(
     arguments: Iterable[str],
     *,
     stdin: TextIO | None = None,
-    say: Callable[[str], None] | None = None,
+    reporter: Reporter = SILENT,
 ) -> Iterator[Source]:
     """Turn arguments into images, in order, sorted within folders, globs and archives.
 
@@ -89,7 +92,7 @@ def expand(
         that begins with ``#`` is a remark, unless there is a file of that name.
     stdin : text file, optional
         Read for ``-``; the process's own by default.
-    say : callable, optional
+    reporter : Reporter, optional
         Told at the end what was passed over: files of folders and archives for their names (hidden
         ones do not count), and what `leuko.files` knows to be no picture of a cell. A file that
         stands alone is never passed over.
@@ -121,7 +124,7 @@ def expand(
     passed = Passed(argument for argument, _ in chosen)
     # A program that was started without standard input is given none.
     given = stdin or sys.stdin or io.StringIO()
-    return _said(_expand(chosen, given, passed, alone=alone), passed, say)
+    return _said(_expand(chosen, given, passed, alone=alone), passed, reporter)
 
 
 def named_files(argument: str | os.PathLike[str]) -> Iterator[str]:
@@ -168,9 +171,7 @@ def _matches(argument: str) -> list[str] | None:
     return files
 
 
-def _said(
-    sources: Iterator[Source], passed: Passed, say: Callable[[str], None] | None
-) -> Iterator[Source]:
+def _said(sources: Iterator[Source], passed: Passed, reporter: Reporter) -> Iterator[Source]:
     """Say at the end what was passed over; it is an error if that was everything."""
     first = next(sources, None)
     if first is None and passed.strays:
@@ -178,7 +179,7 @@ def _said(
     if first is not None:
         yield first
     yield from sources
-    passed.tell(say)
+    passed.tell(reporter)
 
 
 def _expand(

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from leuko.bundle import FeatureSpace, ModelBundle
 from leuko.errors import BundleError
-from leuko.prediction import DECIMALS
+from leuko.prediction import DECIMALS, Judgement
 from leuko.runtime.looks import softmax
 from leuko.runtime.quality import BLANK, Quality
 from leuko.scheme import DIFFERENTIAL_5, ClassScheme, load_scheme, slug_of
@@ -27,7 +27,6 @@ __all__ = [
     "LIMITS",
     "NEVER_CHECKED",
     "REASONS",
-    "Judgement",
     "LookAgain",
     "Trust",
     "calibrate",
@@ -106,32 +105,6 @@ NEVER_CHECKED: Final = (
 _DISTANCE_DECIMALS: Final = 4
 _LEAST: Final = 1e-12
 _TEMPERATURES: Final = (0.01, 100.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What is made of one answer.
-
-    Attributes
-    ----------
-    decision : {"class", "unsure", "not-a-cell", "unlike-training"}
-        Whether the answer is accepted.
-    reason : str
-        Empty for ``class``, otherwise one of `REASONS`.
-    prediction_set : tuple of str
-        Classes that the true one is among, with the coverage that the bundle states; empty where
-        it states none.
-    distance : float or None
-        See `feature_distances`; None where the bundle has no feature space.
-    limit : float or None
-        The bundle's limit that the reason speaks of; None where there is none.
-    """
-
-    decision: str = "class"
-    reason: str = ""
-    prediction_set: tuple[str, ...] = ()
-    distance: float | None = None
-    limit: float | None = None
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,10 @@ from leuko.recipe import Recipe
 from leuko.render.evaluation import evaluation_document, no_better
 from leuko.reporter import SILENT, Reporter
 from leuko.runtime.cards import with_card
-from leuko.runtime.classifier import OnnxClassifier, load, make_goldens
+from leuko.runtime.classifier import OnnxClassifier, make_goldens
 from leuko.runtime.trust import NEVER_CHECKED
 from leuko.runtime.trust_bundle import TrustSettings, fit_trust
+from leuko.runtime.zoo import load
 from leuko.training.architectures import build_model
 from leuko.training.checkpoint import History, RunFolder
 from leuko.training.export import check_parity, export_onnx

@@ -27,7 +27,7 @@ from leuko.evaluation.counting.differential import (
 from leuko.evaluation.counting.limits import exact_interval
 from leuko.evaluation.counting.tally import Tally, answers_of
 from leuko.evaluation.intervals import OVER_SLIDES, WILSON
-from leuko.prediction import Prediction, PredictionTable
+from leuko.prediction import Judgement, Prediction, PredictionTable
 from leuko.render.counts import (
     accepted_sentence,
     count_csv,
@@ -392,7 +392,7 @@ def answers(scheme, counts, decision="class"):
         tuple(
             Prediction.answered(
                 "a.png", np.eye(len(scheme))[k], f"{next(NUMBERS):064x}", "abc123abc123",
-                decision=decision, scheme=scheme,
+                Judgement(decision), scheme,
             )
             for k, count in enumerate(counts)
             for _ in range(count)
@@ -525,7 +525,7 @@ def test_answers_and_validation_of_other_classes_are_refused():
 @pytest.mark.data
 def test_of_real_cells_of_the_training_laboratory_limits_are_printed_and_of_use():
     """250 pictures of Test-A, 200 drawn of them: median width at most 1.5 of the exact limits."""
-    from leuko.runtime.classifier import load
+    from leuko.runtime.zoo import load
     from leuko.source import file_source
 
     root = Path(os.environ.get("LEUKO_DATA", "no such folder")) / "raabin-wbc-288" / "Test"
