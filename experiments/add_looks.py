@@ -25,7 +25,7 @@ from leuko.reporter import Reporter
 from leuko.runtime.cards import with_card
 from leuko.runtime.classifier import OnnxClassifier, make_goldens
 from leuko.runtime.trust_bundle import TrustSettings, fit_trust, without_trust
-from leuko.training.card import validation_summary
+from leuko.training.provenance import validation_summary
 
 
 def main() -> None:

@@ -32,8 +32,8 @@ from leuko.reporter import Reporter
 from leuko.runtime.cards import with_card
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.trust_bundle import TrustSettings, fit_trust
-from leuko.training.card import validation_summary
 from leuko.training.options import RunOptions
+from leuko.training.provenance import validation_summary
 from leuko.training.run import train
 
 MEMBERS = {"default": "flagship", "small": "small", "cnn": "cnn"}

@@ -17,7 +17,7 @@ import numpy as np
 
 from leuko.bundle import ModelBundle
 from leuko.cells.style import looks
-from leuko.experiment.evaluating import open_labelled
+from leuko.data.reading import read_labelled
 from leuko.formats.graph import open_session
 from leuko.imaging import read_image
 from leuko.parallel import bounded_map, worker_count
@@ -36,7 +36,7 @@ def main() -> None:
     model = keras.models.load_model(arguments.run / "model.keras", compile=False)
     bundle = ModelBundle.load(arguments.run / "bundle")
     session = open_session(bundle.onnx)
-    files = open_labelled(arguments.folder).files()
+    files = read_labelled(arguments.folder).files()
     inputs = bounded_map(
         lambda file: looks(read_image(file, spec=bundle.preprocess).pixels, bundle.preprocess),
         files,

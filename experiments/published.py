@@ -17,7 +17,7 @@ from leuko.artifacts import read_json
 from leuko.evaluation.compare import decide
 from leuko.evaluation.comparison import ComparisonReport
 from leuko.recipe import Recipe, load_recipe
-from leuko.render.words import listed
+from leuko.text import listed
 
 CLAIM: Final = (
     'The conclusion "transfer learning is not always superior" of the published experiment (a '

@@ -23,6 +23,7 @@ keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 
 import onnxruntime  # noqa: E402
 
+from leuko.formats.int8 import quantize  # noqa: E402
 from leuko.training import architectures  # noqa: E402
 from leuko.training.architectures import (  # noqa: E402
     BACKBONE,
@@ -31,7 +32,6 @@ from leuko.training.architectures import (  # noqa: E402
     compile_model,
     save_backbone,
 )
-from leuko.training.convert_int8 import quantize  # noqa: E402
 from leuko.training.export import example_pixels, export_onnx  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -273,8 +273,8 @@ def evaluate(
     log_file: LogOption = None,
 ) -> None:
     """Score a model on labelled images: figures with intervals, mistakes, baselines."""
+    from leuko.data.reading import read_labelled
     from leuko.experiment.evaluating import evaluate as run_evaluation
-    from leuko.manifest import read_labelled
     from leuko.runtime.zoo import load
 
     rows = None if out is None else out / "predictions.csv"

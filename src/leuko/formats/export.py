@@ -46,9 +46,11 @@ from leuko.host import versions
 from leuko.parallel import bounded_map, worker_count
 from leuko.reporter import SILENT, Reporter
 from leuko.runtime.cards import with_card
-from leuko.runtime.classifier import OnnxClassifier, load, make_goldens, run_padded
+from leuko.runtime.classifier import OnnxClassifier, make_goldens
 from leuko.runtime.looks import over_looks
+from leuko.runtime.session import run_padded
 from leuko.runtime.trust import Trust, feature_distances
+from leuko.runtime.zoo import load
 
 __all__ = ["FORMATS", "WEIGHTS", "ExportRequest", "Exported", "Writer", "export_model"]
 
