@@ -58,7 +58,7 @@ def ours(train: Path, out: Path, workers: int) -> tuple[float, float]:
     started, used = time.perf_counter(), time.process_time()
     report = write_balanced(manifest, out, seed=0, workers=workers)
     seconds, used = time.perf_counter() - started, time.process_time() - used
-    drawn = int(report.plan.drawn.sum())
+    drawn = int(report.plan.augmented.sum())
     assert report.written == report.plan.total == 5 * NEUTROPHILS
     assert sum(1 for _ in out.glob("*/*.jpg")) == report.plan.total
     return 1000 * seconds / drawn, 1000 * used / drawn

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from leuko.cells import CropSpec, canonical_crop, colour, find_cell, nucleus, whole
+from leuko.cells import CropSpec, canonical_crop, colour, find_cell, nucleus, segment
 from leuko.cells.colour import reduce_picture
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.host import machine
@@ -46,19 +46,19 @@ CONSTANTS = (
     (nucleus, "TWO_LEVELS"),
     (nucleus, "VALLEY"),
     (nucleus, "FAR_APART"),
-    (whole, "CHROMATIN"),
-    (whole, "REACH"),
-    (whole, "FREE"),
-    (whole, "DRIFT"),
-    (whole, "STAINED"),
-    (whole, "SOFT"),
-    (whole, "NEAR"),
-    (whole, "CLOTHED"),
-    (whole, "RING"),
-    (whole, "BARE"),
-    (whole, "FAR"),
-    (whole, "PALE"),
-    (whole, "BULGE"),
+    (segment, "CHROMATIN"),
+    (segment, "REACH"),
+    (segment, "FREE"),
+    (segment, "DRIFT"),
+    (segment, "STAINED"),
+    (segment, "SOFT"),
+    (segment, "NEAR"),
+    (segment, "CLOTHED"),
+    (segment, "RING"),
+    (segment, "BARE"),
+    (segment, "FAR"),
+    (segment, "PALE"),
+    (segment, "BULGE"),
 )
 
 

@@ -37,7 +37,7 @@ from bench_limits import megabytes_of, seconds_of
 
 from leuko.artifacts import atomic_write_text
 from leuko.bundle import ModelBundle
-from leuko.cells.style import first_look
+from leuko.cells.texture import first_view
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.host import machine, versions
 from leuko.imaging import PreprocessSpec, encode_jpeg
@@ -203,7 +203,7 @@ def subjects(child: Any, temporary: Path, extra: list[Path], say: Any) -> list[S
     return found
 
 
-def looked_again(classifier: OnnxClassifier, files: list[bytes]) -> list[bool]:
+def viewed_again(classifier: OnnxClassifier, files: list[bytes]) -> list[bool]:
     """Which pictures a model looks at in every style."""
     again = classifier.trust.again
     if again is None:
@@ -220,11 +220,11 @@ def measure(subject: Subject, child: Any, folders: dict[str, Path], files: list[
     decode = decode_for(spec)
     pixels = [decode(data) for data in files[:150]]  # all that differ
     classifier = OnnxClassifier(subject.bundle)
-    again = looked_again(classifier, files[:150])
-    taken = 1 + (len(spec.styles) - 1) * sum(again) / len(again)
+    again = viewed_again(classifier, files[:150])
+    taken = 1 + (len(spec.textures) - 1) * sum(again) / len(again)
 
     def crop(picture: tuple[Any, bool]) -> None:
-        others = first_look(picture[0], spec).others
+        others = first_view(picture[0], spec).others
         if picture[1]:
             others()
 
@@ -269,8 +269,8 @@ def words(spec: PreprocessSpec) -> str:
     part = "whole" if spec.crop == 1 else f"central {spec.crop:.0%}"
     if spec.view != "centre":
         part = "view of the cell"
-    if len(spec.styles) > 1:
-        part += f", {len(spec.styles)} looks"
+    if len(spec.textures) > 1:
+        part += f", {len(spec.styles)} views"
     return f"{spec.size[0]} px, {part}{', scaled' if spec.scaled else ''}"
 
 

@@ -59,7 +59,7 @@ def tile_of(pixels: np.ndarray, spec: CropSpec, name: str) -> np.ndarray:
     text = np.full((30, TILE, 3), 255, np.uint8)
     said = finding.reason
     if finding.found:
-        scale = finding.micrometre
+        scale = finding.pixels_per_micrometre
         said = (
             f"{finding.nucleus_diameter / scale:.1f} {finding.cell_diameter / scale:.1f} "
             f"{scale:.1f} r{finding.red_cells} c{finding.confidence:.1f}"

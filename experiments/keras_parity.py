@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from leuko.bundle import ModelBundle
-from leuko.cells.style import looks
+from leuko.cells.texture import views
 from leuko.data.reading import read_labelled
 from leuko.formats.graph import open_session
 from leuko.imaging import read_image
@@ -38,7 +38,7 @@ def main() -> None:
     session = open_session(bundle.onnx)
     files = read_labelled(arguments.folder).files()
     inputs = bounded_map(
-        lambda file: looks(read_image(file, spec=bundle.preprocess).pixels, bundle.preprocess),
+        lambda file: views(read_image(file, spec=bundle.preprocess).pixels, bundle.preprocess),
         files,
         workers=worker_count(None),
     )

@@ -120,7 +120,7 @@ def test_what_must_be_there(key: str) -> None:
         ("preprocess", "size", [64.5, 64], "whole numbers"),
         ("preprocess", "size", "64", "whole numbers"),
         ("preprocess", "crop", 0.0, "crop must lie in"),
-        ("preprocess", "crop", "half", "crop, width and micrometre numbers"),
+        ("preprocess", "crop", "half", "crop, width and pixels_per_micrometre numbers"),
         ("published", "accuracy", "high", "must be a table of numbers"),
         ("published", "accuracy", float("nan"), "must be a table of numbers"),
     ],
@@ -206,3 +206,18 @@ def test_styles_cannot_take_more_than_all_draws() -> None:
     document["augment"].update(flat=0.7, soft=0.4)
     with pytest.raises(RecipeError, match=r"augment\.flat and augment\.soft"):
         Recipe.from_dict(document)
+
+
+def test_files_of_before_are_read_and_say_what_is_called_otherwise_now() -> None:
+    document = load_recipe("flagship").to_dict()
+    assert load_recipe("flagship").remarks == ()
+    document["augment"]["kind"] = "travel"
+    document["preprocess"]["micrometre"] = 10.0
+    read = Recipe.from_dict(document)
+    assert read.augment.kind == "domain-randomisation"
+    assert read.preprocess.pixels_per_micrometre == 10.0
+    assert read.remarks == (
+        "[preprocess] micrometre = 10.0 is pixels_per_micrometre = 10.0 now.",
+        "[augment] kind = 'travel' is kind = 'domain-randomisation' now.",
+    )
+    assert read == Recipe.from_dict(read.to_dict())

@@ -188,7 +188,7 @@ class MeasuredLayer:
     Attributes
     ----------
     names : tuple of m str
-        What is measured, as in `leuko.cells.measure.MEASURES`.
+        What is measured, as in `leuko.cells.morphometry.MEASURES`.
     middle, spread : (m,) float64
         Numbers are taken from the first, divided by the second, and cut at `MOST_MEASURED`.
     weights : (m, K) float64

@@ -114,7 +114,7 @@ class TrustReport:
     set_size : float or None
         Classes in a prediction set, on average; None where no sets could be fitted.
     again : float or None
-        Share of the pictures that are looked at in every style.
+        Share of the pictures that are shown in every style.
     axes : int or None
         Of the feature space.
     searched : float or None

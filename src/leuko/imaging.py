@@ -621,12 +621,12 @@ class PreprocessSpec:
         picture, see `leuko.cells.view`; `crop` means nothing to them.
     width : float
         Micrometres across a view of a cell, 5 to 100.
-    micrometre : float
+    pixels_per_micrometre : float
         Pixels of the picture to a micrometre where a laboratory's is known, 0.5 to 100; 0 to
         estimate it from each picture.
     styles : tuple of {"plain", "flat", "soft"}
-        In which styles the network looks at a view of a cell, ``plain`` first; its answers are
-        averaged. See `leuko.cells.style`.
+        In which styles the network is shown a view of a cell, ``plain`` first; its answers are
+        averaged. See `leuko.cells.texture`.
     weights : tuple of float
         What each style counts for in that mean, above 0; empty where all count the same.
     """
@@ -636,7 +636,7 @@ class PreprocessSpec:
     scaled: bool = False
     view: str = "centre"
     width: float = 20.0
-    micrometre: float = 0.0
+    pixels_per_micrometre: float = 0.0
     styles: tuple[str, ...] = ("plain",)
     weights: tuple[float, ...] = ()
 
@@ -657,10 +657,10 @@ class PreprocessSpec:
             raise BundleError(
                 f"Preprocessing width must lie in [5, 100] micrometres, received {self.width}."
             )
-        if self.micrometre != 0.0 and not (0.5 <= self.micrometre <= 100.0):
+        if self.pixels_per_micrometre != 0.0 and not (0.5 <= self.pixels_per_micrometre <= 100.0):
             raise BundleError(
-                "Preprocessing micrometre must be 0 or lie in [0.5, 100] pixels, received "
-                f"{self.micrometre}."
+                "Preprocessing pixels_per_micrometre must be 0 or lie in [0.5, 100], received "
+                f"{self.pixels_per_micrometre}."
             )
         if self.view != "centre" and self.size[0] != self.size[1]:
             raise BundleError(f"A view of a cell must be square, received {self.size}.")
@@ -744,7 +744,7 @@ class PreprocessSpec:
             return next((k for k in _REDUCTIONS if side >= k * max(self.size)), 1)
         # A picture of one cell is hardly wider than two views of it, and a known scale is that of
         # the whole picture.
-        side = min(rows, columns) if self.scaled and not self.micrometre else 0
+        side = min(rows, columns) if self.scaled and not self.pixels_per_micrometre else 0
         return next((k for k in _REDUCTIONS if side >= 2 * k * max(self.size)), 1)
 
     def _side(self, rows: int, columns: int) -> int:
@@ -770,8 +770,8 @@ class PreprocessSpec:
             del document["view"], document["width"]
         else:
             del document["crop"]
-        if not self.micrometre:
-            del document["micrometre"]
+        if not self.pixels_per_micrometre:
+            del document["pixels_per_micrometre"]
         if len(self.styles) == 1:
             del document["styles"]
         if not self.weights:
@@ -798,6 +798,9 @@ class PreprocessSpec:
         BundleError
             On an unknown or missing key, or a value out of range.
         """
+        if "micrometre" in document:  # as it was called in files of before
+            document = dict(document)
+            document.setdefault("pixels_per_micrometre", document.pop("micrometre"))
         known = {entry.name for entry in fields(cls)}
         if set(document) - known or "size" not in document:
             raise BundleError(
@@ -806,13 +809,14 @@ class PreprocessSpec:
             )
         size, scaled = document["size"], document.get("scaled", False)
         view, styles = document.get("view", "centre"), document.get("styles", ["plain"])
-        defaults = {"crop": 1.0, "width": 20.0, "micrometre": 0.0}
+        defaults = {"crop": 1.0, "width": 20.0, "pixels_per_micrometre": 0.0}
         numbers = {name: document.get(name, value) for name, value in defaults.items()}
         whole = isinstance(size, list | tuple) and all(type(side) is int for side in size)
         plain = all(type(number) in (int, float) for number in numbers.values())
         if not whole or not plain or type(scaled) is not bool or type(view) is not str:
             raise BundleError(
-                "Preprocessing size must be two whole numbers, crop, width and micrometre numbers, "
+                "Preprocessing size must be two whole numbers, crop, width and "
+                "pixels_per_micrometre numbers, "
                 f"scaled true or false and view a word; received {document!r}."
             )
         if not isinstance(styles, list | tuple) or any(type(name) is not str for name in styles):

@@ -55,7 +55,7 @@ class Note(str):
     text : str
         The note.
     code : str
-        ``missing-class``, ``drawn-copies`` or ``another-class``.
+        ``missing-class``, ``augmented-copies`` or ``another-class``.
     """
 
     __slots__ = ("code",)
@@ -78,7 +78,7 @@ class Manifest:
     samples : tuple of Sample
         Sorted by path.
     notes : tuple of str
-        What a person should know: classes that are absent, files passed over, drawn copies.
+        What a person should know: classes that are absent, files passed over, augmented copies.
     scheme : ClassScheme
         Of the labels.
     """
@@ -323,7 +323,7 @@ def slide_of(name: str) -> str:
 
 
 def original_of(name: str) -> tuple[int | None, str]:
-    """Take apart the name of a drawn copy.
+    """Take apart the name of an augmented copy.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ __all__ = [
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "data.split": ("slide", "random-file"),
     "data.balance": ("files", "fixed", "sampled", "none"),
-    "augment.kind": ("none", "published", "gentle", "microscope", "travel"),
+    "augment.kind": ("none", "published", "gentle", "microscope", "domain-randomisation"),
     "model.pixels": tuple(PIXELS),
     "model.train": ("all", "head"),
     "train.schedule": ("constant", "cosine"),
@@ -78,12 +78,12 @@ class AugmentSettings:
 
     Attributes
     ----------
-    kind : {"none", "published", "gentle", "microscope", "travel"}
+    kind : {"none", "published", "gentle", "microscope", "domain-randomisation"}
         ``published``: rotation within 15 degrees, zoom within 10%, horizontal flip. ``microscope``:
         any rotation and flip, scale, shift, and stain and light varied in optical density.
         ``gentle``: the same with rotation within 15 degrees of upright or upside down, which a
-        small network without pooling learns sooner. ``travel``: what another laboratory may do to
-        a cell, see `leuko.training.travel`; for the views of a cell.
+        small network without pooling learns sooner. ``domain-randomisation``: what another
+        laboratory may do to a cell, see `leuko.training.randomisation`; for the views of a cell.
     scale : float
         Standard deviation of the logarithm of the scale.
     shift : float
@@ -91,10 +91,10 @@ class AugmentSettings:
     stain : float
         Standard deviation of the 3x3 mixing of optical densities; light varies with it.
     alone, swap : float
-        For ``travel``: shares of draws that show the cell on an empty ground, and on the
-        surroundings of another cell.
+        For ``domain-randomisation``: shares of draws that show the cell on an empty ground, and on
+        the surroundings of another cell.
     flat, soft : float
-        For ``travel``: shares of draws in styles near those of `leuko.cells.style`.
+        For ``domain-randomisation``: shares of draws in styles near those of `leuko.cells.texture`.
     """
 
     kind: str = "microscope"
@@ -236,6 +236,8 @@ class Recipe:
         See the settings of those names.
     published : dict
         Figures that the literature gives for this recipe, for tables only.
+    remarks : tuple of str
+        What a person should know of the file that it was read from.
     """
 
     name: str
@@ -247,6 +249,7 @@ class Recipe:
     model: ModelSettings = field(default_factory=ModelSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
     published: dict[str, float] = field(default_factory=dict)
+    remarks: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def digest(self) -> str:
@@ -332,7 +335,7 @@ class Recipe:
         for key in ("name", "preprocess"):
             if key not in document:
                 raise RecipeError(f"{source} lacks {key!r}.")
-        document = {"title": document["name"], **document}
+        document, remarks = _in_words_of_today({"title": document["name"], **document})
         for key in ("name", "title"):
             if not isinstance(document[key], str):
                 raise RecipeError(f"{source}: {key} must be text, received {document[key]!r}.")
@@ -366,6 +369,7 @@ class Recipe:
             seed=seed,
             preprocess=preprocess,
             published={key: float(value) for key, value in published.items()},
+            remarks=remarks,
             **sections,
         )
         _check_together(recipe, source)
@@ -378,6 +382,12 @@ _SECTIONS: Final[dict[str, type]] = {
     "model": ModelSettings,
     "train": TrainSettings,
 }
+
+_OF_BEFORE: Final[dict[tuple[str, str, str | None], tuple[str, str | None]]] = {
+    ("preprocess", "micrometre", None): ("pixels_per_micrometre", None),
+    ("augment", "kind", "travel"): ("kind", "domain-randomisation"),
+}
+"""What was renamed: a section's key, and its value where that is a word, to what it is now."""
 
 _PREPROCESS: Final = tuple(entry.name for entry in fields(PreprocessSpec))
 
@@ -469,6 +479,19 @@ def load_recipe(name: str | os.PathLike[str]) -> Recipe:
     return Recipe.from_dict(document, source=text)
 
 
+def _in_words_of_today(document: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Read what files of before called otherwise, and say so."""
+    remarks = []
+    for (section, key, value), (new_key, new_value) in _OF_BEFORE.items():
+        found = document.get(section)
+        if isinstance(found, dict) and key in found and value in (None, found[key]):
+            kept = {name: one for name, one in found.items() if name != key}
+            now = found[key] if new_value is None else new_value
+            document = {**document, section: {**kept, new_key: now}}
+            remarks.append(f"[{section}] {key} = {found[key]!r} is {new_key} = {now!r} now.")
+    return document, tuple(remarks)
+
+
 def _checked_seed(seed: Any, source: str) -> int:
     """Give the seed back, or say why it is none."""
     if type(seed) is not int or not 0 <= seed < 2**31:
@@ -551,9 +574,9 @@ def _check_together(recipe: Recipe, source: str) -> None:
         )
     if train.teacher and model.train == "head":
         raise RecipeError(f"{source}: train.teacher needs model.train 'all'.")
-    if (recipe.augment.kind == "travel") != (recipe.preprocess.view != "centre"):
+    if (recipe.augment.kind == "domain-randomisation") != (recipe.preprocess.view != "centre"):
         raise RecipeError(
-            f"{source}: augment.kind 'travel' and a view of the cell belong together; received "
+            f"{source}: augment.kind 'domain-randomisation' and a view of the cell belong together; received "
             f"{recipe.augment.kind!r} and preprocess.view {recipe.preprocess.view!r}."
         )
     if recipe.augment.alone + recipe.augment.swap > 1:

@@ -22,7 +22,9 @@ def test_the_cell_lies_in_the_middle_at_its_size():
         assert crop.pixels.dtype == np.uint8
         inside = crop.cell > 127
         across = np.sqrt(4 * inside.sum() / np.pi) * 22.0 / 128
-        assert across == pytest.approx(finding.cell_diameter / finding.micrometre, rel=0.03)
+        assert across == pytest.approx(
+            finding.cell_diameter / finding.pixels_per_micrometre, rel=0.03
+        )
         rows, columns = np.nonzero(inside)
         assert abs(rows.mean() - 63.5) < 6
         assert abs(columns.mean() - 63.5) < 6
@@ -30,7 +32,7 @@ def test_the_cell_lies_in_the_middle_at_its_size():
 
 def test_matrix_by_hand():
     finding = find_cell(drawn("Monocyte", 2).pixels)
-    spec = CropSpec(size=100, width=20.0, micrometre=8.0)  # 160 pixels become 100
+    spec = CropSpec(size=100, width=20.0, pixels_per_micrometre=8.0)  # 160 pixels become 100
     matrix = crop_matrix(finding, spec)
     assert matrix[0, 0] == matrix[1, 1] == pytest.approx(0.625)
     centre = np.add(finding.nucleus_centre, finding.cell_centre) / 2 - 0.5
@@ -119,7 +121,10 @@ def test_where_nothing_is_found_the_middle_is_cut():
 
 def test_a_known_scale_is_used():
     finding = find_cell(drawn("Monocyte", 2).pixels)
-    one, two = (crop_matrix(finding, CropSpec(64, 20.0, micrometre)) for micrometre in (5.0, 10.0))
+    one, two = (
+        crop_matrix(finding, CropSpec(64, 20.0, pixels_per_micrometre))
+        for pixels_per_micrometre in (5.0, 10.0)
+    )
     assert one[0, 0] == pytest.approx(2 * two[0, 0])
 
 
@@ -128,7 +133,7 @@ def test_a_known_scale_is_used():
     [
         {"size": 4},
         {"width": 400.0},
-        {"micrometre": -1.0},
+        {"pixels_per_micrometre": -1.0},
         {"border": "mirror"},
     ],
 )

@@ -122,7 +122,7 @@ def test_scale_of_a_field_changes_little():
         4, np.random.default_rng(6), style, height=480, width=640,
         pixels_per_micrometre=6.0, cut_share=0.0,
     )  # fmt: skip
-    plain, scaled = find_nuclei(field.pixels), find_nuclei(field.pixels, micrometre=6.0)
+    plain, scaled = find_nuclei(field.pixels), find_nuclei(field.pixels, pixels_per_micrometre=6.0)
     assert len(plain) == len(scaled) == 4
     for first, second in zip(plain, scaled, strict=True):
         assert np.hypot(*np.subtract(first.centre, second.centre)) < 3.0

@@ -311,19 +311,19 @@ def test_balanced_folder_and_missing_class_are_said(dataset: Path):
     source = dataset / "Train" / "Basophil" / "95-8-0-1_0_0.jpg"
     shutil.copy(source, source.with_name("aug_1_" + source.name))
     audit = audit_dataset(dataset, background=False, workers=1)
-    assert {"missing-class", "drawn-copies"} <= set(codes(audit))
+    assert {"missing-class", "augmented-copies"} <= set(codes(audit))
     assert "reading" not in codes(audit)  # the notes on these two are not told again
     assert facts(audit, "train").slides["95-8-0-1"][0] == 3
 
 
 def test_a_folder_in_a_folder_of_another_class_is_a_warning(dataset: Path):
     shutil.move(dataset / "Train" / "Basophil", dataset / "Train" / "Monocyte" / "Basophil")
-    (dataset / "Train" / "Monocyte" / "drawn copies of another class").symlink_to("nowhere")
+    (dataset / "Train" / "Monocyte" / "augmented copies of another class").symlink_to("nowhere")
     audit = audit_dataset(dataset, background=False, workers=1)
     reading = [finding for finding in audit.findings if finding.code == "reading"]
     assert [(finding.level, finding.note[:23]) for finding in reading] == [
         ("warning", "Monocyte/Basophil names"),
-        ("note", "Monocyte/drawn copies o"),
+        ("note", "Monocyte/augmented copies o"),
     ]
 
 

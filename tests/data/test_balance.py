@@ -152,7 +152,7 @@ def test_plan_evens_out_and_uses_originals_equally_often(train: Path):
     plan = plan_balance(read_folder(train), seed=3)
     assert plan.target == 8
     assert plan.originals.tolist() == list(COUNTS)
-    assert plan.drawn.tolist() == [6, 5, 4, 5, 0]
+    assert plan.augmented.tolist() == [6, 5, 4, 5, 0]
     assert plan.total == 40
     for label in range(5):
         copies = [e.copies for e in plan.entries if e.sample.label == label]

@@ -463,5 +463,5 @@ def test_drawn_copies_and_unknown_slides_are_said(tmp_path: Path) -> None:
     for name in ("066.jpg", "aug_1_95-1-1-1_3_1.jpg", "95-1-1-1_3_1.jpg"):
         touch(tmp_path / "Basophil" / name, name.encode())
     said = " ".join(read_folder(tmp_path).notes)
-    assert "holds 1 drawn copies" in said
+    assert "holds 1 augmented copies" in said
     assert "1 of 3 file names tell no slide" in said

@@ -15,7 +15,7 @@ import pytest
 
 from five import CLASSES
 from leuko.bundle import ModelBundle
-from leuko.cells.style import looks
+from leuko.cells.texture import views
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import BundleError, DataError, LeukoError, OutputError, UsageError
 from leuko.reporter import Reporter
@@ -28,8 +28,8 @@ from leuko.formats import export
 from leuko.formats.export import ExportRequest, export_model
 from leuko.formats.graph import open_session
 from leuko.history import Change, Compared
+from leuko.runtime.average import average_views
 from leuko.runtime.classifier import OnnxClassifier, make_goldens
-from leuko.runtime.looks import average_looks
 from leuko.runtime.trust import Trust
 from leuko.runtime.trust_bundle import without_trust
 from leuko.runtime.zoo import load
@@ -358,11 +358,11 @@ def test_a_variant_is_judged_by_the_answers_that_its_original_gives(tmp_path: Pa
         )
     rng = np.random.default_rng(3)
     pixels = draw_cell("Monocyte", rng, draw_slide_style(rng)).pixels
-    stack = looks(pixels, spec)[None]
+    stack = views(pixels, spec)[None]
     wanted = OnnxClassifier(made, threads=1).predict_views(stack)
     np.testing.assert_allclose(judged[0].original(stack), wanted, atol=1e-5)
     np.testing.assert_allclose(judged[0].variant(stack), wanted, atol=5e-3)
-    even = average_looks(OnnxClassifier(made, threads=1).predict_views(stack[0]), 2)
+    even = average_views(OnnxClassifier(made, threads=1).predict_views(stack[0]), 2)
     assert np.abs(even - wanted).max() > 1e-3
 
 

@@ -16,7 +16,7 @@ from leuko.runtime.adapt_fit import (
     fit_head,
     slide_groups,
 )
-from leuko.runtime.looks import softmax
+from leuko.runtime.average import softmax
 from leuko.runtime.trust_fit import fit_space
 from leuko.statistics import log_loss
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from five import CLASSES
-from leuko.cells.style import looks
+from leuko.cells.texture import views
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import BundleError
 from leuko.history import Change, LabelsReport
@@ -66,7 +66,7 @@ def test_near_pictures_are_answered_by_the_first_look_and_far_ones_by_all(
         assert row.distance == near.distance  # of the first look, either way
         wanted = tuple(whole) if again else near.probabilities
         np.testing.assert_allclose(row.probabilities, wanted, atol=2e-6)
-    stacks = np.stack([looks(cell, spec) for cell in cells])
+    stacks = np.stack([views(cell, spec) for cell in cells])
     np.testing.assert_array_equal(
         halved.predict_views(stacks), np.array([row.probabilities for row in rows])
     )

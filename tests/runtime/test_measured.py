@@ -13,7 +13,7 @@ import pytest
 from five import CLASSES
 from leuko.artifacts import digest_json, json_text
 from leuko.bundle import MeasuredLayer, ModelBundle
-from leuko.cells.measure import MEASURES
+from leuko.cells.morphometry import MEASURES
 from leuko.data.reading import read_folder
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import AdaptError, BundleError, UsageError
@@ -22,9 +22,9 @@ from leuko.history import TrustTargets
 from leuko.imaging import PreprocessSpec, decode_image, encode_png
 from leuko.runtime.adapt import Adaptation, adapt
 from leuko.runtime.adapt_fit import Cells, Head, fit_head
+from leuko.runtime.average import average_views, softmax
 from leuko.runtime.classifier import OnnxClassifier, make_goldens
 from leuko.runtime.explain import Explainer
-from leuko.runtime.looks import average_looks, softmax
 from leuko.runtime.trust_bundle import TrustSettings, fit_trust, without_trust
 from leuko.source import file_source
 from leuko.statistics import log_loss
@@ -110,9 +110,9 @@ def test_the_answer_is_the_sum_of_both_layers(fitted: Adaptation, laboratory: Pa
     layer = bundle.measured
     assert layer is not None
     assert np.ptp(added) > 0.1
-    from leuko.cells.style import first_look
+    from leuko.cells.texture import first_view
 
-    wanted = layer.logits([first_look(pixels, bundle.preprocess).measures()])
+    wanted = layer.logits([first_view(pixels, bundle.preprocess).measures()])
     np.testing.assert_allclose(added - added.mean(), wanted - wanted.mean(), atol=1e-4, rtol=0)
 
 
@@ -286,7 +286,7 @@ def test_a_number_far_out_counts_for_no_more_than_the_fit_has_seen() -> None:
 
 def test_a_class_that_the_network_rules_out_may_come_back() -> None:
     logits, added = np.array([[20.0, 0, -5, -5, -5]]), np.array([[-10.0, 12, 0, 0, 0]])
-    found = average_looks(softmax(logits), 1, added=added)
+    found = average_views(softmax(logits), 1, added=added)
     np.testing.assert_allclose(found, softmax(logits + added), rtol=1e-6)
-    both = average_looks(softmax(np.repeat(logits, 2, axis=0)), 2, (3.0, 1.0), added)
+    both = average_views(softmax(np.repeat(logits, 2, axis=0)), 2, (3.0, 1.0), added)
     np.testing.assert_allclose(both, softmax(logits + added), rtol=1e-6)

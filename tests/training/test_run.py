@@ -518,7 +518,7 @@ def test_a_narrow_network_is_shown_draws_of_its_own_training(
     said: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(architectures, "_wide_backbone", lambda recipe: None)
-        patch.setattr(architectures, "narrow_backbone", narrowed)
+        patch.setattr(architectures, "prune_channels", narrowed)
         made = train(runs.dataset, recipe, tmp_path / "narrow", reporter=Reporter(say=said.append))
     draws = recipe.train.steps * recipe.train.batch
     assert shown[0].shape == (draws, 64, 64, 3)

@@ -6,7 +6,7 @@ The functions and their signatures, which do not change:
     The white cell of interest of a single-cell picture: its nucleus, the whole cell, their centres
     and diameters, the picture's scale. ``finding.found`` is false, with a reason, where there is
     none.
-`find_nuclei(pixels, *, micrometre=None) -> list[Nucleus]`
+`find_nuclei(pixels, *, pixels_per_micrometre=None) -> list[Nucleus]`
     Every nucleus of a whole field, lobes of one cell joined.
 `canonical_crop(pixels, finding, spec, *, warp=None) -> CanonicalCrop`
     The picture of one cell in the frame that `CropSpec` describes, with the cell's mask in the same
@@ -22,7 +22,7 @@ from __future__ import annotations
 from leuko.cells.crop import CanonicalCrop, CropSpec, canonical_crop
 from leuko.cells.finding import CellFinding
 from leuko.cells.nucleus import Nucleus, find_nuclei
-from leuko.cells.whole import find_cell
+from leuko.cells.segment import find_cell
 
 __all__ = [
     "CanonicalCrop",

@@ -29,7 +29,7 @@ class CropSpec:
         Rows and columns of the crop, 16 to 2048.
     width : float
         Micrometres across, 5 to 100.
-    micrometre : float
+    pixels_per_micrometre : float
         Pixels of the picture to a micrometre, if it is known; 0 to estimate it from each picture.
     border : {"background", "replicate"}
         What lies beyond the picture: the colour of the empty slide, or the picture's last pixels.
@@ -37,7 +37,7 @@ class CropSpec:
 
     size: int = 128
     width: float = 22.0
-    micrometre: float = 0.0
+    pixels_per_micrometre: float = 0.0
     border: str = "background"
 
     def __post_init__(self) -> None:
@@ -48,10 +48,10 @@ class CropSpec:
             raise BundleError(
                 f"Crop width must lie between 5 and 100 micrometres, received {self.width}."
             )
-        if self.micrometre != 0.0 and not 0.5 <= self.micrometre <= 100.0:
+        if self.pixels_per_micrometre != 0.0 and not 0.5 <= self.pixels_per_micrometre <= 100.0:
             raise BundleError(
-                "Crop micrometre must be 0 (estimate it) or lie between 0.5 and 100 pixels, "
-                f"received {self.micrometre}."
+                "Crop pixels_per_micrometre must be 0 (estimate it) or lie between 0.5 and 100, "
+                f"received {self.pixels_per_micrometre}."
             )
         if self.border not in BORDERS:
             raise BundleError(
@@ -84,8 +84,8 @@ def crop_matrix(finding: CellFinding, spec: CropSpec) -> npt.NDArray[np.float64]
     """Return the matrix that takes the picture to the crop.
 
     The crop's middle is halfway between the centroids of nucleus and cell. Where nothing was found,
-    it is the largest square in the middle of the picture, or with ``spec.micrometre`` given, the
-    square of that width.
+    it is the largest square in the middle of the picture, or with ``spec.pixels_per_micrometre``
+    given, the square of that width.
 
     Parameters
     ----------
@@ -101,8 +101,8 @@ def crop_matrix(finding: CellFinding, spec: CropSpec) -> npt.NDArray[np.float64]
     """
     row = (finding.nucleus_centre[0] + finding.cell_centre[0]) / 2 - 0.5
     column = (finding.nucleus_centre[1] + finding.cell_centre[1]) / 2 - 0.5
-    micrometre = spec.micrometre or finding.micrometre
-    side = spec.width * micrometre if micrometre else float(min(finding.size))
+    pixels_per_micrometre = spec.pixels_per_micrometre or finding.pixels_per_micrometre
+    side = spec.width * pixels_per_micrometre if pixels_per_micrometre else float(min(finding.size))
     scale = spec.size / side
     middle = (spec.size - 1) / 2
     return np.array(

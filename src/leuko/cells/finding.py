@@ -47,15 +47,15 @@ class CellFinding:
     contrast : float
         How much more purple the nucleus is than the empty slide, in units of optical density.
     confidence : float
-        0 to 1; below 0.5 the finding deserves a look. See `leuko.cells.whole`.
+        0 to 1; below 0.5 the finding deserves a look. See `leuko.cells.segment`.
     red_diameter : float
         Median diameter of the red cells that were measured, or 0.
     red_cells : int
         How many were measured.
-    micrometre : float
+    pixels_per_micrometre : float
         Pixels of the picture to a micrometre, by red cells and nucleus together.
-    micrometre_error : float
-        Standard deviation of the natural logarithm of ``micrometre``.
+    scale_error : float
+        Standard deviation of the natural logarithm of ``pixels_per_micrometre``.
     """
 
     found: bool
@@ -73,11 +73,11 @@ class CellFinding:
     confidence: float
     red_diameter: float
     red_cells: int
-    micrometre: float
-    micrometre_error: float
+    pixels_per_micrometre: float
+    scale_error: float
 
     @property
-    def ruler(self) -> str:
+    def scale_source(self) -> str:
         """What the scale rests on: ``"red cells"``, ``"nucleus"`` or ``"none"``."""
         if not self.found:
             return "none"

@@ -243,14 +243,14 @@ def _without_rim(nucleus: Mask) -> Mask:
     return whole
 
 
-def find_nuclei(pixels: Pixels, *, micrometre: float | None = None) -> list[Nucleus]:
+def find_nuclei(pixels: Pixels, *, pixels_per_micrometre: float | None = None) -> list[Nucleus]:
     """Find the nuclei of a whole field, lobes of one cell joined.
 
     Parameters
     ----------
     pixels : (H, W, 3) uint8, RGB
         A field of view.
-    micrometre : float, optional
+    pixels_per_micrometre : float, optional
         Pixels to a micrometre. Without it the field is reduced to 384 pixels, which shows nuclei
         well in fields of up to 150 µm, and sizes are judged against one another.
 
@@ -260,7 +260,11 @@ def find_nuclei(pixels: Pixels, *, micrometre: float | None = None) -> list[Nucl
         The largest first; empty where there is none.
     """
     longest = max(pixels.shape[:2])
-    side = 384 if micrometre is None else max(16, round(longest * 3.3 / micrometre))
+    side = (
+        384
+        if pixels_per_micrometre is None
+        else max(16, round(longest * 3.3 / pixels_per_micrometre))
+    )
     small, step = reduce_picture(pixels, side)
     planes = make_planes(small, background_colour(small))
     level = _purple_of_field(planes.purple)

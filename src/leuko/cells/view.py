@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from leuko.cells.crop import CropSpec, canonical_crop
 from leuko.cells.finding import CellFinding, Mask, Pixels
-from leuko.cells.whole import find_cell
+from leuko.cells.segment import find_cell
 from leuko.imaging import PreprocessSpec
 
 __all__ = [
@@ -66,7 +66,7 @@ class CellView(NamedTuple):
 def prepare(pixels: Pixels, spec: PreprocessSpec) -> Pixels:
     """Make a network's first input out of a picture: the picture as it is, not in another style.
 
-    See `leuko.cells.style.looks` for all of them.
+    See `leuko.cells.texture.views` for all of them.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def frame_of(spec: PreprocessSpec) -> CropSpec:
     CropSpec
         Its size, width and scale.
     """
-    return CropSpec(spec.size[0], spec.width, spec.micrometre)
+    return CropSpec(spec.size[0], spec.width, spec.pixels_per_micrometre)
 
 
 def cell_view(

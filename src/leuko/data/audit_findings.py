@@ -281,9 +281,9 @@ def _images_differ(report: AuditReport) -> Iterator[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class DrawnCopies(Finding):
-    """Drawn copies and originals of a split."""
+    """Augmented copies and originals of a split."""
 
-    code = "drawn-copies"
+    code = "augmented-copies"
     split: str
     copies: int
     originals: int
@@ -313,7 +313,7 @@ def _reading(report: AuditReport) -> Iterator[Finding]:
     """Pass on what was noted on reading and no other check finds."""
     for note in report.notes:
         code = note.code if isinstance(note, Note) else ""
-        if code not in ("missing-class", "drawn-copies"):
+        if code not in ("missing-class", "augmented-copies"):
             yield NotedOnReading("warning" if code == "another-class" else "note", note)
 
 

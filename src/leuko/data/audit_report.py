@@ -47,7 +47,7 @@ class AuditedSplit:
     slides : dict of str to tuple of K int
         Images of each class on each slide, sorted; those without a slide are left out.
     copies : int
-        Drawn copies among them.
+        Augmented copies among them.
     sizes, modes, formats : dict of str to int
         Of the readable images, the commonest first.
     """

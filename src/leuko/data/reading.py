@@ -719,10 +719,10 @@ def _remarks(root: Path, samples: tuple[Sample, ...], scheme: ClassScheme) -> tu
     drawn = sum(original_of(Path(s.path).name)[0] is not None for s in samples)
     if drawn:
         what = (
-            f"{root.name} holds {drawn} drawn copies (aug_<n>_...); each belongs to the slide of "
-            "its original."
+            f"{root.name} holds {drawn} augmented copies (aug_<n>_...); each belongs to the slide "
+            "of its original."
         )
-        remarks.append(Note(what, "drawn-copies"))
+        remarks.append(Note(what, "augmented-copies"))
     unknown = sum(not sample.slide for sample in samples)
     if unknown:
         remarks.append(

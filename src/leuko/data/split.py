@@ -32,9 +32,9 @@ def split_by_slide(
 
     Slides are dealt one by one, in a seeded order with the rarest classes' largest slides first,
     to whichever side brings the class counts nearest to what was asked for. Images with the same
-    bytes, and drawn copies with their originals, count as one slide, and so do slides that show
+    bytes, and augmented copies with their originals, count as one slide, and so do slides that show
     the same cell: Raabin-WBC photographed some slides twice under different names. An image
-    whose slide is unknown is a slide of its own. Drawn copies never validate.
+    whose slide is unknown is a slide of its own. Augmented copies never validate.
 
     Parameters
     ----------

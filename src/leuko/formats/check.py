@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from leuko.artifacts import digest_bytes, digest_json
 from leuko.bundle import golden_pictures
-from leuko.cells.style import looks
+from leuko.cells.texture import views
 from leuko.data.reading import read_labelled
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import BundleError, DataError, ImageError
@@ -189,7 +189,7 @@ class Pair:
     spec : PreprocessSpec
         Of both.
     original, variant : callable
-        From looks at pictures, (N, K, h, w, 3) uint8, to probabilities (N, C).
+        From views of pictures, (N, K, h, w, 3) uint8, to probabilities (N, C).
     scheme : ClassScheme
         Of the C classes.
     """
@@ -368,7 +368,7 @@ def compare_drawn(pair: Pair) -> Compared:
     for _ in range(_DRAWN_EACH):
         style = draw_slide_style(rng)
         pictures += [draw_cell(name, rng, style, size=_DRAWN_SIDE).pixels for name in _DRAWN]
-    inputs = np.stack([looks(picture, pair.spec) for picture in pictures])
+    inputs = np.stack([views(picture, pair.spec) for picture in pictures])
     answers = Answers(pair.original(inputs), pair.variant(inputs), np.arange(len(inputs)))
     drawn = answers.compared()
     if not _are_probabilities(answers.variant, answers.original.shape[1]):
@@ -603,7 +603,7 @@ def _read(
             with source.open() as data:
                 digest = digest_bytes(data)
                 with decoded(data, spec) as image:
-                    return source.name, digest, looks(image.pixels, spec)
+                    return source.name, digest, views(image.pixels, spec)
         except ImageError as error:
             return source.name, digest, error.without_frames()
 

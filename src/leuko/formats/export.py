@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from leuko.artifacts import RESEARCH_USE, atomic_folder, digest_bytes, json_text, schema
 from leuko.bundle import Goldens, ModelBundle, check_room, golden_pictures
-from leuko.cells.style import looks
+from leuko.cells.texture import views
 from leuko.errors import OutputError, UsageError
 from leuko.formats.check import (
     Pair,
@@ -45,9 +45,9 @@ from leuko.history import Variant
 from leuko.host import versions
 from leuko.parallel import bounded_map, worker_count
 from leuko.reporter import SILENT, Reporter
+from leuko.runtime.average import over_views
 from leuko.runtime.cards import with_card
 from leuko.runtime.classifier import OnnxClassifier, make_goldens
-from leuko.runtime.looks import over_looks
 from leuko.runtime.session import run_padded
 from leuko.runtime.trust import Trust, feature_distances
 from leuko.runtime.zoo import load
@@ -287,7 +287,7 @@ class _Work:
         """Make a LiteRT file of a Keras model."""
         spec, pixels = self.bundle.preprocess, None if sample is None else sample.pixels
         data, run = write(keras, spec.size, self.request.weights, pixels, self._threads)
-        return _Converted({"model.tflite": data}, over_looks(run, spec.weights))
+        return _Converted({"model.tflite": data}, over_views(run, spec.weights))
 
     def compare(self, converted: _Converted, given: _Given) -> tuple[Variant, dict[str, Any]]:
         """Set the variant against its original; and its own figures, where there are labels."""
@@ -325,7 +325,7 @@ class _Work:
         form, weights = self.request.form, self.request.weights
         original: Runner = self.classifier.predict_views
         if form != "onnx":
-            original = over_looks(_graph_runner(bundle.onnx, self._threads), spec.weights)
+            original = over_views(_graph_runner(bundle.onnx, self._threads), spec.weights)
         return Pair(bundle.name, form, weights, spec, original, converted.run, bundle.scheme)
 
 
@@ -474,7 +474,7 @@ def _write_folder(
     """Write a LiteRT network, with what is needed to use it rightly."""
     spec = bundle.preprocess
     pictures = golden_pictures()
-    inputs = np.stack([looks(picture, spec) for picture in pictures])
+    inputs = np.stack([views(picture, spec) for picture in pictures])
     goldens = Goldens(pictures, converted.run(inputs).astype(np.float32))
     arrays = io.BytesIO()
     np.savez_compressed(

@@ -40,7 +40,7 @@ _TITLES: Final[Mapping[str, str]] = {
     "missing-class": "Missing class",
     "imbalance": "Imbalance",
     "few-slides": "Few slides",
-    "drawn-copies": "Drawn copies",
+    "augmented-copies": "Augmented copies",
     "reading": "Reading",
 }
 
@@ -176,7 +176,7 @@ def _(finding: found.ImagesDiffer) -> str:
 @finding_sentence.register
 def _(finding: found.DrawnCopies) -> str:
     return (
-        f"{finding.split} holds {finding.copies} drawn copies (aug_<n>_...) beside "
+        f"{finding.split} holds {finding.copies} augmented copies (aug_<n>_...) beside "
         f"{finding.originals} originals; a copy belongs to its original's slide."
     )
 

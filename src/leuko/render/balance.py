@@ -24,7 +24,7 @@ def format_balance(report: BalanceReport) -> str:
     names = plan.scheme.names
     width = max(5, *(len(name) for name in names))
     lines = [f"{'class':<{width}}  originals    drawn    total"]
-    for name, originals, drawn in zip(names, plan.originals, plan.drawn, strict=True):
+    for name, originals, drawn in zip(names, plan.originals, plan.augmented, strict=True):
         lines.append(f"{name:<{width}}  {originals:9d} {drawn:8d} {originals + drawn:8d}")
     lines.append("")
     if report.dry_run:

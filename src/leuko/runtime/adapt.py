@@ -17,17 +17,17 @@ import numpy as np
 
 from leuko.artifacts import digest_json, schema
 from leuko.bundle import Goldens, ModelBundle
-from leuko.cells.style import first_look
+from leuko.cells.texture import first_view
 from leuko.data.reading import read_csv
 from leuko.errors import AdaptError, DataError, ImageError, UsageError
 from leuko.history import LabelsReport
 from leuko.reporter import SILENT, Reporter
 from leuko.runtime.adapt_labels import MIN_LABELS, Labelled, Refit, labelled_files, refit
 from leuko.runtime.adapt_views import Picture, survey
+from leuko.runtime.average import softmax
 from leuko.runtime.cards import refit_in_words, with_card
 from leuko.runtime.classifier import OnnxClassifier, make_goldens
 from leuko.runtime.graph_edit import replace_head
-from leuko.runtime.looks import softmax
 from leuko.runtime.trust import Trust, feature_distances
 from leuko.runtime.zoo import load
 from leuko.source import Source, file_source
@@ -38,7 +38,7 @@ _TRUE_HEAD: Final = 1e-3
 """How far a fitted last layer may be from what the new network answers, as a probability."""
 
 _ALWAYS: Final = -1.0
-"""No distance is that small, so every picture of this microscope is looked at in every style."""
+"""No distance is that small, so every picture of this microscope is shown in every style."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def adapt(
         CSV with the columns ``path`` and ``label``, and ``slide`` where names do not tell it; paths
         are relative to its own folder, or else to one of `folders`.
     measure : bool
-        Whether the fit may use numbers measured on the cell (`leuko.cells.measure`). Such a bundle
+        Whether the fit may use numbers measured on the cell (`leuko.cells.morphometry`). Such a bundle
         runs in Leuko alone: no other runtime measures.
     seed : int
         Decides how slides, or cells where fewer than two slides are known, are dealt to folds.
@@ -263,7 +263,7 @@ def _made(bundle: ModelBundle, fitted: Refit) -> ModelBundle:
     outputs = classifier.ask(list(pictures))
     logits = head.logits(outputs[1])
     if layer is not None:
-        logits += layer.logits([first_look(picture, spec).measures() for picture in pictures])
+        logits += layer.logits([first_view(picture, spec).measures() for picture in pictures])
     off = float(np.abs(softmax(logits) - outputs[0]).max())
     if not off <= _TRUE_HEAD:
         raise AdaptError(

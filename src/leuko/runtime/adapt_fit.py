@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.bundle import MOST_MEASURED, FeatureSpace, MeasuredLayer
-from leuko.cells.measure import MEASURES
-from leuko.runtime.looks import softmax
+from leuko.cells.morphometry import MEASURES
+from leuko.runtime.average import softmax
 from leuko.statistics import log_loss
 
 __all__ = [
@@ -92,11 +92,11 @@ class Cells:
     Attributes
     ----------
     features : (n, d) float
-        Mean over the looks.
+        Mean over the views.
     labels : (n,) int
         Two classes at least.
     measures : sequence of n (15,) float64 or None, optional
-        From `leuko.cells.measure.measure_cell`; None where a picture shows no cell. Left out where
+        From `leuko.cells.morphometry.measure_cell`; None where a picture shows no cell. Left out where
         that is so for half of them.
     groups : sequence of n str, optional
         Cells of one group lie on one side of every fold; see `slide_groups`. Cells are dealt one by

@@ -17,8 +17,8 @@ from leuko.manifest import Manifest
 from leuko.reporter import SILENT, Reporter
 from leuko.runtime.adapt_fit import REPEATS, Cells, Head, HeadFit, fit_head, slide_groups
 from leuko.runtime.adapt_views import Picture, show
+from leuko.runtime.average import softmax
 from leuko.runtime.graph import expose
-from leuko.runtime.looks import softmax
 from leuko.runtime.trust import Trust
 from leuko.runtime.trust_fit import fit_temperature
 from leuko.statistics import (

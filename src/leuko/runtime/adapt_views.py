@@ -12,7 +12,7 @@ import numpy.typing as npt
 from leuko.artifacts import digest_bytes
 from leuko.bundle import ModelBundle
 from leuko.cells import find_cell
-from leuko.cells.style import first_look
+from leuko.cells.texture import first_view
 from leuko.errors import ImageError
 from leuko.parallel import bounded_map, worker_count
 from leuko.pictures import decoded
@@ -52,9 +52,9 @@ class Shown:
     Attributes
     ----------
     features : (N, K, d) float32 or None
-        What enters the last layer, for each of K looks; None where the graph hides it.
+        What enters the last layer, for each of K views; None where the graph hides it.
     measures : list of N (m,) float64 or None
-        See `leuko.cells.measure.measure_cell`; all None if not asked for.
+        See `leuko.cells.morphometry.measure_cell`; all None if not asked for.
     """
 
     features: Floats | None
@@ -134,7 +134,7 @@ def show(
 
     def ask(picture: Picture) -> tuple[list[Doubles], Doubles | None]:
         with picture.source.open() as data, decoded(data, spec) as image:
-            seen = first_look(image.pixels, spec)
+            seen = first_view(image.pixels, spec)
         return run_outputs(session, [seen.pixels, *seen.others()]), (
             seen.measures() if measure else None
         )

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from leuko.artifacts import RESEARCH_USE
 from leuko.bundle import ModelBundle
-from leuko.cells.measure import MEASURES
+from leuko.cells.morphometry import MEASURES
 from leuko.data.seen import had_a_head_start
 from leuko.errors import UsageError
 from leuko.history import (
@@ -191,10 +191,10 @@ def _view_in_words(spec: PreprocessSpec) -> str:
     if len(spec.styles) == 1:
         return told
     weights = spec.weights or (1.0,) * len(spec.styles)
-    looks = ", ".join(
+    views = ", ".join(
         f"{name} {weight:g}" for name, weight in zip(spec.styles, weights, strict=True)
     )
-    return f"{told}; {len(spec.styles)} looks at it are averaged (by weight: {looks})"
+    return f"{told}; {len(spec.styles)} views of it are averaged (by weight: {views})"
 
 
 def _import_lines(imported: ImportReport, bundle: ModelBundle) -> list[str]:
@@ -433,8 +433,8 @@ def trust_section(trust: TrustReport, thresholds: Mapping[str, float]) -> list[s
         )
     if "again" in thresholds and trust.again is not None:
         lines.append(
-            f"- Pictures further than {thresholds['again']:.3f} from training are looked at in "
-            f"every style, as {trust.again:.1%} of these were; the first look answers for the "
+            f"- Pictures further than {thresholds['again']:.3f} from training are shown in "
+            f"every style, as {trust.again:.1%} of these were; the first view answers for the "
             "others."
         )
     if "distance" in thresholds:

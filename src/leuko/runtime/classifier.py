@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from leuko.artifacts import digest_bytes, digest_json
 from leuko.bundle import Goldens, MeasuredLayer, ModelBundle, golden_pictures
-from leuko.cells.measure import MEASURES
-from leuko.cells.style import FirstLook, first_look
+from leuko.cells.morphometry import MEASURES
+from leuko.cells.texture import FirstView, first_view
 from leuko.data.alike import fingerprint
 from leuko.errors import BundleError, ImageError, UsageError
 from leuko.imaging import PreprocessSpec, check_size
@@ -24,9 +24,9 @@ from leuko.parallel import bounded_map, worker_count
 from leuko.pictures import decoded
 from leuko.prediction import DECIMALS, Judgement, Prediction, PredictionTable
 from leuko.runtime.quality import Quality, measure_quality, nucleus_evidence, resolution_of
-from leuko.runtime.session import BATCH, DEVICES, open_session, run_looks
+from leuko.runtime.session import BATCH, DEVICES, open_session, run_views
 from leuko.runtime.sources import expand
-from leuko.runtime.trust import LookAgain, Trust, feature_distances
+from leuko.runtime.trust import MoreViews, Trust, feature_distances
 from leuko.scheme import ClassScheme
 from leuko.source import Source, file_source, opened
 
@@ -49,7 +49,7 @@ _LEAST_DISTANCE: Final = 1e-3
 
 _Answer = TypeVar("_Answer")
 
-_Prepared = tuple[str, FirstLook | ImageError, str, str, float, str]
+_Prepared = tuple[str, FirstView | ImageError, str, str, float, str]
 """Name, looks or error, digest, what was done beyond decoding, resolution, fingerprint."""
 
 
@@ -64,7 +64,7 @@ class Observation:
     features : (d,) float32 or None
         What enters the network's last layer; None where the graph does not show it.
     first_probabilities, first_features
-        The same of the first look alone; where there is one, they are the same.
+        The same of the first view alone; where there is one, they are the same.
     quality : Quality
         Of the network's input.
     nucleus : float
@@ -225,7 +225,7 @@ class OnnxClassifier:
                 )
             check_size(*image.shape[:2])
             digest = digest_bytes(np.ascontiguousarray(image).data)
-            seen = first_look(image, self.bundle.preprocess)
+            seen = first_view(image, self.bundle.preprocess)
             resolution = resolution_of(self.bundle.preprocess, image.shape)
             return self._answers([("", seen, digest, "", resolution, "")])[0]
         row = next(self.stream([file_source(image)]))
@@ -307,7 +307,7 @@ class OnnxClassifier:
         """Look at a few sources on one thread, in every style."""
         prepared = [self._prepare(source) for source in sources]
         seen = [item[1] for item in prepared if not isinstance(item[1], ImageError)]
-        every, first = run_looks(
+        every, first = run_views(
             self._session,
             seen,
             self.bundle.preprocess.weights,
@@ -342,7 +342,7 @@ class OnnxClassifier:
         pictures : N times (H, W, 3) uint8, RGB
             Before preprocessing.
         trust : Trust, optional
-            Says which pictures are looked at again; the bundle's own when None.
+            Says which pictures are shown again; the bundle's own when None.
 
         Returns
         -------
@@ -350,12 +350,12 @@ class OnnxClassifier:
             Probabilities, neither calibrated nor rounded; then features, where they were asked for
             and the graph shows them.
         """
-        seen = [first_look(picture, self.bundle.preprocess) for picture in pictures]
+        seen = [first_view(picture, self.bundle.preprocess) for picture in pictures]
         return self._run(seen, trust)
 
-    def _run(self, seen: Sequence[FirstLook], trust: Trust | None = None) -> list[npt.NDArray[Any]]:
-        """See `run_looks`."""
-        return run_looks(
+    def _run(self, seen: Sequence[FirstView], trust: Trust | None = None) -> list[npt.NDArray[Any]]:
+        """See `run_views`."""
+        return run_views(
             self._session,
             seen,
             self.bundle.preprocess.weights,
@@ -424,7 +424,7 @@ class OnnxClassifier:
             with source.open() as data:
                 digest = digest_bytes(data)
                 with decoded(data, self.bundle.preprocess) as image:
-                    seen = first_look(image.pixels, self.bundle.preprocess)
+                    seen = first_view(image.pixels, self.bundle.preprocess)
                     resolution = resolution_of(self.bundle.preprocess, image.pixels.shape)
                     print_ = base64.b64encode(fingerprint(image.pixels)).decode()
                     return source.name, seen, digest, "; ".join(image.notes), resolution, print_
@@ -498,9 +498,9 @@ def _parts(
         yield part
 
 
-def _stacked(looks: Pixels) -> FirstLook:
+def _stacked(views: Pixels) -> FirstView:
     """Looks that are made already, (K, h, w, 3)."""
-    return FirstLook(np.asarray(looks[0]), lambda: [*looks[1:]], lambda: None)
+    return FirstView(np.asarray(views[0]), lambda: [*views[1:]], lambda: None)
 
 
 def _check_measured(bundle: ModelBundle) -> None:
@@ -552,13 +552,13 @@ def _answer(
     pictures: Pixels,
     batch: int = BATCH,
     *,
-    again: LookAgain | None = None,
+    again: MoreViews | None = None,
     measured: MeasuredLayer | None = None,
 ) -> list[npt.NDArray[np.float64]]:
     """Outputs for raw pictures, the first that a graph is ever asked for."""
     try:
-        seen = [first_look(picture, spec) for picture in pictures]
-        outputs, _ = run_looks(
+        seen = [first_view(picture, spec) for picture in pictures]
+        outputs, _ = run_views(
             session, seen, spec.weights, batch=batch, again=again, measured=measured
         )
     except BundleError:

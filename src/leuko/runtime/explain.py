@@ -21,17 +21,17 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.cells.crop import crop_matrix
-from leuko.cells.style import FirstLook, first_look
+from leuko.cells.segment import find_cell
+from leuko.cells.texture import FirstView, first_view
 from leuko.cells.view import frame_of, prepare
-from leuko.cells.whole import find_cell
 from leuko.errors import BundleError, ImageError, UsageError
 from leuko.imaging import PreprocessSpec, check_size
 from leuko.packages import import_onnxruntime
 from leuko.parallel import bounded_map, worker_count
 from leuko.prediction import DECIMALS
+from leuko.runtime.average import FLOOR, average_views, mean_views, softmax
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.graph import expose
-from leuko.runtime.looks import FLOOR, average_looks, mean_looks, softmax
 from leuko.runtime.session import BATCH
 
 __all__ = ["METHODS", "Explainer", "Explanation", "explain", "placement"]
@@ -239,8 +239,8 @@ class Explainer:
                 f"Expected (H, W, 3) uint8 RGB, received {pixels.shape} {pixels.dtype}.",
             )
         check_size(*pixels.shape[:2])
-        seen = first_look(pixels, self.preprocess)
-        inputs = self._looks(seen)
+        seen = first_view(pixels, self.preprocess)
+        inputs = self._views(seen)
         probabilities, logits, maps = self._run(inputs[None])
         plain = _centred(logits)
         added = np.zeros_like(plain)
@@ -265,7 +265,7 @@ class Explainer:
             measured=float(added[0, index]),
         )
 
-    def _looks(self, seen: FirstLook) -> Pixels:
+    def _views(self, seen: FirstView) -> Pixels:
         """The looks that answer for a picture, (K, h, w, 3): the first alone, or all of them."""
         first = seen.pixels[None]
         again, features = self._again, self._graph.features
@@ -278,7 +278,7 @@ class Explainer:
     def _run(self, inputs: npt.NDArray[Any]) -> tuple[Doubles, Doubles, Floats]:
         """Run the network on (N, K, h, w, 3): probabilities (N, C), logits (N, C), maps (N, ...).
 
-        Each is the mean over the K looks.
+        Each is the mean over the K views.
         """
         graph, names = self._graph, [self._answer]
         weights = self.preprocess.weights
@@ -286,13 +286,13 @@ class Explainer:
         count, flat = inputs.shape[1], inputs.reshape(-1, *inputs.shape[2:])
         received = self._session.run(names, {self._input: flat.astype(np.float32)})
         found = dict(zip(names, received, strict=True))
-        probabilities = average_looks(found[self._answer], count, weights)
+        probabilities = average_views(found[self._answer], count, weights)
         if graph.features is None or self._head is None:
             logits = np.log(np.maximum(probabilities, FLOOR))
         else:
-            logits = _logits(mean_looks(found[graph.features], count, weights), self._head)
+            logits = _logits(mean_views(found[graph.features], count, weights), self._head)
         maps = found.get(graph.maps or "")
-        means = np.zeros(0) if maps is None else mean_looks(maps, count, weights)
+        means = np.zeros(0) if maps is None else mean_views(maps, count, weights)
         return probabilities, logits, means.astype(np.float32)
 
     def _find_head(self, inputs: Pixels) -> _Head | None:

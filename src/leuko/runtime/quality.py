@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from leuko.cells.whole import nucleus_confidence
+from leuko.cells.segment import nucleus_confidence
 from leuko.imaging import PreprocessSpec
 
 __all__ = ["BLANK", "Quality", "measure_quality", "nucleus_evidence", "resolution_of"]

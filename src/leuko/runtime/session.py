@@ -9,17 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.bundle import MeasuredLayer
-from leuko.cells.style import FirstLook
+from leuko.cells.texture import FirstView
 from leuko.errors import BundleError, DeviceError, UsageError
 from leuko.imaging import PreprocessSpec
 from leuko.packages import import_onnxruntime
 from leuko.prediction import DECIMALS
+from leuko.runtime.average import average_views, mean_views
 from leuko.runtime.graph import check_tensors, expose
-from leuko.runtime.looks import average_looks, mean_looks
-from leuko.runtime.trust import LookAgain
+from leuko.runtime.trust import MoreViews
 from leuko.scheme import MOST_CLASSES
 
-__all__ = ["BATCH", "DEVICES", "open_session", "run_looks", "run_outputs", "run_padded"]
+__all__ = ["BATCH", "DEVICES", "open_session", "run_outputs", "run_padded", "run_views"]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -196,29 +196,29 @@ def run_outputs(
     return values
 
 
-def run_looks(
+def run_views(
     session: Any,
-    seen: Sequence[FirstLook],
+    seen: Sequence[FirstView],
     weights: Sequence[float] = (),
     *,
     batch: int = BATCH,
-    again: LookAgain | None = None,
+    again: MoreViews | None = None,
     measured: MeasuredLayer | None = None,
 ) -> tuple[list[npt.NDArray[np.float64]], list[npt.NDArray[np.float64]]]:
-    """Run a session on the looks at every picture, and average what it says of each picture.
+    """Run a session on the views of every picture, and average what it says of each picture.
 
     Parameters
     ----------
     session : onnxruntime.InferenceSession
         One input.
-    seen : sequence of N FirstLook
-        The first look at each picture, and what gives the others and its measures.
+    seen : sequence of N FirstView
+        The first view of each picture, and what gives the others and its measures.
     weights : sequence of float
         What each look counts for; empty where all count the same.
     batch : int
         Rows of every run.
     again : callable, optional
-        Says by the features of the first look which pictures are looked at again, (N,) bool; the
+        Says by the features of the first view which pictures are shown again, (N,) bool; the
         others are answered by it alone. All of them are when None.
     measured : MeasuredLayer, optional
         What measures of the cell add to every answer.
@@ -226,10 +226,10 @@ def run_looks(
     Returns
     -------
     every : list of (N, M) float64
-        Each output, not rounded: probabilities by `leuko.runtime.looks.average_looks`, features by
-        their mean; with `again`, features of the first look, by which it chooses.
+        Each output, not rounded: probabilities by `leuko.runtime.average.average_views`, features by
+        their mean; with `again`, features of the first view, by which it chooses.
     first : list of (N, M) float64
-        The same of the first look alone.
+        The same of the first view alone.
 
     Raises
     ------
@@ -243,10 +243,10 @@ def run_looks(
     others = [seen[row].others() for row in rows]
     count = 1 + (len(others[0]) if others else 0)
     added = None if measured is None else measured.logits([one.measures() for one in seen])
-    alone = [average_looks(first[0], 1, added=added), *first[1:]]
+    alone = [average_views(first[0], 1, added=added), *first[1:]]
     if count == 1:
         return alone, alone
-    more = run_outputs(session, [look for looks in others for look in looks], batch=batch)
+    more = run_outputs(session, [view for views in others for view in views], batch=batch)
 
     def stacked(output: int) -> npt.NDArray[np.float64]:
         rest = more[output].reshape(len(rows), count - 1, -1)
@@ -254,10 +254,10 @@ def run_looks(
         return whole.reshape(len(rows) * count, -1)
 
     probabilities = alone[0].copy()
-    probabilities[rows] = average_looks(
+    probabilities[rows] = average_views(
         stacked(0), count, weights, None if added is None else added[rows]
     )
     features = first[1:]
     if not known:
-        features = [mean_looks(stacked(output), count, weights) for output in range(1, len(first))]
+        features = [mean_views(stacked(output), count, weights) for output in range(1, len(first))]
     return [probabilities, *features], alone

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from leuko.bundle import FeatureSpace, ModelBundle
 from leuko.errors import BundleError
 from leuko.prediction import DECIMALS, Judgement
-from leuko.runtime.looks import softmax
+from leuko.runtime.average import softmax
 from leuko.runtime.quality import BLANK, Quality
 from leuko.scheme import DIFFERENTIAL_5, ClassScheme, load_scheme, slug_of
 
@@ -27,7 +27,7 @@ __all__ = [
     "LIMITS",
     "NEVER_CHECKED",
     "REASONS",
-    "LookAgain",
+    "MoreViews",
     "Trust",
     "calibrate",
     "class_limit",
@@ -37,8 +37,8 @@ __all__ = [
 
 Doubles = npt.NDArray[np.float64]
 
-LookAgain = Callable[[npt.NDArray[Any]], npt.NDArray[np.bool_]]
-"""From features (N, d) of first looks to (N,), true where one look is not enough."""
+MoreViews = Callable[[npt.NDArray[Any]], npt.NDArray[np.bool_]]
+"""From features (N, d) of first views to (N,), true where one view is not enough."""
 
 
 def class_limit(name: str) -> str:
@@ -188,10 +188,10 @@ class Trust:
         return "confidence" in self.limits
 
     @property
-    def again(self) -> LookAgain | None:
-        """Says by the features of first looks which pictures are looked at again.
+    def again(self) -> MoreViews | None:
+        """Says by the features of first views which pictures are shown again.
 
-        None where every picture is looked at in every style, and distances are those of the mean
+        None where every picture is shown in every style, and distances are those of the mean
         features.
         """
         limit, space = self.limits.get("again"), self.space

@@ -20,7 +20,7 @@ from leuko.runtime.cards import with_card
 from leuko.runtime.classifier import Observation, OnnxClassifier, make_goldens
 from leuko.runtime.quality import Quality
 from leuko.runtime.trust import (
-    LookAgain,
+    MoreViews,
     Trust,
     calibrate,
     class_limit,
@@ -53,7 +53,7 @@ from leuko.text import listed
 __all__ = ["SEARCHED", "TrustSettings", "fit_trust", "without_trust"]
 
 AGAIN: Final = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""Shares of ordinary pictures, the furthest from training, that may be looked at in every style:
+"""Shares of ordinary pictures, the furthest from training, that may be shown in every style:
 the least of them that loses no right answer is taken."""
 
 SEARCHED: Final = 0.2
@@ -242,7 +242,7 @@ def _fit(
         selection=selection,
         reached=reached,
         set_size=set_size,
-        again=ground.looked_again,
+        again=ground.viewed_again,
         axes=None if space is None else int(space.axes.shape[1]),
         searched=None if space is None else settings.searched,
         kept=tuple(fitting.kept),
@@ -389,15 +389,15 @@ class _Ground:
     Attributes
     ----------
     seen : _Seen
-        With the answers and features of the looks that are taken.
+        With the answers and features of the views that are taken.
     space : FeatureSpace or None
         Learned from the pictures, or the bundle's own; without golden distances.
     distances : (N,) float64 or None
         Of the pictures, each in a space that does not know its slide.
     limits : dict of str to float
         Of ``again``, ``distance`` and ``look``.
-    looked_again : float or None
-        Share of the pictures that are looked at in every style.
+    viewed_again : float or None
+        Share of the pictures that are shown in every style.
     note : str
         What could not be learned.
     kept : list of str
@@ -408,7 +408,7 @@ class _Ground:
     space: FeatureSpace | None = None
     distances: Doubles | None = None
     limits: dict[str, float] = field(default_factory=dict)
-    looked_again: float | None = None
+    viewed_again: float | None = None
     note: str = ""
     kept: list[str] = field(default_factory=list)
 
@@ -417,27 +417,27 @@ def _learn(fitting: _Fitting, seen: _Seen) -> _Ground:
     """Learn the feature space and its limits, or keep the bundle's own: they go together."""
     settings, before, groups = fitting.settings, fitting.before, seen.groups
     seed, axes, limits = settings.seed, settings.axes, dict[str, float]()
-    now, looked_again = _fit_again(seen, groups, limits, seed=seed, axes=axes)
+    now, viewed_again = _fit_again(seen, groups, limits, seed=seed, axes=axes)
     found = _fit_distance(now, groups, settings.targets, seed=seed, axes=axes)
     if not isinstance(found, str):
         space, distances, limits["distance"] = found
         searched = SEARCHED if settings.searched is None else settings.searched
         limits["look"] = _quantile(distances.tolist(), 1.0 - searched)
-        return _Ground(now, space, distances, limits, looked_again)
+        return _Ground(now, space, distances, limits, viewed_again)
     kept = fitting.own(_OF_THE_SPACE)
     if before.space is None or not kept:
         # Without a space nothing tells which pictures to look at again: all are.
         return _Ground(seen, note=found)
     note = f"{found} The bundle's own limits are kept, with their space: {listed([*kept])}."
     if before.again is None:
-        now, looked_again = seen, None
+        now, viewed_again = seen, None
     else:
-        now, looked_again = _look_again(seen, before.again)
+        now, viewed_again = _view_again(seen, before.again)
     measured = before.distances(now.features)
-    return _Ground(now, before.space, measured, kept, looked_again, note, [*kept])
+    return _Ground(now, before.space, measured, kept, viewed_again, note, [*kept])
 
 
-def _look_again(seen: _Seen, again: LookAgain) -> tuple[_Seen, float]:
+def _view_again(seen: _Seen, again: MoreViews) -> tuple[_Seen, float]:
     """See pictures as a bundle does that looks again where it is told to."""
     features = _together([one.first_features for one in seen.observations])
     if features is None:
@@ -451,9 +451,9 @@ def _look_again(seen: _Seen, again: LookAgain) -> tuple[_Seen, float]:
 def _fit_again(
     seen: _Seen, groups: list[str], limits: dict[str, float], *, seed: int, axes: int
 ) -> tuple[_Seen, float | None]:
-    """Set from which distance on pictures are looked at again: (as seen then, share of them).
+    """Set from which distance on pictures are shown again: (as seen then, share of them).
 
-    Distances are those of the first look then. Nothing changes where there is one look, or where
+    Distances are those of the first view then. Nothing changes where there is one view, or where
     every share of `AGAIN` loses an answer.
     """
     alone = np.stack([one.first_probabilities for one in seen.observations])

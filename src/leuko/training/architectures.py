@@ -27,7 +27,7 @@ from leuko.errors import TrainingError
 from leuko.quiet import keras_home
 from leuko.recipe import ModelSettings, Recipe
 from leuko.reporter import SILENT, Reporter
-from leuko.training.narrow import narrow_backbone
+from leuko.training.pruning import prune_channels
 
 __all__ = [
     "BACKBONE",
@@ -79,9 +79,9 @@ def build_model(
         How many answers it gives.
     examples : callable, optional
         Gives (n, h, w, 3) uint8 inputs such as training will show. They are asked for where Leuko's
-        backbone is wider than the recipe's; see `leuko.training.narrow`.
+        backbone is wider than the recipe's; see `leuko.training.pruning`.
     reporter : Reporter, optional
-        Told in a sentence on how well the backbone was narrowed.
+        Told in a sentence on how well the backbone was pruned.
 
     Returns
     -------
@@ -103,9 +103,9 @@ def build_model(
         model = keras.Model(pixels, outputs, name=recipe.model.architecture)
         seed_weights(model, recipe.seed)
         if recipe.model.weights == "leuko" and recipe.model.width != 1:
-            share = _load_narrowed(model, recipe, examples)
+            share = _load_pruned(model, recipe, examples)
             reporter.say(
-                "The backbone starts from Leuko's own, narrowed: it gives "
+                "The backbone starts from Leuko's own, pruned: it gives "
                 f"{share:.0%} of the variance of the wide one's output on training images."
             )
         elif recipe.model.weights != "none":
@@ -335,22 +335,22 @@ def _load_backbone(backbone: keras.Model, settings: ModelSettings) -> None:
             raise TrainingError(f"The weights in {weights} hold values that are not finite.")
 
 
-def _load_narrowed(model: keras.Model, recipe: Recipe, examples: Examples | None) -> float:
-    """Fill a backbone with Leuko's own, narrowed to its width; see `narrow_backbone`."""
+def _load_pruned(model: keras.Model, recipe: Recipe, examples: Examples | None) -> float:
+    """Fill a backbone with Leuko's own, pruned to its width; see `prune_channels`."""
     wide = _wide_backbone(recipe)
     if examples is None:
         raise TrainingError(
-            "Leuko's backbone is narrowed to a recipe's width by means of training images; none "
+            "Leuko's backbone is pruned to a recipe's width by means of training images; none "
             "were given."
         )
     scale = keras.Model(model.input, model.get_layer("scale").output)
     shown = np.asarray(scale(examples().astype(np.float32)))
     rng = np.random.default_rng(recipe.seed)
-    return narrow_backbone(wide, model.get_layer(BACKBONE), shown, rng)
+    return prune_channels(wide, model.get_layer(BACKBONE), shown, rng)
 
 
 def _wide_backbone(recipe: Recipe) -> keras.Model:
-    """Leuko's backbone as it is, for a recipe that it can be narrowed for."""
+    """Leuko's backbone as it is, for a recipe that it can be pruned for."""
     settings = recipe.model
     if settings.width > 1 or settings.train == "head":
         raise TrainingError(

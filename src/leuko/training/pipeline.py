@@ -26,7 +26,7 @@ from leuko.manifest import Manifest
 from leuko.pictures import open_picture
 from leuko.recipe import AugmentSettings, DataSettings, Recipe
 from leuko.training.augment import augmented
-from leuko.training.travel import drawn_style, ground_warp, travel_warp, travelled
+from leuko.training.randomisation import ground_warp, randomised, randomised_warp, sampled_texture
 
 __all__ = [
     "Batches",
@@ -84,8 +84,8 @@ class PixelSource:
         (h, w, 3) uint8
             The network's input.
         """
-        if draw >= 0 and self.augment.kind == "travel":
-            return self._travelled(image, draw)
+        if draw >= 0 and self.augment.kind == "domain-randomisation":
+            return self._randomised(image, draw)
         with open_picture(self.files[image], self.spec) as opened:
             if draw < 0:
                 return prepare(opened.pixels, self.spec)
@@ -95,16 +95,16 @@ class PixelSource:
         """Decide one variation of one image."""
         return np.random.default_rng((self.seed, image, draw))
 
-    def _travelled(self, image: int, draw: int) -> npt.NDArray[np.uint8]:
+    def _randomised(self, image: int, draw: int) -> npt.NDArray[np.uint8]:
         """One image as another laboratory might show it, perhaps on the ground of another one."""
         rng, side = self._rng(image, draw), self.spec.size[0]
-        view = self._view(image, travel_warp(side, self.augment, rng))
-        style, other = drawn_style(self.augment, rng), None
+        view = self._view(image, randomised_warp(side, self.augment, rng))
+        style, other = sampled_texture(self.augment, rng), None
         if style is None and rng.random() < self.augment.swap:
             neighbour = int(rng.integers(len(self.files)))
             other = self._view(neighbour, ground_warp(side, rng)).pixels
         scale = side / self.spec.width
-        return travelled(view, self.augment, rng, style=style, scale=scale, other=other)
+        return randomised(view, self.augment, rng, style=style, scale=scale, other=other)
 
     def _view(self, image: int, warp: npt.NDArray[np.float64]) -> CellView:
         """Cut the cell of an image out; it is found once for all epochs, which takes longest."""

@@ -69,7 +69,7 @@ __all__ = ["RunOptions", "TrainedRun", "train"]
 _PARITY: Final = 1e-4
 
 _EXAMPLES: Final = 512
-"""So many training inputs show how a backbone is to be narrowed..."""
+"""So many training inputs show how a backbone is to be pruned..."""
 
 _EXAMPLE_BYTES: Final = 64 * 2**20
 """...unless they are large: then their maps have more places, and would fill the memory."""
@@ -154,6 +154,8 @@ def _with_options(recipe: Recipe, options: RunOptions, reporter: Reporter) -> Re
             "TensorBoard's logs need the package tensorboard: pip install tensorboard. Without it, "
             "leave out --tensorboard; the curves are in curves.png and history.csv."
         )
+    for remark in recipe.remarks:
+        reporter.say(remark)
     if options.weights is not None and not recipe.model.network.has_backbone:
         reporter.say(
             f"{recipe.name} has no backbone, so the weights {options.weights} are not used for it."

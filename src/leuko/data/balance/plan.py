@@ -61,15 +61,15 @@ class PlanEntry:
     name : str
         File name of its copy in the balanced folder.
     copies : int
-        How many drawn copies are made of it, numbered from 1.
+        How many augmented copies are made of it, numbered from 1.
     """
 
     sample: Sample
     name: str
     copies: int
 
-    def drawn_name(self, n: int) -> str:
-        """File name of drawn copy `n`: ``aug_<n>_<original>``, always a JPEG.
+    def augmented_name(self, n: int) -> str:
+        """File name of augmented copy `n`: ``aug_<n>_<original>``, always a JPEG.
 
         Parameters
         ----------
@@ -123,8 +123,8 @@ class BalancePlan:
         return np.bincount(labels, minlength=len(self.scheme)).astype(np.int64)
 
     @property
-    def drawn(self) -> npt.NDArray[np.int64]:
-        """(K,) int64, drawn copies of each class."""
+    def augmented(self) -> npt.NDArray[np.int64]:
+        """(K,) int64, augmented copies of each class."""
         counts = np.zeros(len(self.scheme), dtype=np.int64)
         for entry in self.entries:
             counts[entry.sample.label] += entry.copies
@@ -133,7 +133,7 @@ class BalancePlan:
     @property
     def total(self) -> int:
         """Images of the balanced folder."""
-        return int(self.originals.sum() + self.drawn.sum())
+        return int(self.originals.sum() + self.augmented.sum())
 
     @functools.cached_property
     def digest(self) -> str:
@@ -162,7 +162,7 @@ class BalancePlan:
             folder = self.scheme.names[entry.sample.label]
             yield entry, 0, f"{folder}/{entry.name}"
             for n in range(1, entry.copies + 1):
-                yield entry, n, f"{folder}/{entry.drawn_name(n)}"
+                yield entry, n, f"{folder}/{entry.augmented_name(n)}"
 
 
 def plan_balance(manifest: Manifest, *, seed: int = 0, target: int | None = None) -> BalancePlan:
@@ -259,13 +259,13 @@ def refuse_rows(manifest: Manifest) -> None:
     Raises
     ------
     DataError
-        When they are validation or test rows, or drawn copies themselves.
+        When they are validation or test rows, or augmented copies themselves.
     """
     splits = sorted({s.split for s in manifest.samples if s.split in ("validation", "test")})
     if splits:
         raise DataError(
             f"Only training rows are balanced; received {' and '.join(splits)} rows of "
-            f"{manifest.root}. A drawn copy there would be scored as if it were a new cell."
+            f"{manifest.root}. A augmented copy there would be scored as if it were a new cell."
         )
     if is_held_out(manifest.root.name):
         raise DataError(
@@ -283,7 +283,7 @@ def refuse_rows(manifest: Manifest) -> None:
     if drawn:
         raise DataError(
             f"{manifest.root} is already balanced: {len(drawn)} of its {len(manifest)} files are "
-            f"drawn copies, such as {drawn[0].path}. Balance the folder with the originals; a "
+            f"augmented copies, such as {drawn[0].path}. Balance the folder with the originals; a "
             "copy of a copy would be turned and resampled twice."
         )
 
@@ -317,7 +317,7 @@ def _output_names(manifest: Manifest) -> tuple[list[str], tuple[str, ...]]:
     if other_formats:
         notes.append(
             f"{other_formats} originals are not called .jpg; they are copied as they are, and "
-            "their drawn copies are JPEG files with the same stem."
+            "their augmented copies are JPEG files with the same stem."
         )
     return names, tuple(notes)
 

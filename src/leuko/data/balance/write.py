@@ -59,7 +59,7 @@ _FILES_AT_ONCE: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class JpegStyle:
-    """How drawn copies are compressed: as Raabin-WBC's own files, by default.
+    """How augmented copies are compressed: as Raabin-WBC's own files, by default.
 
     A network must not be able to tell drawn from original by the way the file was compressed.
 
@@ -152,7 +152,7 @@ def write_balanced(
 ) -> BalanceReport:
     """Write a folder in which every class is equally large.
 
-    Originals are copied byte for byte; drawn copies are called ``aug_<n>_<original>``. Every
+    Originals are copied byte for byte; augmented copies are called ``aug_<n>_<original>``. Every
     file appears under its name only when it is whole. After an interruption, the same call
     finishes the folder and leaves exactly the bytes of a run that was never interrupted.
 
@@ -170,7 +170,7 @@ def write_balanced(
     target : int, optional
         Images for each class; the largest class's number when left out.
     jpeg : JpegStyle, optional
-        How drawn copies are compressed.
+        How augmented copies are compressed.
     workers : int, optional
         Threads; one for each core when left out. The bytes do not depend on it.
     dry_run : bool
@@ -322,7 +322,7 @@ def _document(
         "classes": {
             name: {"originals": int(originals), "drawn": int(drawn)}
             for name, originals, drawn in zip(
-                plan.scheme.names, plan.originals, plan.drawn, strict=True
+                plan.scheme.names, plan.originals, plan.augmented, strict=True
             )
         },
         "images": plan.total,
@@ -348,7 +348,7 @@ def _refuse_overlap(manifest: Manifest, folder: Path) -> None:
         )
     if is_held_out(folder.name):
         raise DataError(
-            f"{folder} is named like a validation or test folder; drawn copies do not belong "
+            f"{folder} is named like a validation or test folder; augmented copies do not belong "
             "there. Choose another name."
         )
 
@@ -447,7 +447,7 @@ def _tasks(plan: BalancePlan, present: set[str]) -> Iterator[_Task]:
         missing += [
             n
             for n in range(1, entry.copies + 1)
-            if f"{folder}/{entry.drawn_name(n)}" not in present
+            if f"{folder}/{entry.augmented_name(n)}" not in present
         ]
         for start in range(0, len(missing), _DRAWS_AT_ONCE):
             yield _Task(entry, tuple(missing[start : start + _DRAWS_AT_ONCE]))
@@ -487,10 +487,10 @@ def _write(job: _Job, plan: BalancePlan, task: _Task) -> int:
 
 
 def _draw(job: _Job, task: _Task, key: str, place: Path, pixels: Pixels) -> None:
-    """Write the drawn copies of a task."""
+    """Write the augmented copies of a task."""
     # A fresh megabyte for every copy costs as much as the warp itself, in page faults.
     buffer = np.empty_like(pixels, order="C")
     for n in filter(None, task.numbers):
         drawn = augment_pixels(pixels, augmentation(job.seed, n, key), out=buffer)
         encoded = encode_jpeg(drawn, quality=job.jpeg.quality, subsampling=job.jpeg.subsampling)
-        atomic_write_bytes(place / task.entry.drawn_name(n), encoded, durable=False)
+        atomic_write_bytes(place / task.entry.augmented_name(n), encoded, durable=False)

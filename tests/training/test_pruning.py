@@ -12,7 +12,7 @@ import pytest
 from leuko.errors import TrainingError
 from leuko.recipe import load_recipe
 from leuko.training.architectures import BACKBONE, build_model
-from leuko.training.narrow import narrow_backbone
+from leuko.training.pruning import prune_channels
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -58,16 +58,16 @@ def kept(given: np.ndarray, wanted: np.ndarray) -> float:
 def test_a_network_of_the_same_width_answers_as_before(
     wide: keras.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("leuko.training.narrow._RIDGE", 1e-9)
+    monkeypatch.setattr("leuko.training.pruning._RIDGE", 1e-9)
     same = backbone(1.0)
-    assert narrow_backbone(wide, same, pictures(128, seed=2), RNG()) > 0.99
+    assert prune_channels(wide, same, pictures(128, seed=2), RNG()) > 0.99
 
 
 def test_a_narrow_network_keeps_most_of_an_answer_to_pictures_it_has_not_met(
     wide: keras.Model,
 ) -> None:
     thin, untouched = backbone(0.35), backbone(0.35)
-    said = narrow_backbone(wide, thin, pictures(128, seed=2), RNG())
+    said = prune_channels(wide, thin, pictures(128, seed=2), RNG())
     new = pictures(32, seed=3)
     wanted = np.asarray(wide(new))
     reached = kept(np.asarray(thin(new)), wanted)
@@ -82,7 +82,7 @@ def test_every_width_that_keras_rounds_in_its_own_way_is_filled(
     """At 0.25 and below the first blocks have as many channels as they are given, and add."""
     thin, shown = backbone(width), pictures(40, seed=4)
     before = [np.asarray(weight) for weight in thin.weights]
-    share = narrow_backbone(wide, thin, shown, RNG())
+    share = prune_channels(wide, thin, shown, RNG())
     assert 0.2 < share < 1
     changed = [not np.array_equal(a, b) for a, b in zip(before, thin.weights, strict=True)]
     assert all(changed)
@@ -93,21 +93,21 @@ def test_what_it_gives_depends_on_nothing_but_its_inputs(wide: keras.Model) -> N
     answers = []
     for _ in range(2):
         thin = backbone(0.35)
-        narrow_backbone(wide, thin, shown, RNG())
+        prune_channels(wide, thin, shown, RNG())
         answers.append(np.asarray(thin(shown)))
     np.testing.assert_array_equal(*answers)
 
 
 def test_a_network_is_not_made_wider() -> None:
     with pytest.raises(TrainingError, match="only to fewer channels"):
-        narrow_backbone(backbone(0.35), backbone(1.0), pictures(2, seed=0), RNG())
+        prune_channels(backbone(0.35), backbone(1.0), pictures(2, seed=0), RNG())
 
 
 def test_something_else_is_not_narrowed() -> None:
     inputs = keras.Input((SIDE, SIDE, 3))
     other = keras.Model(inputs, keras.layers.Conv2D(4, 1)(inputs))
     with pytest.raises(TrainingError, match="Only a MobileNetV2"):
-        narrow_backbone(other, backbone(0.35), pictures(2, seed=0), RNG())
+        prune_channels(other, backbone(0.35), pictures(2, seed=0), RNG())
 
 
 def test_a_narrow_recipe_starts_from_the_bundled_backbone_and_needs_examples() -> None:

@@ -21,7 +21,7 @@ from leuko.cells.colour import (
 )
 from leuko.cells.finding import CellFinding, empty_finding
 from leuko.cells.nucleus import central_nucleus
-from leuko.cells.ruler import fuse_scale, measure_red_cells
+from leuko.cells.pixel_size import fuse_scale, measure_red_cells
 
 __all__ = ["find_cell", "nucleus_confidence"]
 
@@ -108,7 +108,9 @@ def find_cell(pixels: Pixels) -> CellFinding:
     cell_diameter = diameter_of(cell) * step
     rough, _, _ = fuse_scale(nucleus_diameter, cell_diameter, max(size))
     reds = [step * red for red in measure_red_cells(density, cell, rough / step)]
-    micrometre, error, used = fuse_scale(nucleus_diameter, cell_diameter, max(size), reds)
+    pixels_per_micrometre, error, used = fuse_scale(
+        nucleus_diameter, cell_diameter, max(size), reds
+    )
     per_row, per_column = size[0] / shape[0], size[1] / shape[1]
     cell_row, cell_column = centroid(cell)
     return CellFinding(
@@ -127,8 +129,8 @@ def find_cell(pixels: Pixels) -> CellFinding:
         confidence=seen.confidence,
         red_diameter=statistics.median(reds) if used else 0.0,
         red_cells=used,
-        micrometre=micrometre,
-        micrometre_error=error,
+        pixels_per_micrometre=pixels_per_micrometre,
+        scale_error=error,
     )
 
 

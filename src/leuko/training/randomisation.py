@@ -17,11 +17,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from leuko.cells.style import Style, styled
+from leuko.cells.texture import Texture, with_texture
 from leuko.cells.view import CellView, lay_ground
 from leuko.recipe import AugmentSettings
 
-__all__ = ["drawn_style", "ground_warp", "travel_warp", "travelled"]
+__all__ = ["ground_warp", "randomised", "randomised_warp", "sampled_texture"]
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.uint8]
@@ -44,7 +44,7 @@ _PIVOT: Final = 0.7
 """Density that a change of contrast leaves where it is: that of an ordinary nucleus."""
 
 
-def travel_warp(
+def randomised_warp(
     side: int, settings: AugmentSettings, rng: np.random.Generator
 ) -> npt.NDArray[np.float64]:
     """Draw a turn, a mirror, a scale and a shift of a view; the finder's errors are among them.
@@ -74,12 +74,12 @@ def travel_warp(
     return np.column_stack([linear, middle + shift - linear @ middle])
 
 
-def travelled(
+def randomised(
     view: CellView,
     settings: AugmentSettings,
     rng: np.random.Generator,
     *,
-    style: Style | None = None,
+    style: Texture | None = None,
     scale: float = 1.0,
     other: Pixels | None = None,
 ) -> Pixels:
@@ -93,8 +93,8 @@ def travelled(
         Its ``alone``, ``swap`` and ``stain``.
     rng : numpy.random.Generator
         Source of every draw.
-    style : Style, optional
-        How much texture is left; from `drawn_style`.
+    style : Texture, optional
+        How much texture is left; from `sampled_texture`.
     scale : float
         Pixels of the view to a micrometre, for a style's blur.
     other : (h, h, 3) uint8, optional
@@ -110,7 +110,7 @@ def travelled(
         judged = view._replace(
             cell=_misjudged(view.cell, rng), nucleus=_misjudged(view.nucleus, rng)
         )
-        seen = styled(judged, style, scale)
+        seen = with_texture(judged, style, scale)
     elif other is not None:
         seen = lay_ground(seen, _misjudged(view.around, rng), other)
     elif chance < settings.alone / max(1e-9, 1 - settings.swap):
@@ -119,7 +119,7 @@ def travelled(
     return _rephotographed(seen, rng)
 
 
-def drawn_style(settings: AugmentSettings, rng: np.random.Generator) -> Style | None:
+def sampled_texture(settings: AugmentSettings, rng: np.random.Generator) -> Texture | None:
     """Draw a style near those that prediction uses, or none.
 
     Parameters
@@ -131,7 +131,7 @@ def drawn_style(settings: AugmentSettings, rng: np.random.Generator) -> Style | 
 
     Returns
     -------
-    Style or None
+    Texture or None
         None in the remaining share of draws.
     """
     if settings.flat + settings.soft == 0:
@@ -139,9 +139,9 @@ def drawn_style(settings: AugmentSettings, rng: np.random.Generator) -> Style | 
     chance = rng.random()
     if chance < settings.flat:
         nucleus, cytoplasm = rng.choice(_LITTLE, 2)
-        return Style(float(nucleus), float(cytoplasm))
+        return Texture(float(nucleus), float(cytoplasm))
     if chance < settings.flat + settings.soft:
-        return Style(rng.uniform(0.3, 1.0), 1.0, rng.uniform(0.3, 0.6))
+        return Texture(rng.uniform(0.3, 1.0), 1.0, rng.uniform(0.3, 0.6))
     return None
 
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from leuko.errors import TrainingError
 
-__all__ = ["narrow_backbone"]
+__all__ = ["prune_channels"]
 
 Maps = npt.NDArray[np.float32]
 """(n, h, w, channels)."""
@@ -66,7 +66,7 @@ class _Block:
     added: bool
 
 
-def narrow_backbone(
+def prune_channels(
     wide: keras.Model, thin: keras.Model, pixels: Maps, rng: np.random.Generator
 ) -> float:
     """Fill a narrow MobileNetV2 with what a wide one computes.
@@ -147,7 +147,7 @@ def _check(
     adds = all(small.added for block, small in zip(wide, thin, strict=False) if block.added)
     alike = len(few) == len(many) > 0 and few[-1] == many[-1] and adds
     if not alike or any(one > other for one, other in zip(few, many, strict=True)):
-        raise TrainingError("Only a MobileNetV2 can be narrowed, and only to fewer channels.")
+        raise TrainingError("Only a MobileNetV2 can be pruned, and only to fewer channels.")
 
 
 def _bases(

@@ -16,18 +16,18 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from leuko.cells.measure import measure_cell
+from leuko.cells.morphometry import measure_cell
 from leuko.cells.view import GROUND, CellView, look_at, soften
 from leuko.imaging import PreprocessSpec
 
-__all__ = ["FLAT", "SOFT", "FirstLook", "Style", "first_look", "looks", "styled"]
+__all__ = ["FLAT", "SOFT", "FirstView", "Texture", "first_view", "views", "with_texture"]
 
 Pixels = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
-class Style:
+class Texture:
     """How much of a cell's texture is shown, on an empty ground.
 
     Attributes
@@ -43,7 +43,7 @@ class Style:
     blur: float = 0.0
 
 
-class FirstLook(NamedTuple):
+class FirstView(NamedTuple):
     """The first of a network's inputs, and what gives the rest when it is wanted.
 
     Attributes
@@ -53,7 +53,7 @@ class FirstLook(NamedTuple):
     others : callable
         Gives the inputs of the other styles, in order.
     measures : callable
-        Gives the numbers of `leuko.cells.measure.measure_cell`; None where there is no cell, or
+        Gives the numbers of `leuko.cells.morphometry.measure_cell`; None where there is no cell, or
         none is looked for.
     """
 
@@ -62,10 +62,10 @@ class FirstLook(NamedTuple):
     measures: Callable[[], npt.NDArray[np.float64] | None]
 
 
-FLAT: Final = Style()
+FLAT: Final = Texture()
 """Every region in its mean colour: outlines, sizes and two colours."""
 
-SOFT: Final = Style(nucleus=0.5, cytoplasm=1.0, blur=0.47)
+SOFT: Final = Texture(nucleus=0.5, cytoplasm=1.0, blur=0.47)
 """What a weak lens would show: granules as a tint, chromatin as a shade."""
 
 _STYLES: Final = {"flat": FLAT, "soft": SOFT}
@@ -74,7 +74,7 @@ _LEAST: Final = 4
 """Pixels that a region needs to have a colour of its own."""
 
 
-def looks(pixels: Pixels, spec: PreprocessSpec) -> Pixels:
+def views(pixels: Pixels, spec: PreprocessSpec) -> Pixels:
     """Make a network's inputs out of a picture, one for each style of its preprocessing.
 
     Parameters
@@ -89,42 +89,42 @@ def looks(pixels: Pixels, spec: PreprocessSpec) -> Pixels:
     (K, h, w, 3) uint8
         RGB 0-255, in the order of ``spec.styles``.
     """
-    seen = first_look(pixels, spec)
+    seen = first_view(pixels, spec)
     return np.stack([seen.pixels, *seen.others()])
 
 
-def first_look(pixels: Pixels, spec: PreprocessSpec) -> FirstLook:
+def first_view(pixels: Pixels, spec: PreprocessSpec) -> FirstView:
     """Make the first of a network's inputs, and put off the rest until it is asked for.
 
     Parameters
     ----------
     pixels, spec
-        See `looks`.
+        See `views`.
 
     Returns
     -------
-    FirstLook
+    FirstView
         See there.
     """
     if spec.view == "centre":
-        return FirstLook(spec.apply(pixels), list, lambda: None)
+        return FirstView(spec.apply(pixels), list, lambda: None)
     view, plain = look_at(pixels, spec)
     scale = spec.size[0] / spec.width
 
     def others() -> list[Pixels]:
-        return [styled(view, _STYLES[name], scale) for name in spec.styles[1:]]
+        return [with_texture(view, _STYLES[name], scale) for name in spec.styles[1:]]
 
-    return FirstLook(plain, others, lambda: measure_cell(view, scale))
+    return FirstView(plain, others, lambda: measure_cell(view, scale))
 
 
-def styled(view: CellView, style: Style, scale: float) -> Pixels:
+def with_texture(view: CellView, style: Texture, scale: float) -> Pixels:
     """Show a view of a cell in a style.
 
     Parameters
     ----------
     view : CellView
         From `leuko.cells.view.cell_view`.
-    style : Style
+    style : Texture
         How much texture is left.
     scale : float
         Pixels of the view to a micrometre.

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from five import CLASSES
-from leuko.cells.style import looks
+from leuko.cells.texture import views
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.imaging import encode_png
+from leuko.runtime.average import average_views, mean_views, over_views
 from leuko.runtime.classifier import OnnxClassifier, make_goldens
 from leuko.runtime.explain import Explainer
-from leuko.runtime.looks import average_looks, mean_looks, over_looks
 from leuko.runtime.trust_bundle import without_trust
 from leuko.runtime.zoo import load
 
@@ -47,18 +47,18 @@ def test_averaging_probabilities_is_averaging_logits() -> None:
     logits = np.random.default_rng(0).normal(0, 2, (6, 5))
     weights = (1.0, 2.0, 0.5)
     wanted = softmax(np.average(logits.reshape(2, 3, 5), axis=1, weights=weights))
-    np.testing.assert_allclose(average_looks(softmax(logits), 3, weights), wanted, atol=1e-12)
-    means = mean_looks(logits, 3, weights)
+    np.testing.assert_allclose(average_views(softmax(logits), 3, weights), wanted, atol=1e-12)
+    means = mean_views(logits, 3, weights)
     np.testing.assert_allclose(softmax(means), wanted, atol=1e-12)
 
 
 def test_one_look_is_left_alone() -> None:
     values = np.random.default_rng(0).dirichlet(np.ones(5), 4)
-    np.testing.assert_array_equal(average_looks(values, 1), values)
+    np.testing.assert_array_equal(average_views(values, 1), values)
 
 
 def test_a_probability_of_nought_does_not_decide_alone() -> None:
-    found = average_looks(np.array([[1.0, 0, 0, 0, 0], [0.2] * 5]), 2)[0]
+    found = average_views(np.array([[1.0, 0, 0, 0, 0], [0.2] * 5]), 2)[0]
     assert found[0] > 0.99
     assert np.isfinite(np.log(found)).all()
 
@@ -66,7 +66,7 @@ def test_a_probability_of_nought_does_not_decide_alone() -> None:
 def test_a_network_of_one_look_answers_for_several() -> None:
     rng = np.random.default_rng(4)
     table = rng.dirichlet(np.ones(5), 256)
-    run = over_looks(lambda inputs: table[inputs[:, 0, 0, 0]], (3.0, 1.0))
+    run = over_views(lambda inputs: table[inputs[:, 0, 0, 0]], (3.0, 1.0))
     inputs = rng.integers(0, 256, (7, 2, 4, 4, 3)).astype(np.uint8)
     first, second = (table[inputs[:, k, 0, 0, 0]] for k in (0, 1))
     wanted = softmax((3 * np.log(first) + np.log(second)) / 4)
@@ -74,7 +74,7 @@ def test_a_network_of_one_look_answers_for_several() -> None:
 
 
 def test_the_classifier_averages_what_it_says_of_each_look(twice, cells) -> None:
-    stacks = np.stack([looks(cell, twice.bundle.preprocess) for cell in cells])
+    stacks = np.stack([views(cell, twice.bundle.preprocess) for cell in cells])
     each = np.stack([twice.predict_views(stacks[:, k]) for k in (0, 1)])
     logs = np.log(np.maximum(each, 1e-7))
     wanted = softmax((logs[0] + 3 * logs[1]) / 4)

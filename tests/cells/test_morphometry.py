@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from leuko.cells import find_cell
-from leuko.cells.measure import MEASURES, measure_cell
+from leuko.cells.morphometry import MEASURES, measure_cell
 from leuko.cells.view import GROUND, CellView, cell_view
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.imaging import PreprocessSpec

@@ -12,7 +12,7 @@ import pytest
 from drawn_cells import Bools, dice, drawn, middle_of
 from five import CLASSES
 from leuko.cells import CellFinding, find_cell
-from leuko.cells.whole import nucleus_confidence
+from leuko.cells.segment import nucleus_confidence
 from leuko.data.synth import DrawnCell, draw_field, draw_slide_style
 from leuko.imaging import decode_image, encode_jpeg, read_image
 
@@ -52,7 +52,7 @@ def test_centres_and_diameters(pairs: list[tuple[DrawnCell, CellFinding]]):
 
 def test_scale_is_near_the_truth(pairs: list[tuple[DrawnCell, CellFinding]]):
     # The drawn slides have red cells of 7.0 micrometres on average, against 7.5 assumed.
-    scales = np.log([finding.micrometre / 10.0 for _, finding in pairs])
+    scales = np.log([finding.pixels_per_micrometre / 10.0 for _, finding in pairs])
     assert abs(np.median(scales)) < 0.15
     assert np.std(scales) < 0.15
 
@@ -73,7 +73,7 @@ def test_nothing_is_changed_and_every_run_agrees():
     first, second = find_cell(cell.pixels), find_cell(cell.pixels)
     assert np.array_equal(cell.pixels, before)
     assert np.array_equal(first.cell, second.cell)
-    assert first.micrometre == second.micrometre
+    assert first.pixels_per_micrometre == second.pixels_per_micrometre
     assert set(np.unique(first.nucleus)) <= {0, 1}
     assert first.cell.dtype == np.uint8
     assert not (first.nucleus & ~first.cell & 1).any(), "a nucleus lies in its cell"
@@ -183,8 +183,8 @@ def test_one_colour_is_blank(level: int):
     assert finding.cell.sum() == 0
     assert finding.confidence == 0.0
     assert finding.cell_centre == (40.0, 60.0)
-    assert finding.ruler == "none"
-    assert finding.micrometre == 0.0
+    assert finding.scale_source == "none"
+    assert finding.pixels_per_micrometre == 0.0
 
 
 def test_red_cells_alone_are_mostly_nothing_and_never_sure():
@@ -237,8 +237,8 @@ def test_random_shapes_of_colour_do_not_fail():
         assert finding.found == (finding.reason == "")
         if finding.found:
             assert finding.cell.sum() >= finding.nucleus.sum() > 0
-            assert np.isfinite(finding.micrometre)
-            assert finding.micrometre > 0
+            assert np.isfinite(finding.pixels_per_micrometre)
+            assert finding.pixels_per_micrometre > 0
 
 
 # Real images

@@ -46,7 +46,7 @@ TIGHT: Final = (0.72, 0.85)
 picture cut at its cell's own box says nothing about scale."""
 
 
-def measure_red_cells(density: Field, cell: Mask, micrometre: float) -> list[float]:
+def measure_red_cells(density: Field, cell: Mask, pixels_per_micrometre: float) -> list[float]:
     """Measure the red cells that lie free enough to be measured.
 
     Outside the white cell, green density is cut at half height and pale centres are filled. What
@@ -60,7 +60,7 @@ def measure_red_cells(density: Field, cell: Mask, micrometre: float) -> list[flo
         Optical density above the empty slide.
     cell : (h, w) uint8, 0 or 1
         The white cell, nucleus included.
-    micrometre : float
+    pixels_per_micrometre : float
         Pixels of the reduced picture to a micrometre as far as it is known without red cells;
         what is smaller or larger than a red cell by `PLAUSIBLE` is none.
 
@@ -77,7 +77,7 @@ def measure_red_cells(density: Field, cell: Mask, micrometre: float) -> list[flo
     level, solid = cv.threshold(green, 0, 1, cv2.THRESH_BINARY | cv2.THRESH_OTSU)
     if level < 12:
         return []
-    radius = 0.5 * RED_CELL * micrometre
+    radius = 0.5 * RED_CELL * pixels_per_micrometre
     _fill_pallor(solid, 0.5 * np.pi * radius**2)
     solid[white > 0] = 0
     reach = max(1, round(PARTING * radius))
@@ -141,7 +141,7 @@ def fuse_scale(
 
     Returns
     -------
-    micrometre : float
+    pixels_per_micrometre : float
         Pixels to a micrometre.
     error : float
         Standard deviation of its natural logarithm.

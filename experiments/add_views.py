@@ -1,6 +1,6 @@
 """Let a trained network look at cells in more styles, and measure and fit all that depends on it.
 
-    python experiments/add_looks.py src/leuko/zoo/default.zip Dataset flagship default.zip \\
+    python experiments/add_views.py src/leuko/zoo/default.zip Dataset flagship default.zip \\
         --weights mobilenet_v2_no_top.weights.h5
 
 Weights of the network do not change. Its preprocessing becomes the recipe's; validation figures,

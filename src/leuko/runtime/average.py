@@ -1,4 +1,4 @@
-"""One answer out of several looks at a picture: the mean of what the network says of each.
+"""One answer out of several views of a picture: the mean of what the network says of each.
 
 With a linear last layer, the mean of the logits is what the layer makes of the mean of the
 features, so features, maps and answer keep adding up.
@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["FLOOR", "average_looks", "mean_looks", "over_looks", "softmax"]
+__all__ = ["FLOOR", "average_views", "mean_views", "over_views", "softmax"]
 
 Pixels = npt.NDArray[np.uint8]
 Doubles = npt.NDArray[np.float64]
@@ -24,9 +24,9 @@ _FAINT: Final = 1e-30
 """The same where something is added to the logits, which may bring an unlikely class back."""
 
 
-def average_looks(
+def average_views(
     probabilities: npt.NDArray[Any],
-    looks: int,
+    views: int,
     weights: Sequence[float] = (),
     added: Doubles | None = None,
 ) -> Doubles:
@@ -34,9 +34,9 @@ def average_looks(
 
     Parameters
     ----------
-    probabilities : (N * looks, C) float
-        The looks at one picture follow each other.
-    looks : int
+    probabilities : (N * views, C) float
+        The views of one picture follow each other.
+    views : int
         How many there are of each picture. One is given back as it is, if nothing is added.
     weights : sequence of float
         What each look counts for; empty where all count the same.
@@ -50,39 +50,39 @@ def average_looks(
 
     Examples
     --------
-    >>> average_looks(np.array([[0.9, 0.1], [0.1, 0.9]]), 2)
+    >>> average_views(np.array([[0.9, 0.1], [0.1, 0.9]]), 2)
     array([[0.5, 0.5]])
     """
     values = np.asarray(probabilities, np.float64)
     if added is not None:
-        return softmax(mean_looks(np.log(np.maximum(values, _FAINT)), looks, weights) + added)
-    if looks == 1:
+        return softmax(mean_views(np.log(np.maximum(values, _FAINT)), views, weights) + added)
+    if views == 1:
         return values
-    return softmax(mean_looks(np.log(np.maximum(values, FLOOR)), looks, weights))
+    return softmax(mean_views(np.log(np.maximum(values, FLOOR)), views, weights))
 
 
-def mean_looks(values: npt.NDArray[Any], looks: int, weights: Sequence[float] = ()) -> Doubles:
+def mean_views(values: npt.NDArray[Any], views: int, weights: Sequence[float] = ()) -> Doubles:
     """Average whatever the network gives of each look: features or maps.
 
     Parameters
     ----------
-    values : (N * looks, ...) float
-        The looks at one picture follow each other.
-    looks, weights
-        See `average_looks`.
+    values : (N * views, ...) float
+        The views of one picture follow each other.
+    views, weights
+        See `average_views`.
 
     Returns
     -------
     (N, ...) float64
         Weighted means.
     """
-    if looks == 1:
+    if views == 1:
         return np.asarray(values, np.float64)
-    stacked = values.reshape(-1, looks, *values.shape[1:])
+    stacked = values.reshape(-1, views, *values.shape[1:])
     return np.asarray(np.average(stacked, axis=1, weights=weights or None), np.float64)
 
 
-def over_looks(
+def over_views(
     run: Callable[[Pixels], Doubles], weights: Sequence[float] = ()
 ) -> Callable[[Pixels], Doubles]:
     """Let a network that knows one look answer pictures that have several.
@@ -92,7 +92,7 @@ def over_looks(
     run : callable
         From (N, h, w, 3) uint8 to (N, classes).
     weights : sequence of float
-        See `average_looks`.
+        See `average_views`.
 
     Returns
     -------
@@ -102,7 +102,7 @@ def over_looks(
 
     def answer(inputs: Pixels) -> Doubles:
         flat = inputs.reshape(-1, *inputs.shape[2:])
-        return average_looks(run(flat), inputs.shape[1], weights)
+        return average_views(run(flat), inputs.shape[1], weights)
 
     return answer
 

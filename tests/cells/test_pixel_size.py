@@ -11,7 +11,7 @@ import pytest
 from drawn_cells import drawn
 from five import CLASSES
 from leuko.cells import find_cell
-from leuko.cells.ruler import fuse_scale, measure_red_cells
+from leuko.cells.pixel_size import fuse_scale, measure_red_cells
 from leuko.data.synth import draw_slide_style
 
 
@@ -86,7 +86,7 @@ def test_drawn_smears_are_measured_without_bias():
             style = draw_slide_style(np.random.default_rng([41, index]))
             truth = 2.0 * style.red_radius * 288 / 28.8
             errors.append(math.log(finding.red_diameter / truth))
-            assert finding.ruler == "red cells"
+            assert finding.scale_source == "red cells"
     assert len(errors) >= 12
     assert abs(np.mean(errors)) < 0.06
     assert np.std(errors) < 0.13
