@@ -17,7 +17,6 @@ from leuko.scheme import DIFFERENTIAL_5, ClassScheme, load_scheme, scheme_in
 
 __all__ = ["Manifest", "Note", "Sample", "original_of", "slide_of"]
 
-_PASSED_OVER: Final = "; passed over."
 
 _AUGMENTED: Final = re.compile(r"aug_(\d+)_(?:aug_\d+_)*(.+)", re.DOTALL)
 
@@ -55,7 +54,7 @@ class Note(str):
     text : str
         The note.
     code : str
-        ``missing-class``, ``augmented-copies`` or ``another-class``.
+        ``missing-class``, ``augmented-copies``, ``another-class`` or ``passed-over``.
     """
 
     __slots__ = ("code",)
@@ -65,6 +64,21 @@ class Note(str):
         note = super().__new__(cls, text)
         note.code = code
         return note
+
+    @staticmethod
+    def code_of(note: str) -> str:
+        """What a note is about; empty where it has no code.
+
+        Parameters
+        ----------
+        note : str
+            A `Note`, or plain text.
+
+        Returns
+        -------
+        str
+        """
+        return note.code if isinstance(note, Note) else ""
 
 
 @dataclass(frozen=True)
@@ -210,7 +224,7 @@ class Manifest:
                 f"{purpose} needs all {len(self.scheme)} classes of {self.scheme.name}; "
                 f"{self.root} has no image of {', '.join(missing)}. Class folders may be called: "
                 f"{self.scheme.describe()}."
-                + "".join(f" {note}" for note in self.notes if note.endswith(_PASSED_OVER))
+                + "".join(f" {note}" for note in self.notes if Note.code_of(note) == "passed-over")
             )
 
     def save(self, path: Path) -> None:

@@ -576,8 +576,9 @@ def _check_together(recipe: Recipe, source: str) -> None:
         raise RecipeError(f"{source}: train.teacher needs model.train 'all'.")
     if (recipe.augment.kind == "domain-randomisation") != (recipe.preprocess.view != "centre"):
         raise RecipeError(
-            f"{source}: augment.kind 'domain-randomisation' and a view of the cell belong together; received "
-            f"{recipe.augment.kind!r} and preprocess.view {recipe.preprocess.view!r}."
+            f"{source}: augment.kind 'domain-randomisation' and a view of the cell belong "
+            f"together; received {recipe.augment.kind!r} and preprocess.view "
+            f"{recipe.preprocess.view!r}."
         )
     if recipe.augment.alone + recipe.augment.swap > 1:
         raise RecipeError(f"{source}: augment.alone and augment.swap must not exceed 1 together.")

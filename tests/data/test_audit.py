@@ -323,7 +323,7 @@ def test_a_folder_in_a_folder_of_another_class_is_a_warning(dataset: Path):
     reading = [finding for finding in audit.findings if finding.code == "reading"]
     assert [(finding.level, finding.note[:23]) for finding in reading] == [
         ("warning", "Monocyte/Basophil names"),
-        ("note", "Monocyte/augmented copies o"),
+        ("note", "Monocyte/augmented copi"),
     ]
 
 

@@ -185,7 +185,7 @@ def test_raabin_counts_give_the_published_total():
 
 def test_target(train: Path):
     manifest = read_folder(train)
-    assert plan_balance(manifest, seed=0, target=10).drawn.tolist() == [8, 7, 6, 7, 2]
+    assert plan_balance(manifest, seed=0, target=10).augmented.tolist() == [8, 7, 6, 7, 2]
     with pytest.raises(DataError, match="8 originals of Neutrophil"):
         plan_balance(manifest, seed=0, target=7)
 

@@ -355,16 +355,16 @@ def test_dataset_goes_on_where_it_stopped(dataset: Path, tmp_path: Path) -> None
     plan = SmearPlan(train=15, test=0, slides=(3, 1), size=32, seed=1)
     out = tmp_path / "stopped"
 
-    def stop(done: int, total: int) -> None:
+    def stop(stage: str, done: int, total: int) -> None:
         if done == 6:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         draw_dataset(out, plan, reporter=Reporter(stop))
     assert json.loads((out / "drawn.json").read_bytes())["complete"] is False
-    seen: list[tuple[int, int]] = []
+    seen: list[tuple[str, int, int]] = []
     draw_dataset(out, plan, reporter=Reporter(lambda *step: seen.append(step)))
-    assert seen[-1] == (15, 15)
+    assert seen[-1] == ("drawing", 15, 15)
     whole = tmp_path / "whole"
     draw_dataset(whole, plan)
     assert digests(out) == digests(whole)

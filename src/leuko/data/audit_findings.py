@@ -312,7 +312,7 @@ class NotedOnReading(Finding):
 def _reading(report: AuditReport) -> Iterator[Finding]:
     """Pass on what was noted on reading and no other check finds."""
     for note in report.notes:
-        code = note.code if isinstance(note, Note) else ""
+        code = Note.code_of(note)
         if code not in ("missing-class", "augmented-copies"):
             yield NotedOnReading("warning" if code == "another-class" else "note", note)
 

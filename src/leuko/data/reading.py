@@ -52,7 +52,6 @@ __all__ = [
     "read_split",
 ]
 
-_PASSED_OVER: Final = "; passed over."
 _NOTES: Final = {"balance.json", "drawn.json"}
 """Leuko's own notes in folders that it wrote."""
 
@@ -167,7 +166,7 @@ def find_layout(dataset: str | os.PathLike[str]) -> Layout:
                 ]
             )
         )
-    nowhere = (f"{entry.name} {lost[entry]}{_PASSED_OVER}" for entry in links)
+    nowhere = (_passed_over(f"{entry.name} {lost[entry]}") for entry in links)
     return Layout(root, found, tuple(nowhere))
 
 
@@ -298,7 +297,7 @@ def read_folder(
         if entry.name in ignore:
             continue
         if why := _why_lost(entry):
-            notes.append(f"{entry.name} {why}{_PASSED_OVER}")
+            notes.append(_passed_over(f"{entry.name} {why}"))
         # Path.is_dir raises where a folder can be listed but not entered.
         if os.path.isdir(entry):  # noqa: PTH112
             folders.append(entry)
@@ -623,10 +622,10 @@ def _walk(
             status = place.stat()
             entries = sorted(place.iterdir())
         except OSError as error:
-            notes.append(f"{told} cannot be listed ({error.strerror}){_PASSED_OVER}")
+            notes.append(_passed_over(f"{told} cannot be listed ({error.strerror})"))
             continue
         if (status.st_dev, status.st_ino) in visited:
-            notes.append(f"{told} is a link to a folder already read{_PASSED_OVER}")
+            notes.append(_passed_over(f"{told} is a link to a folder already read"))
             continue
         visited.add((status.st_dev, status.st_ino))
         inner: list[Path] = []
@@ -636,7 +635,7 @@ def _walk(
             try:
                 mode = os.stat(entry).st_mode
             except OSError as error:
-                notes.append(f"{told}/{entry.name} {_described(entry, error)}{_PASSED_OVER}")
+                notes.append(_passed_over(f"{told}/{entry.name} {_described(entry, error)}"))
                 continue
             if stat.S_ISDIR(mode):
                 inner.append(entry)
@@ -650,9 +649,14 @@ def _walk(
             elif stat.S_ISREG(mode):
                 files.append(entry)
             else:
-                notes.append(f"{told}/{entry.name} is not an ordinary file{_PASSED_OVER}")
+                notes.append(_passed_over(f"{told}/{entry.name} is not an ordinary file"))
         waiting += reversed(inner)
     return files
+
+
+def _passed_over(what: str) -> Note:
+    """Note what is left out, and why."""
+    return Note(f"{what}; passed over.", "passed-over")
 
 
 def _described(entry: Path, error: OSError) -> str:
