@@ -25,8 +25,8 @@ from pathlib import Path
 
 from leuko.data.balance.write import JpegStyle, write_balanced
 from leuko.data.reading import read_folder
-from leuko.parallel import worker_count
 from leuko.scheme import load_scheme
+from leuko.support.parallel import worker_count
 
 CLASSES = load_scheme("differential-5").names
 

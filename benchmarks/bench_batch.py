@@ -27,7 +27,6 @@ from typing import Any
 
 from bench_predict import originals, write_files
 
-from leuko.artifacts import atomic_write_text
 from leuko.batch.partition import (
     PARTITION_ROWS,
     Answer,
@@ -38,11 +37,12 @@ from leuko.batch.partition import (
 )
 from leuko.batch.processes import Processes
 from leuko.batch.work import write_predictions
-from leuko.host import machine
-from leuko.parallel import worker_count
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.sources import expand
 from leuko.runtime.zoo import load
+from leuko.support.artifacts import atomic_write_text
+from leuko.support.host import machine
+from leuko.support.parallel import worker_count
 
 TARGET = 0.8
 BEGIN, END = "<!-- bench_batch: begin -->", "<!-- bench_batch: end -->"

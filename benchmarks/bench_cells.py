@@ -25,9 +25,9 @@ import numpy as np
 from leuko.cells import CropSpec, canonical_crop, colour, find_cell, nucleus, segment
 from leuko.cells.colour import reduce_picture
 from leuko.data.synth import draw_cell, draw_slide_style
-from leuko.host import machine
-from leuko.imaging import decode_image, encode_jpeg, read_image
+from leuko.imaging.decode import decode_image, encode_jpeg, read_image
 from leuko.scheme import load_scheme
+from leuko.support.host import machine
 
 CLASSES = load_scheme("differential-5").names
 

@@ -32,8 +32,8 @@ from pathlib import Path
 from typing import Any
 
 from leuko.data.reading import read_split
-from leuko.host import machine
 from leuko.recipe import load_recipe
+from leuko.support.host import machine
 
 DRAWN, TRAIN_BATCHES, VALIDATION_BATCHES = 20_980, 779, 195
 CNN_EPOCHS, MOBILENET_EPOCHS = 14, 10

@@ -20,8 +20,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from leuko.host import machine
 from leuko.recipe import load_recipe
+from leuko.support.host import machine
 from leuko.training.architectures import build_model, compile_model
 from leuko.training.fused import fused_normalisation
 

@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 
 from leuko.data.synth import draw_cell, draw_slide_style
-from leuko.host import machine
-from leuko.imaging import encode_jpeg
+from leuko.imaging.decode import encode_jpeg
 from leuko.scheme import load_scheme
+from leuko.support.host import machine
 
 CLASSES = load_scheme("differential-5").names
 

@@ -35,14 +35,11 @@ import numpy as np
 import predict_rivals as rivals
 from bench_limits import megabytes_of, seconds_of
 
-from leuko.artifacts import atomic_write_text
 from leuko.bundle import ModelBundle
 from leuko.cells.texture import first_view
 from leuko.data.synth import draw_cell, draw_slide_style
-from leuko.host import machine, versions
-from leuko.imaging import PreprocessSpec, encode_jpeg
-from leuko.memory import keep_freed_memory
-from leuko.parallel import worker_count
+from leuko.imaging.decode import encode_jpeg
+from leuko.imaging.preprocess import PreprocessSpec
 from leuko.prediction_files import csv_cells, csv_line, csv_names
 from leuko.recipe import load_recipe
 from leuko.runtime.classifier import Observation, OnnxClassifier
@@ -51,6 +48,10 @@ from leuko.runtime.sources import expand
 from leuko.runtime.zoo import zoo_models
 from leuko.scheme import load_scheme
 from leuko.source import bytes_source
+from leuko.support.artifacts import atomic_write_text
+from leuko.support.host import machine, versions
+from leuko.support.memory import keep_freed_memory
+from leuko.support.parallel import worker_count
 
 CLASSES = load_scheme("differential-5").names
 

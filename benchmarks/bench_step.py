@@ -31,7 +31,7 @@ def draw(folder: Path) -> None:
     import numpy as np
 
     from leuko.data.synth import draw_cell, draw_slide_style
-    from leuko.imaging import encode_jpeg
+    from leuko.imaging.decode import encode_jpeg
     from leuko.scheme import load_scheme
 
     for number in range(PICTURES):
@@ -50,8 +50,8 @@ def measure(folder: Path, steps: int, way: str) -> dict[str, float]:
     import numpy as np
     import tensorflow as tf
 
-    from leuko.memory import keep_freed_memory
     from leuko.recipe import load_recipe
+    from leuko.support.memory import keep_freed_memory
     from leuko.training import pipeline
     from leuko.training.architectures import build_model, compile_model
     from leuko.training.fused import fused_normalisation

@@ -21,7 +21,7 @@ def export(recipe: dict[str, Any], target: Path) -> Path:
     model, settings = _built(_key(recipe))
     from leuko.bundle import ModelBundle
     from leuko.runtime.classifier import make_goldens
-    from leuko.training.export import export_onnx
+    from leuko.training.to_onnx import export_onnx
 
     onnx = export_onnx(model)
     bundle = ModelBundle(

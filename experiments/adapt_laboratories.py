@@ -18,7 +18,7 @@ from leuko.bundle import ModelBundle
 from leuko.data.reading import read_folder
 from leuko.errors import AdaptError
 from leuko.manifest import Manifest
-from leuko.runtime.adapt import fit_adaptation
+from leuko.runtime.adapt.adapt import fit_adaptation
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.zoo import load
 from leuko.source import file_source

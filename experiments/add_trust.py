@@ -18,17 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from leuko.artifacts import digest_file
 from leuko.bundle import ModelBundle
-from leuko.data.audit_duplicates import difference_hash, near_duplicates, thumbnail
+from leuko.data.audit.duplicates import difference_hash, near_duplicates, thumbnail
 from leuko.data.reading import read_split
 from leuko.data.split import split_by_slide
-from leuko.imaging import read_image
+from leuko.imaging.decode import read_image
 from leuko.manifest import Manifest
-from leuko.parallel import bounded_map, worker_count
-from leuko.reporter import Reporter
 from leuko.runtime.cards import with_card
-from leuko.runtime.trust_bundle import TrustSettings, fit_trust
+from leuko.runtime.trust.calibrate import TrustSettings, fit_trust
+from leuko.support.artifacts import digest_file
+from leuko.support.parallel import bounded_map, worker_count
+from leuko.support.reporter import Reporter
 
 
 def main() -> None:

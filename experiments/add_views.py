@@ -17,15 +17,15 @@ from pathlib import Path
 
 from add_trust import validation_rows, without_folders
 
-from leuko.artifacts import digest_json
 from leuko.bundle import ModelBundle
-from leuko.experiment.evaluating import evaluate
 from leuko.recipe import load_recipe
-from leuko.reporter import Reporter
 from leuko.runtime.cards import with_card
 from leuko.runtime.classifier import OnnxClassifier, make_goldens
-from leuko.runtime.trust_bundle import TrustSettings, fit_trust, without_trust
+from leuko.runtime.trust.calibrate import TrustSettings, fit_trust, without_trust
+from leuko.support.artifacts import digest_json
+from leuko.support.reporter import Reporter
 from leuko.training.provenance import validation_summary
+from leuko.workflows.evaluate import evaluate
 
 
 def main() -> None:

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from leuko.data.audit_background import BackgroundSkipped, background_test, ring_features
+from leuko.data.audit.background import BackgroundSkipped, background_test, ring_features
 from leuko.data.reading import read_split
-from leuko.imaging import read_image
-from leuko.parallel import bounded_map, worker_count
+from leuko.imaging.decode import read_image
 from leuko.recipe import load_recipe
+from leuko.support.parallel import bounded_map, worker_count
 from leuko.training.pipeline import pixel_source, training_order
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from leuko.cells import CellFinding, CropSpec, canonical_crop, find_cell
 from leuko.data.synth import draw_cell, draw_slide_style
-from leuko.imaging import IMAGE_SUFFIXES, encode_png, read_image
+from leuko.imaging.decode import IMAGE_SUFFIXES, encode_png, read_image
 from leuko.scheme import load_scheme
 
 CLASSES = load_scheme("differential-5").names

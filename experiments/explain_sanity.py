@@ -31,10 +31,10 @@ import numpy as np
 from leuko.bundle import ModelBundle
 from leuko.cells.view import prepare
 from leuko.data.synth import DrawnCell, draw_cell, draw_slide_style
-from leuko.imaging import IMAGE_SUFFIXES, read_image
+from leuko.imaging.decode import IMAGE_SUFFIXES, read_image
 from leuko.runtime.classifier import OnnxClassifier, make_goldens
 from leuko.runtime.explain import Explainer, Explanation
-from leuko.runtime.trust_bundle import without_trust
+from leuko.runtime.trust.calibrate import without_trust
 from leuko.runtime.zoo import load
 from leuko.scheme import load_scheme
 

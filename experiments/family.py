@@ -22,19 +22,19 @@ from typing import Any
 
 from ship import ZOO, ship
 
-from leuko.artifacts import read_json
 from leuko.bundle import ModelBundle
-from leuko.experiment.evaluating import evaluate
 from leuko.formats.export import ExportRequest, export_model
 from leuko.manifest import Manifest
 from leuko.recipe import load_recipe
-from leuko.reporter import Reporter
 from leuko.runtime.cards import with_card
 from leuko.runtime.classifier import OnnxClassifier
-from leuko.runtime.trust_bundle import TrustSettings, fit_trust
+from leuko.runtime.trust.calibrate import TrustSettings, fit_trust
+from leuko.support.artifacts import read_json
+from leuko.support.reporter import Reporter
 from leuko.training.options import RunOptions
 from leuko.training.provenance import validation_summary
 from leuko.training.run import train
+from leuko.workflows.evaluate import evaluate
 
 MEMBERS = {"default": "flagship", "small": "small", "cnn": "cnn"}
 """Names in the zoo and the recipes that make them."""

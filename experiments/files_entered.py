@@ -17,8 +17,8 @@ from types import FrameType
 
 import leuko
 from leuko.data.synth import draw_dataset
-from leuko.experiment.comparing import compare
 from leuko.recipe import Recipe, load_recipe
+from leuko.workflows.compare import compare
 
 _PACKAGE = str(Path(leuko.__file__).parent) + os.sep
 _OURS = re.compile(re.escape(_PACKAGE) + r".*\.py")

@@ -15,13 +15,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from leuko.artifacts import atomic_write
-from leuko.data.audit_duplicates import difference_hash, thumbnail
+from leuko.data.audit.duplicates import difference_hash, thumbnail
 from leuko.data.dataset import Pictures
 from leuko.data.reading import read_split
 from leuko.data.seen import SAME, seen_in, were_seen
-from leuko.imaging import encode_jpeg, read_image
-from leuko.parallel import bounded_map, worker_count
+from leuko.imaging.decode import encode_jpeg, read_image
+from leuko.support.artifacts import atomic_write
+from leuko.support.parallel import bounded_map, worker_count
 
 _COPIES = ((288, 70), (224, 85), (160, 80), (575, 90), (100, 60))
 """Side in pixels, and JPEG quality."""

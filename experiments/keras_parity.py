@@ -19,9 +19,9 @@ from leuko.bundle import ModelBundle
 from leuko.cells.texture import views
 from leuko.data.reading import read_labelled
 from leuko.formats.graph import open_session
-from leuko.imaging import read_image
-from leuko.parallel import bounded_map, worker_count
-from leuko.runtime.session import run_outputs
+from leuko.imaging.decode import read_image
+from leuko.runtime.network.session import run_outputs
+from leuko.support.parallel import bounded_map, worker_count
 
 LIMIT = 1e-4
 _CHUNK = 64

@@ -13,11 +13,11 @@ import argparse
 from pathlib import Path
 from typing import Any, Final
 
-from leuko.artifacts import read_json
-from leuko.evaluation.compare import decide
 from leuko.evaluation.comparison import ComparisonReport
+from leuko.evaluation.paired import decide
 from leuko.recipe import Recipe, load_recipe
-from leuko.text import listed
+from leuko.support.artifacts import read_json
+from leuko.support.text import listed
 
 CLAIM: Final = (
     'The conclusion "transfer learning is not always superior" of the published experiment (a '

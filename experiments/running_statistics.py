@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.data.reading import read_folder
-from leuko.imaging import read_image
+from leuko.imaging.decode import read_image
 from leuko.manifest import Manifest
-from leuko.parallel import bounded_map, worker_count
 from leuko.recipe import Recipe, load_recipe
+from leuko.support.parallel import bounded_map, worker_count
 from leuko.training.architectures import build_model, compile_model
 from leuko.training.checkpoint import load_state, restore_variables
 

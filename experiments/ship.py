@@ -19,9 +19,9 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from leuko.artifacts import RESEARCH_USE, atomic_write_text, digest_file, read_json
 from leuko.bundle import ModelBundle
 from leuko.runtime.cards import with_card
+from leuko.support.artifacts import RESEARCH_USE, atomic_write_text, digest_file, read_json
 
 ZOO = Path(__file__).resolve().parent.parent / "src" / "leuko" / "zoo"
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from leuko.data.synth import draw_field, draw_slide_style
 from leuko.errors import LeukoError
-from leuko.imaging import IMAGE_SUFFIXES, read_image
+from leuko.imaging.decode import IMAGE_SUFFIXES, read_image
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -26,12 +26,12 @@ from leuko.bundle import ModelBundle
 from leuko.data.reading import read_folder
 from leuko.errors import ImageError
 from leuko.evaluation.metrics import calibration_bins, expected_calibration_error
-from leuko.imaging import encode_png
+from leuko.imaging.decode import encode_png
 from leuko.manifest import Manifest
 from leuko.prediction import Prediction
 from leuko.runtime.classifier import OnnxClassifier
-from leuko.runtime.trust_bundle import without_trust
-from leuko.runtime.trust_fit import deal_slides, outlier_limit
+from leuko.runtime.trust.calibrate import without_trust
+from leuko.runtime.trust.fit import deal_slides, outlier_limit
 from leuko.runtime.zoo import load
 from leuko.scheme import load_scheme
 from leuko.source import Source, bytes_source, file_source

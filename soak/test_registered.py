@@ -11,11 +11,12 @@ import pytest
 from leuko.architectures import ARCHITECTURES
 from leuko.data.reading import read_split
 from leuko.data.synth import SmearPlan, draw_dataset
-from leuko.imaging import PreprocessSpec, read_image
+from leuko.imaging.decode import read_image
+from leuko.imaging.preprocess import PreprocessSpec
 from leuko.recipe import DataSettings, ModelSettings, Recipe, TrainSettings
-from leuko.reporter import Reporter
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.explain import explain
+from leuko.support.reporter import Reporter
 from leuko.training.options import RunOptions
 from leuko.training.run import train
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from leuko.bundle import ModelBundle
-from leuko.imaging import PreprocessSpec
+from leuko.imaging.preprocess import PreprocessSpec
 from leuko.runtime.classifier import make_goldens
 from tiny import COLOURS, SIDE
 

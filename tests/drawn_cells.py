@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.data.synth import DrawnCell, draw_cell, draw_slide_style
-from leuko.imaging import decode_image, encode_jpeg
+from leuko.imaging.decode import decode_image, encode_jpeg
 
 Bools = npt.NDArray[np.bool_]
 

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from leuko.artifacts import digest_bytes
 from leuko.classifier import Classifier
 from leuko.errors import ImageError
-from leuko.imaging import PreprocessSpec, decode_image
+from leuko.imaging.decode import decode_image
+from leuko.imaging.preprocess import PreprocessSpec
 from leuko.prediction import DECIMALS, Judgement, Prediction
 from leuko.scheme import DIFFERENTIAL_5, ClassScheme, load_scheme
 from leuko.source import Source, opened
+from leuko.support.artifacts import digest_bytes
 from tiny import SIDE, colours_of
 
 SPEC = PreprocessSpec((SIDE, SIDE), 1.0)

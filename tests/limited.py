@@ -8,8 +8,8 @@ import numpy as np
 
 from leuko.bundle import ModelBundle
 from leuko.runtime.classifier import OnnxClassifier
-from leuko.runtime.trust import Trust, feature_distances
-from leuko.runtime.trust_bundle import without_trust
+from leuko.runtime.trust.calibrate import without_trust
+from leuko.runtime.trust.decide import Trust, feature_distances
 
 
 def with_limit(bundle: ModelBundle, limit: float) -> ModelBundle:

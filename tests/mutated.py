@@ -20,7 +20,7 @@ from encoded import WAYS, by_opencv, by_pillow, encoded_image, second_decoder
 from five import CLASSES
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import DataError, ImageError
-from leuko.imaging import REJECT_REASONS, decode_image, refuse_bombs
+from leuko.imaging.decode import REJECT_REASONS, decode_image, refuse_bombs
 from leuko.runtime.sources import expand
 
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from leuko.artifacts import digest_bytes, digest_json
 from leuko.bundle import Goldens, ModelBundle, golden_pictures
 from leuko.errors import BundleError, OutputError
-from leuko.imaging import PreprocessSpec
+from leuko.imaging.preprocess import PreprocessSpec
 from leuko.runtime.classifier import OnnxClassifier, make_goldens
+from leuko.support.artifacts import digest_bytes, digest_json
 
 pytest.importorskip("onnx", reason="needs the extra 'train'")
 

@@ -11,11 +11,11 @@ from five import CLASSES
 from in_memory import InMemory
 from leuko.batch.partition import Piece, answer_piece, decode_answers
 from leuko.classifier import Classifier
-from leuko.experiment.predicting import answer_images, written
 from leuko.prediction_files import read_predictions
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.sources import expand
 from leuko.source import bytes_source
+from leuko.workflows.predict import answer_images, written
 from tiny import SIDE, paint, write_picture
 
 

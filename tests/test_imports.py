@@ -35,8 +35,8 @@ HEAVY = (*EXTRAS, "cv2", "onnxruntime", "PIL", "jinja2")
 NEED_EXTRAS = (
     "leuko.training",
     "leuko.render",
-    "leuko.experiment.comparing",
-    "leuko.experiment.demo",
+    "leuko.workflows.compare",
+    "leuko.workflows.demo",
     "leuko.__main__",
 )
 

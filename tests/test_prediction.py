@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 import leuko
 from five import CLASSES
-from leuko.artifacts import SCHEMA_VERSIONS, atomic_write_json
 from leuko.errors import DataError
 from leuko.prediction import DECISIONS, Prediction, PredictionTable
 from leuko.prediction_files import (
@@ -34,6 +33,7 @@ from leuko.prediction_files import (
     write_parquet,
 )
 from leuko.scheme import load_scheme, scheme_of
+from leuko.support.artifacts import SCHEMA_VERSIONS, atomic_write_json
 
 CSV_COLUMNS = csv_names(load_scheme("differential-5"))
 VALUES = np.array([0.1, 0.2, 0.3, 0.15, 0.25])

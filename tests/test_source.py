@@ -12,9 +12,9 @@ import pytest
 
 from five import CLASSES
 from leuko.errors import DataError, ImageError
-from leuko.reporter import Reporter
 from leuko.runtime.sources import expand
 from leuko.source import Source, bytes_source, file_source, opened
+from leuko.support.reporter import Reporter
 from tiny import write_picture
 
 

@@ -19,7 +19,8 @@ import pytest
 
 from five import CLASSES
 from leuko.bundle import ModelBundle
-from leuko.imaging import PreprocessSpec, encode_jpeg, encode_png
+from leuko.imaging.decode import encode_jpeg, encode_png
+from leuko.imaging.preprocess import PreprocessSpec
 from leuko.runtime.classifier import make_goldens
 from leuko.scheme import DIFFERENTIAL_5, ClassScheme, load_scheme
 

@@ -20,15 +20,15 @@ _EXPORTS = {
     "Prediction": "leuko.prediction",
     "PredictionTable": "leuko.prediction",
     "Recipe": "leuko.recipe",
-    "Reporter": "leuko.reporter",
+    "Reporter": "leuko.support.reporter",
     "RunOptions": "leuko.training.options",
     "SmearPlan": "leuko.data.synth",
-    "adapt": "leuko.runtime.adapt",
-    "audit_dataset": "leuko.data.audit",
-    "compare": "leuko.experiment.comparing",
+    "adapt": "leuko.runtime.adapt.adapt",
+    "audit_dataset": "leuko.data.audit.audit",
+    "compare": "leuko.workflows.compare",
     "differential": "leuko.evaluation.counting.differential",
     "draw_dataset": "leuko.data.synth",
-    "evaluate": "leuko.experiment.evaluating",
+    "evaluate": "leuko.workflows.evaluate",
     "explain": "leuko.runtime.explain",
     "find_cell": "leuko.cells",
     "find_splits": "leuko.data.reading",
@@ -54,7 +54,7 @@ def __getattr__(name: str) -> Any:
     try:
         value = getattr(importlib.import_module(_EXPORTS[name]), name)
     except Exception as error:
-        from leuko.packages import fault_behind
+        from leuko.support.packages import fault_behind
 
         if fault := fault_behind(error):
             raise fault from error

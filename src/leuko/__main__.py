@@ -16,7 +16,7 @@ def main() -> None:
         sys.stderr.write("Interrupted.\n")
         raise SystemExit(130) from None
     except Exception as error:
-        from leuko.packages import fault_behind
+        from leuko.support.packages import fault_behind
 
         fault = fault_behind(error)
         if fault is None:

@@ -21,7 +21,10 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from leuko.artifacts import (
+from leuko.errors import BundleError, DataError, OutputError
+from leuko.imaging.preprocess import MIN_SIDE, PreprocessSpec
+from leuko.scheme import DIFFERENTIAL_5, ClassScheme, load_scheme, scheme_in
+from leuko.support.artifacts import (
     RESEARCH_USE,
     atomic_folder,
     atomic_write,
@@ -33,9 +36,6 @@ from leuko.artifacts import (
     restore_folder,
     schema,
 )
-from leuko.errors import BundleError, DataError, OutputError
-from leuko.imaging import MIN_SIDE, PreprocessSpec
-from leuko.scheme import DIFFERENTIAL_5, ClassScheme, load_scheme, scheme_in
 
 __all__ = [
     "MAX_AXES",
@@ -147,7 +147,7 @@ class FeatureSpace:
 
     A picture's ``d`` features (what enters the network's last layer) are divided by their length.
     How far they are from the nearest class says whether the picture is unlike all of them; see
-    `leuko.runtime.trust.feature_distances`.
+    `leuko.runtime.trust.decide.feature_distances`.
 
     Attributes
     ----------

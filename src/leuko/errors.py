@@ -47,7 +47,7 @@ class ImageError(DataError):
     Parameters
     ----------
     reason : str
-        A short, stable, machine-readable reason, one of `leuko.imaging.REJECT_REASONS`.
+        A short, stable, machine-readable reason, one of `leuko.imaging.decode.REJECT_REASONS`.
     detail : str
         One sentence for a person.
     """

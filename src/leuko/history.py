@@ -38,7 +38,7 @@ class TrustTargets:
     ----------
     accuracy : float
         Of the answers that are not ``unsure`` for their confidence; see
-        `leuko.runtime.trust_fit.select_confidence`.
+        `leuko.runtime.trust.fit.select_confidence`.
     level : float
         Probability that it is reached, for pictures drawn like those that it is fitted on.
     coverage : float

@@ -11,9 +11,9 @@ from typing import Any, Final, Self
 import numpy as np
 import numpy.typing as npt
 
-from leuko.artifacts import atomic_write_json, digest_json, read_json, schema
 from leuko.errors import DataError
 from leuko.scheme import DIFFERENTIAL_5, ClassScheme, load_scheme, scheme_in
+from leuko.support.artifacts import atomic_write_json, digest_json, read_json, schema
 
 __all__ = ["Manifest", "Note", "Sample", "original_of", "slide_of"]
 

@@ -7,7 +7,7 @@ from collections.abc import Generator, Iterable, Iterator
 from typing import Any, Final, TypeVar
 
 from leuko.errors import DataError, ImageError
-from leuko.imaging import MAX_FILE_BYTES
+from leuko.imaging.decode import MAX_FILE_BYTES
 from leuko.prediction_files import arrow
 
 __all__ = ["read_names", "read_pictures"]

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko import __version__
-from leuko.artifacts import RESEARCH_USE, schema
 from leuko.scheme import DIFFERENTIAL_5, ClassScheme, load_scheme
+from leuko.support.artifacts import RESEARCH_USE, schema
 
 __all__ = ["DECIMALS", "DECISIONS", "Judgement", "Prediction", "PredictionTable"]
 
@@ -36,12 +36,13 @@ class Judgement:
     decision : {"class", "unsure", "not-a-cell", "unlike-training"}
         Whether the answer is accepted.
     reason : str
-        Empty for ``class``, otherwise one of `leuko.runtime.trust.REASONS`.
+        Empty for ``class``, otherwise one of `leuko.runtime.trust.decide.REASONS`.
     prediction_set : tuple of str
         Classes that the true one is among, with the coverage that the bundle states; empty where
         it states none.
     distance : float or None
-        See `leuko.runtime.trust.feature_distances`; None where the bundle has no feature space.
+        See `leuko.runtime.trust.decide.feature_distances`; None where the bundle has no feature
+        space.
     limit : float or None
         The bundle's limit that the reason speaks of; None where there is none.
     """
@@ -64,8 +65,8 @@ class Prediction:
     status : {"ok", "rejected"}
         Whether the image could be read.
     reason : str
-        Why it was rejected, one of `leuko.imaging.REJECT_REASONS`; or why it is not accepted, one
-        of `leuko.runtime.trust.REASONS`; empty when it is.
+        Why it was rejected, one of `leuko.imaging.decode.REJECT_REASONS`; or why it is not
+        accepted, one of `leuko.runtime.trust.decide.REASONS`; empty when it is.
     likeliest : str
         The most probable class, whatever is decided; empty when rejected.
     confidence : float
@@ -90,7 +91,7 @@ class Prediction:
         it states none.
     distance : float or None
         How far the picture is from those that the bundle knows; see
-        `leuko.runtime.trust.feature_distances`.
+        `leuko.runtime.trust.decide.feature_distances`.
     quality : tuple of (str, float)
         Figures of the picture by name; see `leuko.runtime.quality.Quality`.
     limit : float or None

@@ -16,17 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from leuko import __version__
-from leuko.artifacts import (
-    RESEARCH_USE,
-    atomic_write,
-    atomic_write_text,
-    check_schema,
-    json_text,
-    read_json,
-    schema,
-)
 from leuko.errors import DataError, MissingExtraError
-from leuko.files import encoding_of
 from leuko.prediction import DECIMALS, DECISIONS, Prediction, PredictionTable
 from leuko.scheme import (
     DIFFERENTIAL_5,
@@ -37,6 +27,16 @@ from leuko.scheme import (
     scheme_of,
     slug_of,
 )
+from leuko.support.artifacts import (
+    RESEARCH_USE,
+    atomic_write,
+    atomic_write_text,
+    check_schema,
+    json_text,
+    read_json,
+    schema,
+)
+from leuko.support.files import encoding_of
 
 __all__ = [
     "Column",

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Final, get_args, get_type_hints
 
 from leuko.architectures import PIXELS, Architecture, find_architecture
-from leuko.artifacts import digest_json
 from leuko.errors import BundleError, RecipeError
-from leuko.imaging import PreprocessSpec
+from leuko.imaging.preprocess import PreprocessSpec
+from leuko.support.artifacts import digest_json
 
 __all__ = [
     "AugmentSettings",

@@ -17,11 +17,11 @@ from itertools import chain, groupby
 from struct import error as StructError  # noqa: N812 - a class, whatever its name
 from typing import Final
 
-from leuko.artifacts import digest_bytes
 from leuko.errors import DataError, ImageError
-from leuko.imaging import MAX_FILE_BYTES, read_bytes
+from leuko.imaging.decode import MAX_FILE_BYTES, read_bytes
+from leuko.imaging.pictures import file_size, hold_data
 from leuko.parquet import read_pictures
-from leuko.pictures import file_size, hold_data
+from leuko.support.artifacts import digest_bytes
 
 __all__ = [
     "ARCHIVE_FAULTS",
@@ -117,7 +117,7 @@ class Source:
         return _member(self)[1].file_size if self.kind == "member" else 0
 
     def open(self) -> AbstractContextManager[bytes]:
-        """Read when there is room, see `leuko.pictures.hold_data`.
+        """Read when there is room, see `leuko.imaging.pictures.hold_data`.
 
         Returns
         -------

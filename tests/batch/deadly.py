@@ -15,8 +15,8 @@ POISON, ENDLESS, BUG = b"a picture that kills", b"a picture without end", b"a pi
 
 def serve_with_poison(connection, settings) -> None:
     """Some pictures end the worker, some never end, some meet a fault in the decoder."""
-    from leuko import pictures
     from leuko.batch.processes import serve
+    from leuko.imaging import pictures
 
     usual = pictures.decode_image
 
@@ -35,8 +35,8 @@ def serve_with_poison(connection, settings) -> None:
 
 def serve_slowly(connection, settings) -> None:
     """There is time to kill it between two pictures."""
-    from leuko import pictures
     from leuko.batch.processes import serve
+    from leuko.imaging import pictures
 
     usual = pictures.decode_image
 

@@ -20,9 +20,9 @@ from leuko.batch.processes import Processes, share_cores
 from leuko.batch.run import predict_to_file
 from leuko.bundle import ModelBundle
 from leuko.errors import BatchError, BundleError
-from leuko.parallel import worker_count
 from leuko.prediction_files import read_predictions
 from leuko.runtime.sources import expand
+from leuko.support.parallel import worker_count
 
 SOURCE = Path(leuko.__file__).resolve().parent.parent
 

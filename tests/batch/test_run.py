@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from batch.drawn import Cells, write_cells
 from five import CLASSES
-from leuko.artifacts import TEMPORARY_PREFIX
 from leuko.batch.partition import (
     DIED,
     Answer,
@@ -43,6 +42,7 @@ from leuko.runtime.repeats import mark_repeats
 from leuko.runtime.sources import expand
 from leuko.scheme import load_scheme
 from leuko.source import Source
+from leuko.support.artifacts import TEMPORARY_PREFIX
 
 FIVE = load_scheme("differential-5")
 

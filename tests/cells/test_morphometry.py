@@ -12,7 +12,7 @@ from leuko.cells import find_cell
 from leuko.cells.morphometry import MEASURES, measure_cell
 from leuko.cells.view import GROUND, CellView, cell_view
 from leuko.data.synth import draw_cell, draw_slide_style
-from leuko.imaging import PreprocessSpec
+from leuko.imaging.preprocess import PreprocessSpec
 
 SCALE = 8.0
 NUCLEUS, CYTOPLASM = (110, 60, 150), (200, 190, 225)

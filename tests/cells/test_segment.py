@@ -14,7 +14,7 @@ from five import CLASSES
 from leuko.cells import CellFinding, find_cell
 from leuko.cells.segment import nucleus_confidence
 from leuko.data.synth import DrawnCell, draw_field, draw_slide_style
-from leuko.imaging import decode_image, encode_jpeg, read_image
+from leuko.imaging.decode import decode_image, encode_jpeg, read_image
 
 EACH = 8
 

@@ -9,7 +9,7 @@ from leuko.cells.texture import FLAT, SOFT, Texture, views, with_texture
 from leuko.cells.view import GROUND, CellView, prepare
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import BundleError
-from leuko.imaging import PreprocessSpec
+from leuko.imaging.preprocess import PreprocessSpec
 
 SIDE = 64
 SPEC = PreprocessSpec((128, 128), view="cell", styles=("plain", "flat", "soft"))

@@ -8,7 +8,7 @@ import pytest
 from leuko.cells import find_cell
 from leuko.cells.view import GROUND, cell_view, lay_ground, prepare
 from leuko.data.synth import draw_cell, draw_slide_style
-from leuko.imaging import PreprocessSpec
+from leuko.imaging.preprocess import PreprocessSpec
 
 SPEC = PreprocessSpec((128, 128), view="cell", width=20.0)
 ALONE = PreprocessSpec((128, 128), view="cell-alone", width=20.0)

@@ -12,7 +12,7 @@ import numpy as np
 
 from five import CLASSES
 from leuko.bundle import ModelBundle
-from leuko.imaging import encode_png
+from leuko.imaging.decode import encode_png
 from tiny import COLOURS, SIDE, write_dataset
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from leuko.bundle import ModelBundle
 from leuko.data.reading import read_folder
-from leuko.imaging import encode_png
+from leuko.imaging.decode import encode_png
 from tiny import write_dataset, write_picture
 
 

@@ -22,10 +22,10 @@ import leuko as package
 from five import CLASSES
 from leuko.bundle import ModelBundle
 from leuko.cli.main import _spread
-from leuko.imaging import encode_png, read_image
+from leuko.imaging.decode import encode_png, read_image
 from leuko.prediction_files import csv_names, read_predictions, write_csv
 from leuko.render.picture import prediction_sheet
-from leuko.runtime.trust import NEVER_CHECKED
+from leuko.runtime.trust.decide import NEVER_CHECKED
 from leuko.scheme import load_scheme
 from tiny import open_to_all, paint, unprivileged, write_dataset, write_picture
 

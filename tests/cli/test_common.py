@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 import leuko as package
-from leuko.artifacts import atomic_write_bytes
 from leuko.cli.common import keep_apart, try_outputs
 from leuko.cli.main import _say_interrupted
 from leuko.errors import OutputError, UsageError
 from leuko.prediction_files import read_predictions
+from leuko.support.artifacts import atomic_write_bytes
 from tiny import open_to_all, unprivileged, write_picture
 
 Leuko = Callable[..., Any]

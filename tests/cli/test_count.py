@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leuko.artifacts import finite
 from leuko.bundle import ModelBundle
 from leuko.data.synth import SmearPlan, draw_dataset
 from leuko.prediction import Prediction, PredictionTable
 from leuko.prediction_files import read_predictions, write_csv, write_parquet
 from leuko.scheme import load_scheme
+from leuko.support.artifacts import finite
 from tiny import write_picture
 
 Leuko = Callable[..., Any]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from leuko.artifacts import digest_json, json_text
 from leuko.bundle import ModelBundle
+from leuko.support.artifacts import digest_json, json_text
 from tiny import open_to_all, unprivileged, write_dataset
 
 Leuko = Callable[..., Any]

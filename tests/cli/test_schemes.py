@@ -12,8 +12,8 @@ import pytest
 
 from leuko.bundle import ModelBundle
 from leuko.data.synth import draw_cell, draw_slide_style
-from leuko.data.synth_kinds import KINDS
-from leuko.imaging import encode_png
+from leuko.data.synth.kinds import KINDS
+from leuko.imaging.decode import encode_png
 from leuko.recipe import load_recipe
 
 # Raised inside TensorFlow, by NumPy's newer ways.

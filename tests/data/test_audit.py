@@ -11,27 +11,27 @@ import pytest
 
 from drawn_cells import drawn
 from five import CLASSES
-from leuko.data.audit import audit_dataset, audit_manifests
-from leuko.data.audit_background import (
+from leuko.data.audit.audit import audit_dataset, audit_manifests
+from leuko.data.audit.background import (
     RING_FEATURES,
     BackgroundSkipped,
     background_test,
     ring_features,
 )
-from leuko.data.audit_duplicates import (
+from leuko.data.audit.duplicates import (
     difference_hash,
     identical_files,
     near_duplicates,
     same_cells,
     thumbnail,
 )
-from leuko.data.audit_report import Confounded
+from leuko.data.audit.report import Confounded
 from leuko.data.reading import read_folder
 from leuko.data.turned import laid_upon, turned_copies
 from leuko.errors import DataError, MissingExtraError
-from leuko.imaging import encode_jpeg, encode_png
+from leuko.imaging.decode import encode_jpeg, encode_png
 from leuko.manifest import Manifest, Sample, slide_of
-from leuko.reporter import Reporter
+from leuko.support.reporter import Reporter
 
 SIDE = 48
 

@@ -23,10 +23,10 @@ from leuko.data.balance.plan import plan_balance, sample_key
 from leuko.data.balance.write import PLAN_FILE, JpegStyle, write_balanced
 from leuko.data.reading import read_csv, read_folder
 from leuko.errors import DataError, OutputError, UsageError
-from leuko.imaging import decode_image, encode_jpeg, encode_png, read_image
+from leuko.imaging.decode import decode_image, encode_jpeg, encode_png, read_image
 from leuko.manifest import Manifest, Sample, slide_of
 from leuko.render.balance import format_balance
-from leuko.reporter import Reporter
+from leuko.support.reporter import Reporter
 
 COUNTS = (2, 3, 4, 3, 8)
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from five import CLASSES
-from leuko.data.audit_background import ring_features
-from leuko.data.audit_duplicates import thumbnail
+from leuko.data.audit.background import ring_features
+from leuko.data.audit.duplicates import thumbnail
 from leuko.data.dataset import Dataset, ImageFacts, Pictures
 from leuko.data.reading import read_csv, read_folder
 from leuko.errors import DataError, ImageError, UsageError
-from leuko.imaging import read_image
+from leuko.imaging.decode import read_image
 from leuko.manifest import Manifest
-from leuko.reporter import Reporter
+from leuko.support.reporter import Reporter
 from tiny import write_dataset, write_picture
 
 

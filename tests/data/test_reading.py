@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from five import CLASSES
-from leuko.artifacts import digest_file
 from leuko.data.reading import find_layout, find_splits, read_csv, read_folder, read_split
 from leuko.errors import DataError
-from leuko.files import mark_own_picture
-from leuko.imaging import encode_png
+from leuko.imaging.decode import encode_png
 from leuko.manifest import Manifest
 from leuko.scheme import load_scheme
+from leuko.support.artifacts import digest_file
+from leuko.support.files import mark_own_picture
 from tiny import open_to_all, paint, unprivileged, write_dataset, write_picture
 
 

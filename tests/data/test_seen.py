@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from leuko.data import seen
-from leuko.data.audit_duplicates import difference_hash
+from leuko.data.audit.duplicates import difference_hash
 from leuko.data.dataset import Pictures
 from leuko.data.reading import read_folder, read_split
 from leuko.data.synth import SmearPlan, draw_dataset
-from leuko.imaging import encode_jpeg, read_image
+from leuko.imaging.decode import encode_jpeg, read_image
 from leuko.manifest import Manifest
 from leuko.recipe import load_recipe
-from leuko.reporter import Reporter
+from leuko.support.reporter import Reporter
 
 BACKBONE = "Leuko's backbone, which has learned Raabin-WBC Train (10,175 cells)"
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leuko.artifacts import TEMPORARY_PREFIX, digest_file
 from leuko.data.reading import read_folder, read_split
 from leuko.data.shrink import SOURCES, shrink_dataset
 from leuko.errors import DataError, OutputError
-from leuko.imaging import encode_jpeg, read_image
+from leuko.imaging.decode import encode_jpeg, read_image
 from leuko.manifest import Manifest
-from leuko.reporter import Reporter
+from leuko.support.artifacts import TEMPORARY_PREFIX, digest_file
+from leuko.support.reporter import Reporter
 from tiny import write_dataset, write_picture
 
 

@@ -25,10 +25,10 @@ from leuko.data.synth import (
     draw_field,
     draw_slide_style,
 )
-from leuko.data.synth_kinds import KINDS
+from leuko.data.synth.kinds import KINDS
 from leuko.errors import OutputError, UsageError
-from leuko.imaging import read_image
-from leuko.reporter import Reporter
+from leuko.imaging.decode import read_image
+from leuko.support.reporter import Reporter
 
 SAMPLE = 10
 

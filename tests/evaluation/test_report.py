@@ -10,11 +10,11 @@ import pytest
 import sklearn.metrics
 
 from five import CLASSES
-from leuko.artifacts import atomic_write_json, read_json
 from leuko.errors import DataError
 from leuko.evaluation import intervals, metrics
 from leuko.evaluation.report import Caution, evaluate_predictions
 from leuko.render.evaluation import evaluation_document
+from leuko.support.artifacts import atomic_write_json, read_json
 
 
 def answers_for(labels, seed=0, signal=2.0):

@@ -14,8 +14,8 @@ from leuko.errors import BundleError, MissingExtraError
 from leuko.formats import confined
 from leuko.formats.confined import convert_keras
 from leuko.formats.importing import ForeignPixels, import_bundle, read_pixels
-from leuko.reporter import Reporter
 from leuko.runtime.classifier import OnnxClassifier
+from leuko.support.reporter import Reporter
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 pytest.importorskip("tf2onnx", reason="needs the extra 'train'")

@@ -18,21 +18,21 @@ from leuko.bundle import ModelBundle
 from leuko.cells.texture import views
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import BundleError, DataError, LeukoError, OutputError, UsageError
-from leuko.reporter import Reporter
+from leuko.support.reporter import Reporter
 
 pytest.importorskip("onnx", reason="needs the extra 'export'")
 
 from convnet import make_convnet_bundle
-from leuko.experiment.evaluating import evaluate
 from leuko.formats import export
 from leuko.formats.export import ExportRequest, export_model
 from leuko.formats.graph import open_session
 from leuko.history import Change, Compared
-from leuko.runtime.average import average_views
 from leuko.runtime.classifier import OnnxClassifier, make_goldens
-from leuko.runtime.trust import Trust
-from leuko.runtime.trust_bundle import without_trust
+from leuko.runtime.network.average import average_views
+from leuko.runtime.trust.calibrate import without_trust
+from leuko.runtime.trust.decide import Trust
 from leuko.runtime.zoo import load
+from leuko.workflows.evaluate import evaluate
 from limited import with_limit
 from tiny import SIDE, paint, write_dataset
 
@@ -203,7 +203,7 @@ def test_float32_onnx_is_the_bundle_itself(model: Path, tmp_path: Path) -> None:
 
 def test_calibration_and_limits_go_with_it(labelled: Path, tmp_path: Path) -> None:
     from leuko.data.reading import read_folder
-    from leuko.runtime.trust_bundle import fit_trust
+    from leuko.runtime.trust.calibrate import fit_trust
 
     (labelled / "Monocyte" / "95-8-1-1_99_1.jpg").rename(tmp_path / "aside")
     try:
@@ -229,7 +229,7 @@ def test_calibration_and_limits_go_with_it(labelled: Path, tmp_path: Path) -> No
 def test_what_is_judged_is_what_is_written(tmp_path: Path) -> None:
     """A bundle that answers the nearer half by its first look is judged doing so."""
     from leuko.data.reading import read_folder
-    from leuko.imaging import encode_png
+    from leuko.imaging.decode import encode_png
 
     for number, name in enumerate(CLASSES * 5):
         rng = np.random.default_rng([32, number])

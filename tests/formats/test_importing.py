@@ -29,10 +29,10 @@ from leuko.formats.importing import (  # noqa: E402
     read_classes,
     read_pixels,
 )
-from leuko.imaging import PreprocessSpec  # noqa: E402
-from leuko.reporter import Reporter  # noqa: E402
+from leuko.imaging.preprocess import PreprocessSpec  # noqa: E402
 from leuko.runtime.classifier import OnnxClassifier  # noqa: E402
 from leuko.scheme import load_scheme  # noqa: E402
+from leuko.support.reporter import Reporter  # noqa: E402
 from tiny import paint  # noqa: E402
 
 Leuko = Callable[..., Any]

@@ -217,7 +217,7 @@ def test_the_runtime_opens_it_and_still_refuses_what_is_no_number(
 def test_every_way_to_write_a_number_is_looked_through(
     kind: int, values: list[float], message: str, raw: bool
 ) -> None:
-    from leuko.runtime.graph import check_tensors
+    from leuko.runtime.network.wire import check_tensors
 
     types = {
         onnx.TensorProto.FLOAT16: np.float16,

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from five import CLASSES
-from leuko.artifacts import RESEARCH_USE
-from leuko.evaluation.compare import Answers, compare_predictions
 from leuko.evaluation.comparison import ComparisonReport, Model, Run, set_means
+from leuko.evaluation.paired import Answers, compare_predictions
 from leuko.evaluation.report import SetResult, evaluate_predictions
 from leuko.render.evaluation import evaluation_document
 from leuko.render.verdict import comparison_document
+from leuko.support.artifacts import RESEARCH_USE
 
 SHARES = {
     "validation": (0.03, 0.09, 0.22, 0.06, 0.60),

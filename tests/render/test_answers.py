@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from five import CLASSES
-from leuko.imaging import REJECT_REASONS
+from leuko.imaging.decode import REJECT_REASONS
 from leuko.prediction import DECISIONS, Prediction
 from leuko.render.answers import all_rejected, next_step, question, tally_text, title, why
-from leuko.runtime.trust import REASONS
+from leuko.runtime.trust.decide import REASONS
 
 ROW = Prediction.answered("a.jpg", np.array([0.01, 0.02, 0.62, 0.33, 0.02]), "ab" * 32, "cd" * 6)
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from five import CLASSES
-from leuko.artifacts import RESEARCH_USE
-from leuko.data.audit import audit_dataset
-from leuko.data.audit_background import BackgroundSkipped, BackgroundTest
-from leuko.data.audit_findings import ConfoundedClass, find_all
-from leuko.data.audit_report import Confounded, Finding
-from leuko.imaging import encode_jpeg, encode_png
+from leuko.data.audit.audit import audit_dataset
+from leuko.data.audit.background import BackgroundSkipped, BackgroundTest
+from leuko.data.audit.findings import ConfoundedClass, find_all
+from leuko.data.audit.report import Confounded, Finding
+from leuko.imaging.decode import encode_jpeg, encode_png
 from leuko.render.audit import audit_document, finding_sentence, finding_title, format_audit
+from leuko.support.artifacts import RESEARCH_USE
 
 DOCUMENT = Path(__file__).with_name("audit.json")
 """What Leuko wrote of `troubled` when its audit still was a document; digests and places left out.

@@ -17,11 +17,11 @@ from called import called
 from five import CLASSES
 from leuko.bundle import ModelBundle
 from leuko.errors import OutputError, UsageError
-from leuko.imaging import encode_png
+from leuko.imaging.decode import encode_png
 from leuko.render.explained import PictureNames, check_folder, explained
-from leuko.reporter import Reporter
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.source import Source, bytes_source, file_source
+from leuko.support.reporter import Reporter
 from tiny import make_pooled_onnx, open_to_all, paint, unprivileged, write_picture
 
 

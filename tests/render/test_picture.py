@@ -12,9 +12,8 @@ from PIL import ImageColor
 
 from called import called
 from five import COLOURS
-from leuko.artifacts import digest_bytes
 from leuko.errors import DataError
-from leuko.imaging import encode_png
+from leuko.imaging.decode import encode_png
 from leuko.prediction import Prediction
 from leuko.render.drawing import _is_drawn, file_name, fitted_name, name_width
 from leuko.render.picture import (
@@ -25,7 +24,8 @@ from leuko.render.picture import (
     prediction_sheet,
 )
 from leuko.render.style import style
-from leuko.reporter import Reporter
+from leuko.support.artifacts import digest_bytes
+from leuko.support.reporter import Reporter
 
 
 def answer(probabilities, path="a/95-8-22-3_23_1.jpg"):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from leuko.errors import DataError, ImageError
-from leuko.imaging import encode_jpeg
+from leuko.imaging.decode import encode_jpeg
 from leuko.render.report import (
     audit_html,
     comparison_html,

@@ -12,8 +12,8 @@ import pytest
 
 from answered import LABELS, SLIDES, answers
 from leuko.errors import DataError
-from leuko.evaluation.compare import Answers, Difference, PairedTest, compare_predictions
 from leuko.evaluation.comparison import ComparisonReport, Model, Run, recipe_titles, set_means
+from leuko.evaluation.paired import Answers, Difference, PairedTest, compare_predictions
 from leuko.evaluation.report import SetResult, evaluate_predictions
 from leuko.render.evaluation import evaluation_document
 from leuko.render.verdict import comparison_document, comparison_warnings, verdict

@@ -13,15 +13,15 @@ from leuko.cells.texture import views
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import BundleError
 from leuko.history import Change, LabelsReport
-from leuko.imaging import encode_png
-from leuko.runtime.adapt import _made
-from leuko.runtime.adapt_fit import Head
-from leuko.runtime.adapt_labels import Refit
+from leuko.imaging.decode import encode_png
+from leuko.runtime.adapt.adapt import _made
+from leuko.runtime.adapt.labels import Refit
+from leuko.runtime.adapt.last_layer import Head
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.explain import Explainer
-from leuko.runtime.graph import expose
-from leuko.runtime.trust import Trust
-from leuko.runtime.trust_bundle import _fit_again, _Seen
+from leuko.runtime.network.wire import expose
+from leuko.runtime.trust.calibrate import _fit_again, _Seen
+from leuko.runtime.trust.decide import Trust
 from leuko.runtime.zoo import load
 from limited import with_limit
 

@@ -10,8 +10,8 @@ import pytest
 from leuko.bundle import ModelBundle
 from leuko.history import Change, Compared, ImportReport, LabelsReport, TrustReport, Variant
 from leuko.runtime.cards import refit_in_words, trust_section, with_card
-from leuko.runtime.trust import NEVER_CHECKED
-from leuko.runtime.trust_bundle import without_trust
+from leuko.runtime.trust.calibrate import without_trust
+from leuko.runtime.trust.decide import NEVER_CHECKED
 from leuko.runtime.zoo import load
 
 TRAINED: dict[str, Any] = {

@@ -20,17 +20,18 @@ from PIL import Image
 import leuko
 from called import called
 from five import CLASSES
-from leuko.artifacts import digest_bytes
 from leuko.bundle import ModelBundle
 from leuko.classifier import Classifier
 from leuko.errors import BundleError, DataError, DeviceError, ImageError, UsageError
-from leuko.imaging import PreprocessSpec, decode_image, encode_jpeg, encode_png
+from leuko.imaging.decode import decode_image, encode_jpeg, encode_png
+from leuko.imaging.preprocess import PreprocessSpec
 from leuko.prediction import PredictionTable
 from leuko.runtime.classifier import PART, OnnxClassifier, make_goldens, part_of
-from leuko.runtime.session import BATCH
+from leuko.runtime.network.session import BATCH
 from leuko.runtime.sources import expand
 from leuko.runtime.zoo import load
 from leuko.source import Source, bytes_source
+from leuko.support.artifacts import digest_bytes
 from tiny import COLOURS, SIDE, paint, write_picture
 
 AHEAD = 2 + 2 + 4 + 4 + 8

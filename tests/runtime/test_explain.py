@@ -13,7 +13,7 @@ from leuko.bundle import ModelBundle
 from leuko.cells.view import prepare
 from leuko.data.synth import DrawnCell, draw_cell, draw_slide_style
 from leuko.errors import ImageError, UsageError
-from leuko.imaging import PreprocessSpec
+from leuko.imaging.preprocess import PreprocessSpec
 from leuko.runtime.classifier import OnnxClassifier, make_goldens
 from leuko.runtime.explain import Explainer, Explanation, explain, placement
 from leuko.runtime.zoo import load

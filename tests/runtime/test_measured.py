@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from five import CLASSES
-from leuko.artifacts import digest_json, json_text
 from leuko.bundle import MeasuredLayer, ModelBundle
 from leuko.cells.morphometry import MEASURES
 from leuko.data.reading import read_folder
@@ -19,15 +18,17 @@ from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.errors import AdaptError, BundleError, UsageError
 from leuko.formats.export import ExportRequest, export_model
 from leuko.history import TrustTargets
-from leuko.imaging import PreprocessSpec, decode_image, encode_png
-from leuko.runtime.adapt import Adaptation, adapt
-from leuko.runtime.adapt_fit import Cells, Head, fit_head
-from leuko.runtime.average import average_views, softmax
+from leuko.imaging.decode import decode_image, encode_png
+from leuko.imaging.preprocess import PreprocessSpec
+from leuko.runtime.adapt.adapt import Adaptation, adapt
+from leuko.runtime.adapt.last_layer import Cells, Head, fit_head
 from leuko.runtime.classifier import OnnxClassifier, make_goldens
 from leuko.runtime.explain import Explainer
-from leuko.runtime.trust_bundle import TrustSettings, fit_trust, without_trust
+from leuko.runtime.network.average import average_views, softmax
+from leuko.runtime.trust.calibrate import TrustSettings, fit_trust, without_trust
 from leuko.source import file_source
 from leuko.statistics import log_loss
+from leuko.support.artifacts import digest_json, json_text
 from tiny import make_pooled_onnx
 
 SPEC = PreprocessSpec((64, 64), view="cell", width=20.0, styles=("plain", "flat"))

@@ -13,7 +13,7 @@ import pytest
 
 from called import called
 from leuko.errors import DataError
-from leuko.imaging import REJECT_REASONS, refuse_bombs
+from leuko.imaging.decode import REJECT_REASONS, refuse_bombs
 from leuko.prediction import Prediction
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.sources import expand

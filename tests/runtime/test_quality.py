@@ -8,7 +8,7 @@ import pytest
 
 from five import CLASSES
 from leuko.data.synth import draw_cell, draw_field, draw_slide_style
-from leuko.imaging import PreprocessSpec
+from leuko.imaging.preprocess import PreprocessSpec
 from leuko.runtime.quality import measure_quality, nucleus_evidence, resolution_of
 
 

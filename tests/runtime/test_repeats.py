@@ -15,7 +15,7 @@ from PIL import Image
 from drawn_cells import drawn
 from five import CLASSES
 from leuko.data.alike import SAME_CELL, Fingerprints, fingerprint, likeness
-from leuko.imaging import decode_image, encode_jpeg
+from leuko.imaging.decode import decode_image, encode_jpeg
 from leuko.prediction import Prediction
 from leuko.runtime.repeats import mark_repeats
 

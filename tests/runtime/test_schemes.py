@@ -15,15 +15,15 @@ from leuko.bundle import Goldens, ModelBundle
 from leuko.data.reading import read_folder
 from leuko.errors import BundleError, DataError, UsageError
 from leuko.history import TrustTargets
-from leuko.imaging import encode_png
+from leuko.imaging.decode import encode_png
 from leuko.manifest import Manifest
 from leuko.render.heat import heat_picture
 from leuko.render.picture import prediction_picture, prediction_sheet
-from leuko.runtime.adapt import adapt
+from leuko.runtime.adapt.adapt import adapt
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.explain import Explainer
-from leuko.runtime.trust import class_limit
-from leuko.runtime.trust_bundle import TrustSettings, fit_trust
+from leuko.runtime.trust.calibrate import TrustSettings, fit_trust
+from leuko.runtime.trust.decide import class_limit
 from leuko.scheme import ClassScheme, load_scheme, scheme_of
 from tiny import SIDE, make_bundle, paint
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from leuko.errors import DataError, ImageError
-from leuko.files import mark_own_picture
-from leuko.imaging import REJECT_REASONS, encode_png
-from leuko.reporter import Reporter
+from leuko.imaging.decode import REJECT_REASONS, encode_png
 from leuko.runtime.sources import expand, named_files
 from leuko.source import Source, file_source
+from leuko.support.files import mark_own_picture
+from leuko.support.reporter import Reporter
 from tiny import open_to_all, paint, unprivileged, write_picture
 
 PICTURE = encode_png(paint("Monocyte"))

@@ -10,7 +10,7 @@ import pytest
 
 from five import CLASSES
 from leuko.data.synth import SmearPlan, draw_dataset
-from leuko.imaging import PreprocessSpec
+from leuko.imaging.preprocess import PreprocessSpec
 from leuko.recipe import AugmentSettings, DataSettings, ModelSettings, Recipe, TrainSettings
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from leuko.architectures import find_architecture
 from leuko.errors import TrainingError
-from leuko.imaging import PreprocessSpec
+from leuko.imaging.preprocess import PreprocessSpec
 from leuko.recipe import ModelSettings, Recipe, load_recipe
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("keras", reason="needs the extra 'train'")
 
-from leuko.imaging import PreprocessSpec
+from leuko.imaging.preprocess import PreprocessSpec
 from leuko.recipe import AugmentSettings
 from leuko.training.augment import _restain, augmented
 

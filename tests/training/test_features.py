@@ -14,7 +14,7 @@ import pytest
 from leuko.data.reading import read_split
 from leuko.manifest import Manifest
 from leuko.recipe import ModelSettings, Recipe
-from leuko.reporter import Reporter
+from leuko.support.reporter import Reporter
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from leuko.errors import ImageError, OutputError, TrainingError
-from leuko.imaging import encode_png
+from leuko.imaging.decode import encode_png
 from leuko.recipe import Recipe
-from leuko.reporter import Reporter
+from leuko.support.reporter import Reporter
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 

@@ -24,7 +24,7 @@ pytest.importorskip("tf2onnx", reason="needs the extra 'train'")
 import onnxruntime  # noqa: E402
 
 from leuko.training import importing_child as child  # noqa: E402
-from leuko.training.export import example_pixels  # noqa: E402
+from leuko.training.to_onnx import example_pixels  # noqa: E402
 
 # Keras's own reading of TensorFlow variables; NumPy 2 warns about it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from five import CLASSES
-from leuko.artifacts import digest_file
 from leuko.bundle import ModelBundle
 from leuko.errors import BundleError, OutputError, TrainingError, UsageError
 from leuko.recipe import Recipe
+from leuko.support.artifacts import digest_file
 
 pytest.importorskip("onnx", reason="needs the extra 'export'")
 
@@ -47,7 +47,7 @@ def reference(data: bytes, pixels: np.ndarray) -> np.ndarray:
 def run(tiny: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a run folder has of a network with fresh weights: the Keras model and the bundle."""
     keras = pytest.importorskip("keras", reason="needs the extra 'train'")
-    from leuko.training.export import export_onnx
+    from leuko.training.to_onnx import export_onnx
 
     keras.utils.set_random_seed(3)
     pixels = keras.Input((*SIZE, 3))

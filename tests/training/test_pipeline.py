@@ -13,7 +13,8 @@ import pytest
 
 from leuko.data.reading import read_split
 from leuko.errors import ImageError
-from leuko.imaging import PreprocessSpec, decode_image, encode_jpeg, encode_png, read_image
+from leuko.imaging.decode import decode_image, encode_jpeg, encode_png, read_image
+from leuko.imaging.preprocess import PreprocessSpec
 from leuko.recipe import AugmentSettings, DataSettings, Recipe
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")

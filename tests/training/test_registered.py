@@ -14,10 +14,10 @@ import pytest
 
 from leuko.architectures import ARCHITECTURES
 from leuko.errors import TrainingError
-from leuko.imaging import PreprocessSpec
+from leuko.imaging.preprocess import PreprocessSpec
 from leuko.recipe import DataSettings, ModelSettings, Recipe, TrainSettings
-from leuko.runtime.graph import expose
-from leuko.runtime.graph_edit import replace_head
+from leuko.runtime.network.edit import replace_head
+from leuko.runtime.network.wire import expose
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 
@@ -32,7 +32,7 @@ from leuko.training.architectures import (  # noqa: E402
     compile_model,
     save_backbone,
 )
-from leuko.training.export import example_pixels, export_onnx  # noqa: E402
+from leuko.training.to_onnx import example_pixels, export_onnx  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 

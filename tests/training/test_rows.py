@@ -10,7 +10,7 @@ import pytest
 from five import CLASSES
 from leuko.data.dataset import Dataset
 from leuko.recipe import DataSettings, load_recipe
-from leuko.reporter import Reporter
+from leuko.support.reporter import Reporter
 from tiny import write_dataset, write_picture
 
 pytest.importorskip("keras", reason="needs the extra 'train'")

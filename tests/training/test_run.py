@@ -27,10 +27,10 @@ from leuko.data.reading import read_split
 from leuko.errors import DataError, LeukoError, TrainingError
 from leuko.manifest import Manifest
 from leuko.recipe import AugmentSettings, DataSettings, Recipe, load_recipe
-from leuko.reporter import Reporter
 from leuko.runtime.classifier import OnnxClassifier
-from leuko.runtime.trust import NEVER_CHECKED, Trust
-from leuko.runtime.trust_bundle import without_trust
+from leuko.runtime.trust.calibrate import without_trust
+from leuko.runtime.trust.decide import NEVER_CHECKED, Trust
+from leuko.support.reporter import Reporter
 
 keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 
@@ -163,7 +163,10 @@ def test_the_bundle_answers_as_keras_does(runs: Runs, tiny: Recipe) -> None:
     model = keras.saving.load_model(run / "model.keras")
     rows = Manifest.load(run / "manifest.json")
     pixels = np.stack(
-        [tiny.preprocess.apply(leuko.imaging.read_image(f).pixels) for f in rows.files()[:20]]
+        [
+            tiny.preprocess.apply(leuko.imaging.decode.read_image(f).pixels)
+            for f in rows.files()[:20]
+        ]
     )
     bundle = ModelBundle.load(run)
     assert bundle.calibration["method"] == "temperature"

@@ -33,9 +33,9 @@ from leuko.batch.partition import AT_ONCE, STALL_S, Answer, Loss, Piece, ended_a
 from leuko.batch.processes import attempt, prepare_process
 from leuko.bundle import ModelBundle
 from leuko.errors import BatchError, LeukoError, MissingExtraError, UsageError
-from leuko.parallel import worker_count
-from leuko.quiet import silence
 from leuko.runtime.classifier import OnnxClassifier
+from leuko.support.parallel import worker_count
+from leuko.support.quiet import silence
 
 __all__ = ["RayCluster"]
 

@@ -13,15 +13,15 @@ from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any, Final
 
-from leuko.artifacts import digest_json
 from leuko.bundle import ModelBundle
 from leuko.classifier import Classifier
 from leuko.errors import BatchError, DataError
-from leuko.host import versions
 from leuko.prediction import Prediction, PredictionTable
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.scheme import ClassScheme
 from leuko.source import Source
+from leuko.support.artifacts import digest_json
+from leuko.support.host import versions
 
 __all__ = [
     "AT_ONCE",

@@ -16,8 +16,8 @@ from leuko.batch.partition import AT_ONCE, STALL_S, Answer, Loss, Piece, answer_
 from leuko.bundle import ModelBundle
 from leuko.classifier import Classifier
 from leuko.errors import BatchError, LeukoError
-from leuko.parallel import worker_count
 from leuko.runtime.classifier import OnnxClassifier
+from leuko.support.parallel import worker_count
 
 __all__ = ["Processes", "serve", "share_cores"]
 
@@ -84,9 +84,9 @@ def prepare_process(workers: int) -> None:
     """
     import cv2
 
-    from leuko.imaging import refuse_bombs
-    from leuko.memory import keep_freed_memory
-    from leuko.pictures import share_memory
+    from leuko.imaging.decode import refuse_bombs
+    from leuko.imaging.pictures import share_memory
+    from leuko.support.memory import keep_freed_memory
 
     cv2.setNumThreads(1)
     refuse_bombs()

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol
 
-from leuko.artifacts import digest_json
 from leuko.batch.partition import (
     DIED,
     PARTITION_ROWS,
@@ -28,6 +27,7 @@ from leuko.errors import BatchError, UsageError
 from leuko.prediction import Prediction
 from leuko.runtime.repeats import Repeats
 from leuko.source import Source
+from leuko.support.artifacts import digest_json
 
 __all__ = ["ENGINES", "BatchResult", "Engine", "open_engine", "predict_to_file"]
 

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import IO, Final
 
 from leuko import __version__
-from leuko.artifacts import (
+from leuko.batch.partition import decode_answers
+from leuko.bundle import ModelBundle
+from leuko.errors import BatchError, OutputError, UsageError
+from leuko.prediction import Prediction
+from leuko.prediction_files import csv_cells, csv_line, csv_names
+from leuko.scheme import ClassScheme
+from leuko.support.artifacts import (
     TEMPORARY_PREFIX,
     atomic_write,
     atomic_write_bytes,
@@ -19,12 +25,6 @@ from leuko.artifacts import (
     read_json,
     schema,
 )
-from leuko.batch.partition import decode_answers
-from leuko.bundle import ModelBundle
-from leuko.errors import BatchError, OutputError, UsageError
-from leuko.prediction import Prediction
-from leuko.prediction_files import csv_cells, csv_line, csv_names
-from leuko.scheme import ClassScheme
 
 __all__ = ["SUFFIXES", "WorkFolder", "check_output", "write_predictions"]
 

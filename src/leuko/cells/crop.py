@@ -12,7 +12,7 @@ import numpy.typing as npt
 from leuko.cells.arrays import Mask, Pixels, cv
 from leuko.cells.finding import CellFinding
 from leuko.errors import BundleError
-from leuko.imaging import warp_image
+from leuko.imaging.preprocess import warp_image
 
 __all__ = ["CanonicalCrop", "CropSpec", "canonical_crop"]
 

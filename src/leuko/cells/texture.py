@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from leuko.cells.morphometry import measure_cell
 from leuko.cells.view import GROUND, CellView, look_at, soften
-from leuko.imaging import PreprocessSpec
+from leuko.imaging.preprocess import PreprocessSpec
 
 __all__ = ["FLAT", "SOFT", "FirstView", "Texture", "first_view", "views", "with_texture"]
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from leuko.cells.crop import CropSpec, canonical_crop
 from leuko.cells.finding import CellFinding, Mask, Pixels
 from leuko.cells.segment import find_cell
-from leuko.imaging import PreprocessSpec
+from leuko.imaging.preprocess import PreprocessSpec
 
 __all__ = [
     "GROUND",

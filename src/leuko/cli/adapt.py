@@ -56,7 +56,7 @@ def adapt(
 ) -> None:
     """Fit a model to one microscope, by labels of a few of its cells."""
     from leuko.bundle import ModelBundle
-    from leuko.runtime.adapt import adapt as fit
+    from leuko.runtime.adapt.adapt import adapt as fit
 
     keep_apart({"--out": out, "--log-file": log_file}, [*(folders or []), labels], model=model)
     ModelBundle.check_place(out)

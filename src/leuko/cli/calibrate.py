@@ -43,14 +43,14 @@ def calibrate(
     log_file: LogOption = None,
 ) -> None:
     """Fit temperature, thresholds and distances on labelled images that training has not seen."""
-    from leuko.artifacts import schema
     from leuko.bundle import ModelBundle
     from leuko.data.reading import read_labelled
     from leuko.errors import DataError
     from leuko.history import TrustReport, TrustTargets
     from leuko.runtime.cards import trust_section
-    from leuko.runtime.trust_bundle import TrustSettings, fit_trust
+    from leuko.runtime.trust.calibrate import TrustSettings, fit_trust
     from leuko.runtime.zoo import load
+    from leuko.support.artifacts import schema
 
     keep_apart({"--out": out, "--log-file": log_file}, [folder], model=model)
     ModelBundle.check_place(out)

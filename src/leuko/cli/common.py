@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from leuko.artifacts import atomic_write, is_stream, json_text
 from leuko.errors import LeukoError, OutputError, UsageError
-from leuko.reporter import Reporter
+from leuko.support.artifacts import atomic_write, is_stream, json_text
+from leuko.support.reporter import Reporter
 
 if TYPE_CHECKING:
     from leuko.scheme import ClassScheme
@@ -479,7 +479,7 @@ def try_outputs(*paths: Path | None) -> None:
     Parameters
     ----------
     *paths : Path or None
-        Files that `leuko.artifacts.atomic_write` is to write.
+        Files that `leuko.support.artifacts.atomic_write` is to write.
 
     Raises
     ------
@@ -525,7 +525,7 @@ def _places_of(model: str | None) -> list[str]:
 
 def _is_image_in(path: Path, folder: str | os.PathLike[str]) -> bool:
     """Whether a file that is there is one of those that are read when a folder is given."""
-    from leuko.imaging import IMAGE_SUFFIXES
+    from leuko.imaging.decode import IMAGE_SUFFIXES
 
     place = Path(os.path.realpath(os.path.expanduser(folder)))
     tables = (".parquet",) if place.suffix.lower() == ".parquet" else ()

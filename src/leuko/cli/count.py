@@ -75,13 +75,13 @@ def count(
     log_file: LogOption = None,
 ) -> None:
     """Count the classes: percentages with limits that hold the model's own errors."""
-    from leuko.artifacts import atomic_write_text
     from leuko.errors import UsageError
     from leuko.evaluation.counting.differential import differential_by
     from leuko.evaluation.counting.manual import read_manual_counts
     from leuko.render.counts import count_csv, count_document, format_count
-    from leuko.runtime.trust import NEVER_CHECKED
+    from leuko.runtime.trust.decide import NEVER_CHECKED
     from leuko.runtime.zoo import load
+    from leuko.support.artifacts import atomic_write_text
 
     if bool(images) == (predictions is not None):
         raise UsageError("Give images, or --predictions with the table of an earlier run.")
@@ -121,8 +121,8 @@ def _tally(
 ) -> Tally:
     """Add up the answers to images, or those of a table that is there."""
     from leuko.evaluation.counting.tally import Tally
-    from leuko.experiment.predicting import answer_images
     from leuko.prediction_files import read_predictions
+    from leuko.workflows.predict import answer_images
 
     if predictions is None:
         tally = Tally(classifier.bundle.scheme)

@@ -52,10 +52,10 @@ def info(
     log_file: LogOption = None,
 ) -> None:
     """Say what is in a data set, and what is wrong with it."""
-    from leuko.artifacts import atomic_write_json, atomic_write_text, prepare_folder
-    from leuko.data.audit import audit_dataset
+    from leuko.data.audit.audit import audit_dataset
     from leuko.data.dataset import Dataset
     from leuko.render.audit import audit_document, format_audit
+    from leuko.support.artifacts import atomic_write_json, atomic_write_text, prepare_folder
 
     if out is not None:
         try_outputs(out / "audit.json", out / "audit.html")
@@ -124,8 +124,8 @@ def draw(
 ) -> None:
     """Draw a data set of smears: cells, slides, stains and cameras, all from a seed."""
     from leuko.data.synth import SmearPlan, draw_dataset, mix_of
-    from leuko.parallel import worker_count
     from leuko.scheme import load_scheme
+    from leuko.support.parallel import worker_count
 
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         mix = mix_of(load_scheme(classes))

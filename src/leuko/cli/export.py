@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leuko.artifacts import schema
 from leuko.cli.common import (
     IgnoreOption,
     JsonOption,
@@ -20,6 +19,7 @@ from leuko.cli.common import (
     keep_apart,
     session,
 )
+from leuko.support.artifacts import schema
 
 if TYPE_CHECKING:
     from leuko.formats.export import Exported

@@ -60,22 +60,22 @@ def training_room() -> Any:
 
 
 def comparing_room() -> Any:
-    """Open ``leuko.experiment.comparing``.
+    """Open ``leuko.workflows.compare``.
 
     Returns
     -------
     module
         With ``compare``.
     """
-    return _room("leuko.experiment.comparing", "A comparison")
+    return _room("leuko.workflows.compare", "A comparison")
 
 
 def demo_room() -> Any:
-    """Open ``leuko.experiment.demo``.
+    """Open ``leuko.workflows.demo``.
 
     Returns
     -------
     module
         With ``run_demo``.
     """
-    return _room("leuko.experiment.demo", "The demo")
+    return _room("leuko.workflows.demo", "The demo")

@@ -9,11 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from leuko import __version__
-from leuko.artifacts import RESEARCH_USE
 from leuko.cli import adapt, count, data, export, models, predict, training
 from leuko.cli.common import printable, take_late_error
 from leuko.errors import LeukoError
-from leuko.quiet import silence, throw_away_settings
+from leuko.support.artifacts import RESEARCH_USE
+from leuko.support.quiet import silence, throw_away_settings
 
 __all__ = ["app", "main"]
 
@@ -156,8 +156,8 @@ def _own_process() -> None:
 
     import cv2
 
-    from leuko.imaging import refuse_bombs
-    from leuko.memory import keep_freed_memory
+    from leuko.imaging.decode import refuse_bombs
+    from leuko.support.memory import keep_freed_memory
 
     # A file name is bytes, and not every terminal can show every letter: neither stops a run.
     if isinstance(sys.stdin, io.TextIOWrapper):

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from leuko.artifacts import schema
 from leuko.cli.calibrate import calibrate
 from leuko.cli.common import (
     JsonOption,
@@ -20,6 +19,7 @@ from leuko.cli.common import (
     printable,
     session,
 )
+from leuko.support.artifacts import schema
 
 __all__ = ["register"]
 
@@ -72,7 +72,7 @@ def list_models(json: JsonOption = False) -> None:
 @models_app.command()
 def show(model: Model, json: JsonOption = False) -> None:
     """Show what a model is: input, classes, digests, validation, where it is from."""
-    from leuko.runtime.trust import NEVER_CHECKED
+    from leuko.runtime.trust.decide import NEVER_CHECKED
     from leuko.runtime.zoo import load
 
     facts = _facts(load(model).bundle)
@@ -184,7 +184,7 @@ def _print(line: str) -> None:
 
 def _facts(bundle: Any) -> dict[str, Any]:
     """What a person or a script wants to know of a bundle."""
-    from leuko.runtime.trust import Trust
+    from leuko.runtime.trust.decide import Trust
 
     variant = bundle.provenance.get("variant", {})
     return {

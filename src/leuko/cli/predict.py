@@ -91,11 +91,11 @@ def predict(
     log_file: LogOption = None,
 ) -> None:
     """Name the class of single-cell images. A bad file gets its reason; the run goes on."""
-    from leuko.artifacts import atomic_write_bytes
     from leuko.cli import batch
-    from leuko.experiment.predicting import answer_images, written
-    from leuko.runtime.trust import NEVER_CHECKED
+    from leuko.runtime.trust.decide import NEVER_CHECKED
     from leuko.runtime.zoo import load
+    from leuko.support.artifacts import atomic_write_bytes
+    from leuko.workflows.predict import answer_images, written
 
     outputs = {"--csv": csv, "--out": out, "--picture": picture, "--explain": explain,
                "--log-file": log_file}  # fmt: skip
@@ -223,8 +223,8 @@ def _line(row: Prediction) -> str:
 def _encoder(picture: Path) -> Callable[[Any], bytes]:
     """How a picture of that name is written."""
     from leuko.errors import UsageError
-    from leuko.files import mark_own_picture
-    from leuko.imaging import encode_jpeg, encode_png
+    from leuko.imaging.decode import encode_jpeg, encode_png
+    from leuko.support.files import mark_own_picture
 
     known: dict[str, Callable[[Any], bytes]] = {
         ".png": encode_png,
@@ -274,8 +274,8 @@ def evaluate(
 ) -> None:
     """Score a model on labelled images: figures with intervals, mistakes, baselines."""
     from leuko.data.reading import read_labelled
-    from leuko.experiment.evaluating import evaluate as run_evaluation
     from leuko.runtime.zoo import load
+    from leuko.workflows.evaluate import evaluate as run_evaluation
 
     rows = None if out is None else out / "predictions.csv"
     keep_apart({"--out": rows, "--log-file": log_file}, [folder], model=model)

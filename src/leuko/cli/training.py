@@ -66,12 +66,12 @@ def train(
     log_file: LogOption = None,
 ) -> None:
     """Train a recipe and export the bundle that ships. Ctrl-C stops; --resume goes on."""
-    from leuko.artifacts import schema
     from leuko.cli.extras import training_room
     from leuko.data.dataset import Dataset
-    from leuko.experiment.planning import passed_over, plan_training
     from leuko.render.evaluation import no_better
+    from leuko.support.artifacts import schema
     from leuko.training.options import RunOptions
+    from leuko.workflows.plan import passed_over, plan_training
 
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         # Opening the room takes seconds; what is wrong is said before.
@@ -153,9 +153,9 @@ def compare(
     """Train recipes on the same rows, test them in pairs, and write report.html."""
     from leuko.cli.extras import comparing_room
     from leuko.data.dataset import Dataset
-    from leuko.experiment.planning import plan_comparison
     from leuko.render.terminal import comparison_text
     from leuko.training.options import RunOptions
+    from leuko.workflows.plan import plan_comparison
 
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         opened = Dataset.open(

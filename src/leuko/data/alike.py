@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from leuko.data.audit_duplicates import thumbnail
+from leuko.data.audit.duplicates import thumbnail
 
 __all__ = ["SAME_CELL", "Fingerprints", "fingerprint", "likeness"]
 

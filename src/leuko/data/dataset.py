@@ -12,8 +12,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from leuko.data.audit_background import ring_features
-from leuko.data.audit_duplicates import thumbnail
+from leuko.data.audit.background import ring_features
+from leuko.data.audit.duplicates import thumbnail
 from leuko.data.reading import (
     SPLITS,
     Layout,
@@ -24,11 +24,11 @@ from leuko.data.reading import (
     read_split,
 )
 from leuko.errors import DataError, ImageError
+from leuko.imaging.pictures import open_picture
 from leuko.manifest import Manifest, Sample
-from leuko.parallel import bounded_map, worker_count
-from leuko.pictures import open_picture
-from leuko.reporter import SILENT, Reporter
 from leuko.scheme import ClassScheme
+from leuko.support.parallel import bounded_map, worker_count
+from leuko.support.reporter import SILENT, Reporter
 
 __all__ = ["Dataset", "ImageFacts", "Pictures"]
 
@@ -44,11 +44,11 @@ class ImageFacts:
     size : str
         Rows and columns, as in ``575x575``.
     mode, format : str
-        See `leuko.imaging.DecodedImage`.
+        See `leuko.imaging.decode.DecodedImage`.
     thumbnail : (32, 32) uint8
-        See `leuko.data.audit_duplicates.thumbnail`.
+        See `leuko.data.audit.duplicates.thumbnail`.
     ring : (29,) float32 or None
-        See `leuko.data.audit_background.ring_features`; None where nobody asked.
+        See `leuko.data.audit.background.ring_features`; None where nobody asked.
     """
 
     size: str
@@ -66,7 +66,7 @@ class Pictures:
     workers : int, optional
         Threads; as many as this process may use when None.
     rings : bool
-        Describe the background too; see `leuko.data.audit_background`.
+        Describe the background too; see `leuko.data.audit.background`.
     """
 
     def __init__(self, workers: int | None = None, *, rings: bool = False) -> None:

@@ -16,17 +16,8 @@ from pathlib import Path
 from typing import Final
 
 from leuko.errors import DataError
-from leuko.files import (
-    DRAWN_BY_LEUKO,
-    Strays,
-    find_listed,
-    is_own_picture,
-    read_text,
-    stray_kind,
-)
-from leuko.imaging import IMAGE_SUFFIXES
+from leuko.imaging.decode import IMAGE_SUFFIXES
 from leuko.manifest import Manifest, Note, Sample, original_of, slide_of
-from leuko.parallel import bounded_map, worker_count
 from leuko.scheme import (
     DIFFERENTIAL_5,
     RAABIN_NUMBERS,
@@ -38,6 +29,15 @@ from leuko.scheme import (
     load_scheme,
     scheme_of,
 )
+from leuko.support.files import (
+    DRAWN_BY_LEUKO,
+    Strays,
+    find_listed,
+    is_own_picture,
+    read_text,
+    stray_kind,
+)
+from leuko.support.parallel import bounded_map, worker_count
 
 __all__ = [
     "SPLITS",
@@ -260,8 +260,8 @@ def read_folder(
     """Read a folder that holds one folder for each class.
 
     Symbolic links are followed; dangling ones, loops and folders that cannot be listed are
-    noted, and so is what `leuko.files` knows to be no picture of a cell. Hidden files are passed
-    over; any other file counts as an image until it is decoded.
+    noted, and so is what `leuko.support.files` knows to be no picture of a cell. Hidden files are
+    passed over; any other file counts as an image until it is decoded.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 Weights that have learned the very cells that a network is then measured on give it a head start.
 Beside Leuko's backbone and bundled models lie the fingerprints of the pictures that they have
-seen: `leuko.data.audit_duplicates.difference_hash` of each, in ascending order. No picture can be
+seen: `leuko.data.audit.duplicates.difference_hash` of each, in ascending order. No picture can be
 made of them; a copy that was resized or compressed again is still found. Mirrored, turned and
 otherwise cut copies are not.
 """
@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.architectures import ARCHITECTURES, Architecture
-from leuko.artifacts import digest_file
-from leuko.data.audit_duplicates import difference_hash
+from leuko.data.audit.duplicates import difference_hash
 from leuko.data.dataset import ImageFacts, Pictures
 from leuko.errors import ImageError
 from leuko.manifest import Manifest
 from leuko.recipe import Recipe
-from leuko.reporter import SILENT, Reporter
+from leuko.support.artifacts import digest_file
+from leuko.support.reporter import SILENT, Reporter
 
 __all__ = [
     "FEW",
@@ -166,7 +166,7 @@ def were_seen(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
     Parameters
     ----------
     hashes : (N,) uint64
-        From `leuko.data.audit_duplicates.difference_hash`.
+        From `leuko.data.audit.duplicates.difference_hash`.
 
     Returns
     -------

@@ -11,15 +11,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from leuko.artifacts import atomic_write_bytes, prepare_folder, schema
 from leuko.data.reading import find_splits, read_folder
 from leuko.data.rejected import RejectedFile
 from leuko.errors import DataError, ImageError, OutputError
-from leuko.imaging import IMAGE_SUFFIXES, encode_jpeg
+from leuko.imaging.decode import IMAGE_SUFFIXES, encode_jpeg
+from leuko.imaging.pictures import open_picture
 from leuko.manifest import Manifest, Sample
-from leuko.parallel import bounded_map, worker_count
-from leuko.pictures import open_picture
-from leuko.reporter import SILENT, Reporter
+from leuko.support.artifacts import atomic_write_bytes, prepare_folder, schema
+from leuko.support.parallel import bounded_map, worker_count
+from leuko.support.reporter import SILENT, Reporter
 
 __all__ = ["SOURCES", "ShrinkReport", "shrink_dataset"]
 

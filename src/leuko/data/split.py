@@ -46,7 +46,7 @@ def split_by_slide(
         Of the order in which slides of similar weight are dealt.
     same_cell : sequence of (int, int)
         Positions of images known to show one cell, from
-        `leuko.data.audit_duplicates.near_duplicates`.
+        `leuko.data.audit.duplicates.near_duplicates`.
 
     Returns
     -------

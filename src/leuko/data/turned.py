@@ -48,7 +48,7 @@ def turned_copies(thumbnails: npt.NDArray[np.uint8]) -> list[tuple[int, int, flo
     Parameters
     ----------
     thumbnails : (N, S, S) uint8
-        Grey, from `leuko.data.audit_duplicates.thumbnail`.
+        Grey, from `leuko.data.audit.duplicates.thumbnail`.
 
     Returns
     -------

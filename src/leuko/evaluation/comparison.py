@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from leuko.artifacts import RESEARCH_USE, schema
-from leuko.evaluation.compare import PairedTest, SeedMean, mean_over_seeds
+from leuko.evaluation.paired import PairedTest, SeedMean, mean_over_seeds
 from leuko.evaluation.report import SetResult
+from leuko.support.artifacts import RESEARCH_USE, schema
 
 __all__ = ["ComparisonReport", "Model", "Run", "recipe_titles", "set_means"]
 

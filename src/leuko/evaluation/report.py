@@ -10,12 +10,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from leuko.artifacts import RESEARCH_USE, schema
 from leuko.errors import DataError
 from leuko.evaluation import intervals, metrics
 from leuko.evaluation.selective import Coverage, Decided, accuracy_at_coverage, decided
 from leuko.scheme import DIFFERENTIAL_5, ClassScheme, load_scheme
 from leuko.statistics import beats_one_answer
+from leuko.support.artifacts import RESEARCH_USE, schema
 
 __all__ = [
     "HEADLINE_METRICS",

@@ -12,7 +12,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from leuko.artifacts import digest_bytes, digest_json
 from leuko.bundle import golden_pictures
 from leuko.cells.texture import views
 from leuko.data.reading import read_labelled
@@ -21,13 +20,14 @@ from leuko.errors import BundleError, DataError, ImageError
 from leuko.evaluation.metrics import balanced_accuracy, confusion_matrix
 from leuko.evaluation.report import evaluate_predictions
 from leuko.history import Change, Compared
-from leuko.imaging import PreprocessSpec
-from leuko.parallel import bounded_map
-from leuko.pictures import decoded
-from leuko.reporter import Reporter
+from leuko.imaging.pictures import decoded
+from leuko.imaging.preprocess import PreprocessSpec
 from leuko.runtime.sources import expand
 from leuko.scheme import ClassScheme
 from leuko.source import Source, file_source
+from leuko.support.artifacts import digest_bytes, digest_json
+from leuko.support.parallel import bounded_map
+from leuko.support.reporter import Reporter
 
 __all__ = [
     "LARGEST_DROP",

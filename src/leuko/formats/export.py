@@ -21,7 +21,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from leuko.artifacts import RESEARCH_USE, atomic_folder, digest_bytes, json_text, schema
 from leuko.bundle import Goldens, ModelBundle, check_room, golden_pictures
 from leuko.cells.texture import views
 from leuko.errors import OutputError, UsageError
@@ -42,15 +41,16 @@ from leuko.formats.check import (
 from leuko.formats.graph import open_session, to_float16
 from leuko.formats.int8 import quantize
 from leuko.history import Variant
-from leuko.host import versions
-from leuko.parallel import bounded_map, worker_count
-from leuko.reporter import SILENT, Reporter
-from leuko.runtime.average import over_views
 from leuko.runtime.cards import with_card
 from leuko.runtime.classifier import OnnxClassifier, make_goldens
-from leuko.runtime.session import run_padded
-from leuko.runtime.trust import Trust, feature_distances
+from leuko.runtime.network.average import over_views
+from leuko.runtime.network.session import run_padded
+from leuko.runtime.trust.decide import Trust, feature_distances
 from leuko.runtime.zoo import load
+from leuko.support.artifacts import RESEARCH_USE, atomic_folder, digest_bytes, json_text, schema
+from leuko.support.host import versions
+from leuko.support.parallel import bounded_map, worker_count
+from leuko.support.reporter import SILENT, Reporter
 
 __all__ = ["FORMATS", "WEIGHTS", "ExportRequest", "Exported", "Writer", "export_model"]
 

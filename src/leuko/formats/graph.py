@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.errors import BundleError
-from leuko.packages import import_extra, import_onnxruntime
+from leuko.support.packages import import_extra, import_onnxruntime
 
 __all__ = ["Graph", "clean_graph", "open_session", "to_float16"]
 

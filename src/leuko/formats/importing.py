@@ -18,20 +18,20 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from leuko.artifacts import digest_bytes
 from leuko.bundle import ModelBundle
 from leuko.data.synth import draw_cell, draw_slide_style
-from leuko.data.synth_kinds import KINDS
+from leuko.data.synth.kinds import KINDS
 from leuko.errors import BundleError, DataError, UsageError
 from leuko.formats.confined import LARGEST_FILE, convert_keras
 from leuko.history import ImportReport
-from leuko.imaging import PreprocessSpec
-from leuko.reporter import SILENT, Reporter
+from leuko.imaging.preprocess import PreprocessSpec
 from leuko.runtime.cards import pixels_in_words, with_card
 from leuko.runtime.classifier import make_goldens
-from leuko.runtime.graph_wrap import ForeignNetwork, read_foreign, wrap_foreign
-from leuko.runtime.session import open_session, run_outputs
+from leuko.runtime.network.session import open_session, run_outputs
+from leuko.runtime.network.wrap import ForeignNetwork, read_foreign, wrap_foreign
 from leuko.scheme import DIFFERENTIAL_5, ClassScheme, is_number, load_scheme, scheme_of
+from leuko.support.artifacts import digest_bytes
+from leuko.support.reporter import SILENT, Reporter
 
 __all__ = ["ForeignPixels", "import_bundle", "read_classes", "read_pixels"]
 

@@ -6,17 +6,17 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from leuko.artifacts import RESEARCH_USE, schema
-from leuko.data import audit_findings as found
-from leuko.data.audit_background import (
+from leuko.data.audit import findings as found
+from leuko.data.audit.background import (
     AT_LEAST,
     RING,
     RING_FEATURES,
     BackgroundSkipped,
     BackgroundTest,
 )
-from leuko.data.audit_report import AuditReport, Confounded, Finding, Property
+from leuko.data.audit.report import AuditReport, Confounded, Finding, Property
 from leuko.render.words import aligned
+from leuko.support.artifacts import RESEARCH_USE, schema
 
 __all__ = ["audit_document", "finding_sentence", "finding_title", "format_audit"]
 

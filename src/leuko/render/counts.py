@@ -7,13 +7,13 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from leuko.artifacts import RESEARCH_USE, schema
 from leuko.evaluation.counting.correction import ACCEPTED_TIMES, OTHERS_WRONG, Unmeasured
 from leuko.evaluation.counting.differential import LEAST_ACCEPTED, ClassCount, Differential
 from leuko.evaluation.counting.manual import REFERENCE_CELLS, ManualComparison
 from leuko.prediction_files import csv_line
 from leuko.render.words import counted
-from leuko.text import listed
+from leuko.support.artifacts import RESEARCH_USE, schema
+from leuko.support.text import listed
 
 __all__ = [
     "accepted_sentence",

@@ -46,7 +46,7 @@ def check_pixels(pixels: Pixels) -> None:
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8 or not pixels.size:
         raise DataError(
             f"Received pixels of shape {pixels.shape} and type {pixels.dtype}, expected (H, W, 3) "
-            "uint8. Read images with leuko.imaging.read_image."
+            "uint8. Read images with leuko.imaging.decode.read_image."
         )
 
 

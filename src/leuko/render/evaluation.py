@@ -8,12 +8,12 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from leuko.artifacts import RESEARCH_USE
 from leuko.evaluation import metrics
 from leuko.evaluation.report import TOO_FEW_SLIDES, Caution, ClassResult, EvaluationReport
 from leuko.render.words import counted
 from leuko.statistics import MINIMUM_SLIDES
-from leuko.text import listed
+from leuko.support.artifacts import RESEARCH_USE
+from leuko.support.text import listed
 
 __all__ = ["evaluation_document", "evaluation_summary", "evaluation_warnings", "no_better"]
 

@@ -9,18 +9,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from leuko.artifacts import atomic_write_bytes, digest_bytes, prepare_folder
 from leuko.errors import ImageError, UsageError
-from leuko.files import mark_own_picture
-from leuko.imaging import encode_png
-from leuko.parallel import bounded_map, worker_count
-from leuko.pictures import decoded
+from leuko.imaging.decode import encode_png
+from leuko.imaging.pictures import decoded
 from leuko.prediction import Prediction
 from leuko.render.heat import heat_picture
-from leuko.reporter import Reporter
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.explain import Explainer
 from leuko.source import Source, opened
+from leuko.support.artifacts import atomic_write_bytes, digest_bytes, prepare_folder
+from leuko.support.files import mark_own_picture
+from leuko.support.parallel import bounded_map, worker_count
+from leuko.support.reporter import Reporter
 
 __all__ = ["PictureNames", "check_folder", "explained"]
 

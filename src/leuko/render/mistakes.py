@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from leuko.cells.view import prepare
 from leuko.errors import ImageError
-from leuko.imaging import PreprocessSpec, encode_jpeg, read_image
+from leuko.imaging.decode import encode_jpeg, read_image
+from leuko.imaging.preprocess import PreprocessSpec
 
 __all__ = ["Thumbnail", "worst_mistakes"]
 

@@ -12,9 +12,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from leuko.artifacts import digest_bytes
 from leuko.errors import DataError, ImageError
-from leuko.imaging import decode_image
+from leuko.imaging.decode import decode_image
 from leuko.prediction import Prediction
 from leuko.render.answers import question, title, why
 from leuko.render.drawing import (
@@ -34,8 +33,9 @@ from leuko.render.drawing import (
 )
 from leuko.render.style import lighter, style
 from leuko.render.words import percent
-from leuko.reporter import Reporter
 from leuko.source import Source
+from leuko.support.artifacts import digest_bytes
+from leuko.support.reporter import Reporter
 
 __all__ = [
     "SHEET_LIMIT",

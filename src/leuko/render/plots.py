@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from leuko.errors import MissingExtraError
-from leuko.files import mark_own_picture
 from leuko.render.style import Style, style, themed
 from leuko.scheme import ClassScheme, scheme_in
+from leuko.support.files import mark_own_picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

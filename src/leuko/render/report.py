@@ -11,16 +11,16 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from leuko.artifacts import RESEARCH_USE
 from leuko.errors import DataError
 from leuko.evaluation.comparison import ComparisonReport
-from leuko.packages import require
 from leuko.render import plots, tables, views, words
 from leuko.render.mistakes import Thumbnail, worst_mistakes
 from leuko.render.style import PAGE, css_variables, style
 from leuko.render.verdict import verdict
 from leuko.scheme import ClassScheme, scheme_in
-from leuko.text import listed
+from leuko.support.artifacts import RESEARCH_USE
+from leuko.support.packages import require
+from leuko.support.text import listed
 
 if TYPE_CHECKING:
     from jinja2 import Environment

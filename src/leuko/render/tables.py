@@ -10,12 +10,12 @@ from statistics import fmean
 from typing import Any
 
 from leuko.data.seen import RANDOM
-from leuko.evaluation.compare import Decision, PairedTest, decide
 from leuko.evaluation.intervals import MINIMUM_SLIDES
+from leuko.evaluation.paired import Decision, PairedTest, decide
 from leuko.render import words
 from leuko.render.style import PAGE
 from leuko.render.words import NONE
-from leuko.text import listed
+from leuko.support.text import listed
 
 Document = Mapping[str, Any]
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any, Final
 
-from leuko.artifacts import RESEARCH_USE
 from leuko.evaluation.comparison import ComparisonReport
 from leuko.render import tables, words
 from leuko.render.verdict import verdict
 from leuko.render.views import hidden_findings
 from leuko.render.words import NONE
+from leuko.support.artifacts import RESEARCH_USE
 
 __all__ = ["comparison_text"]
 

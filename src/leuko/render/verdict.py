@@ -7,10 +7,10 @@ from statistics import fmean
 from typing import Any, Final
 
 from leuko.errors import DataError
-from leuko.evaluation.compare import ALPHA, Decision, decide
 from leuko.evaluation.comparison import ComparisonReport, Model
+from leuko.evaluation.paired import ALPHA, Decision, decide
 from leuko.render.words import counted, duration, percent
-from leuko.text import listed
+from leuko.support.text import listed
 
 __all__ = ["comparison_document", "comparison_warnings", "verdict"]
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
-from leuko.artifacts import RESEARCH_USE
 from leuko.bundle import ModelBundle
 from leuko.cells.morphometry import MEASURES
 from leuko.data.seen import had_a_head_start
@@ -23,8 +22,9 @@ from leuko.history import (
     TrustReport,
     Variant,
 )
-from leuko.imaging import PreprocessSpec
-from leuko.runtime.trust import NEVER_CHECKED, Trust
+from leuko.imaging.preprocess import PreprocessSpec
+from leuko.runtime.trust.decide import NEVER_CHECKED, Trust
+from leuko.support.artifacts import RESEARCH_USE
 
 __all__ = ["pixels_in_words", "refit_in_words", "trust_section", "with_card"]
 

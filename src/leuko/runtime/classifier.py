@@ -13,22 +13,23 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from leuko.artifacts import digest_bytes, digest_json
 from leuko.bundle import Goldens, MeasuredLayer, ModelBundle, golden_pictures
 from leuko.cells.morphometry import MEASURES
 from leuko.cells.texture import FirstView, first_view
 from leuko.data.alike import fingerprint
 from leuko.errors import BundleError, ImageError, UsageError
-from leuko.imaging import PreprocessSpec, check_size
-from leuko.parallel import bounded_map, worker_count
-from leuko.pictures import decoded
+from leuko.imaging.decode import check_size
+from leuko.imaging.pictures import decoded
+from leuko.imaging.preprocess import PreprocessSpec
 from leuko.prediction import DECIMALS, Judgement, Prediction, PredictionTable
+from leuko.runtime.network.session import BATCH, DEVICES, open_session, run_views
 from leuko.runtime.quality import Quality, measure_quality, nucleus_evidence, resolution_of
-from leuko.runtime.session import BATCH, DEVICES, open_session, run_views
 from leuko.runtime.sources import expand
-from leuko.runtime.trust import MoreViews, Trust, feature_distances
+from leuko.runtime.trust.decide import MoreViews, Trust, feature_distances
 from leuko.scheme import ClassScheme
 from leuko.source import Source, file_source, opened
+from leuko.support.artifacts import digest_bytes, digest_json
+from leuko.support.parallel import bounded_map, worker_count
 
 __all__ = ["Observation", "OnnxClassifier", "make_goldens"]
 
@@ -162,7 +163,7 @@ class OnnxClassifier:
 
     @property
     def accepts(self) -> bool:
-        """Whether any answer can be accepted; see `leuko.runtime.trust.NEVER_CHECKED`."""
+        """Whether any answer can be accepted; see `leuko.runtime.trust.decide.NEVER_CHECKED`."""
         return self.trust.accepts
 
     def predict_views(self, views: Pixels) -> npt.NDArray[np.float64]:

@@ -25,14 +25,15 @@ from leuko.cells.segment import find_cell
 from leuko.cells.texture import FirstView, first_view
 from leuko.cells.view import frame_of, prepare
 from leuko.errors import BundleError, ImageError, UsageError
-from leuko.imaging import PreprocessSpec, check_size
-from leuko.packages import import_onnxruntime
-from leuko.parallel import bounded_map, worker_count
+from leuko.imaging.decode import check_size
+from leuko.imaging.preprocess import PreprocessSpec
 from leuko.prediction import DECIMALS
-from leuko.runtime.average import FLOOR, average_views, mean_views, softmax
 from leuko.runtime.classifier import OnnxClassifier
-from leuko.runtime.graph import expose
-from leuko.runtime.session import BATCH
+from leuko.runtime.network.average import FLOOR, average_views, mean_views, softmax
+from leuko.runtime.network.session import BATCH
+from leuko.runtime.network.wire import expose
+from leuko.support.packages import import_onnxruntime
+from leuko.support.parallel import bounded_map, worker_count
 
 __all__ = ["METHODS", "Explainer", "Explanation", "explain", "placement"]
 

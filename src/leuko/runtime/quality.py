@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.cells.segment import nucleus_confidence
-from leuko.imaging import PreprocessSpec
+from leuko.imaging.preprocess import PreprocessSpec
 
 __all__ = ["BLANK", "Quality", "measure_quality", "nucleus_evidence", "resolution_of"]
 

@@ -13,7 +13,11 @@ from pathlib import Path, PurePosixPath
 from typing import Final, TextIO
 
 from leuko.errors import DataError, ImageError
-from leuko.files import (
+from leuko.imaging.decode import IMAGE_SUFFIXES
+from leuko.manifest import original_of
+from leuko.parquet import read_names
+from leuko.source import ARCHIVE_FAULTS, Source, file_stamp, open_archive, refused_source
+from leuko.support.files import (
     DRAWN_BY_LEUKO,
     Strays,
     drew,
@@ -23,11 +27,7 @@ from leuko.files import (
     stray_kind,
     why_unlisted,
 )
-from leuko.imaging import IMAGE_SUFFIXES
-from leuko.manifest import original_of
-from leuko.parquet import read_names
-from leuko.reporter import SILENT, Reporter
-from leuko.source import ARCHIVE_FAULTS, Source, file_stamp, open_archive, refused_source
+from leuko.support.reporter import SILENT, Reporter
 
 __all__ = ["Passed", "expand", "named_files"]
 
@@ -94,8 +94,8 @@ def expand(
         Read for ``-``; the process's own by default.
     reporter : Reporter, optional
         Told at the end what was passed over: files of folders and archives for their names (hidden
-        ones do not count), and what `leuko.files` knows to be no picture of a cell. A file that
-        stands alone is never passed over.
+        ones do not count), and what `leuko.support.files` knows to be no picture of a cell. A file
+        that stands alone is never passed over.
 
     Returns
     -------

@@ -21,12 +21,12 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.architectures import PIXELS, Architecture
-from leuko.artifacts import atomic_write
 from leuko.data.seen import backbone_path
 from leuko.errors import TrainingError
-from leuko.quiet import keras_home
 from leuko.recipe import ModelSettings, Recipe
-from leuko.reporter import SILENT, Reporter
+from leuko.support.artifacts import atomic_write
+from leuko.support.quiet import keras_home
+from leuko.support.reporter import SILENT, Reporter
 from leuko.training.pruning import prune_channels
 
 __all__ = [

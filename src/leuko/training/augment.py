@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from leuko.imaging import PreprocessSpec, warp_image
+from leuko.imaging.preprocess import PreprocessSpec, warp_image
 from leuko.recipe import AugmentSettings
 
 __all__ = ["augmented"]

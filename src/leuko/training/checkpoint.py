@@ -18,7 +18,8 @@ from typing import Any, Final
 import keras
 import numpy as np
 
-from leuko.artifacts import (
+from leuko.errors import TrainingError
+from leuko.support.artifacts import (
     TEMPORARY_PREFIX,
     atomic_folder,
     atomic_write,
@@ -27,7 +28,6 @@ from leuko.artifacts import (
     restore_folder,
     schema,
 )
-from leuko.errors import TrainingError
 
 __all__ = [
     "Checkpoint",

@@ -23,15 +23,15 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from leuko.artifacts import atomic_write, digest_bytes, digest_json
 from leuko.errors import OutputError
-from leuko.host import versions
-from leuko.packages import import_onnxruntime
-from leuko.parallel import bounded_map, worker_count
-from leuko.reporter import SILENT, Reporter
+from leuko.support.artifacts import atomic_write, digest_bytes, digest_json
+from leuko.support.host import versions
+from leuko.support.packages import import_onnxruntime
+from leuko.support.parallel import bounded_map, worker_count
+from leuko.support.reporter import SILENT, Reporter
 from leuko.training.architectures import FEATURES
-from leuko.training.export import features_onnx
 from leuko.training.pipeline import PixelSource
+from leuko.training.to_onnx import features_onnx
 
 __all__ = ["CACHE_LIMIT", "FeatureCache", "Trunk", "head_of"]
 

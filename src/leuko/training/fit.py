@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from leuko.artifacts import prepare_folder
 from leuko.errors import OutputError, TrainingError
 from leuko.recipe import Recipe
-from leuko.reporter import SILENT, Reporter
+from leuko.support.artifacts import prepare_folder
+from leuko.support.reporter import SILENT, Reporter
 from leuko.training.architectures import compile_model
 from leuko.training.checkpoint import (
     Checkpoint,

@@ -204,7 +204,7 @@ def convert(home: Path, scale: Sequence[float], offset: Sequence[float]) -> dict
     import keras
     import numpy as np
 
-    from leuko.training.export import example_pixels, features_onnx
+    from leuko.training.to_onnx import example_pixels, features_onnx
 
     with _bounded(stored):
         model = keras.models.load_model(path, compile=False, safe_mode=True, custom_objects=None)

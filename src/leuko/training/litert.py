@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.errors import TrainingError
-from leuko.packages import import_extra
+from leuko.support.packages import import_extra
 
 __all__ = ["litert_runner", "to_litert", "write_litert"]
 

@@ -21,9 +21,9 @@ from leuko.cells import CellFinding, find_cell
 from leuko.cells.view import CellView, cell_view, prepare
 from leuko.data.balance.order import balanced_order, copy_numbers
 from leuko.errors import LeukoError
-from leuko.imaging import PreprocessSpec
+from leuko.imaging.pictures import open_picture
+from leuko.imaging.preprocess import PreprocessSpec
 from leuko.manifest import Manifest
-from leuko.pictures import open_picture
 from leuko.recipe import AugmentSettings, DataSettings, Recipe
 from leuko.training.augment import augmented
 from leuko.training.randomisation import ground_warp, randomised, randomised_warp, sampled_texture

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from leuko.artifacts import digest_file, finite
 from leuko.bundle import ModelBundle
 from leuko.recipe import Recipe
+from leuko.support.artifacts import digest_file, finite
 
 __all__ = ["plain", "validation_summary", "without_folders"]
 
@@ -23,7 +23,7 @@ def validation_summary(
     Parameters
     ----------
     bundle : ModelBundle
-        From `leuko.runtime.trust_bundle.fit_trust`, whose figures are kept.
+        From `leuko.runtime.trust.calibrate.fit_trust`, whose figures are kept.
     document : dict
         Of `leuko.evaluation.report.EvaluationReport`.
     split : str

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from leuko import artifacts
 from leuko.data.split import split_by_slide
 from leuko.errors import TrainingError
 from leuko.manifest import Manifest
 from leuko.recipe import Recipe
+from leuko.support import artifacts
 from leuko.training.architectures import check_weights
-from leuko.training.export import require_converters
+from leuko.training.to_onnx import require_converters
 
 __all__ = ["BALANCED", "check_ready", "refuse_claimed", "with_weights"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from leuko.data.audit_duplicates import same_cells
+from leuko.data.audit.duplicates import same_cells
 from leuko.data.balance.write import write_balanced
 from leuko.data.dataset import Dataset, ImageFacts
 from leuko.data.reading import read_folder
@@ -17,7 +17,7 @@ from leuko.data.split import split_at_random, split_by_slide
 from leuko.errors import ImageError
 from leuko.manifest import Manifest
 from leuko.recipe import Recipe
-from leuko.reporter import Reporter
+from leuko.support.reporter import Reporter
 from leuko.training.ready import BALANCED
 from leuko.training.run_folder import Clock
 

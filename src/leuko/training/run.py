@@ -14,29 +14,28 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from leuko.artifacts import atomic_write_json, atomic_write_text
 from leuko.bundle import ModelBundle
 from leuko.cells.view import prepare
 from leuko.data.dataset import Dataset
 from leuko.data.seen import had_a_head_start, start_of, were_seen
 from leuko.errors import DataError, TrainingError
 from leuko.evaluation.report import evaluate_predictions
-from leuko.host import versions
-from leuko.imaging import read_image
+from leuko.imaging.decode import read_image
 from leuko.manifest import Manifest
-from leuko.memory import keep_freed_memory
-from leuko.parallel import bounded_map, worker_count
 from leuko.recipe import Recipe
 from leuko.render.evaluation import evaluation_document, no_better
-from leuko.reporter import SILENT, Reporter
 from leuko.runtime.cards import with_card
 from leuko.runtime.classifier import OnnxClassifier, make_goldens
-from leuko.runtime.trust import NEVER_CHECKED
-from leuko.runtime.trust_bundle import TrustSettings, fit_trust
+from leuko.runtime.trust.calibrate import TrustSettings, fit_trust
+from leuko.runtime.trust.decide import NEVER_CHECKED
 from leuko.runtime.zoo import load
+from leuko.support.artifacts import atomic_write_json, atomic_write_text
+from leuko.support.host import versions
+from leuko.support.memory import keep_freed_memory
+from leuko.support.parallel import bounded_map, worker_count
+from leuko.support.reporter import SILENT, Reporter
 from leuko.training.architectures import build_model
 from leuko.training.checkpoint import History, RunFolder
-from leuko.training.export import check_parity, export_onnx
 from leuko.training.features import FeatureCache, Trunk, head_of
 from leuko.training.fit import ArrayBatches, Feeds, best_epoch, fit_model
 from leuko.training.options import RunOptions, default_cache
@@ -63,6 +62,7 @@ from leuko.training.run_folder import (
     write_history,
     write_keras,
 )
+from leuko.training.to_onnx import check_parity, export_onnx
 
 __all__ = ["RunOptions", "TrainedRun", "train"]
 

@@ -16,8 +16,12 @@ from typing import Any, Final
 
 import keras
 
-from leuko import artifacts
-from leuko.artifacts import (
+from leuko.bundle import ModelBundle
+from leuko.errors import DataError, OutputError, TrainingError
+from leuko.manifest import Manifest
+from leuko.recipe import Recipe
+from leuko.support import artifacts
+from leuko.support.artifacts import (
     atomic_write_bytes,
     atomic_write_json,
     atomic_write_text,
@@ -25,11 +29,7 @@ from leuko.artifacts import (
     restore_folder,
     schema,
 )
-from leuko.bundle import ModelBundle
-from leuko.errors import DataError, OutputError, TrainingError
-from leuko.host import machine, versions
-from leuko.manifest import Manifest
-from leuko.recipe import Recipe
+from leuko.support.host import machine, versions
 from leuko.training.checkpoint import History, ensure_room
 from leuko.training.ready import BALANCED, refuse_claimed
 

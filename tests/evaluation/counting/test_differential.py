@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from leuko.artifacts import RESEARCH_USE
 from leuko.errors import DataError
 from leuko.evaluation.counting.correction import (
     adjusted_draws,
@@ -38,6 +37,7 @@ from leuko.render.counts import (
     width_sentence,
 )
 from leuko.scheme import load_scheme, scheme_of
+from leuko.support.artifacts import RESEARCH_USE
 
 SCHEME = load_scheme("differential-5")
 CLASSES = SCHEME.names

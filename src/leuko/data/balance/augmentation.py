@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from leuko.imaging import warp_image
+from leuko.imaging.preprocess import warp_image
 
 __all__ = [
     "ALGORITHM",
@@ -64,7 +64,7 @@ class Augmentation:
         -------
         (2, 3) float64
             Maps an output's (column, row, 1) to the input's (column, row), as
-            an ``inverse`` `leuko.imaging.warp_image` takes it.
+            an ``inverse`` `leuko.imaging.preprocess.warp_image` takes it.
         """
         angle = math.radians(self.rotation)
         cosine, sine = math.cos(angle), math.sin(angle)

@@ -14,11 +14,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from leuko.artifacts import digest_json
 from leuko.data.balance.augmentation import ALGORITHM
 from leuko.errors import DataError
 from leuko.manifest import Manifest, Sample, original_of
 from leuko.scheme import ClassScheme
+from leuko.support.artifacts import digest_json
 
 __all__ = [
     "BalancePlan",

@@ -12,17 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from leuko.artifacts import (
-    TEMPORARY_PREFIX,
-    atomic_write_bytes,
-    atomic_write_json,
-    digest_bytes,
-    digest_json,
-    prepare_folder,
-    read_json,
-    schema,
-)
-from leuko.data.audit_duplicates import same_cells, thumbnail
+from leuko.data.audit.duplicates import same_cells, thumbnail
 from leuko.data.balance.augmentation import (
     ALGORITHM,
     ROTATION_DEGREES,
@@ -40,11 +30,21 @@ from leuko.data.balance.plan import (
 )
 from leuko.data.rejected import RejectedFile
 from leuko.errors import DataError, ImageError, OutputError, UsageError
-from leuko.imaging import encode_jpeg
+from leuko.imaging.decode import encode_jpeg
+from leuko.imaging.pictures import decoded, open_data, open_picture
 from leuko.manifest import Manifest, Sample
-from leuko.parallel import bounded_map, worker_count
-from leuko.pictures import decoded, open_data, open_picture
-from leuko.reporter import SILENT, Reporter
+from leuko.support.artifacts import (
+    TEMPORARY_PREFIX,
+    atomic_write_bytes,
+    atomic_write_json,
+    digest_bytes,
+    digest_json,
+    prepare_folder,
+    read_json,
+    schema,
+)
+from leuko.support.parallel import bounded_map, worker_count
+from leuko.support.reporter import SILENT, Reporter
 
 __all__ = ["PLAN_FILE", "BalanceReport", "JpegStyle", "write_balanced"]
 

@@ -14,13 +14,13 @@ from typing import Final
 import numpy as np
 
 from leuko.errors import DataError
-from leuko.evaluation.compare import holm
 from leuko.evaluation.counting.correction import Draws, sampled_draws
 from leuko.evaluation.counting.limits import fisher_p_value, share_limits
 from leuko.evaluation.intervals import LEVEL
-from leuko.files import text_of
+from leuko.evaluation.paired import holm
 from leuko.scheme import ClassScheme
-from leuko.text import listed
+from leuko.support.files import text_of
+from leuko.support.text import listed
 
 __all__ = [
     "REFERENCE_CELLS",

@@ -1,0 +1,1 @@
+"""A bundle is fitted to a microscope, from labelled cells of it."""

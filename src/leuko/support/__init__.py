@@ -1,0 +1,1 @@
+"""What every room needs and no user meets: files written whole, threads, the machine, silence."""

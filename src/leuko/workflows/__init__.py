@@ -1,0 +1,1 @@
+"""What the doors share: from arguments to results, end to end."""
