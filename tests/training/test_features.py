@@ -194,7 +194,7 @@ def test_a_closed_cache_costs_no_training(
     (tmp_path / "features").write_text("in the way")
     said: list[str] = []
     found, kept = (
-        Trunk(small(), FeatureCache(folder, said.append), threads=1).features(
+        Trunk(small(), FeatureCache(folder, Reporter(say=said.append)), threads=1).features(
             source, plan, images=rows.digest
         )
         for folder in (tmp_path, tmp_path / "open")

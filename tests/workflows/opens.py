@@ -1,6 +1,6 @@
 """Begins a comparison and prints how often each image was opened before the first batch.
 
-Started as a program of its own by `test_comparing.py`, as an audit hook cannot be taken away.
+Started as a program of its own by `test_compare.py`, as an audit hook cannot be taken away.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ class Begun(Exception):
 
 
 def main() -> None:
+    from leuko.architectures import ARCHITECTURES
     from leuko.recipe import ModelSettings, load_recipe
     from leuko.training import run
     from leuko.training.options import RunOptions
@@ -33,7 +34,9 @@ def main() -> None:
     def begin(*_: object, **__: object) -> None:
         raise Begun
 
+    with_weights = ARCHITECTURES["mobilenetv2"]
     use_small_networks()
+    ARCHITECTURES["mobilenetv2"] = with_weights
     run.fit_model = begin
     cnn = load_recipe("cnn")
     cnn = replace(cnn, preprocess=replace(cnn.preprocess, size=(32, 32)))
