@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from leuko.cells.detector import DETECTORS, Box, Detector
+from leuko.cells.detector import Box, Detector
+from leuko.cells.detectors import DETECTORS
 from leuko.data.synth import DrawnField, draw_field, draw_slide_style
 
 SEEDS = range(4)

@@ -1,14 +1,14 @@
-"""Where the white cells of a field are: what every finder of them promises, and which there are."""
+"""Where the white cells of a field are: what every finder of them promises, and the first one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from leuko.cells.arrays import Pixels
 from leuko.cells.nucleus import find_nuclei
 
-__all__ = ["DETECTORS", "Box", "Detection", "Detector", "NucleusDetector"]
+__all__ = ["Box", "Detection", "Detector", "NucleusDetector"]
 
 Box = tuple[int, int, int, int]
 """(row0, col0, row1, col1), half-open, in pixels of the picture as given."""
@@ -36,7 +36,7 @@ class Detector(Protocol):
 
     @property
     def name(self) -> str:
-        """Under which it stands in `DETECTORS`."""
+        """Under which it stands in `leuko.cells.detectors.DETECTORS`."""
         ...
 
     def find(
@@ -77,7 +77,3 @@ class NucleusDetector:
         nuclei = find_nuclei(pixels, pixels_per_micrometre=pixels_per_micrometre)
         found = [Detection(n.box, min(max(n.contrast, 0.0), 1.0)) for n in nuclei]
         return sorted(found, key=lambda one: (-one.score, one.box))
-
-
-DETECTORS: Final[dict[str, Detector]] = {one.name: one for one in (NucleusDetector(),)}
-"""Detectors by name."""
