@@ -310,6 +310,7 @@ def test_predict_picture_of_parquet(
     assert np.array_equal(read_image(tmp_path / "p.png").pixels, prediction_sheet(pairs))
 
 
+@pytest.mark.slow
 def test_a_sheet_of_some_says_of_how_many(
     cells: Path, tiny_model: Path, tmp_path: Path, leuko: Leuko
 ) -> None:
@@ -844,6 +845,7 @@ def test_an_interrupt_is_130_and_leaves_the_old_file(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cells", "p.csv"]
 
 
+@pytest.mark.slow
 def test_names_on_standard_input_and_a_terminal_of_few_letters(
     cells: Path, tiny_model: Path, tmp_path: Path
 ) -> None:

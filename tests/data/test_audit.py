@@ -156,6 +156,7 @@ def turned(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return cv2.convertScaleAbs(moved, alpha=rng.uniform(0.85, 1.1))
 
 
+@pytest.mark.slow
 def test_turned_copies_across_splits_are_found(tmp_path: Path):
     rng = np.random.default_rng(7)
     cells = [drawn(name, seed).pixels for seed in range(10) for name in CLASSES][:48]
@@ -232,6 +233,7 @@ def test_confounded_classes(tmp_path: Path):
     assert not audit.together("sizes")
 
 
+@pytest.mark.slow
 def test_background_that_gives_a_class_away_is_found(tmp_path: Path):
     pytest.importorskip("sklearn")
 
@@ -357,6 +359,7 @@ def test_raabin_shares_26_slides_and_confounds_two_classes(raabin: Path):
     assert (own["test"].name, own["test"].n, own["test"].total) == ("Basophil", 89, 89)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_raabin_background_names_basophils_and_eosinophils(raabin: Path, tmp_path: Path):
     pytest.importorskip("sklearn")

@@ -166,6 +166,7 @@ def others() -> dict[str, list[DrawnCell]]:
     }
 
 
+@pytest.mark.slow
 def test_other_kinds_are_whole(others: dict[str, list[DrawnCell]]) -> None:
     for name, drawn in others.items():
         for cell in drawn:
@@ -307,6 +308,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_dataset_same_bytes_with_two_workers(dataset: Path, tmp_path: Path) -> None:
     other = tmp_path / "again"
     draw_dataset(other, PLAN, workers=2)

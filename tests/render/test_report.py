@@ -98,6 +98,7 @@ def headline(document):
     return comparison_markdown(document).splitlines()[0]
 
 
+@pytest.mark.slow
 def test_the_comparison_is_a_whole_page(page, comparison):
     words = check(page).words
     assert page.count("<svg") == 4 + 3 + 2 * (1 + 6 + 2 * 2)
@@ -161,6 +162,7 @@ def of_set(document, name):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_majority_row_names_the_class_of_each_set(comparison):
     assert rows_of(comparison)[-1][0] == "Always “Neutrophil”"
     changed = copy.deepcopy(comparison)
@@ -221,6 +223,7 @@ def test_a_winner_is_named_only_where_the_tests_agree(comparison):
     assert headline(clear).startswith("# The data do not separate")
 
 
+@pytest.mark.slow
 def test_what_a_model_starts_from_stands_in_headline_table_and_terminal(comparison):
     started = copy.deepcopy(comparison)
     seen = {"train": [200, 200], "test": [0, 50], "jtsc": [1, 300]}
@@ -292,6 +295,7 @@ def test_hostile_names_stay_text(comparison, audit, evaluation):
     check(evaluation_html(poison(evaluation)))
 
 
+@pytest.mark.slow
 def test_hostile_names_stay_text_in_a_comparison(comparison):
     poisoned = poison(comparison)
     poisoned["audit"] = None
@@ -313,6 +317,7 @@ def test_hostile_names_stay_text_in_a_comparison(comparison):
     assert len(widths) <= 2
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_left_out(comparison):
     bare = copy.deepcopy(comparison)
     bare.update(audit=None, balance=None, paired=[], warnings=None, machine=None, verdict=None)

@@ -77,6 +77,7 @@ def accuracy(bundle: ModelBundle, folder: Path) -> float:
     return float((table.probabilities.argmax(axis=1) == rows.labels).mean())
 
 
+@pytest.mark.slow
 def test_labels_put_the_last_layer_right(
     fitted: Adaptation, trusting: ModelBundle, laboratory: Path
 ) -> None:
@@ -195,6 +196,7 @@ def test_whole_slides_are_held_out_where_they_are_known(
     assert validation["metrics"]["accuracy"]["method"] == "Wilson score interval over images"
 
 
+@pytest.mark.slow
 def test_labels_that_only_tell_slides_are_refused(trusting: ModelBundle, tmp_path: Path) -> None:
     """All cells of a slide have one colour and one label; the next slide's have others."""
     rng = np.random.default_rng(0)
