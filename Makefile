@@ -19,8 +19,8 @@ PYTEST_ARGS ?=
 JOBS ?= 2
 SHARED := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # TensorFlow takes a process seconds to import, so what trains is not even collected.
-QUICK := -m 'not slow and not soak' --ignore=tests/training --ignore=tests/workflows \
-  --ignore=src/leuko/training --ignore=tests/formats/test_confined.py
+QUICK := -m 'not slow and not soak' $(addprefix --ignore=,tests/training tests/workflows \
+  tests/formats/test_confined.py src/leuko/training src/leuko/workflows src/leuko/__init__.py)
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
 # "3.11", or nothing when there is no such command. An environment that is already there decides,

@@ -172,6 +172,7 @@ def test_turned_copies_across_splits_are_found(tmp_path: Path):
     assert "across-splits" in codes(audit)
 
 
+@pytest.mark.slow
 def test_round_cells_are_not_taken_for_one_another():
     small = np.stack([thumbnail(drawn("Lymphocyte", seed).pixels) for seed in range(60)])
     assert same_cells(small) == []
@@ -254,6 +255,7 @@ def test_background_that_gives_a_class_away_is_found(tmp_path: Path):
     assert again == audit
 
 
+@pytest.mark.slow
 def test_background_without_a_test_folder_is_cross_validated_by_slide():
     pytest.importorskip("sklearn")
     rng = np.random.default_rng(0)
@@ -337,6 +339,7 @@ def test_no_data_set_is_an_error(tmp_path: Path):
 # Real images
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_raabin_shares_26_slides_and_confounds_two_classes(raabin: Path):
     manifests = {}

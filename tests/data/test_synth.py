@@ -176,6 +176,7 @@ def test_other_kinds_are_whole(others: dict[str, list[DrawnCell]]) -> None:
             assert cell.nucleus.any() == (name != "Platelet")
 
 
+@pytest.mark.slow
 def test_other_kinds_have_their_sizes(others: dict[str, list[DrawnCell]]) -> None:
     micrometre = 288 / 28.8
     across = {

@@ -62,6 +62,7 @@ def test_short_histories_have_curves_too(history):
     assert plots.curves_png(history).startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_pyplot_is_never_loaded():
     # In a process of its own: another test's library may have loaded pyplot here.
     code = (

@@ -271,6 +271,7 @@ def test_audit_page(audit):
         assert part in words
 
 
+@pytest.mark.slow
 def test_pages_are_the_same_each_time(audit):
     assert audit_html(audit) == audit_html(copy.deepcopy(audit))
 
@@ -286,6 +287,7 @@ def poison(value, keys=()):
     return value + EVIL if isinstance(value, str) and keys and keys[-1] in free.split() else value
 
 
+@pytest.mark.slow
 def test_hostile_names_stay_text(comparison, audit, evaluation):
     audit = poison(audit)
     audit["slides"] = {s: {n + EVIL: c for n, c in t.items()} for s, t in audit["slides"].items()}

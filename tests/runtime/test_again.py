@@ -87,6 +87,7 @@ def test_answers_depend_on_no_neighbour(
     assert together == [halved.predict_one(path).probabilities for path in paths]
 
 
+@pytest.mark.slow
 def test_maps_explain_the_answer_that_was_given(
     halved: OnnxClassifier, cells: list[np.ndarray]
 ) -> None:

@@ -324,6 +324,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_killed_at_every_step_leaves_the_old_or_the_new(kind: str, tmp_path: Path) -> None:
     outcomes = []

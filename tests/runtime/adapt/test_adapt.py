@@ -91,6 +91,7 @@ def test_labels_put_the_last_layer_right(
     assert fitted.to_dict()["schema"] == "leuko.adaptation/2"
 
 
+@pytest.mark.slow
 def test_what_the_new_bundle_says_of_itself(
     fitted: Adaptation, trusting: ModelBundle, tmp_path: Path
 ) -> None:

@@ -270,6 +270,7 @@ def test_too_few_pictures_are_no_reason_to_pretend(
     assert "Most pictures tell no slide" in said[4]
 
 
+@pytest.mark.slow
 def test_what_always_says_one_thing_is_never_accepted(
     tiny_bundle: ModelBundle, tmp_path: Path
 ) -> None:
