@@ -27,6 +27,8 @@ from leuko.source import bytes_source, file_source
 from leuko.support.reporter import Reporter
 from tiny import COLOURS, SIDE, write_dataset
 
+pytestmark = pytest.mark.slow
+
 CAST = np.array([70, -35, -70.0])
 """What another camera adds to every pixel; the tiny model then takes classes for others."""
 
@@ -77,7 +79,6 @@ def accuracy(bundle: ModelBundle, folder: Path) -> float:
     return float((table.probabilities.argmax(axis=1) == rows.labels).mean())
 
 
-@pytest.mark.slow
 def test_labels_put_the_last_layer_right(
     fitted: Adaptation, trusting: ModelBundle, laboratory: Path
 ) -> None:
@@ -91,7 +92,6 @@ def test_labels_put_the_last_layer_right(
     assert fitted.to_dict()["schema"] == "leuko.adaptation/2"
 
 
-@pytest.mark.slow
 def test_what_the_new_bundle_says_of_itself(
     fitted: Adaptation, trusting: ModelBundle, tmp_path: Path
 ) -> None:
@@ -197,7 +197,6 @@ def test_whole_slides_are_held_out_where_they_are_known(
     assert validation["metrics"]["accuracy"]["method"] == "Wilson score interval over images"
 
 
-@pytest.mark.slow
 def test_labels_that_only_tell_slides_are_refused(trusting: ModelBundle, tmp_path: Path) -> None:
     """All cells of a slide have one colour and one label; the next slide's have others."""
     rng = np.random.default_rng(0)

@@ -20,6 +20,8 @@ from leuko.runtime.network.average import softmax
 from leuko.runtime.trust.fit import fit_space
 from leuko.statistics import log_loss
 
+pytestmark = pytest.mark.slow
+
 WIDTH = 40
 RNG = np.random.default_rng(5)
 MEANS = np.abs(RNG.normal(0, 1, (5, WIDTH))) + 0.5
@@ -65,7 +67,6 @@ def test_newton_finds_the_minimum() -> None:
             assert loss(scale, weights, bias + step * np.eye(5)[index]) > best
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("with_space", [False, True])
 def test_a_refit_helps_where_the_head_is_wrong(with_space: bool, space: FeatureSpace) -> None:
     wrong = Head(HEAD.weights[:, [1, 0, 2, 3, 4]] / 8, HEAD.bias[[1, 0, 2, 3, 4]] / 8)
@@ -183,7 +184,6 @@ def test_a_class_of_two_slides_is_never_held_out_whole() -> None:
         assert sorted({two[0], two[5]}) == [0, 1]
 
 
-@pytest.mark.slow
 def test_a_class_that_one_slide_alone_shows_is_answered_without_it(space: FeatureSpace) -> None:
     """Its own logit is then as it was but for the factor, and the cells are told."""
     features, labels = drawn(80, seed=12)
