@@ -17,6 +17,10 @@ DEMO ?= demo
 PYTEST_ARGS ?=
 # Each file of tests in one of so many processes: they take 1 to 2 GB each.
 JOBS ?= 2
+SHARED := -n $(JOBS) --dist loadfile --no-loadscope-reorder
+# TensorFlow takes a process seconds to import, so what trains is not even collected.
+QUICK := -m 'not slow and not soak' $(addprefix --ignore=,tests/training tests/workflows \
+  tests/formats/test_confined.py src/leuko/training src/leuko/workflows src/leuko/__init__.py)
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
 # "3.11", or nothing when there is no such command. An environment that is already there decides,
@@ -31,7 +35,7 @@ help:
 	@printf '%s\n' \
 	  'make demo        draw a small smear data set, run everything, say where report.html is' \
 	  'make test        run the tests' \
-	  'make test-quick  the same without the slow ones' \
+	  'make test-quick  the same without training and the slow ones, in a minute' \
 	  'make check       format, lint, types, layers, docs and tests: what CI runs' \
 	  'make format      put the code into the house format' \
 	  'make bench       measure speed and memory against the strict limits' \
@@ -77,10 +81,10 @@ demo: python $(VENV)/leuko-train
 	@$(BIN)/leuko demo --out $(DEMO)
 
 test: python $(VENV)/leuko-dev
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(SHARED) $(PYTEST_ARGS)
 
 test-quick: python $(VENV)/leuko-dev
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow and not soak' $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(SHARED) $(QUICK) $(PYTEST_ARGS)
 
 check: python $(VENV)/leuko-dev
 	$(BIN)/ruff format --check .
@@ -88,7 +92,7 @@ check: python $(VENV)/leuko-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_docs.py
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(SHARED) $(PYTEST_ARGS)
 
 format: python $(VENV)/leuko-dev
 	@$(BIN)/ruff format .

@@ -104,6 +104,7 @@ print(json.dumps([name for name in before if before[name] != after[name]]))
     assert json.loads(run_python(code, tmp_path)) == []
 
 
+@pytest.mark.slow
 def test_every_name_that_is_exported_exists() -> None:
     missing = [name for name in leuko.__all__ if not hasattr(leuko, name)]
     assert missing == []

@@ -27,7 +27,10 @@ from leuko.data.synth import SmearPlan, draw_dataset
 pytest.importorskip("onnx", reason="needs the extra 'train'")
 from tiny import COLOURS, make_bundle
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 SOURCE = Path(package.__file__).resolve().parent.parent
 
@@ -40,30 +43,41 @@ model = { architecture = "cnn" }
 train = { epochs = 1, steps = 2, batch = 8, rate = 1e-2 }
 """
 
-FAST = {
+COMMANDS = {
     "predict": "predict Dataset/Test -m ./tiny.zip --csv a.csv --picture b.png --log-file c.log",
     "count": "count Dataset/Test -m ./tiny.zip --csv a.csv",
     "evaluate": "evaluate ./tiny.zip Dataset/Test --resamples 100 --out report",
     "export": "export small --float16 --out a.zip",
     "models": "models list",
-}
-SLOW = {
     "explain": "predict Dataset/Test --explain why",
     "processes": "predict Dataset/Test -m ./tiny.zip --engine processes --out a.csv",
     "ray": "predict Dataset/Test -m ./tiny.zip --engine ray --out a.csv",
-    "train": "train Dataset --recipe ./tiny.toml --out run --save-h5",
-    "compare": "compare Dataset --recipes ./tiny.toml --out both",
     "adapt": "adapt small Dataset/Train --labels few.csv --out a.zip",
-    "import": f"import-model model.keras --classes {','.join(CLASSES)} --input-scale 1 --out a.zip",
     "calibrate": "models calibrate ./tiny.zip Dataset/Train --out a.zip",
     "info": "data info Dataset --out audit",
     "draw": "data draw Drawn --train 15 --test 15 --size 64",
     "balance": "balance Dataset/Train Balanced",
+    "keras": f"""train Dataset --recipe ./tiny.toml --out run --save-h5
+        compare Dataset --recipes ./tiny.toml --out both
+        import-model model.keras --classes {",".join(CLASSES)} --input-scale 1 --out a.zip""",
 }
-COMMANDS = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+"""Several lines are run one after another in one process, which imports TensorFlow once."""
 
 ASKED = {"a", "a.csv", "a.zip", "audit", "b.png", "Balanced", "both", "c.log", "Drawn", "report"}
 ASKED |= {"run", "why"}
+
+IN_TURN = """
+import sys
+from leuko.cli.main import main
+lines = sys.argv[1].splitlines()
+for line in lines:
+    sys.argv = ["leuko", *line.split()]
+    try:
+        main()
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
 
 # The network of its own has nothing but loopback, which sleeps at first.
 INSIDE = """
@@ -74,6 +88,7 @@ with socket.socket() as any_socket:
 os.execvp(sys.argv[1], sys.argv[1:])
 """
 CALLS = "connect,sendto,sendmsg,sendmmsg,?open,openat,?openat2,?creat,?mkdir,mkdirat"
+SHORT = ("-qq", "-yy", "-s256")
 ADDRESS = re.compile(r'port=htons\((\d+)\)[^}]*?(?:inet_addr\(|AF_INET6, )"([^"]+)"')
 RESOLVER = re.compile(r'sun_path="[^"]*(?:resolve|avahi)')
 NAME_SERVICE = 53
@@ -100,7 +115,7 @@ def watch() -> tuple[str, ...]:
     if not (shutil.which("strace") and shutil.which("unshare")):
         return ()
     for own in (("unshare", "-n"), ("unshare", "-rn")):
-        start = (*own, sys.executable, "-I", "-c", INSIDE, "strace", "-f", "-qq", "-yy", "-s256")
+        start = (*own, sys.executable, "-I", "-c", INSIDE, "strace", "-f", "--seccomp-bpf", *SHORT)
         if subprocess.run([*start, "-e", CALLS, "true"], capture_output=True).returncode == 0:
             return (*start, "-e", CALLS)
     return ()
@@ -197,9 +212,12 @@ def seen(inputs: Path) -> Iterator[Callable[..., Seen]]:
             for place in ("home", "t"):
                 (folder / place).mkdir()
             shutil.copytree(inputs, folder / "work")
-            if name == "import":
+            if name == "keras":
                 write_model(folder / "work" / "model.keras")
-            words = program or ("-m", "leuko", *(FAST | SLOW)[name].split())
+            if program:
+                return run([sys.executable, *program], folder)
+            lines = COMMANDS[name]
+            words = ("-c", IN_TURN, lines) if "\n" in lines else ("-m", "leuko", *lines.split())
             return run([sys.executable, *words], folder)
 
         yield once
@@ -226,6 +244,8 @@ def test_only_what_was_asked_for_is_left_behind(name: str, seen: Callable[..., S
     done = seen(name)
     assert done.code == 0, done.said
     assert {path for path in done.made if not asked_for(path)} == set()
+    wanted = re.findall(r"(?:--out|--csv|--picture|--log-file|--explain) (\S+)", COMMANDS[name])
+    assert {f"work/{place}" for place in wanted} <= done.made
     assert any(map(asked_for, done.made)) or name == "models"
 
 

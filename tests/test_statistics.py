@@ -142,6 +142,7 @@ def test_better_than_one_answer_by_hand() -> None:
     assert not better([], [], [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("favour", [0.0, 0.5, 0.95])
 def test_what_answers_by_chance_is_seldom_called_better(favour: float) -> None:
     """Answers that follow the slide and never the cell; slides that lean on a class."""

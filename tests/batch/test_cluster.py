@@ -40,6 +40,7 @@ def test_nobody_listens(cells: Cells, tiny_bundle: ModelBundle, tmp_path: Path) 
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_somebody_listens_who_is_not_ray(
     cells: Cells, tiny_bundle: ModelBundle, tmp_path: Path
 ) -> None:

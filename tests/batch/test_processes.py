@@ -24,6 +24,8 @@ from leuko.prediction_files import read_predictions
 from leuko.runtime.sources import expand
 from leuko.support.parallel import worker_count
 
+pytestmark = pytest.mark.slow
+
 SOURCE = Path(leuko.__file__).resolve().parent.parent
 
 

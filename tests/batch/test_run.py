@@ -111,6 +111,7 @@ def test_the_same_csv_whatever_the_cut(
     assert os.listdir(out.parent) == ["p.csv"]
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None)
 @given(
     poison=st.sets(st.integers(0, 199), max_size=4),

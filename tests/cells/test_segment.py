@@ -26,6 +26,7 @@ def pairs() -> list[tuple[DrawnCell, CellFinding]]:
     return [(cell, find_cell(cell.pixels)) for cell in cells]
 
 
+@pytest.mark.slow
 def test_dice_on_drawn_smears(pairs: list[tuple[DrawnCell, CellFinding]]):
     nuclei = [dice(finding.full_mask("nucleus"), cell.nucleus) for cell, finding in pairs]
     cells = [dice(finding.full_mask(), cell.cell) for cell, finding in pairs]
@@ -254,6 +255,7 @@ def laboratory(name: str) -> list[tuple[Path, Path]]:
     return [(file, masks / f"{file.stem}.png") for file in files]
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("name", "nucleus", "cell"), [("cellavision", 0.90, 0.87), ("jtsc", 0.85, 0.90)]

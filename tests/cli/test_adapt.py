@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from five import CLASSES
 from leuko.bundle import ModelBundle
@@ -16,6 +17,7 @@ from leuko.imaging.decode import encode_png
 from tiny import COLOURS, SIDE, write_dataset
 
 
+@pytest.mark.slow
 def test_a_model_is_fitted_and_written(
     leuko: Callable[..., Any], tiny_model: Path, tmp_path: Path
 ) -> None:

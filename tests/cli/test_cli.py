@@ -152,6 +152,7 @@ def test_what_is_not_accepted_is_never_called_by_its_class(
     assert [row.likeliest for row in table.rows[:6]] == [*CLASSES, "Basophil"]
 
 
+@pytest.mark.slow
 def test_nothing_that_could_be_read_is_an_error(
     cells: Path, tiny_model: Path, tmp_path: Path, leuko: Leuko
 ) -> None:
@@ -310,6 +311,7 @@ def test_predict_picture_of_parquet(
     assert np.array_equal(read_image(tmp_path / "p.png").pixels, prediction_sheet(pairs))
 
 
+@pytest.mark.slow
 def test_a_sheet_of_some_says_of_how_many(
     cells: Path, tiny_model: Path, tmp_path: Path, leuko: Leuko
 ) -> None:
@@ -706,6 +708,7 @@ def test_a_model_that_was_never_checked_says_so(
     assert "unsure 100.0%" in done.out
 
 
+@pytest.mark.slow
 def test_results_reach_a_file_while_progress_is_shown_on_a_terminal(
     cells: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -844,6 +847,7 @@ def test_an_interrupt_is_130_and_leaves_the_old_file(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["cells", "p.csv"]
 
 
+@pytest.mark.slow
 def test_names_on_standard_input_and_a_terminal_of_few_letters(
     cells: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -862,6 +866,7 @@ def test_names_on_standard_input_and_a_terminal_of_few_letters(
     assert out.count(b"\n") == 2
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_early(cells: Path, tiny_model: Path) -> None:
     with start("predict", *[cells / "0.png"] * 40, "-m", tiny_model) as process:
         assert process.stdout is not None
@@ -871,6 +876,7 @@ def test_a_reader_that_leaves_early(cells: Path, tiny_model: Path) -> None:
         assert b"Traceback" not in process.stderr.read()
 
 
+@pytest.mark.slow
 def test_a_full_device_is_one_sentence(cells: Path, tiny_model: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("there is no /dev/full on this machine")

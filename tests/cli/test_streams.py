@@ -15,9 +15,12 @@ from tiny import write_dataset
 
 SOURCE = Path(package.__file__).resolve().parent.parent
 
-pytestmark = pytest.mark.skipif(
-    not Path("/dev/full").exists(), reason="needs a shell and the device /dev/full"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not Path("/dev/full").exists(), reason="needs a shell and the device /dev/full"
+    ),
+]
 
 PREDICT = "predict Cells -m ./tiny.zip --csv a.csv"
 FULL = "Error: standard output: No space left on device.\n"

@@ -156,6 +156,7 @@ def turned(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return cv2.convertScaleAbs(moved, alpha=rng.uniform(0.85, 1.1))
 
 
+@pytest.mark.slow
 def test_turned_copies_across_splits_are_found(tmp_path: Path):
     rng = np.random.default_rng(7)
     cells = [drawn(name, seed).pixels for seed in range(10) for name in CLASSES][:48]
@@ -171,6 +172,7 @@ def test_turned_copies_across_splits_are_found(tmp_path: Path):
     assert "across-splits" in codes(audit)
 
 
+@pytest.mark.slow
 def test_round_cells_are_not_taken_for_one_another():
     small = np.stack([thumbnail(drawn("Lymphocyte", seed).pixels) for seed in range(60)])
     assert same_cells(small) == []
@@ -232,6 +234,7 @@ def test_confounded_classes(tmp_path: Path):
     assert not audit.together("sizes")
 
 
+@pytest.mark.slow
 def test_background_that_gives_a_class_away_is_found(tmp_path: Path):
     pytest.importorskip("sklearn")
 
@@ -252,6 +255,7 @@ def test_background_that_gives_a_class_away_is_found(tmp_path: Path):
     assert again == audit
 
 
+@pytest.mark.slow
 def test_background_without_a_test_folder_is_cross_validated_by_slide():
     pytest.importorskip("sklearn")
     rng = np.random.default_rng(0)
@@ -335,6 +339,7 @@ def test_no_data_set_is_an_error(tmp_path: Path):
 # Real images
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_raabin_shares_26_slides_and_confounds_two_classes(raabin: Path):
     manifests = {}
@@ -357,6 +362,7 @@ def test_raabin_shares_26_slides_and_confounds_two_classes(raabin: Path):
     assert (own["test"].name, own["test"].n, own["test"].total) == ("Basophil", 89, 89)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_raabin_background_names_basophils_and_eosinophils(raabin: Path, tmp_path: Path):
     pytest.importorskip("sklearn")

@@ -383,6 +383,7 @@ KILLER = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_killed_at_any_write_and_resumed_gives_the_same_bytes(train: Path, tmp_path: Path):
     manifest = read_folder(train)

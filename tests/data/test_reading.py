@@ -264,6 +264,7 @@ def test_a_class_folder_may_be_a_link(tmp_path: Path) -> None:
     assert read_folder(tmp_path / "set").samples[0].path == "Neutrophils/a_1.jpg"
 
 
+@pytest.mark.slow
 def test_a_very_deep_folder(tmp_path: Path) -> None:
     deep = tmp_path / "Monocyte"
     for _ in range(1200):  # deeper than Python's stack

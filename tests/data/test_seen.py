@@ -76,6 +76,7 @@ def test_the_fingerprints_are_one_a_cell_and_in_no_order_of_theirs() -> None:
     assert not seen.were_seen(np.zeros(0, np.uint64)).any()
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_train_is_found_again_and_test_a_is_not() -> None:
     """Four cells of Test-A stand in Train too: photographed twice, under two slide names."""

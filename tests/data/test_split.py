@@ -63,6 +63,7 @@ ROW = st.tuples(
 )
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(
     st.lists(ROW, min_size=2, max_size=60, unique_by=lambda row: (row[0], row[1], row[2])),

@@ -166,6 +166,7 @@ def others() -> dict[str, list[DrawnCell]]:
     }
 
 
+@pytest.mark.slow
 def test_other_kinds_are_whole(others: dict[str, list[DrawnCell]]) -> None:
     for name, drawn in others.items():
         for cell in drawn:
@@ -175,6 +176,7 @@ def test_other_kinds_are_whole(others: dict[str, list[DrawnCell]]) -> None:
             assert cell.nucleus.any() == (name != "Platelet")
 
 
+@pytest.mark.slow
 def test_other_kinds_have_their_sizes(others: dict[str, list[DrawnCell]]) -> None:
     micrometre = 288 / 28.8
     across = {
@@ -316,6 +318,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_dataset_same_bytes_with_two_workers(dataset: Path, tmp_path: Path) -> None:
     other = tmp_path / "again"
     draw_dataset(other, PLAN, workers=2)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from five import CLASSES
+from leuko.bundle import ModelBundle
 from leuko.errors import BundleError, MissingExtraError
 from leuko.formats import confined
 from leuko.formats.confined import convert_keras
@@ -21,12 +22,16 @@ keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 pytest.importorskip("tf2onnx", reason="needs the extra 'train'")
 
 # Keras's own reading of TensorFlow variables; NumPy 2 warns about it.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 layers = keras.layers
 PIXELS = ((1.0,), (0.0,))
 ORDER = ("neut", "EOS", "monocytes", "LYMPH", "basophil")
 TAKE = [4, 1, 3, 2, 0]
+DRAWN = np.random.default_rng(0).integers(0, 256, (4, 24, 20, 3)).astype(np.uint8)
 
 
 def network(*more: Any) -> Any:
@@ -42,18 +47,13 @@ def network(*more: Any) -> Any:
     return keras.Sequential(stack)
 
 
-@pytest.mark.parametrize("form", ["m.keras", "m.h5"])
-def test_a_keras_file_becomes_a_bundle(tmp_path: Path, form: str) -> None:
-    model = network()
-    model.save(tmp_path / form)
-    pixels = read_pixels("1/127.5", "-1")
-    bundle = import_bundle(tmp_path / form, classes=ORDER, pixels=pixels)
-    drawn = np.random.default_rng(0).integers(0, 256, (4, 24, 20, 3)).astype(np.uint8)
-    raw = np.asarray(model(drawn / np.float32(127.5) - 1, training=False), np.float64)[:, TAKE]
+def check_import(bundle: ModelBundle, model: Any, form: str, scaled: np.ndarray) -> None:
+    """The bundle answers `DRAWN` as the model does the same pictures, scaled for it."""
+    raw = np.asarray(model(scaled, training=False), np.float64)[:, TAKE]
     expected = np.exp(raw) / np.exp(raw).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(OnnxClassifier(bundle).predict_views(drawn), expected, atol=1e-4)
+    np.testing.assert_allclose(OnnxClassifier(bundle).predict_views(DRAWN), expected, atol=1e-4)
     source = bundle.provenance["imported"]
-    assert source["source_format"] == form.split(".")[1]
+    assert source["source_format"] == form
     assert source["keras_version"] == keras.__version__
     assert source["softmax_added"]
     assert bundle.parameters == model.count_params()
@@ -61,20 +61,29 @@ def test_a_keras_file_becomes_a_bundle(tmp_path: Path, form: str) -> None:
         assert {"memory", "cpu", "file"} < {*source["limits"]}
 
 
-def test_a_rescaling_inside(tmp_path: Path) -> None:
+def test_an_h5_file_becomes_a_bundle(tmp_path: Path) -> None:
+    model = network()
+    model.save(tmp_path / "m.h5")
+    pixels = read_pixels("1/127.5", "-1")
+    bundle = import_bundle(tmp_path / "m.h5", classes=ORDER, pixels=pixels)
+    check_import(bundle, model, "h5", DRAWN / np.float32(127.5) - 1)
+
+
+def test_a_keras_file_with_a_rescaling_inside_becomes_a_bundle(tmp_path: Path) -> None:
     model = network(layers.Rescaling(1 / 255))
     model.save(tmp_path / "m.keras")
     said: list[str] = []
     bundle = import_bundle(
         tmp_path / "m.keras",
-        classes=CLASSES,
+        classes=ORDER,
         pixels=ForeignPixels(),
         reporter=Reporter(say=said.append),
     )
+    check_import(bundle, model, "keras", DRAWN.astype(np.float32))
     assert "The network scales pixels itself, so it is given 0 to 255: scale 1." in said
     assert bundle.provenance["imported"]["input_scale"] == [1.0]
     with pytest.raises(BundleError, match=r"contradicts the network.* Give --input-scale 1"):
-        import_bundle(tmp_path / "m.keras", classes=CLASSES, pixels=read_pixels("1/255"))
+        import_bundle(tmp_path / "m.keras", classes=ORDER, pixels=read_pixels("1/255"))
 
 
 def test_a_lambda_layer_is_never_run(tmp_path: Path) -> None:

@@ -36,6 +36,8 @@ from leuko.workflows.evaluate import evaluate
 from limited import with_limit
 from tiny import SIDE, paint, write_dataset
 
+pytestmark = pytest.mark.slow
+
 PAINTED = np.stack([paint(name, seed=n, shape=(SIDE, SIDE)) for name in CLASSES for n in range(5)])
 
 

@@ -220,6 +220,7 @@ def test_pixels_that_make_every_cell_the_same_are_refused(
         import_bundle(saved(tmp_path), classes=ORDER, pixels=pixels)
 
 
+@pytest.mark.slow
 def test_usual_pixels_that_tell_cells_apart_are_named(tmp_path: Path) -> None:
     drawn = importing._drawn_cells(PreprocessSpec(size=SIDE), ROUTINE).mean(axis=(1, 2))
     colours = drawn[np.argsort(drawn[:, 1])][[0, 7, 14, 22, 29]]
@@ -312,6 +313,7 @@ def test_operators_that_onnx_runtime_does_not_know(tmp_path: Path) -> None:
         import_bundle(saved(tmp_path, before=nodes), classes=ORDER, pixels=BY_255)
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, leuko: Leuko) -> None:
     path, out = saved(tmp_path), tmp_path / "bundle.zip"
     arguments = ("import-model", path, "--out", out, "--classes", ",".join(ORDER))

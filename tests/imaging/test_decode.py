@@ -859,6 +859,7 @@ def test_mutated_files_are_decoded_or_refused_by_name() -> None:
     assert slowest < 10
 
 
+@pytest.mark.slow
 def test_sound_pictures_in_rare_encodings_and_mutated_ones_of_the_long_run() -> None:
     outcome = try_pictures(0, 3_000)
     assert not outcome.faults

@@ -160,6 +160,7 @@ def test_a_file_that_changes_or_goes_is_said(
 # -------------------------------------------------------------------- the command line
 
 
+@pytest.mark.slow
 def test_folders_archives_lists_and_standard_input(
     leuko: Callable[..., Any], tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

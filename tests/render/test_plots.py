@@ -62,6 +62,7 @@ def test_short_histories_have_curves_too(history):
     assert plots.curves_png(history).startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_pyplot_is_never_loaded():
     # In a process of its own: another test's library may have loaded pyplot here.
     code = (
@@ -222,6 +223,7 @@ def test_light_paper_has_the_schemes_colours_and_dark_paper_lighter_ones():
     assert css_variables(style(), scheme).count(":") == 8 + 8 + 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [21, 100])
 def test_more_classes_than_colours_are_told_apart_by_hatching(count):
     scheme = scheme_of([f"kind {number}" for number in range(count)])

@@ -98,6 +98,7 @@ def headline(document):
     return comparison_markdown(document).splitlines()[0]
 
 
+@pytest.mark.slow
 def test_the_comparison_is_a_whole_page(page, comparison):
     words = check(page).words
     assert page.count("<svg") == 4 + 3 + 2 * (1 + 6 + 2 * 2)
@@ -161,6 +162,7 @@ def of_set(document, name):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_majority_row_names_the_class_of_each_set(comparison):
     assert rows_of(comparison)[-1][0] == "Always “Neutrophil”"
     changed = copy.deepcopy(comparison)
@@ -221,6 +223,7 @@ def test_a_winner_is_named_only_where_the_tests_agree(comparison):
     assert headline(clear).startswith("# The data do not separate")
 
 
+@pytest.mark.slow
 def test_what_a_model_starts_from_stands_in_headline_table_and_terminal(comparison):
     started = copy.deepcopy(comparison)
     seen = {"train": [200, 200], "test": [0, 50], "jtsc": [1, 300]}
@@ -268,6 +271,7 @@ def test_audit_page(audit):
         assert part in words
 
 
+@pytest.mark.slow
 def test_pages_are_the_same_each_time(audit):
     assert audit_html(audit) == audit_html(copy.deepcopy(audit))
 
@@ -283,6 +287,7 @@ def poison(value, keys=()):
     return value + EVIL if isinstance(value, str) and keys and keys[-1] in free.split() else value
 
 
+@pytest.mark.slow
 def test_hostile_names_stay_text(comparison, audit, evaluation):
     audit = poison(audit)
     audit["slides"] = {s: {n + EVIL: c for n, c in t.items()} for s, t in audit["slides"].items()}
@@ -292,6 +297,7 @@ def test_hostile_names_stay_text(comparison, audit, evaluation):
     check(evaluation_html(poison(evaluation)))
 
 
+@pytest.mark.slow
 def test_hostile_names_stay_text_in_a_comparison(comparison):
     poisoned = poison(comparison)
     poisoned["audit"] = None
@@ -313,6 +319,7 @@ def test_hostile_names_stay_text_in_a_comparison(comparison):
     assert len(widths) <= 2
 
 
+@pytest.mark.slow
 def test_what_is_missing_is_left_out(comparison):
     bare = copy.deepcopy(comparison)
     bare.update(audit=None, balance=None, paired=[], warnings=None, machine=None, verdict=None)

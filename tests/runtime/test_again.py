@@ -50,6 +50,7 @@ def test_the_bundled_model_looks_again_at_a_part(cells: list[np.ndarray]) -> Non
     assert classifier.bundle.validation["trust"]["again"] < 0.5
 
 
+@pytest.mark.slow
 def test_near_pictures_are_answered_by_the_first_look_and_far_ones_by_all(
     halved: OnnxClassifier, cells: list[np.ndarray]
 ) -> None:
@@ -72,6 +73,7 @@ def test_near_pictures_are_answered_by_the_first_look_and_far_ones_by_all(
     )
 
 
+@pytest.mark.slow
 def test_answers_depend_on_no_neighbour(
     halved: OnnxClassifier, cells: list[np.ndarray], tmp_path: Path
 ) -> None:
@@ -85,6 +87,7 @@ def test_answers_depend_on_no_neighbour(
     assert together == [halved.predict_one(path).probabilities for path in paths]
 
 
+@pytest.mark.slow
 def test_maps_explain_the_answer_that_was_given(
     halved: OnnxClassifier, cells: list[np.ndarray]
 ) -> None:

@@ -91,6 +91,7 @@ def test_the_map_is_the_one_worked_out_by_hand(made: OnnxClassifier) -> None:
         assert found.bias == pytest.approx(BIAS[index] - BIAS.mean(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_map_adds_up_to_the_answer(explainer: Explainer, cells: list[DrawnCell]) -> None:
     for cell in cells[:5]:
         found = [explainer.explain(cell.pixels, label) for label in CLASSES]
@@ -323,6 +324,7 @@ def test_the_map_lies_on_the_cell(explainer: Explainer, cells: list[DrawnCell]) 
     assert (shares[:, 0] > shares[:, 1]).mean() >= 0.9
 
 
+@pytest.mark.slow
 def test_covering_the_cell_costs_the_most(default: OnnxClassifier, cells: list[DrawnCell]) -> None:
     occluder = Explainer(default, method="occlusion")
     shares = np.array([energy(occluder.explain(c.pixels), c.cell) for c in cells[1:3]])
@@ -349,6 +351,7 @@ def shuffled(bundle: ModelBundle, *, everything: bool, seed: int) -> ModelBundle
     return replace(bundle, onnx=data, goldens=make_goldens(data, bundle.preprocess), **plain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("everything", [False, True])
 def test_other_weights_give_other_maps(
     everything: bool, default: OnnxClassifier, explainer: Explainer, cells: list[DrawnCell]

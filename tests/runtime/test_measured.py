@@ -31,6 +31,8 @@ from leuko.statistics import log_loss
 from leuko.support.artifacts import digest_json, json_text
 from tiny import make_pooled_onnx
 
+pytestmark = pytest.mark.slow
+
 SPEC = PreprocessSpec((64, 64), view="cell", width=20.0, styles=("plain", "flat"))
 
 

@@ -40,6 +40,7 @@ def check(row: Prediction) -> str:
     return row.reason
 
 
+@pytest.mark.slow
 def test_images(tiny_classifier: OnnxClassifier) -> None:
     images = whole_images()
     sources = (called(str(seed), partial(mutated_image, seed, images)) for seed in range(IMAGES))
@@ -56,6 +57,7 @@ def test_images(tiny_classifier: OnnxClassifier) -> None:
     assert slowest < SLOWEST
 
 
+@pytest.mark.slow
 def test_archives(tiny_classifier: OnnxClassifier, tmp_path: Path) -> None:
     archives = whole_archives(whole_images())
     met: Counter[str] = Counter()

@@ -118,6 +118,7 @@ def test_it_is_explained_and_drawn(fitted: ModelBundle) -> None:
         explainer.explain(pixels, "no class")
 
 
+@pytest.mark.slow
 def test_labels_move_the_last_layer(fitted: ModelBundle, tmp_path: Path) -> None:
     """Every class has the colour of the next one at this microscope."""
     scheme, names = fitted.scheme, fitted.scheme.names

@@ -324,6 +324,7 @@ else:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_killed_at_every_step_leaves_the_old_or_the_new(kind: str, tmp_path: Path) -> None:
     outcomes = []
@@ -357,6 +358,7 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "real" / "a").read_text() == "new"
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=100, deadline=None)
 @given(st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

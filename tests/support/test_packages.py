@@ -13,6 +13,8 @@ import leuko as package
 from leuko.support.packages import fault_behind
 from tiny import write_dataset
 
+pytestmark = pytest.mark.slow
+
 SOURCE = Path(package.__file__).resolve().parent.parent
 
 BROKEN = {

@@ -20,13 +20,15 @@ keras = pytest.importorskip("keras", reason="needs the extra 'train'")
 from leuko.training.architectures import (  # noqa: E402
     BACKBONE,
     build_model,
-    compile_model,
     leuko_weights_path,
     save_backbone,
 )
 
 # Keras 3.15 warns about itself under NumPy 2.4.
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 SMALL = PreprocessSpec((32, 32))
 
@@ -260,19 +262,15 @@ def test_keras_momentum_leaves_old_statistics_and_ours_does_not() -> None:
     """After 120 steps 0.999 keeps 89% of the first statistics, 0.97 keeps 3%."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (8, 32, 32, 3)).astype(np.float32)
-    labels = np.eye(5, dtype=np.float32)[rng.integers(0, 5, 8)]
     left = {}
     for momentum in (load_recipe("mobilenetv2-finetuned").model.norm_momentum, 0.999):
-        recipe = network("cnn", norm_momentum=momentum)
-        recipe = replace(recipe, train=replace(recipe.train, rate=1e-8, schedule="constant"))
-        model = build_model(recipe)
-        compile_model(model, recipe, steps=120)
+        model = build_model(network("cnn", norm_momentum=momentum))
         seen = keras.Model(model.input, model.get_layer("conv1").output)(pixels)
         true = np.asarray(seen).mean(axis=(0, 1, 2))
         norm = model.get_layer("norm1")
         start = np.asarray(norm.moving_mean)
-        many = (np.tile(pixels, (120, 1, 1, 1)), np.tile(labels, (120, 1)))
-        model.fit(*many, batch_size=8, shuffle=False, verbose=0)
+        for _ in range(120):  # what a step does to the statistics, with weights that stay
+            model(pixels, training=True)
         left[momentum] = np.abs(np.asarray(norm.moving_mean) - true) / np.abs(start - true)
     np.testing.assert_allclose(left[0.97], 0.97**120, atol=0.01)
     np.testing.assert_allclose(left[0.999], 0.999**120, atol=0.01)

@@ -26,7 +26,10 @@ from leuko.training.fit import ArrayBatches, Feeds, fit_model  # noqa: E402
 from leuko.training.pipeline import fixed_plan, pixel_source  # noqa: E402
 from training.killed import use_small_networks  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 
 @pytest.fixture

@@ -33,7 +33,10 @@ from leuko.training.pipeline import (  # noqa: E402
     one_hot,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 IDENTITY = {"recipe": "r", "data": "d"}
 

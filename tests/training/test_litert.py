@@ -24,7 +24,10 @@ from leuko.runtime.classifier import make_goldens
 from leuko.training.litert import litert_runner, to_litert
 from tiny import SIDE, paint, write_dataset
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 SIZE = (SIDE, SIDE)
 

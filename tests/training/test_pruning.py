@@ -14,7 +14,10 @@ from leuko.recipe import load_recipe
 from leuko.training.architectures import BACKBONE, build_model
 from leuko.training.pruning import prune_channels
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 SIDE = 64
 RNG = partial(np.random.default_rng, 0)

@@ -34,16 +34,13 @@ from leuko.training.architectures import (  # noqa: E402
 )
 from leuko.training.to_onnx import example_pixels, export_onnx  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 SIDE = 64
-ALL = [
-    name if name in ("cnn", "vgg16") else pytest.param(name, marks=pytest.mark.slow)
-    for name in ARCHITECTURES
-]
-"""The two with the fewest layers are asked in `make test-quick` too."""
-
-BACKBONES = ALL[1:]
+BACKBONES = [name for name in ARCHITECTURES if name != "cnn"]
 
 
 def recipe_of(name: str, **model: Any) -> Recipe:
@@ -76,7 +73,7 @@ class Built:
         return session.run(list(outputs), {"pixels": self.pixels})
 
 
-@pytest.fixture(scope="module", params=ALL)
+@pytest.fixture(scope="module", params=ARCHITECTURES)
 def built(request: pytest.FixtureRequest) -> Built:
     return Built(request.param)
 

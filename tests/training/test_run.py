@@ -39,7 +39,10 @@ from leuko.training import run as run_module  # noqa: E402
 from leuko.training.run import RunOptions, train  # noqa: E402
 from training.killed import use_small_networks  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 Digests = Callable[[Path], dict[str, str]]
 

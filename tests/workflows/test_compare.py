@@ -45,7 +45,10 @@ from leuko.workflows.starting import find_starts  # noqa: E402
 from tiny import write_dataset  # noqa: E402
 from training.killed import use_small_networks  # noqa: E402
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 SETS = ["validation", "test", "Elsewhere"]
 

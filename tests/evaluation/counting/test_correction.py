@@ -9,6 +9,8 @@ from leuko.evaluation.counting.limits import exact_interval
 from leuko.evaluation.intervals import OVER_IMAGES, OVER_SLIDES, WILSON, WILSON_BY_SLIDE
 from leuko.scheme import load_scheme
 
+pytestmark = pytest.mark.slow
+
 CONFUSION = np.array(
     [
         [48, 0, 1, 0, 0],

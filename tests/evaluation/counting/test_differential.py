@@ -522,6 +522,7 @@ def test_answers_and_validation_of_other_classes_are_refused():
     assert "is not 8 x 8 counts, of the classes Basophil" in count_notes(result)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_of_real_cells_of_the_training_laboratory_limits_are_printed_and_of_use():
     """250 pictures of Test-A, 200 drawn of them: median width at most 1.5 of the exact limits."""

@@ -171,6 +171,7 @@ def test_melded_limits_of_a_difference_go_with_fishers_test():
         assert (low > 0 or high < 0) == (min(sides) < 0.025)
 
 
+@pytest.mark.slow
 def test_alarms_for_counts_of_one_blood_are_as_rare_as_said():
     # Rates over 120 samples: the classifier calls every tenth neutrophil an eosinophil.
     rng = np.random.default_rng(0)

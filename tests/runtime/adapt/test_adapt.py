@@ -27,6 +27,8 @@ from leuko.source import bytes_source, file_source
 from leuko.support.reporter import Reporter
 from tiny import COLOURS, SIDE, write_dataset
 
+pytestmark = pytest.mark.slow
+
 CAST = np.array([70, -35, -70.0])
 """What another camera adds to every pixel; the tiny model then takes classes for others."""
 

@@ -20,6 +20,8 @@ from leuko.runtime.network.average import softmax
 from leuko.runtime.trust.fit import fit_space
 from leuko.statistics import log_loss
 
+pytestmark = pytest.mark.slow
+
 WIDTH = 40
 RNG = np.random.default_rng(5)
 MEANS = np.abs(RNG.normal(0, 1, (5, WIDTH))) + 0.5

@@ -270,6 +270,7 @@ def test_too_few_pictures_are_no_reason_to_pretend(
     assert "Most pictures tell no slide" in said[4]
 
 
+@pytest.mark.slow
 def test_what_always_says_one_thing_is_never_accepted(
     tiny_bundle: ModelBundle, tmp_path: Path
 ) -> None:
@@ -380,6 +381,7 @@ def test_a_nucleus_that_is_not_found_is_no_limit(
     assert "of 200 no nucleus is found" in bundle.validation["trust"]["notes"][0]
 
 
+@pytest.mark.slow
 def test_a_bundle_that_looks_again_keeps_when_it_does(tmp_path: Path) -> None:
     """Its space is of first looks, so distance and the second look go together."""
     shipped = load("default", threads=1).bundle
@@ -416,11 +418,13 @@ def test_few_false_alarms_take_many_pictures(
     ModelBundle.load(tmp_path / "b.zip")
 
 
+@pytest.mark.slow
 def test_without_a_space_nothing_is_looked_at_again(rows: Manifest, tmp_path: Path) -> None:
     """A limit for looking again and no space for it once made a bundle that could not be opened."""
     bundle = without_trust(load("default", threads=1).bundle)
-    targets = TrustTargets(accuracy=0.9, coverage=0.9, alarms=0.5 / len(rows))
-    fitted = fit_trust(bundle, rows, TrustSettings(targets=targets), threads=1)
+    some = rows.subset(range(0, len(rows), 2))
+    targets = TrustTargets(accuracy=0.9, coverage=0.9, alarms=0.5 / len(some))
+    fitted = fit_trust(bundle, some, TrustSettings(targets=targets), threads=1)
     assert "again" not in fitted.thresholds
     fitted.save(tmp_path / "b.zip")
     assert OnnxClassifier(ModelBundle.load(tmp_path / "b.zip"), threads=1).predict(rows.files()[:2])
