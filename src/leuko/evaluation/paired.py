@@ -399,9 +399,7 @@ def compare_predictions(
     )
 
 
-def mean_over_seeds(
-    results: Sequence[SetResult], *, seed: int = 0, resamples: int = 1000
-) -> dict[str, SeedMean]:
+def mean_over_seeds(results: Sequence[SetResult]) -> dict[str, SeedMean]:
     """Mean metrics of one recipe trained with several seeds and evaluated on one set.
 
     The interval is a bootstrap over slides of the mean over seeds: it says how the result would
@@ -412,10 +410,6 @@ def mean_over_seeds(
     ----------
     results : sequence of SetResult
         One for each seed.
-    seed : int
-        Seed of the bootstrap.
-    resamples : int
-        Resamples to keep.
 
     Returns
     -------
@@ -429,7 +423,7 @@ def mean_over_seeds(
     """
     if not results:
         raise DataError("Received no evaluation to average, expected one for each seed.")
-    drawn = _resample_results(results, seed=seed, resamples=resamples)
+    drawn = _resample_results(results)
     means = {}
     for name, measure in HEADLINE_METRICS.items():
         estimates = [result.estimates[name] for result in results]
@@ -449,9 +443,7 @@ def mean_over_seeds(
     return means
 
 
-def _resample_results(
-    results: Sequence[SetResult], *, seed: int, resamples: int
-) -> npt.NDArray[np.float64] | None:
+def _resample_results(results: Sequence[SetResult]) -> npt.NDArray[np.float64] | None:
     """Confusion matrices (R, seeds, K, K) over resampled slides, if all list the same slides."""
     names = [[one.slide for one in result.by_slide] for result in results]
     if len(results) < 2 or not names[0] or any(other != names[0] for other in names[1:]):
@@ -463,7 +455,7 @@ def _resample_results(
     if (truth != truth[:, :1]).any():
         return None
     drawn = intervals.resample_slides(
-        tables.reshape(len(tables), -1), truth[:, 0], seed=seed, resamples=resamples
+        tables.reshape(len(tables), -1), truth[:, 0], seed=0, resamples=1000
     )
     return drawn.sums.reshape(len(drawn.sums), *tables.shape[1:])
 
@@ -521,14 +513,12 @@ def _families(tests: Iterable[PairedTest]) -> list[list[PairedTest]]:
     return families
 
 
-def decide(
-    paired: Sequence[PairedTest], set_name: str, *, alpha: float = ALPHA
-) -> tuple[Decision, ...]:
+def decide(paired: Sequence[PairedTest], set_name: str) -> tuple[Decision, ...]:
     """Weigh the paired evidence on one set.
 
     A seed is for a recipe when McNemar's p-value, corrected by Holm's method over all pairs of
     recipes with their seeds of that rank (first with first, second with second) on that set, is
-    under `alpha`, and the interval of the paired difference in accuracy leaves out zero on the
+    under `ALPHA`, and the interval of the paired difference in accuracy leaves out zero on the
     same side. A recipe wins when more than half of the seeds are for it and none is for the other.
 
     Parameters
@@ -537,8 +527,6 @@ def decide(
         Those of one pair on one set in the order of its seeds.
     set_name : str
         The set to decide on.
-    alpha : float
-        Level of the test.
 
     Returns
     -------
@@ -550,7 +538,7 @@ def decide(
         corrected = holm([test.mcnemar.p_value for test in family])
         for test, p_value in zip(family, corrected, strict=True):
             side = test.bootstrap.differences["accuracy"].side
-            agrees = p_value < alpha and side * (test.mcnemar.b - test.mcnemar.c) > 0
+            agrees = p_value < ALPHA and side * (test.mcnemar.b - test.mcnemar.c) > 0
             votes.setdefault((test.a, test.b), []).append((side if agrees else 0, test))
     return tuple(_decision(pair, set_name, found) for pair, found in votes.items())
 
