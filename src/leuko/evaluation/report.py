@@ -273,18 +273,7 @@ class EvaluationReport:
         Returns
         -------
         EvaluationReport
-
-        Raises
-        ------
-        ValueError
-            When the context would overwrite a result.
         """
-        taken = sorted(set(context) & set(self._results(())))
-        if taken:
-            raise ValueError(
-                f"Received the context keys {taken}, which name results. Expected keys such as "
-                "command, data, model and machine; rename these."
-            )
         return replace(self, context=dict(context), remarks=tuple(remarks))
 
     def to_dict(self, *, warnings: Sequence[str]) -> dict[str, Any]:
@@ -301,10 +290,6 @@ class EvaluationReport:
         dict
             Only what JSON can hold; whatever is not defined is None.
         """
-        return self._results(warnings) | dict(self.context)
-
-    def _results(self, warnings: Sequence[str]) -> dict[str, Any]:
-        """The document without what the caller added."""
         return {
             "schema": schema("evaluation"),
             "research_use": RESEARCH_USE,
@@ -353,6 +338,7 @@ class EvaluationReport:
             "warnings": list(warnings),
             "worst": [asdict(one) for one in self.worst],
             "seed": self.seed,
+            **self.context,
         }  # fmt: skip
 
     def _intervals(self) -> dict[str, Any]:
@@ -671,24 +657,13 @@ def _worst_mistakes(rows: _Rows) -> tuple[Mistake, ...]:
 
 def _class_document(one: ClassResult) -> dict[str, Any]:
     """A class's entry in the document."""
-    spans = {
-        "sensitivity_interval": one.sensitivity_interval,
-        "specificity_interval": one.specificity_interval,
-        "f1_interval": one.f1_interval,
-    }
-    return {
-        "precision": one.precision,
-        "sensitivity": one.sensitivity,
-        "specificity": one.specificity,
-        "f1": one.f1,
-        "n": one.n,
-        "slides": one.slides,
-        **{
-            key: None if span is None else {"low": span[0], "high": span[1]}
-            for key, span in spans.items()
-        },
-        "note": one.note,
-    }
+    document = asdict(one)
+    for name in ("name", "auc", "average_precision", "assumed"):
+        del document[name]
+    for name in ("sensitivity_interval", "specificity_interval", "f1_interval"):
+        if (span := document[name]) is not None:
+            document[name] = {"low": span[0], "high": span[1]}
+    return document
 
 
 def _curve_document(curve: Curve | None, across: str, up: str) -> dict[str, Any]:
