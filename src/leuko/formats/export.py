@@ -163,16 +163,11 @@ class _Given:
 
 @dataclass(frozen=True)
 class _Converted:
-    """A network in its new form: its files by name, how to ask it, and a bundle around it."""
+    """A network in its new form: its file, how to ask it, and a bundle around it."""
 
-    files: dict[str, bytes]
+    data: bytes
     run: Runner
     made: ModelBundle | None = None
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(map(len, self.files.values()))
 
 
 def export_model(
@@ -281,13 +276,13 @@ class _Work:
             onnx = quantize(onnx, sample.pixels)
         made = self.bundle if weights == "float32" else _with_network(self.bundle, onnx)
         run = OnnxClassifier(made, threads=self._threads).predict_views
-        return _Converted({"model.onnx": onnx}, run, made)
+        return _Converted(onnx, run, made)
 
     def to_litert(self, write: Writer, keras: Path, sample: Sample | None) -> _Converted:
         """Make a LiteRT file of a Keras model."""
         spec, pixels = self.bundle.preprocess, None if sample is None else sample.pixels
         data, run = write(keras, spec.size, self.request.weights, pixels, self._threads)
-        return _Converted({"model.tflite": data}, over_views(run, spec.weights))
+        return _Converted(data, over_views(run, spec.weights))
 
     def compare(self, converted: _Converted, given: _Given) -> tuple[Variant, dict[str, Any]]:
         """Set the variant against its original; and its own figures, where there are labels."""
@@ -432,7 +427,7 @@ def _write_bundle(
     if made is not bundle:
         made = _told(made, f"{bundle.name}-{variant.weights}", variant, validation)
     made.save(target)
-    return Exported(target, variant, made.digest, converted.size, len(bundle.onnx))
+    return Exported(target, variant, made.digest, len(converted.data), len(bundle.onnx))
 
 
 def _told(
@@ -475,13 +470,13 @@ def _write_folder(
     spec = bundle.preprocess
     pictures = golden_pictures()
     inputs = np.stack([views(picture, spec) for picture in pictures])
-    goldens = Goldens(pictures, converted.run(inputs).astype(np.float32))
     arrays = io.BytesIO()
     np.savez_compressed(
-        arrays, allow_pickle=False, pictures=goldens.pictures, probabilities=goldens.probabilities
-    )
+        arrays, allow_pickle=False, pictures=pictures,
+        probabilities=converted.run(inputs).astype(np.float32),
+    )  # fmt: skip
     files = {
-        **converted.files,
+        "model.tflite": converted.data,
         "goldens.npz": arrays.getvalue(),
         "card.md": _told(bundle, bundle.name, variant, {}).card.encode(),
     }
@@ -514,5 +509,5 @@ def _write_folder(
     with atomic_folder(target) as folder:
         for name, data in files.items():
             (folder / name).write_bytes(data)
-    main = next(iter(converted.files.values()))
-    return Exported(target, variant, digest_bytes(main), converted.size, len(bundle.onnx))
+    data = converted.data
+    return Exported(target, variant, digest_bytes(data), len(data), len(bundle.onnx))
