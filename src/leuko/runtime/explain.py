@@ -23,7 +23,7 @@ import numpy.typing as npt
 from leuko.cells.crop import crop_matrix
 from leuko.cells.segment import find_cell
 from leuko.cells.texture import FirstView, first_view
-from leuko.cells.view import frame_of, prepare
+from leuko.cells.view import prepare
 from leuko.errors import ImageError, UsageError
 from leuko.imaging.decode import check_size
 from leuko.imaging.preprocess import PreprocessSpec
@@ -398,7 +398,7 @@ def placement(spec: PreprocessSpec, pixels: Pixels) -> Doubles:
             [[side, 0, (rows - side) // 2], [0, side, (columns - side) // 2]], dtype=np.float64
         )
     # OpenCV's matrices take (column, row), counted from the middle of the first pixel.
-    matrix = crop_matrix(find_cell(pixels), frame_of(spec))
+    matrix = crop_matrix(find_cell(pixels), spec)
     turn, shift = np.hsplit(np.asarray(cv2.invertAffineTransform(matrix), np.float64), [2])
     corner = shift[:, 0] + 0.5 - 0.5 * turn.sum(axis=1)
     return np.column_stack([spec.size[0] * turn[::-1, ::-1], corner[::-1]])
