@@ -14,8 +14,8 @@ from leuko.evaluation.counting import limits
 from leuko.runtime.adapt import adapt
 from leuko.runtime.adapt import labels as adapt_labels
 from leuko.runtime.adapt import last_layer as adapt_fit
+from leuko.runtime.trust import calibrate as trust_bundle
 from leuko.runtime.trust import fit as trust_fit
-from leuko.runtime.trust.decide import calibrate as trust_bundle
 
 
 def test_there_is_one_of_each() -> None:

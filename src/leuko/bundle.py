@@ -605,8 +605,8 @@ def _refuse_export(folder: Path) -> None:
     """Say what a folder is that `leuko export` wrote for another runtime."""
     if (folder / "export.json").is_file() and not (folder / "bundle.json").exists():
         raise BundleError(
-            f"{folder} is a LiteRT export; Leuko opens only ONNX bundles. Give the model that it "
-            "was made from."
+            f"{folder} is an export for another runtime; Leuko opens only ONNX bundles. Give the "
+            "model that it was made from."
         )
 
 

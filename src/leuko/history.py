@@ -447,8 +447,8 @@ class Variant:
 
     Attributes
     ----------
-    form : {"onnx", "litert"}
-        What it is written as.
+    form : str
+        What it is written as, a name in `leuko.formats.outputs.OUTPUT_FORMATS`.
     weights : {"float32", "float16", "int8"}
         How its numbers are kept.
     source_name, source_digest : str

@@ -77,15 +77,41 @@ class Column:
         Its value of a row.
     in_csv : bool
         Whether a CSV has it.
-    since : int
-        First version of the files that has it.
+    optional : bool
+        Whether a file may lack it, as those from before there was one do.
+    stored : bool
+        Whether it holds the attribute of `Prediction` that it is named after, and nothing else
+        hangs on it. Others are checked against each other when a row is read.
     """
 
     name: str
     kind: str
     get: Callable[[Prediction], Any]
     in_csv: bool = True
-    since: int = 1
+    optional: bool = False
+    stored: bool = False
+
+
+_SET: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "text": lambda cell: cell or "",
+    "number": lambda cell: None if cell is None or cell == "" else float(cell),
+    "names": tuple,
+    "numbers": lambda cell: tuple(cell or ()),
+}
+"""What a stored attribute becomes of a cell, by the column's kind."""
+
+_GET: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "text": lambda value: value,
+    "number": lambda value: value,
+    "names": list,
+    "numbers": lambda value: list(value) or None,
+}
+"""And the cell of an attribute."""
+
+
+def _stored(name: str, kind: str, *, in_csv: bool = False, optional: bool = False) -> Column:
+    """The column of an attribute of `Prediction` that is written and read as it is."""
+    return Column(name, kind, lambda row: _GET[kind](getattr(row, name)), in_csv, optional, True)
 
 
 def _probability(place: int) -> Callable[[Prediction], float | None]:
@@ -119,13 +145,13 @@ def columns(scheme: ClassScheme) -> tuple[Column, ...]:
         Column("decision", "text", lambda row: row.decision),
         Column("sha256", "text", lambda row: row.sha256),
         Column("model", "text", lambda row: row.model),
-        Column("likeliest", "text", lambda row: row.likeliest, since=2),
-        Column("detail", "text", lambda row: row.detail, in_csv=False),
-        Column("preprocessing", "text", lambda row: row.preprocessing, in_csv=False),
-        Column("prediction_set", "names", lambda row: list(row.prediction_set), in_csv=False),
-        Column("distance", "number", lambda row: row.distance, in_csv=False),
-        Column("quality", "numbers", lambda row: list(row.quality) or None, in_csv=False),
-        Column("limit", "number", lambda row: row.limit, in_csv=False, since=2),
+        Column("likeliest", "text", lambda row: row.likeliest, optional=True),
+        _stored("detail", "text"),
+        _stored("preprocessing", "text"),
+        _stored("prediction_set", "names"),
+        _stored("distance", "number"),
+        _stored("quality", "numbers"),
+        _stored("limit", "number", optional=True),
     )
 
 
@@ -440,7 +466,7 @@ def _from_csv(path: str | os.PathLike[str], scheme: ClassScheme | None) -> Predi
         missing = {
             column.name
             for column in needed
-            if column.since == 1 and not (own and column.name.startswith(_PROBABILITY))
+            if not column.optional and not (own and column.name.startswith(_PROBABILITY))
         } - {*names}
         if missing and ";" in "".join(names):
             raise DataError(
@@ -484,7 +510,7 @@ def _from_parquet(path: str | os.PathLike[str]) -> PredictionTable:
         scheme = ClassScheme.from_dict(json.loads(stored))
     else:
         scheme = _known_scheme(slugs) or _own_scheme(slugs, ())
-    wanted = [c.name for c in columns(scheme) if c.since == 1 or c.name in found.names]
+    wanted = [c.name for c in columns(scheme) if not c.optional or c.name in found.names]
     rows = parquet.read_table(path, columns=wanted).to_pylist()
     return PredictionTable(tuple(_from_values(row, scheme) for row in rows), scheme)
 
@@ -532,15 +558,17 @@ def _from_values(values: Mapping[str, Any], scheme: ClassScheme) -> Prediction:
     """Make a row of numbers and text: what a CSV has too, and what it has no column for."""
     names = [column.name for column in _csv_columns(scheme) if column.name in values]
     words = {name: "" if values[name] is None else str(values[name]) for name in names}
-    return replace(
-        _from_cells({**words, "path": _guard(words["path"])}, scheme),
-        detail=values["detail"],
-        preprocessing=values["preprocessing"],
-        prediction_set=tuple(values["prediction_set"]),
-        distance=values["distance"],
-        quality=tuple(values["quality"] or ()),
-        limit=values.get("limit"),
-    )
+    row = _from_cells({**words, "path": _guard(words["path"])}, scheme)
+    return replace(row, **_attributes(values, columns(scheme)))
+
+
+def _attributes(values: Mapping[str, Any], every: Iterable[Column]) -> dict[str, Any]:
+    """Attributes of a row that are stored as they are, by name."""
+    return {
+        column.name: _SET[column.kind](values[column.name])
+        for column in every
+        if column.stored and not (column.optional and column.name not in values)
+    }
 
 
 def _from_cells(cells: Mapping[str, str], scheme: ClassScheme) -> Prediction:
@@ -556,6 +584,7 @@ def _from_cells(cells: Mapping[str, str], scheme: ClassScheme) -> Prediction:
         sha256=cells["sha256"],
         model=cells["model"],
         scheme=scheme,
+        **_attributes(cells, _csv_columns(scheme)),
     )
     if row.status != "ok":
         return row

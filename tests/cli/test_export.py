@@ -81,7 +81,7 @@ def test_an_export_for_another_runtime_is_no_bundle(
         (tmp_path / name).touch()
     done = leuko(*command, tmp_path)
     assert done.code == 1
-    assert "is a LiteRT export" in one_sentence(done)
+    assert "is an export for another runtime" in one_sentence(done)
     assert "opens only ONNX bundles" in done.err
 
 

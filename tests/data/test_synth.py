@@ -278,6 +278,15 @@ def test_field_counts_and_determinism() -> None:
     assert not none.cell.any()
 
 
+def test_every_kind_has_its_room_in_a_field() -> None:
+    counts = dict.fromkeys(KINDS, 1)
+    field = draw_field(
+        counts, np.random.default_rng(4), style_of(2), height=800, width=800,
+        pixels_per_micrometre=4.0, cut_share=0.0,
+    )  # fmt: skip
+    assert sorted(field.labels) == sorted(KINDS)
+
+
 def test_field_cut_cells_stay_inside() -> None:
     field = draw_field(
         {"Neutrophil": 3}, np.random.default_rng(2), style_of(3), height=420, width=420,

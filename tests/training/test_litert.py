@@ -21,7 +21,7 @@ pytest.importorskip("onnx", reason="needs the extra 'export'")
 from leuko.formats.export import ExportRequest, export_model
 from leuko.formats.graph import open_session
 from leuko.runtime.classifier import make_goldens
-from leuko.training.litert import litert_runner, to_litert, write_litert
+from leuko.training.litert import litert_runner, to_litert
 from tiny import SIDE, paint, write_dataset
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -102,7 +102,7 @@ def test_what_keras_cannot_read(tmp_path: Path, run: Path) -> None:
 
 def test_the_folder_tells_a_deployer_everything(run: Path, tmp_path: Path) -> None:
     labelled, out = write_dataset(tmp_path / "Test", each=9), tmp_path / "out"
-    done = export_model(run, out, ExportRequest(form="litert", check=labelled), litert=write_litert)
+    done = export_model(run, out, ExportRequest(form="litert", check=labelled))
     note = json.loads((out / "export.json").read_text())
     bundle = ModelBundle.load(run)
     assert note["schema"] == "leuko.export/1"
@@ -124,17 +124,17 @@ def test_the_folder_tells_a_deployer_everything(run: Path, tmp_path: Path) -> No
     np.testing.assert_allclose(runner(inputs), arrays["probabilities"], atol=1e-6)
     # Written again, it is replaced by the same; anything else in it is not.
     first = {path.name: path.read_bytes() for path in out.iterdir()}
-    export_model(run, out, ExportRequest(form="litert", check=labelled), litert=write_litert)
+    export_model(run, out, ExportRequest(form="litert", check=labelled))
     assert {path.name: path.read_bytes() for path in out.iterdir()} == first
     (out / "notes.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"such as notes\.txt"):
-        export_model(run, out, ExportRequest(form="litert"), litert=write_litert)
+        export_model(run, out, ExportRequest(form="litert"))
 
 
 def test_litert_is_written_from_a_run_folder_alone(tmp_path: Path, run: Path) -> None:
     for model, name in (("default", "default"), (run / "bundle", "fresh")):
         with pytest.raises(UsageError, match=f"There is no LiteRT of {name}: it is written from"):
-            export_model(model, tmp_path / "out", ExportRequest(form="litert"), litert=write_litert)
+            export_model(model, tmp_path / "out", ExportRequest(form="litert"))
 
 
 def test_another_network_than_the_bundles_is_not_written(tmp_path: Path, run: Path) -> None:
@@ -155,11 +155,5 @@ def test_another_network_than_the_bundles_is_not_written(tmp_path: Path, run: Pa
                 other,
                 tmp_path / "out",
                 ExportRequest(form="litert", check=check),
-                litert=write_litert,
             )
     assert not (tmp_path / "out").exists()
-
-
-def test_litert_needs_the_room_that_has_keras(tmp_path: Path, run: Path) -> None:
-    with pytest.raises(UsageError, match=r"litert=leuko\.training\.litert\.write_litert"):
-        export_model(run, tmp_path / "out", ExportRequest(form="litert"))

@@ -19,6 +19,7 @@ from leuko.cli.common import (
     keep_apart,
     session,
 )
+from leuko.formats.outputs import OUTPUT_FORMATS
 from leuko.support.artifacts import schema
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ __all__ = ["export"]
 def export(
     model: Annotated[str, typer.Argument(help="A bundled model, a bundle or a run folder.")],
     form: Annotated[
-        str, typer.Option("--format", metavar="onnx|litert", help="What to write.")
+        str, typer.Option("--format", metavar="|".join(OUTPUT_FORMATS), help="What to write.")
     ] = "onnx",
     int8: Annotated[
         bool, typer.Option("--int8", help="8-bit numbers; needs --check or --calibrate.")
@@ -62,7 +63,6 @@ def export(
     """Write a model as int8, float16 or LiteRT, if it still answers as it did."""
     from leuko.errors import UsageError
     from leuko.formats.export import ExportRequest, export_model
-    from leuko.training.litert import write_litert
 
     keep_apart({"--out": out, "--log-file": log_file}, [check, calibrate], model=model)
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
@@ -76,9 +76,7 @@ def export(
             ignore=tuple(ignore or ()),
             seed=seed,
         )
-        done = export_model(
-            model, out, request, litert=write_litert, workers=workers, reporter=talk.reporter,
-        )  # fmt: skip
+        done = export_model(model, out, request, workers=workers, reporter=talk.reporter)
     if json:
         emit_json(
             {

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
@@ -40,6 +39,7 @@ from leuko.formats.check import (
 )
 from leuko.formats.graph import open_session, to_float16
 from leuko.formats.int8 import quantize
+from leuko.formats.outputs import OUTPUT_FORMATS, OutputFormat
 from leuko.history import Variant
 from leuko.runtime.cards import with_card
 from leuko.runtime.classifier import OnnxClassifier, make_goldens
@@ -52,13 +52,10 @@ from leuko.support.host import versions
 from leuko.support.parallel import bounded_map, worker_count
 from leuko.support.reporter import SILENT, Reporter
 
-__all__ = ["FORMATS", "WEIGHTS", "ExportRequest", "Exported", "Writer", "export_model"]
+__all__ = ["WEIGHTS", "ExportRequest", "Exported", "export_model"]
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
-
-FORMATS: Final = ("onnx", "litert")
-"""What a model can be written as."""
 
 WEIGHTS: Final = ("float32", "float16", "int8")
 """How its numbers can be kept."""
@@ -66,12 +63,7 @@ WEIGHTS: Final = ("float32", "float16", "int8")
 _MOST_COMPARED: Final = 2000
 _PART: Final = 8
 _NOTE: Final = "export.json"
-_LITERT: Final = ("model.tflite", _NOTE, "goldens.npz", "card.md")
-
-
-Writer = Callable[[Path, tuple[int, int], str, Pixels | None, int], tuple[bytes, Runner]]
-"""From a Keras file, the size of its input, how numbers are kept, pictures for 8 bits, and threads,
-to a file for another runtime and a way to ask it."""
+_BESIDE: Final = (_NOTE, "goldens.npz", "card.md")
 
 
 @dataclass(frozen=True)
@@ -80,8 +72,8 @@ class ExportRequest:
 
     Attributes
     ----------
-    form : {"onnx", "litert"}
-        What to write.
+    form : str
+        What to write, a name in `leuko.formats.outputs.OUTPUT_FORMATS`.
     weights : {"float32", "float16", "int8"}
         How to keep its numbers.
     check : path-like or None
@@ -106,8 +98,9 @@ class ExportRequest:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked for."""
-        if self.form not in FORMATS:
-            raise UsageError(f"Unknown format {self.form!r}; known are {', '.join(FORMATS)}.")
+        if self.form not in OUTPUT_FORMATS:
+            known = ", ".join(OUTPUT_FORMATS)
+            raise UsageError(f"Unknown format {self.form!r}; known are {known}.")
         if self.weights not in WEIGHTS:
             raise UsageError(f"Unknown weights {self.weights!r}; known are {', '.join(WEIGHTS)}.")
         if self.weights == "int8" and self.check is None and self.calibrate is None:
@@ -117,6 +110,11 @@ class ExportRequest:
             )
         if self.weights != "int8" and self.calibrate is not None:
             raise UsageError("--calibrate is for --int8; other networks have no ranges to measure.")
+
+    @property
+    def output(self) -> OutputFormat:
+        """The entry of its format."""
+        return OUTPUT_FORMATS[self.form]
 
 
 @dataclass(frozen=True)
@@ -163,11 +161,16 @@ class _Given:
 
 @dataclass(frozen=True)
 class _Converted:
-    """A network in its new form: its file, how to ask it, and a bundle around it."""
+    """A network in its new form: its files by name, how to ask it, and a bundle around it."""
 
-    data: bytes
+    files: dict[str, bytes]
     run: Runner
     made: ModelBundle | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(map(len, self.files.values()))
 
 
 def export_model(
@@ -175,7 +178,6 @@ def export_model(
     out: str | os.PathLike[str] | None = None,
     request: ExportRequest | None = None,
     *,
-    litert: Writer | None = None,
     workers: int | None = None,
     reporter: Reporter = SILENT,
 ) -> Exported:
@@ -190,8 +192,6 @@ def export_model(
         of the model's, in the current folder.
     request : ExportRequest, optional
         A plain copy when None.
-    litert : callable, optional
-        `leuko.training.litert.write_litert`, where LiteRT is wanted: only that room has Keras.
     workers : int, optional
         Threads.
     reporter : Reporter, optional
@@ -205,7 +205,8 @@ def export_model(
     Raises
     ------
     UsageError
-        When LiteRT is wanted of what is no run folder with its Keras model, or without `litert`.
+        When a format that is written from Keras is wanted of what is no run folder with its Keras
+        model.
     BundleError
         When there is no such model, or the variant does not answer as the original does: then
         nothing is written.
@@ -223,17 +224,12 @@ def export_model(
     bundle = classifier.bundle
     _check_source(bundle)
     target = _target(bundle, model, out, request)
-    keras = _keras_file(bundle, model) if request.form == "litert" else None
-    if keras is not None and litert is None:
-        raise UsageError("LiteRT needs litert=leuko.training.litert.write_litert.")
+    keras = _keras_file(bundle, model, request.output)
     work = _Work(request, classifier, threads, reporter)
     given = work.pictures()
-    if keras is not None and litert is not None:
-        converted = work.to_litert(litert, keras, given.sample)
-    else:
-        converted = work.to_onnx(given.sample)
+    converted = work.convert(keras, given.sample)
     variant, validation = work.compare(converted, given)
-    if request.form == "onnx":
+    if converted.made is not None:
         return _write_bundle(bundle, converted, target, variant, validation)
     return _write_folder(bundle, converted, target, variant)
 
@@ -267,22 +263,24 @@ class _Work:
         sample, left = draw_sample(source, spec, self._rng, self._threads, reporter)
         return _Given(sample, left) if others is None else _Given(sample, labelled, left)
 
-    def to_onnx(self, sample: Sample | None) -> _Converted:
-        """Make the new network and the bundle around it."""
-        onnx, weights = self.bundle.onnx, self.request.weights
-        if weights == "float16":
-            onnx = to_float16(onnx)
-        elif sample is not None:
-            onnx = quantize(onnx, sample.pixels)
-        made = self.bundle if weights == "float32" else _with_network(self.bundle, onnx)
-        run = OnnxClassifier(made, threads=self._threads).predict_views
-        return _Converted(onnx, run, made)
+    def convert(self, keras: Path | None, sample: Sample | None) -> _Converted:
+        """Make the new network; of ONNX the bundle around it, too."""
+        output, weights, spec = self.request.output, self.request.weights, self.bundle.preprocess
+        network = self._rounded(sample) if keras is None else keras
+        if isinstance(network, bytes) and not output.writer:
+            made = self.bundle if weights == "float32" else _with_network(self.bundle, network)
+            run = OnnxClassifier(made, threads=self._threads).predict_views
+            return _Converted({output.file: network}, run, made)
+        pixels = None if sample is None else sample.pixels
+        data, run = output.find_writer()(network, spec.size, weights, pixels, self._threads)
+        return _Converted({output.file: data}, over_views(run, spec.weights))
 
-    def to_litert(self, write: Writer, keras: Path, sample: Sample | None) -> _Converted:
-        """Make a LiteRT file of a Keras model."""
-        spec, pixels = self.bundle.preprocess, None if sample is None else sample.pixels
-        data, run = write(keras, spec.size, self.request.weights, pixels, self._threads)
-        return _Converted(data, over_views(run, spec.weights))
+    def _rounded(self, sample: Sample | None) -> bytes:
+        """The bundle's own graph, with numbers kept as was asked for."""
+        onnx = self.bundle.onnx
+        if self.request.weights == "float16":
+            return to_float16(onnx)
+        return onnx if sample is None else quantize(onnx, sample.pixels)
 
     def compare(self, converted: _Converted, given: _Given) -> tuple[Variant, dict[str, Any]]:
         """Set the variant against its original; and its own figures, where there are labels."""
@@ -319,7 +317,7 @@ class _Work:
         bundle, spec = self.bundle, self.bundle.preprocess
         form, weights = self.request.form, self.request.weights
         original: Runner = self.classifier.predict_views
-        if form != "onnx":
+        if converted.made is None:
             original = over_views(_graph_runner(bundle.onnx, self._threads), spec.weights)
         return Pair(bundle.name, form, weights, spec, original, converted.run, bundle.scheme)
 
@@ -344,13 +342,17 @@ def _check_source(bundle: ModelBundle) -> None:
         )
 
 
-def _keras_file(bundle: ModelBundle, model: str | os.PathLike[str]) -> Path:
-    """Find the Keras model that LiteRT is written from."""
+def _keras_file(
+    bundle: ModelBundle, model: str | os.PathLike[str], output: OutputFormat
+) -> Path | None:
+    """Find the Keras model, where a format is written from it."""
+    if not output.from_keras:
+        return None
     path = Path(os.path.expanduser(model)) / "model.keras"
     if not path.is_file():
         raise UsageError(
-            f"There is no LiteRT of {bundle.name}: it is written from the model.keras of a run "
-            f"folder that leuko train wrote, and {os.fspath(model)} has none."
+            f"There is no {output.title} of {bundle.name}: it is written from the model.keras of "
+            f"a run folder that leuko train wrote, and {os.fspath(model)} has none."
         )
     return path
 
@@ -362,21 +364,21 @@ def _target(
     request: ExportRequest,
 ) -> Path:
     """Where to write, or a sentence why not there."""
-    form = request.form
+    is_folder = bool(request.output.writer)
     if out is None:
-        ending = ".zip" if form == "onnx" else f"-{form}"
+        ending = f"-{request.form}" if is_folder else ".zip"
         name = "".join(letter if letter.isalnum() or letter in "-_." else "_"
                        for letter in bundle.name)  # fmt: skip
         path = Path(f"{name}-{request.weights}{ending}")
     else:
         path = Path(os.path.expanduser(out))
-    if path.suffix.lower() == ".zip" and form != "onnx":
-        raise UsageError(f"{form} is written as a folder; {path} is the name of a zip.")
+    if path.suffix.lower() == ".zip" and is_folder:
+        raise UsageError(f"{request.form} is written as a folder; {path} is the name of a zip.")
     if path.exists() and Path(model).exists():
         source = Path(os.path.realpath(model))
         if Path(os.path.realpath(path)) in (source, source / "bundle"):
             raise OutputError(f"{path} is the model itself. Choose another --out.")
-    if form == "onnx":
+    if not is_folder:
         ModelBundle.check_place(path)
         return path
     check_room(path)
@@ -388,7 +390,7 @@ def _target(
 def _check_folder(path: Path) -> None:
     """Refuse to replace a folder of another kind."""
     there = {place.name for place in path.iterdir()}
-    others = there - {*_LITERT}
+    others = there - {*_BESIDE, *(one.file for one in OUTPUT_FORMATS.values() if one.writer)}
     if others or (there and _NOTE not in there):
         raise OutputError(
             f"{path} holds other things than an exported model, such as {min(others or there)}; "
@@ -427,7 +429,7 @@ def _write_bundle(
     if made is not bundle:
         made = _told(made, f"{bundle.name}-{variant.weights}", variant, validation)
     made.save(target)
-    return Exported(target, variant, made.digest, len(converted.data), len(bundle.onnx))
+    return Exported(target, variant, made.digest, converted.size, len(bundle.onnx))
 
 
 def _told(
@@ -466,17 +468,17 @@ def _with_network(bundle: ModelBundle, onnx: bytes) -> ModelBundle:
 def _write_folder(
     bundle: ModelBundle, converted: _Converted, target: Path, variant: Variant
 ) -> Exported:
-    """Write a LiteRT network, with what is needed to use it rightly."""
+    """Write a network for another runtime, with what is needed to use it rightly."""
     spec = bundle.preprocess
     pictures = golden_pictures()
     inputs = np.stack([views(picture, spec) for picture in pictures])
+    goldens = Goldens(pictures, converted.run(inputs).astype(np.float32))
     arrays = io.BytesIO()
     np.savez_compressed(
-        arrays, allow_pickle=False, pictures=pictures,
-        probabilities=converted.run(inputs).astype(np.float32),
-    )  # fmt: skip
+        arrays, allow_pickle=False, pictures=goldens.pictures, probabilities=goldens.probabilities
+    )
     files = {
-        "model.tflite": converted.data,
+        **converted.files,
         "goldens.npz": arrays.getvalue(),
         "card.md": _told(bundle, bundle.name, variant, {}).card.encode(),
     }
@@ -509,5 +511,5 @@ def _write_folder(
     with atomic_folder(target) as folder:
         for name, data in files.items():
             (folder / name).write_bytes(data)
-    data = converted.data
-    return Exported(target, variant, digest_bytes(data), len(data), len(bundle.onnx))
+    main = next(iter(converted.files.values()))
+    return Exported(target, variant, digest_bytes(main), converted.size, len(bundle.onnx))

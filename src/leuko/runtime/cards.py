@@ -433,8 +433,8 @@ def trust_section(trust: TrustReport, thresholds: Mapping[str, float]) -> list[s
         )
     if "again" in thresholds and trust.again is not None:
         lines.append(
-            f"- Pictures further than {thresholds['again']:.3f} from training are shown in "
-            f"every style, as {trust.again:.1%} of these were; the first view answers for the "
+            f"- Pictures further than {thresholds['again']:.3f} from training are looked at in "
+            f"every style, as {trust.again:.1%} of these were; the first look answers for the "
             "others."
         )
     if "distance" in thresholds:

@@ -50,8 +50,17 @@ _LEAST_DISTANCE: Final = 1e-3
 
 _Answer = TypeVar("_Answer")
 
-_Prepared = tuple[str, FirstView | ImageError, str, str, float, str]
-"""Name, looks or error, digest, what was done beyond decoding, resolution, fingerprint."""
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A picture that was read, cut and measured, or the error that it is none."""
+
+    name: str
+    content: FirstView | ImageError
+    digest: str
+    remark: str = ""
+    resolution: float = 0.0
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -228,7 +237,7 @@ class OnnxClassifier:
             digest = digest_bytes(np.ascontiguousarray(image).data)
             seen = first_view(image, self.bundle.preprocess)
             resolution = resolution_of(self.bundle.preprocess, image.shape)
-            return self._answers([("", seen, digest, "", resolution, "")])[0]
+            return self._answers([_Prepared("", seen, digest, resolution=resolution)])[0]
         row = next(self.stream([file_source(image)]))
         if row.status != "ok":
             raise ImageError(row.reason, row.detail)
@@ -307,7 +316,7 @@ class OnnxClassifier:
     def _observe(self, sources: list[Source]) -> list[Observation | ImageError]:
         """Look at a few sources on one thread, in every style."""
         prepared = [self._prepare(source) for source in sources]
-        seen = [item[1] for item in prepared if not isinstance(item[1], ImageError)]
+        seen = [item.content for item in prepared if not isinstance(item.content, ImageError)]
         every, first = run_views(
             self._session,
             seen,
@@ -317,12 +326,13 @@ class OnnxClassifier:
         )
         rows = iter(range(len(seen)))
         found: list[Observation | ImageError] = []
-        for _, content, _, _, resolution, _ in prepared:
+        for item in prepared:
+            content = item.content
             if isinstance(content, ImageError):
                 found.append(content)
                 continue
             row = next(rows)
-            quality = measure_quality(content.pixels, resolution)
+            quality = measure_quality(content.pixels, item.resolution)
             features, alone = (
                 outputs[1][row].astype(np.float32) if len(outputs) > 1 else None
                 for outputs in (every, first)
@@ -371,33 +381,36 @@ class OnnxClassifier:
 
     def _answers(self, prepared: list[_Prepared]) -> list[Prediction]:
         """Answer a few images that are cut, or say why they were not."""
-        seen = [item[1] for item in prepared if not isinstance(item[1], ImageError)]
+        seen = [item.content for item in prepared if not isinstance(item.content, ImageError)]
         outputs = self._run(seen)
         values = iter(self.trust.calibrate(outputs[0]))
         distances = self.trust.distances(outputs[1] if len(outputs) > 1 else None)
         far = iter(distances.tolist() if distances is not None else [None] * len(seen))
         rows = []
-        for name, content, digest, remark, resolution, print_ in prepared:
+        for item in prepared:
+            content = item.content
             if isinstance(content, ImageError):
                 row = Prediction(
-                    path=name,
+                    path=item.name,
                     status="rejected",
                     reason=content.reason,
                     detail=content.detail,
-                    sha256=digest,
+                    sha256=item.digest,
                     model=self._model,
                     preprocessing=self._preprocessing,
                     scheme=self.scheme,
                 )
             else:
                 found = next(values)
-                judgement, quality = self._judge(content.pixels, resolution, found, next(far))
+                judgement, quality = self._judge(content.pixels, item.resolution, found, next(far))
                 row = replace(
-                    Prediction.answered(name, found, digest, self._model, judgement, self.scheme),
-                    detail=remark,
+                    Prediction.answered(
+                        item.name, found, item.digest, self._model, judgement, self.scheme
+                    ),
+                    detail=item.remark,
                     preprocessing=self._preprocessing,
                     quality=quality,
-                    fingerprint=print_,
+                    fingerprint=item.fingerprint,
                 )
             rows.append(row)
         return rows
@@ -425,12 +438,16 @@ class OnnxClassifier:
             with source.open() as data:
                 digest = digest_bytes(data)
                 with decoded(data, self.bundle.preprocess) as image:
-                    seen = first_view(image.pixels, self.bundle.preprocess)
-                    resolution = resolution_of(self.bundle.preprocess, image.pixels.shape)
-                    print_ = base64.b64encode(fingerprint(image.pixels)).decode()
-                    return source.name, seen, digest, "; ".join(image.notes), resolution, print_
+                    return _Prepared(
+                        source.name,
+                        first_view(image.pixels, self.bundle.preprocess),
+                        digest,
+                        remark="; ".join(image.notes),
+                        resolution=resolution_of(self.bundle.preprocess, image.pixels.shape),
+                        fingerprint=base64.b64encode(fingerprint(image.pixels)).decode(),
+                    )
         except ImageError as error:
-            return source.name, error.without_frames(), digest, "", 0.0, ""
+            return _Prepared(source.name, error.without_frames(), digest)
 
     def _check_goldens(self) -> None:
         """Ask the golden pictures and compare with what the bundle promises."""

@@ -22,9 +22,9 @@ from leuko.manifest import Manifest
 from leuko.prediction import DECISIONS, PredictionTable
 from leuko.prediction_files import read_predictions, write_csv
 from leuko.runtime.classifier import OnnxClassifier
+from leuko.runtime.trust import calibrate as trust_bundle
 from leuko.runtime.trust.calibrate import TrustSettings, fit_trust, without_trust
 from leuko.runtime.trust.decide import LIMITS, calibrate, class_limit
-from leuko.runtime.trust.decide import calibrate as trust_bundle
 from leuko.runtime.trust.fit import limit_at
 from leuko.runtime.zoo import load
 from leuko.source import bytes_source
