@@ -60,13 +60,10 @@ class Resamples:
         One row for each resample.
     redrawn : int
         Resamples that lacked a class and were drawn again.
-    units : int
-        Slides that were resampled.
     """
 
     sums: npt.NDArray[np.float64]
     redrawn: int
-    units: int
 
 
 def resample_slides(
@@ -134,7 +131,7 @@ def resample_slides(
         accepted += len(good)
         redrawn += used - len(good)
         drawn += used
-    return Resamples(np.concatenate(kept), redrawn, units)
+    return Resamples(np.concatenate(kept), redrawn)
 
 
 @dataclass(frozen=True)
