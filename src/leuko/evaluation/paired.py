@@ -20,6 +20,7 @@ import numpy.typing as npt
 from leuko.errors import DataError
 from leuko.evaluation import intervals, metrics
 from leuko.evaluation.report import HEADLINE_METRICS, SetResult
+from leuko.statistics import LEVEL, check_rows
 
 __all__ = [
     "ALPHA",
@@ -320,8 +321,8 @@ def paired_bootstrap(
     DataError
         When labels, probabilities and slides do not belong together.
     """
-    labels, table_a = metrics.check_rows(y_true, probabilities_a)
-    _, table_b = metrics.check_rows(y_true, probabilities_b)
+    labels, table_a = check_rows(y_true, probabilities_a)
+    _, table_b = check_rows(y_true, probabilities_b)
     predicted = np.stack((table_a.argmax(axis=1), table_b.argmax(axis=1)))
     if len(slides) != len(labels):
         raise DataError(
@@ -339,7 +340,7 @@ def paired_bootstrap(
     return PairedBootstrap(
         differences,
         method=f"paired {drawn.method}",
-        level=intervals.LEVEL,
+        level=LEVEL,
         resamples=len(drawn.confusion),
         redrawn=drawn.redrawn,
         seed=seed,

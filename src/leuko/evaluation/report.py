@@ -14,7 +14,17 @@ from leuko.errors import DataError
 from leuko.evaluation import intervals, metrics
 from leuko.evaluation.selective import Coverage, Decided, accuracy_at_coverage, decided
 from leuko.scheme import DIFFERENTIAL_5, ClassScheme, load_scheme
-from leuko.statistics import beats_one_answer
+from leuko.statistics import (
+    LEVEL,
+    MINIMUM_SLIDES,
+    WILSON_BY_SLIDE,
+    CalibrationBin,
+    beats_one_answer,
+    calibration_bins,
+    check_rows,
+    expected_calibration_error,
+    log_loss,
+)
 from leuko.support.artifacts import RESEARCH_USE, schema
 
 __all__ = [
@@ -209,7 +219,7 @@ class EvaluationReport:
     confusion: npt.NDArray[np.int64]
     roc: Mapping[str, Curve]
     pr: Mapping[str, Curve]
-    calibration: tuple[metrics.CalibrationBin, ...]
+    calibration: tuple[CalibrationBin, ...]
     log_loss: float
     brier: float
     by_slide: tuple[SlideResult, ...]
@@ -233,7 +243,7 @@ class EvaluationReport:
     @property
     def ece(self) -> float:
         """The expected calibration error."""
-        return metrics.expected_calibration_error(self.calibration)
+        return expected_calibration_error(self.calibration)
 
     @property
     def absent_classes(self) -> tuple[str, ...]:
@@ -243,7 +253,7 @@ class EvaluationReport:
     @property
     def cautions(self) -> tuple[Caution, ...]:
         """What a reader must know before believing the figures, in the order to be told."""
-        n, slides, least = self.n, self.n_slides, intervals.MINIMUM_SLIDES
+        n, slides, least = self.n, self.n_slides, MINIMUM_SLIDES
         few = any(0 < one.slides < least for one in self.per_class)
         told = {
             Caution.NO_BETTER: not self.beaten
@@ -345,7 +355,7 @@ class EvaluationReport:
         """How the intervals of the document were made."""
         return {
             "method": self.method,
-            "level": intervals.LEVEL,
+            "level": LEVEL,
             "resamples": self.resamples,
             "redrawn": self.redrawn,
             "seed": self.seed,
@@ -464,8 +474,8 @@ def evaluate_predictions(
         confusion=confusion,
         roc=roc,
         pr=pr,
-        calibration=metrics.calibration_bins(labels, table),
-        log_loss=metrics.log_loss(labels, table),
+        calibration=calibration_bins(labels, table),
+        log_loss=log_loss(labels, table),
         brier=metrics.brier_score(labels, table),
         by_slide=_slide_results(rows),
         worst=_worst_mistakes(rows),
@@ -515,7 +525,7 @@ def _checked(
     paths: Sequence[str] | None,
 ) -> _Rows:
     """Put rows together, or say what does not fit."""
-    labels, table = metrics.check_rows(y_true, probabilities)
+    labels, table = check_rows(y_true, probabilities)
     scheme = load_scheme(DIFFERENTIAL_5) if scheme is None else scheme
     if table.shape[1] != len(scheme):
         raise DataError(
@@ -577,7 +587,7 @@ def _class_results(rows: _Rows, matrices: npt.NDArray[np.float64]) -> tuple[Clas
     for index, name in enumerate(rows.scheme.names):
         positive, score = rows.labels == index, rows.table[:, index]
         n, slides = int(positive.sum()), int((rows.by_slide[:, index].sum(axis=1) > 0).sum())
-        enough = slides >= intervals.MINIMUM_SLIDES
+        enough = slides >= MINIMUM_SLIDES
         found = {
             key: _class_interval(key, index, rows.by_slide, column[:, index])
             if enough
@@ -596,9 +606,7 @@ def _class_results(rows: _Rows, matrices: npt.NDArray[np.float64]) -> tuple[Clas
                 note=few if n else "absent",
                 auc=metrics.roc_auc(positive, score) if 0 < n < len(positive) else None,
                 average_precision=metrics.average_precision(positive, score) if n else None,
-                assumed=tuple(
-                    key for key, (_, how) in found.items() if how == intervals.WILSON_BY_SLIDE
-                ),
+                assumed=tuple(key for key, (_, how) in found.items() if how == WILSON_BY_SLIDE),
                 **{key: _defined(value[index]) for key, value in values.items()},
             )
         )
@@ -623,7 +631,7 @@ def _class_interval(
     span, how = intervals.proportion_interval(
         int(k.sum()), int(n.sum()), int((n > 0).sum()), drawn, intervals.OVER_SLIDES
     )
-    if key == "f1" and span is not None and how == intervals.WILSON_BY_SLIDE:
+    if key == "f1" and span is not None and how == WILSON_BY_SLIDE:
         span = (2 * span[0] / (1 + span[0]), 2 * span[1] / (1 + span[1]))
     return span, how
 
