@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from leuko.errors import MissingExtraError
 from leuko.render import words
 from leuko.render.style import Style, style, themed
+from leuko.render.words import Document
 from leuko.scheme import ClassScheme, scheme_in
 from leuko.support.files import mark_own_picture
 from leuko.support.text import counted
@@ -41,8 +42,6 @@ __all__ = [
     "training_plot",
     "training_time_plot",
 ]
-
-Document = Mapping[str, Any]
 
 _DASHES: Final = (
     "-",

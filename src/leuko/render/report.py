@@ -17,6 +17,7 @@ from leuko.render import plots, tables, views, words
 from leuko.render.mistakes import Thumbnail, worst_mistakes
 from leuko.render.style import PAGE, css_variables, style
 from leuko.render.verdict import verdict
+from leuko.render.words import Document
 from leuko.scheme import ClassScheme, scheme_in
 from leuko.support.artifacts import RESEARCH_USE
 from leuko.support.packages import require
@@ -35,8 +36,6 @@ __all__ = [
 ]
 
 require("jinja2.environment")  # before the work that a report is of
-
-Document = Mapping[str, Any]
 
 
 def evaluation_html(evaluation: Document, *, mistakes: Sequence[Thumbnail] | None = None) -> str:

@@ -8,17 +8,14 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import PurePosixPath
 from statistics import fmean
-from typing import Any
 
 from leuko.data.seen import RANDOM
 from leuko.evaluation.paired import PairedTest, decide
 from leuko.render import words
 from leuko.render.style import PAGE
-from leuko.render.words import NONE
+from leuko.render.words import NONE, Document
 from leuko.statistics import MINIMUM_SLIDES
 from leuko.support.text import counted, listed
-
-Document = Mapping[str, Any]
 
 
 @dataclass(frozen=True)

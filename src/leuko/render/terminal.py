@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from leuko.evaluation.comparison import ComparisonReport
 from leuko.render import tables, words
 from leuko.render.verdict import verdict
 from leuko.render.views import hidden_findings
-from leuko.render.words import NONE
+from leuko.render.words import NONE, Document
 from leuko.support.artifacts import RESEARCH_USE
 
 __all__ = ["comparison_text"]
-
-Document = Mapping[str, Any]
 
 _WIDTH: Final = 96
 _LONGEST_TITLE: Final = 36

@@ -6,20 +6,18 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from leuko.render import plots, tables, words
 from leuko.render.mistakes import Thumbnail
 from leuko.render.style import PAGE
 from leuko.render.tables import Cell, RunRow
-from leuko.render.words import NONE
+from leuko.render.words import NONE, Document
 from leuko.scheme import scheme_in
 from leuko.support.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Document = Mapping[str, Any]
 
 _LONGEST_LIST: Final = 60
 
