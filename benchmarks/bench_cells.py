@@ -22,10 +22,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from leuko.cells import CropSpec, canonical_crop, colour, find_cell, nucleus, segment
+from leuko.cells import canonical_crop, colour, find_cell, nucleus, segment
 from leuko.cells.colour import reduce_picture
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.imaging.decode import decode_image, encode_jpeg, read_image
+from leuko.imaging.preprocess import PreprocessSpec
 from leuko.scheme import load_scheme
 from leuko.support.host import machine
 
@@ -137,7 +138,7 @@ def table(sets: dict[str, list[Known]]) -> None:
 
 def times(name: str, known: list[Known]) -> None:
     """Print milliseconds a crop."""
-    spec = CropSpec(size=128)
+    spec = PreprocessSpec((128, 128), view="cell", width=22.0)
     spent: dict[str, list[float]] = defaultdict(list)
     for round_number in range(4):
         for one in known:

@@ -17,9 +17,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from leuko.cells import CellFinding, CropSpec, canonical_crop, find_cell
+from leuko.cells import CellFinding, canonical_crop, find_cell
 from leuko.data.synth import draw_cell, draw_slide_style
 from leuko.imaging.decode import IMAGE_SUFFIXES, encode_png, read_image
+from leuko.imaging.preprocess import PreprocessSpec
 from leuko.scheme import load_scheme
 
 CLASSES = load_scheme("differential-5").names
@@ -27,7 +28,7 @@ CLASSES = load_scheme("differential-5").names
 TILE, COLUMNS = 150, 12
 
 
-def outlined(pixels: np.ndarray, finding: CellFinding, spec: CropSpec) -> np.ndarray:
+def outlined(pixels: np.ndarray, finding: CellFinding, spec: PreprocessSpec) -> np.ndarray:
     """Draw outlines on an enlarged copy."""
     rows, columns = pixels.shape[:2]
     scale = TILE / max(rows, columns)
@@ -41,7 +42,8 @@ def outlined(pixels: np.ndarray, finding: CellFinding, spec: CropSpec) -> np.nda
         )
         cv2.drawContours(picture, lines, -1, colour, 1)
     matrix = canonical_crop(pixels, finding, spec).matrix
-    corners = np.array([[0, 0], [spec.size, 0], [spec.size, spec.size], [0, spec.size]], float)
+    side = spec.size[0]
+    corners = np.array([[0, 0], [side, 0], [side, side], [0, side]], float)
     corners = (corners - 0.5 - matrix[:, 2]) @ np.linalg.inv(matrix[:, :2]).T + 0.5
     cv2.polylines(picture, [np.int32(corners * scale)], True, (255, 255, 255), 1)
     if not finding.found:
@@ -51,7 +53,7 @@ def outlined(pixels: np.ndarray, finding: CellFinding, spec: CropSpec) -> np.nda
     return tile
 
 
-def tile_of(pixels: np.ndarray, spec: CropSpec, name: str) -> np.ndarray:
+def tile_of(pixels: np.ndarray, spec: PreprocessSpec, name: str) -> np.ndarray:
     """Stack the outlined picture, the crop and the line of measurements."""
     finding = find_cell(pixels)
     crop = canonical_crop(pixels, finding, spec).pixels
@@ -88,7 +90,7 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=20.0, help="Micrometres across a crop.")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    spec = CropSpec(size=160, width=arguments.width)
+    spec = PreprocessSpec((160, 160), view="cell", width=arguments.width)
     rng = np.random.default_rng(arguments.seed)
     if arguments.folder is None:
         for name in CLASSES:

@@ -9,7 +9,7 @@ import pytest
 
 from leuko import statistics
 from leuko.errors import DataError
-from leuko.evaluation import intervals, metrics
+from leuko.evaluation import intervals
 from leuko.evaluation.counting import limits
 from leuko.runtime.adapt import adapt
 from leuko.runtime.adapt import labels as adapt_labels
@@ -20,8 +20,6 @@ from leuko.runtime.trust import fit as trust_fit
 
 def test_there_is_one_of_each() -> None:
     """Fitting and evaluating share the functions; no room has a second one of that name."""
-    assert metrics.log_loss is statistics.log_loss
-    assert metrics.calibration_bins is statistics.calibration_bins
     assert limits.exact_interval is statistics.exact_interval
     assert intervals.wilson_interval is statistics.wilson_interval
     assert trust_fit.error_bound is statistics.error_bound

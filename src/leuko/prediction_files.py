@@ -506,16 +506,13 @@ def _from_parquet(path: str | os.PathLike[str]) -> PredictionTable:
         told = {"schema": metadata[b"leuko.schema"].decode()}
         check_schema(told, "predictions", str(path))
     slugs = [name[len(_PROBABILITY) :] for name in found.names if name.startswith(_PROBABILITY)]
-    scheme = _stored_scheme(metadata.get(b"leuko.scheme"))
-    scheme = scheme or _known_scheme(slugs) or _own_scheme(slugs, ())
+    if stored := metadata.get(b"leuko.scheme"):
+        scheme = ClassScheme.from_dict(json.loads(stored))
+    else:
+        scheme = _known_scheme(slugs) or _own_scheme(slugs, ())
     wanted = [c.name for c in columns(scheme) if not c.optional or c.name in found.names]
     rows = parquet.read_table(path, columns=wanted).to_pylist()
     return PredictionTable(tuple(_from_values(row, scheme) for row in rows), scheme)
-
-
-def _stored_scheme(text: bytes | None) -> ClassScheme | None:
-    """The scheme that a file's metadata hold."""
-    return None if text is None else ClassScheme.from_dict(json.loads(text))
 
 
 def _from_json(path: str | os.PathLike[str]) -> PredictionTable:

@@ -152,9 +152,7 @@ def check_rows(
     return labels.astype(np.int64), table
 
 
-def cell_losses(
-    y_true: npt.ArrayLike, probabilities: npt.ArrayLike, *, floor: float = PROBABILITY_FLOOR
-) -> Floats:
+def cell_losses(y_true: npt.ArrayLike, probabilities: npt.ArrayLike) -> Floats:
     """Negative natural logarithm of the true class's probability, cell by cell.
 
     Parameters
@@ -162,9 +160,8 @@ def cell_losses(
     y_true : (N,) int, 0 to 4
         True classes.
     probabilities : (N, classes) float, 0 to 1
-        Predicted probabilities.
-    floor : float
-        Smaller probabilities count as this one, so that a rounded zero is not infinite.
+        Predicted probabilities; those below `PROBABILITY_FLOOR` count as that, so that a rounded
+        zero is not infinite.
 
     Returns
     -------
@@ -173,17 +170,15 @@ def cell_losses(
     """
     labels, table = check_rows(y_true, probabilities)
     chosen = table[np.arange(len(labels)), labels]
-    return np.asarray(-np.log(np.clip(chosen, floor, 1.0)), np.float64)
+    return np.asarray(-np.log(np.clip(chosen, PROBABILITY_FLOOR, 1.0)), np.float64)
 
 
-def log_loss(
-    y_true: npt.ArrayLike, probabilities: npt.ArrayLike, *, floor: float = PROBABILITY_FLOOR
-) -> float:
+def log_loss(y_true: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
     """Mean negative natural logarithm of the true class's probability.
 
     Parameters
     ----------
-    y_true, probabilities, floor
+    y_true, probabilities
         See `cell_losses`.
 
     Returns
@@ -191,7 +186,7 @@ def log_loss(
     float
         0 (perfect) or more; always answering 1/5 gives 1.609.
     """
-    return float(cell_losses(y_true, probabilities, floor=floor).mean())
+    return float(cell_losses(y_true, probabilities).mean())
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,6 @@ def test_two_slides_give_the_three_sums_in_their_proportions():
     assert values.tolist() == [2, 11, 20]
     np.testing.assert_allclose(counts / 4000, [0.25, 0.5, 0.25], atol=0.03)
     assert drawn.redrawn == 0
-    assert drawn.units == 2
 
 
 def test_resamples_follow_the_exact_distribution_of_three_slides():
@@ -100,7 +99,6 @@ def test_equal_slides_drawn_together_are_the_same_as_apart():
         [[3, 1], [4, 0]], [[3, 1], [4, 0]], times=[2, 3], seed=5, resamples=50
     )
     np.testing.assert_array_equal(apart.sums, together.sums)
-    assert together.units == 5
 
 
 def test_order_of_slides_changes_nothing():

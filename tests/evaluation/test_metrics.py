@@ -6,6 +6,7 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from leuko import statistics
 from leuko.errors import DataError
 from leuko.evaluation import metrics
 
@@ -165,7 +166,7 @@ def test_order_of_rows_and_names_of_classes_do_not_matter(seed, order, permutati
     labels, table = drawn_rows(seed, n=40, decimals=1)
     rows = list(range(40))
     order.shuffle(rows)
-    for measure in (metrics.log_loss, metrics.brier_score):
+    for measure in (statistics.log_loss, metrics.brier_score):
         assert measure(labels[rows], table[rows]) == pytest.approx(measure(labels, table))
     answers = table.argmax(axis=1)
     renamed = np.array(permutation)
@@ -207,7 +208,7 @@ def test_thinning_a_straight_line_leaves_two_points():
 
 def test_log_loss_and_brier_agree_with_scikit_learn():
     labels, table = drawn_rows(4)
-    assert metrics.log_loss(labels, table) == pytest.approx(
+    assert statistics.log_loss(labels, table) == pytest.approx(
         sklearn.metrics.log_loss(labels, table, labels=range(5))
     )
     assert metrics.brier_score(labels, table) == pytest.approx(
@@ -217,10 +218,10 @@ def test_log_loss_and_brier_agree_with_scikit_learn():
 
 def test_log_loss_and_brier_by_hand():
     table = [[0.5, 0.5, 0, 0, 0], [0, 0, 0, 0, 1]]
-    assert metrics.log_loss([0, 4], table) == pytest.approx(np.log(2) / 2)
+    assert statistics.log_loss([0, 4], table) == pytest.approx(np.log(2) / 2)
     assert metrics.brier_score([0, 4], table) == pytest.approx((0.25 + 0.25) / 2)
-    assert metrics.log_loss([2], [[0, 0, 0, 0, 1]]) == pytest.approx(-np.log(5e-7))
-    assert metrics.log_loss([0], [[0.2] * 5]) == pytest.approx(np.log(5))
+    assert statistics.log_loss([2], [[0, 0, 0, 0, 1]]) == pytest.approx(-np.log(5e-7))
+    assert statistics.log_loss([0], [[0.2] * 5]) == pytest.approx(np.log(5))
 
 
 def test_calibration_by_hand():
@@ -231,16 +232,16 @@ def test_calibration_by_hand():
         [0.6, 0.4, 0, 0, 0],
         [0, 0, 0, 0, 1],
     ]
-    bins = metrics.calibration_bins([0, 1, 0, 4], table, bins=5)
+    bins = statistics.calibration_bins([0, 1, 0, 4], table, bins=5)
     assert [one.n for one in bins] == [0, 1, 2, 0, 1]  # a bin's upper end belongs to it
     assert (bins[2].confidence, bins[2].accuracy) == (pytest.approx(0.6), 0.5)
     assert bins[0].accuracy is None
-    assert metrics.expected_calibration_error(bins) == pytest.approx((0.6 + 2 * 0.1 + 0) / 4)
+    assert statistics.expected_calibration_error(bins) == pytest.approx((0.6 + 2 * 0.1 + 0) / 4)
 
 
 def test_calibration_uses_fifteen_bins_of_equal_width():
     labels, table = drawn_rows(5)
-    bins = metrics.calibration_bins(labels, table)
+    bins = statistics.calibration_bins(labels, table)
     assert len(bins) == 15
     assert sum(one.n for one in bins) == len(labels)
     np.testing.assert_allclose([one.high - one.low for one in bins], 1 / 15)

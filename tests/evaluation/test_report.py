@@ -335,12 +335,6 @@ def test_at_most_forty_mistakes_are_listed():
     assert len(evaluate_predictions(labels, table, ["a", "b"] * 30, resamples=10).worst) == 40
 
 
-def test_context_must_not_name_a_result(spread):
-    labels, table, slides = spread
-    with pytest.raises(ValueError, match="'metrics'"):
-        evaluate_predictions(labels, table, slides, resamples=5).with_context({"metrics": {}})
-
-
 def test_lengths_that_differ_are_refused(spread):
     labels, table, slides = spread
     with pytest.raises(DataError, match="1 paths for 400 labels"):

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from leuko.errors import DataError, ImageError
+from leuko.errors import DataError
 from leuko.imaging.decode import encode_jpeg
 from leuko.render.report import (
     audit_html,
@@ -359,14 +359,3 @@ def test_worst_mistakes_are_read_from_the_folder(tmp_path, evaluation):
     text = evaluation_html(listed, mistakes=found)
     assert text.count("data:image/jpeg;base64,") == 1
     assert text.count("no picture: unreadable") == 2
-
-
-def test_worst_mistakes_may_come_from_a_function(evaluation):
-    def look(path):
-        if path == evaluation["worst"][0]["path"]:
-            raise ImageError("truncated", "It ends.")
-        return np.zeros((30, 30, 3), np.uint8)
-
-    found = worst_mistakes(evaluation, look, limit=3, side=32)
-    assert [one.reason for one in found] == ["truncated", "", ""]
-    assert [one.path for one in found] == [one["path"] for one in evaluation["worst"][:3]]

@@ -159,7 +159,7 @@ def test_what_is_fitted_to_a_microscope_always_looks_again(
     halved: OnnxClassifier, cells: list[np.ndarray]
 ) -> None:
     bundle = halved.bundle
-    exposed, bias = expose(bundle.onnx, features=True, maps=False), np.array([0, 0, 0.5, 0, 0])
+    exposed, bias = expose(bundle.onnx, maps=False), np.array([0, 0, 0.5, 0, 0])
     assert exposed.weights is not None
     assert exposed.bias is not None
     head = Head(exposed.weights.astype(np.float64), exposed.bias + bias)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from drawn_cells import drawn
 from five import CLASSES
-from leuko.data.alike import SAME_CELL, Fingerprints, fingerprint, likeness
+from leuko.data.alike import SAME_CELL, Fingerprints, fingerprint
 from leuko.imaging.decode import decode_image, encode_jpeg
 from leuko.prediction import Prediction
 from leuko.runtime.repeats import mark_repeats
@@ -72,13 +72,21 @@ def test_the_first_is_named_and_bytes_are_enough() -> None:
     assert [row.reason for row in marked[2:5]] == ["corrupt", "same cell as a", "same cell as a"]
 
 
-def test_likeness_is_a_correlation_in_eight_positions() -> None:
+def likeness(first: bytes, second: bytes) -> float:
+    """Highest correlation of two fingerprints, one of them in any of eight positions."""
+    one, other = (np.frombuffer(print_, np.int8, offset=2).reshape(24, 24).astype(float)
+                  for print_ in (first, second))  # fmt: skip
+    every = [np.rot90(way, turns) for way in (other, other.T) for turns in range(4)]
+    return max(float(np.vdot(one, way)) for way in every) / float(
+        np.linalg.norm(one) * np.linalg.norm(other)
+    )
+
+
+def test_a_fingerprint_is_that_of_a_cell_in_any_position() -> None:
     first = fingerprint(CELLS[0])
-    assert likeness(first, first) == pytest.approx(1)
     for turns in range(4):
         assert likeness(first, fingerprint(np.rot90(CELLS[0], turns))) > 0.97
     assert likeness(first, fingerprint(CELLS[1])) < 0.6
-    assert likeness(first, b"") == 0
     assert fingerprint(np.zeros((20, 30, 3), np.uint8)) == b""
 
 

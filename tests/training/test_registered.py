@@ -108,7 +108,7 @@ def test_a_step_changes_every_kernel(built: Built) -> None:
 
 def test_what_ships_gives_keras_probabilities_features_and_maps(built: Built) -> None:
     wanted = np.asarray(built.model(built.pixels, training=False))
-    exposed = expose(built.onnx, features=True, maps=built.entry.has_backbone)
+    exposed = expose(built.onnx, maps=built.entry.has_backbone)
     assert exposed.features is not None
     outputs = ["probabilities", exposed.features]
     if built.entry.has_backbone:
@@ -126,7 +126,7 @@ def test_what_ships_gives_keras_probabilities_features_and_maps(built: Built) ->
 
 
 def test_another_last_layer_can_be_fitted_to_what_ships(built: Built) -> None:
-    exposed = expose(built.onnx, features=True, maps=False)
+    exposed = expose(built.onnx, maps=False)
     assert exposed.weights is not None
     _, features = built.asked(exposed.onnx, "probabilities", exposed.features)
     weights = np.random.default_rng(1).normal(size=exposed.weights.shape)

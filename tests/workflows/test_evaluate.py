@@ -72,7 +72,7 @@ def test_what_is_not_accepted_is_measured_by_its_likeliest_class(labelled: Path)
 def test_rows_are_called_by_their_path_in_the_set(labelled: Path) -> None:
     result = evaluate(InMemory(), labelled, resamples=100)
     assert [row.path for row in result.table.rows] == [s.path for s in result.manifest.samples]
-    assert result.answered.tolist() == list(range(30))
+    assert result.report.n == 30
 
 
 def test_rejected_files_are_listed_and_left_out(labelled: Path) -> None:
@@ -82,7 +82,7 @@ def test_rejected_files_are_listed_and_left_out(labelled: Path) -> None:
     result = evaluate(InMemory(), labelled, resamples=100, reporter=Reporter(say=said.append))
     assert len(result.table) == 31
     assert len(result.table.rejected) == 2
-    assert len(result.answered) == 29
+    assert result.report.n == 29
     document = result.to_dict()
     assert document["n"] == 29
     assert (document["data"]["found"], document["data"]["rejected"]) == (31, 2)

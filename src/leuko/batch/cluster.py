@@ -22,7 +22,7 @@ import socket
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -68,15 +68,12 @@ class RaySettings:
         Of a cluster; None starts one on this machine, for this run.
     log : str
         File that takes what Ray prints.
-    stall_s : float
-        See `leuko.batch.partition.answer_piece`.
     """
 
     bundle: ModelBundle
     workers: int | None
     address: str | None
-    log: str
-    stall_s: float
+    log: str = ""
 
 
 class RayCluster:
@@ -91,8 +88,6 @@ class RayCluster:
     address : str, optional
         ``auto`` for the cluster that this machine belongs to, or ``HOST:PORT``. None starts Ray
         on this machine, for this run, with a token that nobody else knows.
-    stall_s : float
-        See `leuko.batch.partition.answer_piece`.
     start_s : float, optional
         Seconds for Ray to start, or for the cluster to answer.
 
@@ -110,7 +105,6 @@ class RayCluster:
         *,
         workers: int | None = None,
         address: str | None = None,
-        stall_s: float = STALL_S,
         start_s: float | None = None,
     ) -> None:
         for package in ("ray", "pyarrow"):
@@ -118,7 +112,7 @@ class RayCluster:
                 raise MissingExtraError("The engine ray", "ray", package)
         if address is not None:
             _parse(address)
-        self._settings = RaySettings(bundle, workers, address, "", stall_s)
+        self._settings = RaySettings(bundle, workers, address)
         self._start_s = start_s or (_START_S if address is None else _JOIN_S)
         self._stack = contextlib.ExitStack()
         self._process: Any = None
@@ -149,9 +143,7 @@ class RayCluster:
             _knock(str(settings.address))
         folder = self._stack.enter_context(self._folder())
         self._log = Path(folder) / "ray.log"
-        settings = RaySettings(
-            settings.bundle, settings.workers, settings.address, str(self._log), settings.stall_s
-        )
+        settings = replace(settings, log=str(self._log))
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=drive, args=(theirs, settings), name="leuko-ray")
@@ -384,9 +376,7 @@ class _Driver:
         self._waves += 1
         workers, threads = self.shares
         items = [{"number": number, "piece": packed} for number, packed in wave.items()]
-        given = (
-            self._bundle, self._ledger, self._waves, threads, self._settings.stall_s, __version__
-        )  # fmt: skip
+        given = (self._bundle, self._ledger, self._waves, threads, __version__)
         data = self._ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             Answerer,
             fn_constructor_args=given,
@@ -436,18 +426,14 @@ class Answerer:
         Number of the wave.
     threads : int
         For decoding and for the network.
-    stall_s : float
-        See `leuko.batch.partition.answer_piece`.
     version : str
         Of the Leuko that gives out the work.
     """
 
-    def __init__(
-        self, bundle: Any, ledger: Any, wave: int, threads: int, stall_s: float, version: str
-    ) -> None:
+    def __init__(self, bundle: Any, ledger: Any, wave: int, threads: int, version: str) -> None:
         ray = importlib.import_module("ray")
         prepare_process(max(1, worker_count(None) // threads))  # as many as this machine may get
-        self._ledger, self._wave, self._stall_s = ledger, wave, stall_s
+        self._ledger, self._wave = ledger, wave
         self._begin = ray.get
         self._fault: LeukoError | None = None
         try:
@@ -457,7 +443,7 @@ class Answerer:
                     "the same version on every machine of the cluster."
                 )
             opened = bundle if isinstance(bundle, ModelBundle) else ray.get(bundle)
-            with ended_after(stall_s + _START_S):
+            with ended_after(STALL_S + _START_S):
                 self._classifier = OnnxClassifier(opened, threads=threads, part=AT_ONCE)
         except LeukoError as error:
             # Raised here, Ray would start the worker again and again.
@@ -482,7 +468,7 @@ class Answerer:
         if self._fault is not None:
             outcome = self._fault
         elif self._begin(self._ledger.begin.remote(self._wave, number)):
-            outcome = attempt(_unpack(packed), self._classifier, stall_s=self._stall_s)
+            outcome = attempt(_unpack(packed), self._classifier, stall_s=STALL_S)
         else:
             outcome = Loss(_unpack(packed), "its worker ended")
         return pa.table({"number": [number], "outcome": pa.array([_pack(outcome)], pa.binary())})

@@ -9,8 +9,9 @@ The functions and their signatures, which do not change:
 `find_nuclei(pixels, *, pixels_per_micrometre=None) -> list[Nucleus]`
     Every nucleus of a whole field, lobes of one cell joined.
 `canonical_crop(pixels, finding, spec, *, warp=None) -> CanonicalCrop`
-    The picture of one cell in the frame that `CropSpec` describes, with the cell's mask in the same
-    frame and the matrix between the two. Training, prediction and fields all cut through it.
+    The picture of one cell in the frame that a `PreprocessSpec` describes, with the cell's mask in
+    the same frame and the matrix between the two. Training, prediction and fields all cut through
+    it.
 
 Everything works on a reduced copy of the picture, with NumPy and OpenCV alone. Nothing is trained:
 the nucleus is found on one axis of colour that no lamp and no exposure can move (see
@@ -19,7 +20,7 @@ the nucleus is found on one axis of colour that no lamp and no exposure can move
 
 from __future__ import annotations
 
-from leuko.cells.crop import CanonicalCrop, CropSpec, canonical_crop
+from leuko.cells.crop import CanonicalCrop, canonical_crop
 from leuko.cells.finding import CellFinding
 from leuko.cells.nucleus import Nucleus, find_nuclei
 from leuko.cells.segment import find_cell
@@ -27,7 +28,6 @@ from leuko.cells.segment import find_cell
 __all__ = [
     "CanonicalCrop",
     "CellFinding",
-    "CropSpec",
     "Nucleus",
     "canonical_crop",
     "find_cell",

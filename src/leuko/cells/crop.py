@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import cv2
 import numpy as np
@@ -11,52 +10,9 @@ import numpy.typing as npt
 
 from leuko.cells.arrays import Mask, Pixels, cv
 from leuko.cells.finding import CellFinding
-from leuko.errors import BundleError
-from leuko.imaging.preprocess import warp_image
+from leuko.imaging.preprocess import PreprocessSpec, warp_image
 
-__all__ = ["CanonicalCrop", "CropSpec", "canonical_crop"]
-
-BORDERS: Final = ("background", "replicate")
-
-
-@dataclass(frozen=True, slots=True)
-class CropSpec:
-    """The frame in which a network sees a cell; part of its bundle.
-
-    Attributes
-    ----------
-    size : int
-        Rows and columns of the crop, 16 to 2048.
-    width : float
-        Micrometres across, 5 to 100.
-    pixels_per_micrometre : float
-        Pixels of the picture to a micrometre, if it is known; 0 to estimate it from each picture.
-    border : {"background", "replicate"}
-        What lies beyond the picture: the colour of the empty slide, or the picture's last pixels.
-    """
-
-    size: int = 128
-    width: float = 22.0
-    pixels_per_micrometre: float = 0.0
-    border: str = "background"
-
-    def __post_init__(self) -> None:
-        """Refuse settings that no picture could satisfy."""
-        if not 16 <= self.size <= 2048:
-            raise BundleError(f"Crop size must lie between 16 and 2048, received {self.size}.")
-        if not 5.0 <= self.width <= 100.0:
-            raise BundleError(
-                f"Crop width must lie between 5 and 100 micrometres, received {self.width}."
-            )
-        if self.pixels_per_micrometre != 0.0 and not 0.5 <= self.pixels_per_micrometre <= 100.0:
-            raise BundleError(
-                "Crop pixels_per_micrometre must be 0 (estimate it) or lie between 0.5 and 100, "
-                f"received {self.pixels_per_micrometre}."
-            )
-        if self.border not in BORDERS:
-            raise BundleError(
-                f"Crop border must be one of {', '.join(BORDERS)}, received {self.border!r}."
-            )
+__all__ = ["CanonicalCrop", "canonical_crop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +36,7 @@ class CanonicalCrop:
     matrix: npt.NDArray[np.float64]
 
 
-def crop_matrix(finding: CellFinding, spec: CropSpec) -> npt.NDArray[np.float64]:
+def crop_matrix(finding: CellFinding, spec: PreprocessSpec) -> npt.NDArray[np.float64]:
     """Return the matrix that takes the picture to the crop.
 
     The crop's middle is halfway between the centroids of nucleus and cell. Where nothing was found,
@@ -91,8 +47,8 @@ def crop_matrix(finding: CellFinding, spec: CropSpec) -> npt.NDArray[np.float64]
     ----------
     finding : CellFinding
         The cell.
-    spec : CropSpec
-        The frame.
+    spec : PreprocessSpec
+        The frame: its `size`, `width` and `pixels_per_micrometre`.
 
     Returns
     -------
@@ -103,8 +59,8 @@ def crop_matrix(finding: CellFinding, spec: CropSpec) -> npt.NDArray[np.float64]
     column = (finding.nucleus_centre[1] + finding.cell_centre[1]) / 2 - 0.5
     pixels_per_micrometre = spec.pixels_per_micrometre or finding.pixels_per_micrometre
     side = spec.width * pixels_per_micrometre if pixels_per_micrometre else float(min(finding.size))
-    scale = spec.size / side
-    middle = (spec.size - 1) / 2
+    scale = spec.size[0] / side
+    middle = (spec.size[0] - 1) / 2
     return np.array(
         [[scale, 0.0, middle - scale * column], [0.0, scale, middle - scale * row]], np.float64
     )
@@ -113,7 +69,7 @@ def crop_matrix(finding: CellFinding, spec: CropSpec) -> npt.NDArray[np.float64]
 def canonical_crop(
     pixels: Pixels,
     finding: CellFinding,
-    spec: CropSpec,
+    spec: PreprocessSpec,
     *,
     warp: npt.NDArray[np.float64] | None = None,
 ) -> CanonicalCrop:
@@ -128,8 +84,8 @@ def canonical_crop(
         The picture that `finding` was found in.
     finding : CellFinding
         The cell, or that there is none.
-    spec : CropSpec
-        The frame.
+    spec : PreprocessSpec
+        The frame: its `size`, `width` and `pixels_per_micrometre`.
     warp : (2, 3) array, optional
         A further affine change of the crop's frame (turning, scaling, shifting for training), in
         the crop's (column, row), applied after the canonical one.
@@ -142,17 +98,14 @@ def canonical_crop(
     matrix = crop_matrix(finding, spec)
     if warp is not None:
         matrix = compose(np.asarray(warp, np.float64), matrix)
-    source, to_source = _shrunk(pixels, matrix, spec.size)
-    shape = (spec.size, spec.size)
-    fill = None
-    if spec.border == "background":
-        fill = tuple(round(level) for level in finding.background)
-    crop = warp_image(source, to_source, shape, fill=fill)
+    source, to_source = _shrunk(pixels, matrix, spec.size[0])
+    fill = tuple(round(level) for level in finding.background)
+    crop = warp_image(source, to_source, spec.size, fill=fill)
     rows, columns = finding.nucleus.shape
     enlarge = _rescaling(columns / finding.size[1], rows / finding.size[0])
     from_mask = compose(matrix, _inverse(enlarge))
     masks = [
-        cv.warpAffine(mask * np.uint8(255), from_mask, shape, flags=cv2.INTER_LINEAR)
+        cv.warpAffine(mask * np.uint8(255), from_mask, spec.size, flags=cv2.INTER_LINEAR)
         for mask in (finding.cell, finding.nucleus)
     ]
     return CanonicalCrop(crop, masks[0], masks[1], matrix)

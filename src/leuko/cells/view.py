@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from leuko.cells.crop import CropSpec, canonical_crop
+from leuko.cells.crop import canonical_crop
 from leuko.cells.finding import CellFinding, Mask, Pixels
 from leuko.cells.segment import find_cell
 from leuko.imaging.preprocess import PreprocessSpec
@@ -23,7 +23,6 @@ __all__ = [
     "GROUND",
     "CellView",
     "cell_view",
-    "frame_of",
     "lay_ground",
     "look_at",
     "prepare",
@@ -105,22 +104,6 @@ def look_at(pixels: Pixels, spec: PreprocessSpec) -> tuple[CellView, Pixels]:
     return view, lay_ground(view.pixels, view.around) if alone else view.pixels
 
 
-def frame_of(spec: PreprocessSpec) -> CropSpec:
-    """Give the frame that a view of a cell is cut in.
-
-    Parameters
-    ----------
-    spec : PreprocessSpec
-        Of a view of the cell.
-
-    Returns
-    -------
-    CropSpec
-        Its size, width and scale.
-    """
-    return CropSpec(spec.size[0], spec.width, spec.pixels_per_micrometre)
-
-
 def cell_view(
     pixels: Pixels,
     finding: CellFinding,
@@ -146,7 +129,7 @@ def cell_view(
     CellView
         The crop and its masks.
     """
-    crop = canonical_crop(pixels, finding, frame_of(spec), warp=warp)
+    crop = canonical_crop(pixels, finding, spec, warp=warp)
     ground = np.maximum(np.array(finding.background, np.float64), _DARKEST)
     levels = np.clip(np.arange(256)[:, None] * (GROUND / ground), 0, 255)
     table = np.round(levels).astype(np.uint8).reshape(1, 256, 3)

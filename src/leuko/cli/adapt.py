@@ -19,18 +19,7 @@ from leuko.cli.common import (
     session,
 )
 
-__all__ = ["register"]
-
-
-def register(app: typer.Typer) -> None:
-    """Add this file's command.
-
-    Parameters
-    ----------
-    app : typer.Typer
-        The command line.
-    """
-    app.command("adapt")(adapt)
+__all__ = ["adapt"]
 
 
 def adapt(

@@ -30,18 +30,7 @@ if TYPE_CHECKING:
     from leuko.prediction import Prediction
     from leuko.runtime.classifier import OnnxClassifier
 
-__all__ = ["register"]
-
-
-def register(app: typer.Typer) -> None:
-    """Add this file's command.
-
-    Parameters
-    ----------
-    app : typer.Typer
-        The command line.
-    """
-    app.command("count")(count)
+__all__ = ["count"]
 
 
 def count(

@@ -26,18 +26,7 @@ if TYPE_CHECKING:
     from leuko.formats.export import Exported
     from leuko.history import Variant
 
-__all__ = ["register"]
-
-
-def register(app: typer.Typer) -> None:
-    """Add this file's command.
-
-    Parameters
-    ----------
-    app : typer.Typer
-        The command line.
-    """
-    app.command("export")(export)
+__all__ = ["export"]
 
 
 def export(

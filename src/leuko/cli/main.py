@@ -50,14 +50,12 @@ def _root(
     """Hold the options of the command itself."""
 
 
-predict.register(app)
-count.register(app)
-adapt.register(app)
-training.register(app)
-models.register(app)
-export.register(app)
+for command in (predict.predict, predict.evaluate, count.count, adapt.adapt, training.train,
+                training.compare, training.demo, models.import_model, export.export,
+                data.balance):  # fmt: skip
+    app.command()(command)
+app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")
-app.command("balance")(data.balance)
 
 
 def main() -> None:

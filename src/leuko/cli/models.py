@@ -21,27 +21,14 @@ from leuko.cli.common import (
 )
 from leuko.support.artifacts import schema
 
-__all__ = ["register"]
+__all__ = ["app", "import_model"]
 
-models_app = typer.Typer(help="The bundled models.", no_args_is_help=True)
+app = typer.Typer(help="The bundled models.", no_args_is_help=True)
 
 Model = Annotated[str, typer.Argument(help="A bundled model, a bundle or a run folder.")]
 
 
-def register(app: typer.Typer) -> None:
-    """Add this file's commands.
-
-    Parameters
-    ----------
-    app : typer.Typer
-        The command line.
-    """
-    models_app.command("calibrate")(calibrate)
-    app.add_typer(models_app, name="models")
-    app.command("import-model")(import_model)
-
-
-@models_app.command("list")
+@app.command("list")
 def list_models(json: JsonOption = False) -> None:
     """List the bundled models."""
     from leuko.bundle import ModelBundle
@@ -69,7 +56,7 @@ def list_models(json: JsonOption = False) -> None:
         _print("  ".join(cells).rstrip())
 
 
-@models_app.command()
+@app.command()
 def show(model: Model, json: JsonOption = False) -> None:
     """Show what a model is: input, classes, digests, validation, where it is from."""
     from leuko.runtime.trust.decide import NEVER_CHECKED
@@ -104,7 +91,7 @@ def show(model: Model, json: JsonOption = False) -> None:
         _print(f"validation {name}: {metric['value']:.4f}{span}")
 
 
-@models_app.command()
+@app.command()
 def card(model: Model, json: JsonOption = False) -> None:
     """Print a model's card: what it was trained on, what it reached, what it is not for."""
     from leuko.runtime.zoo import load
@@ -121,6 +108,9 @@ def card(model: Model, json: JsonOption = False) -> None:
         )
         return
     print(printable(bundle.card.rstrip("\n"), lines=True))
+
+
+app.command()(calibrate)
 
 
 def import_model(

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from leuko.runtime.classifier import OnnxClassifier
     from leuko.source import Source
 
-__all__ = ["register"]
+__all__ = ["ModelOption", "evaluate", "predict"]
 
 _SHEET = 48
 
@@ -50,18 +50,6 @@ ModelOption = Annotated[
     str,
     typer.Option("--model", "-m", help="A bundled model or a path."),
 ]
-
-
-def register(app: typer.Typer) -> None:
-    """Add this file's commands.
-
-    Parameters
-    ----------
-    app : typer.Typer
-        The command line.
-    """
-    app.command("predict")(predict)
-    app.command("evaluate")(evaluate)
 
 
 def predict(

@@ -26,22 +26,9 @@ from leuko.cli.common import (
     session,
 )
 
-__all__ = ["register"]
+__all__ = ["compare", "demo", "train"]
 
 DatasetArgument = Annotated[Path, typer.Argument(help="A folder with Train and Test in it.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add this file's commands.
-
-    Parameters
-    ----------
-    app : typer.Typer
-        The command line.
-    """
-    app.command("train")(train)
-    app.command("compare")(compare)
-    app.command("demo")(demo)
 
 
 def train(

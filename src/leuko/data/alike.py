@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from leuko.data.audit.duplicates import thumbnail
 
-__all__ = ["SAME_CELL", "Fingerprints", "fingerprint", "likeness"]
+__all__ = ["SAME_CELL", "Fingerprints", "fingerprint"]
 
 SAME_CELL: Final = 0.95
 """Correlation of two fingerprints above which they show the same picture of a cell."""
@@ -69,24 +69,6 @@ def fingerprint(pixels: npt.NDArray[np.uint8]) -> bytes:
     light, strength = round(float(grey.mean())), round(32 * float(np.log2(deviation)))
     scaled = np.clip(np.rint(detail * (24 / deviation)), -127, 127).astype(np.int8)
     return bytes([light, strength, *scaled.tobytes()])
-
-
-def likeness(first: bytes, second: bytes) -> float:
-    """Correlate two fingerprints, one of them as it is, turned and mirrored.
-
-    Parameters
-    ----------
-    first, second : bytes
-        From `fingerprint`.
-
-    Returns
-    -------
-    float
-        The highest of the eight correlations, -1 to 1; 0 when one is empty.
-    """
-    if not first or not second:
-        return 0.0
-    return float((_detail(first) @ _turned(_detail(second))).max())
 
 
 class Fingerprints:

@@ -18,7 +18,6 @@ from leuko.errors import DataError
 from leuko.evaluation.metrics import confusion_by_slide
 from leuko.statistics import (
     LEVEL,
-    MINIMUM_SLIDES,
     WILSON,
     WILSON_BY_SLIDE,
     least_effect,
@@ -26,12 +25,8 @@ from leuko.statistics import (
 )
 
 __all__ = [
-    "LEVEL",
-    "MINIMUM_SLIDES",
     "OVER_IMAGES",
     "OVER_SLIDES",
-    "WILSON",
-    "WILSON_BY_SLIDE",
     "ResampledConfusions",
     "Resamples",
     "accuracy_interval",
@@ -40,7 +35,6 @@ __all__ = [
     "resample_confusions",
     "resample_slides",
     "slides_are_known",
-    "wilson_interval",
 ]
 
 OVER_SLIDES: Final = "percentile bootstrap over slides"
@@ -60,13 +54,10 @@ class Resamples:
         One row for each resample.
     redrawn : int
         Resamples that lacked a class and were drawn again.
-    units : int
-        Slides that were resampled.
     """
 
     sums: npt.NDArray[np.float64]
     redrawn: int
-    units: int
 
 
 def resample_slides(
@@ -134,7 +125,7 @@ def resample_slides(
         accepted += len(good)
         redrawn += used - len(good)
         drawn += used
-    return Resamples(np.concatenate(kept), redrawn, units)
+    return Resamples(np.concatenate(kept), redrawn)
 
 
 @dataclass(frozen=True)

@@ -15,28 +15,17 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.errors import DataError
-from leuko.statistics import (
-    CalibrationBin,
-    calibration_bins,
-    check_rows,
-    expected_calibration_error,
-    log_loss,
-)
+from leuko.statistics import check_rows
 
 __all__ = [
-    "CalibrationBin",
     "accuracy",
     "average_precision",
     "balanced_accuracy",
     "brier_score",
-    "calibration_bins",
-    "check_rows",
     "class_counts",
     "confusion_by_slide",
     "confusion_matrix",
-    "expected_calibration_error",
     "f1_scores",
-    "log_loss",
     "macro_f1",
     "majority_baseline",
     "mean_over_present",

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from leuko.errors import DataError
 from leuko.evaluation import intervals, metrics
 from leuko.evaluation.report import HEADLINE_METRICS, SetResult
+from leuko.statistics import LEVEL, check_rows
 
 __all__ = [
     "ALPHA",
@@ -320,8 +321,8 @@ def paired_bootstrap(
     DataError
         When labels, probabilities and slides do not belong together.
     """
-    labels, table_a = metrics.check_rows(y_true, probabilities_a)
-    _, table_b = metrics.check_rows(y_true, probabilities_b)
+    labels, table_a = check_rows(y_true, probabilities_a)
+    _, table_b = check_rows(y_true, probabilities_b)
     predicted = np.stack((table_a.argmax(axis=1), table_b.argmax(axis=1)))
     if len(slides) != len(labels):
         raise DataError(
@@ -339,7 +340,7 @@ def paired_bootstrap(
     return PairedBootstrap(
         differences,
         method=f"paired {drawn.method}",
-        level=intervals.LEVEL,
+        level=LEVEL,
         resamples=len(drawn.confusion),
         redrawn=drawn.redrawn,
         seed=seed,
@@ -399,9 +400,7 @@ def compare_predictions(
     )
 
 
-def mean_over_seeds(
-    results: Sequence[SetResult], *, seed: int = 0, resamples: int = 1000
-) -> dict[str, SeedMean]:
+def mean_over_seeds(results: Sequence[SetResult]) -> dict[str, SeedMean]:
     """Mean metrics of one recipe trained with several seeds and evaluated on one set.
 
     The interval is a bootstrap over slides of the mean over seeds: it says how the result would
@@ -412,10 +411,6 @@ def mean_over_seeds(
     ----------
     results : sequence of SetResult
         One for each seed.
-    seed : int
-        Seed of the bootstrap.
-    resamples : int
-        Resamples to keep.
 
     Returns
     -------
@@ -429,7 +424,7 @@ def mean_over_seeds(
     """
     if not results:
         raise DataError("Received no evaluation to average, expected one for each seed.")
-    drawn = _resample_results(results, seed=seed, resamples=resamples)
+    drawn = _resample_results(results)
     means = {}
     for name, measure in HEADLINE_METRICS.items():
         estimates = [result.estimates[name] for result in results]
@@ -449,9 +444,7 @@ def mean_over_seeds(
     return means
 
 
-def _resample_results(
-    results: Sequence[SetResult], *, seed: int, resamples: int
-) -> npt.NDArray[np.float64] | None:
+def _resample_results(results: Sequence[SetResult]) -> npt.NDArray[np.float64] | None:
     """Confusion matrices (R, seeds, K, K) over resampled slides, if all list the same slides."""
     names = [[one.slide for one in result.by_slide] for result in results]
     if len(results) < 2 or not names[0] or any(other != names[0] for other in names[1:]):
@@ -463,7 +456,7 @@ def _resample_results(
     if (truth != truth[:, :1]).any():
         return None
     drawn = intervals.resample_slides(
-        tables.reshape(len(tables), -1), truth[:, 0], seed=seed, resamples=resamples
+        tables.reshape(len(tables), -1), truth[:, 0], seed=0, resamples=1000
     )
     return drawn.sums.reshape(len(drawn.sums), *tables.shape[1:])
 
@@ -521,14 +514,12 @@ def _families(tests: Iterable[PairedTest]) -> list[list[PairedTest]]:
     return families
 
 
-def decide(
-    paired: Sequence[PairedTest], set_name: str, *, alpha: float = ALPHA
-) -> tuple[Decision, ...]:
+def decide(paired: Sequence[PairedTest], set_name: str) -> tuple[Decision, ...]:
     """Weigh the paired evidence on one set.
 
     A seed is for a recipe when McNemar's p-value, corrected by Holm's method over all pairs of
     recipes with their seeds of that rank (first with first, second with second) on that set, is
-    under `alpha`, and the interval of the paired difference in accuracy leaves out zero on the
+    under `ALPHA`, and the interval of the paired difference in accuracy leaves out zero on the
     same side. A recipe wins when more than half of the seeds are for it and none is for the other.
 
     Parameters
@@ -537,8 +528,6 @@ def decide(
         Those of one pair on one set in the order of its seeds.
     set_name : str
         The set to decide on.
-    alpha : float
-        Level of the test.
 
     Returns
     -------
@@ -550,7 +539,7 @@ def decide(
         corrected = holm([test.mcnemar.p_value for test in family])
         for test, p_value in zip(family, corrected, strict=True):
             side = test.bootstrap.differences["accuracy"].side
-            agrees = p_value < alpha and side * (test.mcnemar.b - test.mcnemar.c) > 0
+            agrees = p_value < ALPHA and side * (test.mcnemar.b - test.mcnemar.c) > 0
             votes.setdefault((test.a, test.b), []).append((side if agrees else 0, test))
     return tuple(_decision(pair, set_name, found) for pair, found in votes.items())
 

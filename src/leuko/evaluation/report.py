@@ -14,7 +14,17 @@ from leuko.errors import DataError
 from leuko.evaluation import intervals, metrics
 from leuko.evaluation.selective import Coverage, Decided, accuracy_at_coverage, decided
 from leuko.scheme import DIFFERENTIAL_5, ClassScheme, load_scheme
-from leuko.statistics import beats_one_answer
+from leuko.statistics import (
+    LEVEL,
+    MINIMUM_SLIDES,
+    WILSON_BY_SLIDE,
+    CalibrationBin,
+    beats_one_answer,
+    calibration_bins,
+    check_rows,
+    expected_calibration_error,
+    log_loss,
+)
 from leuko.support.artifacts import RESEARCH_USE, schema
 
 __all__ = [
@@ -209,7 +219,7 @@ class EvaluationReport:
     confusion: npt.NDArray[np.int64]
     roc: Mapping[str, Curve]
     pr: Mapping[str, Curve]
-    calibration: tuple[metrics.CalibrationBin, ...]
+    calibration: tuple[CalibrationBin, ...]
     log_loss: float
     brier: float
     by_slide: tuple[SlideResult, ...]
@@ -233,7 +243,7 @@ class EvaluationReport:
     @property
     def ece(self) -> float:
         """The expected calibration error."""
-        return metrics.expected_calibration_error(self.calibration)
+        return expected_calibration_error(self.calibration)
 
     @property
     def absent_classes(self) -> tuple[str, ...]:
@@ -243,7 +253,7 @@ class EvaluationReport:
     @property
     def cautions(self) -> tuple[Caution, ...]:
         """What a reader must know before believing the figures, in the order to be told."""
-        n, slides, least = self.n, self.n_slides, intervals.MINIMUM_SLIDES
+        n, slides, least = self.n, self.n_slides, MINIMUM_SLIDES
         few = any(0 < one.slides < least for one in self.per_class)
         told = {
             Caution.NO_BETTER: not self.beaten
@@ -273,18 +283,7 @@ class EvaluationReport:
         Returns
         -------
         EvaluationReport
-
-        Raises
-        ------
-        ValueError
-            When the context would overwrite a result.
         """
-        taken = sorted(set(context) & set(self._results(())))
-        if taken:
-            raise ValueError(
-                f"Received the context keys {taken}, which name results. Expected keys such as "
-                "command, data, model and machine; rename these."
-            )
         return replace(self, context=dict(context), remarks=tuple(remarks))
 
     def to_dict(self, *, warnings: Sequence[str]) -> dict[str, Any]:
@@ -301,10 +300,6 @@ class EvaluationReport:
         dict
             Only what JSON can hold; whatever is not defined is None.
         """
-        return self._results(warnings) | dict(self.context)
-
-    def _results(self, warnings: Sequence[str]) -> dict[str, Any]:
-        """The document without what the caller added."""
         return {
             "schema": schema("evaluation"),
             "research_use": RESEARCH_USE,
@@ -353,13 +348,14 @@ class EvaluationReport:
             "warnings": list(warnings),
             "worst": [asdict(one) for one in self.worst],
             "seed": self.seed,
+            **self.context,
         }  # fmt: skip
 
     def _intervals(self) -> dict[str, Any]:
         """How the intervals of the document were made."""
         return {
             "method": self.method,
-            "level": intervals.LEVEL,
+            "level": LEVEL,
             "resamples": self.resamples,
             "redrawn": self.redrawn,
             "seed": self.seed,
@@ -478,8 +474,8 @@ def evaluate_predictions(
         confusion=confusion,
         roc=roc,
         pr=pr,
-        calibration=metrics.calibration_bins(labels, table),
-        log_loss=metrics.log_loss(labels, table),
+        calibration=calibration_bins(labels, table),
+        log_loss=log_loss(labels, table),
         brier=metrics.brier_score(labels, table),
         by_slide=_slide_results(rows),
         worst=_worst_mistakes(rows),
@@ -529,7 +525,7 @@ def _checked(
     paths: Sequence[str] | None,
 ) -> _Rows:
     """Put rows together, or say what does not fit."""
-    labels, table = metrics.check_rows(y_true, probabilities)
+    labels, table = check_rows(y_true, probabilities)
     scheme = load_scheme(DIFFERENTIAL_5) if scheme is None else scheme
     if table.shape[1] != len(scheme):
         raise DataError(
@@ -591,7 +587,7 @@ def _class_results(rows: _Rows, matrices: npt.NDArray[np.float64]) -> tuple[Clas
     for index, name in enumerate(rows.scheme.names):
         positive, score = rows.labels == index, rows.table[:, index]
         n, slides = int(positive.sum()), int((rows.by_slide[:, index].sum(axis=1) > 0).sum())
-        enough = slides >= intervals.MINIMUM_SLIDES
+        enough = slides >= MINIMUM_SLIDES
         found = {
             key: _class_interval(key, index, rows.by_slide, column[:, index])
             if enough
@@ -610,9 +606,7 @@ def _class_results(rows: _Rows, matrices: npt.NDArray[np.float64]) -> tuple[Clas
                 note=few if n else "absent",
                 auc=metrics.roc_auc(positive, score) if 0 < n < len(positive) else None,
                 average_precision=metrics.average_precision(positive, score) if n else None,
-                assumed=tuple(
-                    key for key, (_, how) in found.items() if how == intervals.WILSON_BY_SLIDE
-                ),
+                assumed=tuple(key for key, (_, how) in found.items() if how == WILSON_BY_SLIDE),
                 **{key: _defined(value[index]) for key, value in values.items()},
             )
         )
@@ -637,7 +631,7 @@ def _class_interval(
     span, how = intervals.proportion_interval(
         int(k.sum()), int(n.sum()), int((n > 0).sum()), drawn, intervals.OVER_SLIDES
     )
-    if key == "f1" and span is not None and how == intervals.WILSON_BY_SLIDE:
+    if key == "f1" and span is not None and how == WILSON_BY_SLIDE:
         span = (2 * span[0] / (1 + span[0]), 2 * span[1] / (1 + span[1]))
     return span, how
 
@@ -671,24 +665,13 @@ def _worst_mistakes(rows: _Rows) -> tuple[Mistake, ...]:
 
 def _class_document(one: ClassResult) -> dict[str, Any]:
     """A class's entry in the document."""
-    spans = {
-        "sensitivity_interval": one.sensitivity_interval,
-        "specificity_interval": one.specificity_interval,
-        "f1_interval": one.f1_interval,
-    }
-    return {
-        "precision": one.precision,
-        "sensitivity": one.sensitivity,
-        "specificity": one.specificity,
-        "f1": one.f1,
-        "n": one.n,
-        "slides": one.slides,
-        **{
-            key: None if span is None else {"low": span[0], "high": span[1]}
-            for key, span in spans.items()
-        },
-        "note": one.note,
-    }
+    document = asdict(one)
+    for name in ("name", "auc", "average_precision", "assumed"):
+        del document[name]
+    for name in ("sensitivity_interval", "specificity_interval", "f1_interval"):
+        if (span := document[name]) is not None:
+            document[name] = {"low": span[0], "high": span[1]}
+    return document
 
 
 def _curve_document(curve: Curve | None, across: str, up: str) -> dict[str, Any]:

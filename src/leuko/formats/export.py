@@ -161,16 +161,12 @@ class _Given:
 
 @dataclass(frozen=True)
 class _Converted:
-    """A network in its new form: its files by name, how to ask it, and a bundle around it."""
+    """A network in its new form: its file, how to ask it, and a bundle around it."""
 
-    files: dict[str, bytes]
+    file: str
+    data: bytes
     run: Runner
     made: ModelBundle | None = None
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(map(len, self.files.values()))
 
 
 def export_model(
@@ -270,10 +266,10 @@ class _Work:
         if isinstance(network, bytes) and not output.writer:
             made = self.bundle if weights == "float32" else _with_network(self.bundle, network)
             run = OnnxClassifier(made, threads=self._threads).predict_views
-            return _Converted({output.file: network}, run, made)
+            return _Converted(output.file, network, run, made)
         pixels = None if sample is None else sample.pixels
         data, run = output.find_writer()(network, spec.size, weights, pixels, self._threads)
-        return _Converted({output.file: data}, over_views(run, spec.weights))
+        return _Converted(output.file, data, over_views(run, spec.weights))
 
     def _rounded(self, sample: Sample | None) -> bytes:
         """The bundle's own graph, with numbers kept as was asked for."""
@@ -429,7 +425,7 @@ def _write_bundle(
     if made is not bundle:
         made = _told(made, f"{bundle.name}-{variant.weights}", variant, validation)
     made.save(target)
-    return Exported(target, variant, made.digest, converted.size, len(bundle.onnx))
+    return Exported(target, variant, made.digest, len(converted.data), len(bundle.onnx))
 
 
 def _told(
@@ -472,13 +468,11 @@ def _write_folder(
     spec = bundle.preprocess
     pictures = golden_pictures()
     inputs = np.stack([views(picture, spec) for picture in pictures])
-    goldens = Goldens(pictures, converted.run(inputs).astype(np.float32))
+    answers = converted.run(inputs).astype(np.float32)
     arrays = io.BytesIO()
-    np.savez_compressed(
-        arrays, allow_pickle=False, pictures=goldens.pictures, probabilities=goldens.probabilities
-    )
+    np.savez_compressed(arrays, allow_pickle=False, pictures=pictures, probabilities=answers)
     files = {
-        **converted.files,
+        converted.file: converted.data,
         "goldens.npz": arrays.getvalue(),
         "card.md": _told(bundle, bundle.name, variant, {}).card.encode(),
     }
@@ -511,5 +505,5 @@ def _write_folder(
     with atomic_folder(target) as folder:
         for name, data in files.items():
             (folder / name).write_bytes(data)
-    main = next(iter(converted.files.values()))
-    return Exported(target, variant, digest_bytes(main), converted.size, len(bundle.onnx))
+    data = converted.data
+    return Exported(target, variant, digest_bytes(data), len(data), len(bundle.onnx))

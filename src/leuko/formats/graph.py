@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.errors import BundleError
-from leuko.support.packages import import_extra, import_onnxruntime
+from leuko.runtime.network.session import load_graph
+from leuko.support.packages import import_extra
 
 __all__ = ["Graph", "clean_graph", "open_session", "to_float16"]
 
@@ -330,15 +331,13 @@ def to_float16(onnx: bytes) -> bytes:
     return graph.to_bytes()
 
 
-def open_session(onnx: bytes, *, threads: int = 1) -> Any:
-    """Open a graph with ONNX Runtime, on the CPU, without log lines.
+def open_session(onnx: bytes) -> Any:
+    """Open a graph with ONNX Runtime, see `leuko.runtime.network.session.load_graph`.
 
     Parameters
     ----------
     onnx : bytes
         A serialized model without external data.
-    threads : int
-        One thread adds up in one order, whatever the machine.
 
     Returns
     -------
@@ -350,16 +349,7 @@ def open_session(onnx: bytes, *, threads: int = 1) -> Any:
     BundleError
         When it cannot be opened.
     """
-    onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    try:
-        return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime raises its own kinds for every fault
-        first = (str(error).splitlines() or [""])[0][:200]
-        raise BundleError(f"The converted network cannot be opened: {first}") from error
+    return load_graph(onnx, "The converted network cannot be opened")
 
 
 def _merge_pad(graph: Graph, pad: Any) -> None:

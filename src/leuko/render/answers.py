@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from leuko.prediction import Prediction
-from leuko.render.words import counted, percent
+from leuko.render.words import percent
+from leuko.support.text import counted
 
 __all__ = ["all_rejected", "next_step", "question", "tally_text", "title", "why"]
 

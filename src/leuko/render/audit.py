@@ -16,6 +16,7 @@ from leuko.data.audit.background import (
 )
 from leuko.data.audit.report import AuditReport, Confounded, Finding, Property
 from leuko.render.words import aligned
+from leuko.statistics import MINIMUM_SLIDES
 from leuko.support.artifacts import RESEARCH_USE, schema
 
 __all__ = ["audit_document", "finding_sentence", "finding_title", "format_audit"]
@@ -162,7 +163,7 @@ def _(finding: found.Imbalanced) -> str:
 def _(finding: found.FewSlides) -> str:
     few = ", ".join(f"{name} ({n})" for name, n in finding.slides)
     return (
-        f"In {finding.split}, these classes come from fewer than {finding.needed} slides, too few "
+        f"In {finding.split}, these classes come from fewer than {MINIMUM_SLIDES} slides, too few "
         f"for an interval: {few}."
     )
 

@@ -11,9 +11,8 @@ from leuko.evaluation.counting.correction import ACCEPTED_TIMES, OTHERS_WRONG, U
 from leuko.evaluation.counting.differential import LEAST_ACCEPTED, ClassCount, Differential
 from leuko.evaluation.counting.manual import REFERENCE_CELLS, ManualComparison
 from leuko.prediction_files import csv_line
-from leuko.render.words import counted
 from leuko.support.artifacts import RESEARCH_USE, schema
-from leuko.support.text import listed
+from leuko.support.text import counted, listed
 
 __all__ = [
     "accepted_sentence",

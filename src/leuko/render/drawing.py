@@ -20,6 +20,7 @@ from leuko.errors import DataError
 from leuko.render.style import style
 
 __all__ = [
+    "RESEARCH",
     "check_pixels",
     "draw_name",
     "file_name",
@@ -35,6 +36,8 @@ __all__ = [
 ]
 
 Pixels = npt.NDArray[np.uint8]
+
+RESEARCH: Final = "Research use only. Not a diagnosis; a qualified person must review it."
 
 _LONGEST: Final = 200
 _WEIGHT: Final = 350  # of OpenCV's font; beside Pillow's it then looks as dark

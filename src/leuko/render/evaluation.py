@@ -10,10 +10,9 @@ import numpy.typing as npt
 
 from leuko.evaluation import metrics
 from leuko.evaluation.report import TOO_FEW_SLIDES, Caution, ClassResult, EvaluationReport
-from leuko.render.words import counted
 from leuko.statistics import MINIMUM_SLIDES
 from leuko.support.artifacts import RESEARCH_USE
-from leuko.support.text import listed
+from leuko.support.text import counted, listed
 
 __all__ = ["evaluation_document", "evaluation_summary", "evaluation_warnings", "no_better"]
 

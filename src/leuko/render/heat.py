@@ -16,6 +16,7 @@ from leuko.errors import DataError
 from leuko.prediction import Prediction
 from leuko.render.answers import question, title, why
 from leuko.render.drawing import (
+    RESEARCH,
     check_pixels,
     draw_name,
     file_name,
@@ -51,7 +52,6 @@ _METHODS: Final = {
 _MEASURED: Final = (
     "Sizes and densities measured on the cell, which it does not show, add {:+.1f} for {}."
 )
-_RESEARCH: Final = "Research use only. Not a diagnosis; a qualified person must review it."
 
 # Ottosson's OKLab: a colour space in which equal distances look about equal.
 _TO_CONES: Final = np.array([
@@ -169,7 +169,7 @@ def heat_picture(pixels: Pixels, prediction: Prediction, explanation: Explanatio
     overlay = heat_overlay(image, values, limit)
     wide = max(columns, 300)
     width, top = 2 * wide + 3 * _MARGIN, _MARGIN + 88
-    told = [_METHODS[explanation.method], _RESEARCH]
+    told = [_METHODS[explanation.method], RESEARCH]
     if explanation.measured:
         told.insert(1, _MEASURED.format(explanation.measured, legible(explanation.label)))
     foot = wrapped(" ".join(told), 13, width - 2 * _MARGIN)

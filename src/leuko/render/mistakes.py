@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -21,6 +21,7 @@ Document = Mapping[str, Any]
 Pixels = npt.NDArray[np.uint8]
 
 THUMBNAIL_SIDE: Final = 144
+"""Height and width of each picture in pixels; the centre is cut square."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,61 +47,38 @@ class Thumbnail:
     reason: str = ""
 
 
-def worst_mistakes(
-    evaluation: Document,
-    source: Path | Callable[[str], Pixels],
-    *,
-    limit: int = 40,
-    side: int = THUMBNAIL_SIDE,
-) -> list[Thumbnail]:
+def worst_mistakes(evaluation: Document, folder: Path, *, limit: int = 40) -> list[Thumbnail]:
     """Fetch the pictures of the worst mistakes.
 
     Parameters
     ----------
     evaluation : dict
         ``evaluation.json``, whose ``worst`` lists them.
-    source : Path or callable
-        The folder that the paths are relative to, or a function from a path to (H, W, 3) uint8
-        pixels that may raise `ImageError` or `OSError`. Paths that leave the folder are not read.
+    folder : Path
+        That the paths are relative to. Paths that leave it are not read.
     limit : int
         At most so many.
-    side : int
-        Height and width of each picture in pixels; the centre is cut square.
 
     Returns
     -------
     list of Thumbnail
         In the order of the evaluation; images that cannot be read stay in the list, with a reason.
     """
-    spec = PreprocessSpec(size=(side, side))
+    spec = PreprocessSpec(size=(THUMBNAIL_SIDE, THUMBNAIL_SIDE))
     found = []
     for one in evaluation.get("worst", ())[:limit]:
         jpeg, reason = b"", ""
         try:
-            jpeg = encode_jpeg(prepare(_pixels(source, one["path"]), spec), quality=82)
+            jpeg = encode_jpeg(prepare(_pixels(folder, one["path"]), spec), quality=82)
         except ImageError as error:
             reason = error.reason
-        except OSError:
-            reason = "unreadable"
-        found.append(
-            Thumbnail(
-                path=one["path"],
-                true=one["true"],
-                predicted=one["predicted"],
-                confidence=float(one["confidence"]),
-                probability_of_true=float(one["probability_of_true"]),
-                jpeg=jpeg,
-                reason=reason,
-            )
-        )
+        found.append(Thumbnail(**one, jpeg=jpeg, reason=reason))
     return found
 
 
-def _pixels(source: Path | Callable[[str], Pixels], path: str) -> Pixels:
-    """One image, from a folder or from the caller's function."""
-    if callable(source):
-        return source(path)
+def _pixels(folder: Path, path: str) -> Pixels:
+    """One image of a folder."""
     relative = PurePosixPath(path)
     if relative.is_absolute() or ".." in relative.parts:
         raise ImageError("unreadable", f"{path} lies outside the data folder and is not read.")
-    return read_image(source / relative).pixels
+    return read_image(folder / relative).pixels

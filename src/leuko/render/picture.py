@@ -17,6 +17,7 @@ from leuko.imaging.decode import decode_image
 from leuko.prediction import Prediction
 from leuko.render.answers import question, title, why
 from leuko.render.drawing import (
+    RESEARCH,
     check_pixels,
     draw_name,
     file_name,
@@ -55,7 +56,6 @@ _PANEL: Final = 400
 _MARGIN: Final = 28
 _THUMB: Final = 208
 _GAP: Final = 20
-_RESEARCH: Final = "Research use only. Not a diagnosis; a qualified person must review it."
 _PAPER = style()
 _CAPTION: Final = 13
 _STEP: Final = 42
@@ -202,7 +202,7 @@ def prediction_picture(pixels: Pixels, prediction: Prediction) -> Pixels:
     _draw_decision(draw, prediction, left, right, top)
     if prediction.status == "ok":
         _draw_bars(draw, prediction, left, right, top + 150)
-    for number, line in enumerate(wrapped(_RESEARCH, 14, right - left)):
+    for number, line in enumerate(wrapped(RESEARCH, 14, right - left)):
         draw.text((left, top + panel - 42 + 20 * number), line, _PAPER.muted, font(14))
     return np.asarray(canvas, dtype=np.uint8)
 
@@ -258,7 +258,7 @@ def prediction_sheet(
         _draw_caption(draw, prediction, names[index], top + _THUMB + 8, left)
     total = max(total, len(rows))
     part = f"The first {len(shown)} of {total:,} images. " if total > len(shown) else ""
-    note = f"{part}{_RESEARCH}"
+    note = f"{part}{RESEARCH}"
     if text_width(note, 14) >= width - 2 * _MARGIN:
         note = f"{part}Research use only."
     draw.text((_MARGIN, height - _MARGIN - 14), note, _PAPER.muted, font(14))

@@ -16,9 +16,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from leuko.errors import MissingExtraError
+from leuko.render import words
 from leuko.render.style import Style, style, themed
+from leuko.render.words import Document
 from leuko.scheme import ClassScheme, scheme_in
 from leuko.support.files import mark_own_picture
+from leuko.support.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,8 +42,6 @@ __all__ = [
     "training_plot",
     "training_time_plot",
 ]
-
-Document = Mapping[str, Any]
 
 _DASHES: Final = (
     "-",
@@ -113,7 +114,7 @@ def confusion_plot(
                 )
             text = f"{count:,}"
             if percent:
-                text = "–" if not total else _percent_text(share)
+                text = words.NONE if not total else _percent_text(share)
             axes.text(
                 column,
                 row,
@@ -238,7 +239,7 @@ def calibration_plot(evaluation: Document, *, colours: Style | None = None) -> F
     axes.text(
         0.04,
         0.95,
-        f"ECE {_decimals(evaluation['calibration'].get('ece'))}",
+        f"ECE {words.decimals(evaluation['calibration'].get('ece'))}",
         color=paint.ink,
         fontsize=10,
         va="top",
@@ -366,7 +367,7 @@ def sensitivity_plot(
         one = first.get(title) or {}
         n, slides = one.get("n") or 0, one.get("slides") or 0
         few = ", too few for an interval" if one.get("note") == "too few slides" else ""
-        told = f"{n:,} on {_slides(slides)}{few}" if n else "absent"
+        told = f"{n:,} on {counted(slides, 'slide')}{few}" if n else "absent"
         labels.append(f"{_clipped(title, 24)}\n{told}")
     axes.set_yticks(range(len(scheme)), labels)
     axes.set(ylim=(len(scheme) - 0.4, -0.6), xlabel="sensitivity (95% interval over slides)")
@@ -527,13 +528,9 @@ def _slide_squares(
 
 
 def recall_plot(
-    recall: Mapping[str, float | None],
-    scheme: ClassScheme,
-    *,
-    label: str,
-    colours: Style | None = None,
+    recall: Mapping[str, float | None], scheme: ClassScheme, *, colours: Style | None = None
 ) -> Figure:
-    """Draw one bar for each class, such as what is recalled from the background alone.
+    """Draw one bar for each class: what is recalled from the background alone.
 
     Parameters
     ----------
@@ -541,8 +538,6 @@ def recall_plot(
         By class, 0 to 1.
     scheme : ClassScheme
         Of the data set.
-    label : str
-        Of the axis.
     colours : Style, optional
         Light paper when left out.
 
@@ -569,7 +564,7 @@ def recall_plot(
         )
         _say(axes, value, index, f"{100 * value:.0f}%", paint)
     axes.set_yticks(range(len(scheme)), _names(scheme))
-    axes.set(ylim=(len(scheme) - 0.4, -0.6), xlabel=label)
+    axes.set(ylim=(len(scheme) - 0.4, -0.6), xlabel="recalled without seeing the cell")
     axes.tick_params(axis="y", length=0)
     _percent_axis(axes, 0.0, 1.1)
     axes.grid(axis="y", visible=False)
@@ -865,7 +860,7 @@ def _legend(axes: Any, paint: Style, title: str | None, place: str, *, above: bo
 
 def _curve_label(name: str, value: float | None, scheme: ClassScheme) -> str:
     """A class and its figure, shorter where the legend has columns."""
-    return f"{_clipped(name, 24 if len(scheme) <= LEGEND_INSIDE else 20)}  {_decimals(value)}"
+    return f"{_clipped(name, 24 if len(scheme) <= LEGEND_INSIDE else 20)}  {words.decimals(value)}"
 
 
 def _room_beside(classes: int) -> float:
@@ -916,26 +911,12 @@ def _majority(model: Document, name: str) -> float | None:
 
 def _percent_text(share: float) -> str:
     """A share of a row: certainty only where it is certain."""
-    if share in (0.0, 1.0):
-        return f"{100 * share:.0f}"
-    return (
-        f"{100 * share:.1f}" if 0.0005 <= share < 0.9995 else ("<0.1" if share < 0.5 else ">99.9")
-    )
-
-
-def _decimals(value: float | None) -> str:
-    """Three decimals, or a dash."""
-    return "–" if value is None else f"{value:.3f}"
+    return f"{100 * share:.0f}" if share in (0.0, 1.0) else words.points(share)
 
 
 def _number(value: Any) -> float:
     """A float; not-a-number where there is none."""
     return math.nan if value is None or value == "" else float(value)
-
-
-def _slides(number: int) -> str:
-    """A number of slides."""
-    return f"{number} slide" if number == 1 else f"{number} slides"
 
 
 def _clipped(text: str, length: int) -> str:

@@ -17,10 +17,11 @@ from leuko.render import plots, tables, views, words
 from leuko.render.mistakes import Thumbnail, worst_mistakes
 from leuko.render.style import PAGE, css_variables, style
 from leuko.render.verdict import verdict
+from leuko.render.words import Document
 from leuko.scheme import ClassScheme, scheme_in
 from leuko.support.artifacts import RESEARCH_USE
 from leuko.support.packages import require
-from leuko.support.text import listed
+from leuko.support.text import counted, listed
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -36,12 +37,8 @@ __all__ = [
 
 require("jinja2.environment")  # before the work that a report is of
 
-Document = Mapping[str, Any]
 
-
-def evaluation_html(
-    evaluation: Document, *, mistakes: Sequence[Thumbnail] | None = None, title: str = ""
-) -> str:
+def evaluation_html(evaluation: Document, *, mistakes: Sequence[Thumbnail] | None = None) -> str:
     """Write the page of one evaluation.
 
     Parameters
@@ -50,8 +47,6 @@ def evaluation_html(
         ``evaluation.json``.
     mistakes : sequence of Thumbnail, optional
         From `worst_mistakes`. Without it mistakes are listed by name.
-    title : str
-        Of the page; the model's and the folder's names when left out.
 
     Returns
     -------
@@ -68,7 +63,7 @@ def evaluation_html(
     return _render(
         "evaluation.html.j2",
         scheme_in(evaluation),
-        title=title or (f"{model} on {folder}" if folder else model),
+        title=f"{model} on {folder}" if folder else model,
         kind="Evaluation",
         headline=views.evaluation_headline(evaluation),
         research_use=evaluation.get("research_use") or RESEARCH_USE,
@@ -143,7 +138,7 @@ def comparison_html(
     return _render(
         "comparison.html.j2",
         scheme_in(next(iter(tables.reports_on(models, deciding)), comparison)),
-        title=f"{words.counted(len(models), 'model')} on {tables.folder_name(comparison)}",
+        title=f"{counted(len(models), 'model')} on {tables.folder_name(comparison)}",
         kind="Comparison",
         headline=tables.comparison_headline(comparison),
         research_use=comparison.get("research_use") or RESEARCH_USE,
@@ -275,7 +270,7 @@ def _audit_headline(audit: Document) -> str:
     text = f"{listed(parts)} images" if len(parts) == 1 else f"Images: {listed(parts)}"
     worries = [one for one in audit.get("findings") or () if one.get("level") == "warning"]
     if worries:
-        return f"{text}; {words.counted(len(worries), 'thing')} to know before training on them"
+        return f"{text}; {counted(len(worries), 'thing')} to know before training on them"
     return text
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import PurePosixPath
 from statistics import fmean
-from typing import Any
 
 from leuko.data.seen import RANDOM
-from leuko.evaluation.intervals import MINIMUM_SLIDES
-from leuko.evaluation.paired import Decision, PairedTest, decide
+from leuko.evaluation.paired import PairedTest, decide
 from leuko.render import words
 from leuko.render.style import PAGE
-from leuko.render.words import NONE
-from leuko.support.text import listed
-
-Document = Mapping[str, Any]
+from leuko.render.words import NONE, Document
+from leuko.statistics import MINIMUM_SLIDES
+from leuko.support.text import counted, listed
 
 
 @dataclass(frozen=True)
@@ -109,8 +107,7 @@ def start_text(start: Document) -> str:
 
 def seen_text(start: Document) -> str:
     """How many images of each set a start has learned from; empty where it knows none."""
-    seen = (start.get("seen") or {}).items()
-    parts = [f"{n:,} of {total:,} images of {name}" for name, (n, total) in seen if n]
+    parts = words.seen_parts(start)
     return f"{listed(parts)} are among them" if parts else ""
 
 
@@ -129,16 +126,11 @@ def _result(comparison: Document) -> str:
         amount = 100 * abs(one.difference)
         pair = f"{titles[one.winner]} beats {titles[one.loser]}"
         return f"{pair} by {amount:.1f} points on {deciding}"
-    best = [model["recipe"] for model in models if _beats_all(model["recipe"], models, decisions)]
-    if best:
-        return f"{titles[best[0]]} beats all others on {deciding}"
-    return f"{words.counted(len(models), 'model')} and no single winner on {deciding}"
-
-
-def _beats_all(recipe: str, models: Sequence[Document], decisions: Sequence[Decision]) -> bool:
-    """Whether a recipe wins each of its pairs, and meets every other."""
-    wins = [one for one in decisions if one.winner == recipe]
-    return len(wins) == len(models) - 1
+    wins = Counter(one.winner for one in decisions)
+    for recipe, title in titles.items():
+        if wins[recipe] == len(models) - 1:
+            return f"{title} beats all others on {deciding}"
+    return f"{counted(len(models), 'model')} and no single winner on {deciding}"
 
 
 def headline_table(comparison: Document) -> HeadlineTable:
@@ -187,15 +179,14 @@ def _start_cells(model: Document, declared: bool) -> list[Cell]:
 def _model_cells(model: Document, deciding: str, others: Sequence[str]) -> list[Cell]:
     """A model's cells of the headline table."""
     mean = model.get("mean") or {}
+    here = mean.get(deciding) or {}
     cells = [
-        mean_cell(
-            (mean.get(deciding) or {}).get("accuracy"), doubt_of(model, deciding), strong=True
-        )
+        mean_cell(here.get("accuracy"), doubt_of(model, deciding), strong=True),
+        mean_cell(here.get("balanced_accuracy")),
+        mean_cell(here.get("macro_f1"), decimals=True),
+        Cell(published_figures(model)),
     ]
-    cells.append(mean_cell((mean.get(deciding) or {}).get("balanced_accuracy")))
-    cells.append(mean_cell((mean.get(deciding) or {}).get("macro_f1"), decimals=True))
     published = model.get("published") or {}
-    cells.append(Cell(published_figures(model)))
     for name in others:
         doubt = doubt_of(model, name)
         cell = mean_cell((mean.get(name) or {}).get("accuracy"), doubt)
@@ -209,19 +200,22 @@ def _model_cells(model: Document, deciding: str, others: Sequence[str]) -> list[
             if "validation_accuracy" in published:
                 small += f"; published {words.percent(published['validation_accuracy'])}"
         cells.append(replace(cell, small=small))
+    training, speed, parameters, size = costs(model)
+    return [*cells, Cell(training), Cell(speed), Cell(parameters, size)]
+
+
+def costs(model: Document) -> tuple[str, str, str, str]:
+    """Training time, images a second, parameters, and the size, which is empty if not known."""
     runs = model.get("runs") or ()
     totals = words.known((run.get("seconds") or {}).get("total") for run in runs)
     speeds = words.known(run.get("predict_images_per_second") for run in runs)
-    cells.append(Cell(words.duration(fmean(totals)) if totals else NONE))
-    cells.append(Cell(f"{fmean(speeds):,.0f}" if speeds else NONE))
     parameters, size = model.get("parameters"), model.get("bundle_bytes")
-    cells.append(
-        Cell(
-            NONE if parameters is None else f"{parameters:,}",
-            "" if size is None else words.size_text(size),
-        )
+    return (
+        words.duration(fmean(totals)) if totals else NONE,
+        f"{fmean(speeds):,.0f}" if speeds else NONE,
+        NONE if parameters is None else f"{parameters:,}",
+        "" if size is None else words.size_text(size),
     )
-    return cells
 
 
 def _majority_row(
@@ -332,10 +326,10 @@ def shared_sentence(shared: Document) -> str:
     """How many slides of test stand in training too; empty when none does."""
     for one in shared.get("between") or ():
         if set(one["splits"]) == {"train", "test"} and one["count"]:
-            total = words.counted(one["slides"]["test"], "slide")
+            total = counted(one["slides"]["test"], "slide")
             return f"{one['count']:,} of the {total} of test stood in Train too"
     count = shared.get("count")
-    return f"{words.counted(count, 'slide')} stood on both sides of a split" if count else ""
+    return f"{counted(count, 'slide')} stood on both sides of a split" if count else ""
 
 
 def paired_rows(comparison: Document) -> list[dict[str, str]]:
@@ -352,7 +346,7 @@ def paired_rows(comparison: Document) -> list[dict[str, str]]:
                 "seed": " / ".join(str(seed) for seed in dict.fromkeys(one["seeds"])),
                 "only_a": f"{test['b']:,}",
                 "only_b": f"{test['c']:,}",
-                "p": words.p_value_text(test["p_value"]),
+                "p": "< 0.0001" if test["p_value"] < 0.0001 else f"{test['p_value']:.4f}",
                 "accuracy": words.difference_text(bootstrap.get("accuracy")),
                 "balanced": words.difference_text(bootstrap.get("balanced_accuracy")),
             }

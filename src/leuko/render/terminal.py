@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
-from statistics import fmean
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from leuko.evaluation.comparison import ComparisonReport
 from leuko.render import tables, words
 from leuko.render.verdict import verdict
 from leuko.render.views import hidden_findings
-from leuko.render.words import NONE
+from leuko.render.words import NONE, Document
 from leuko.support.artifacts import RESEARCH_USE
 
 __all__ = ["comparison_text"]
-
-Document = Mapping[str, Any]
 
 _WIDTH: Final = 96
 _LONGEST_TITLE: Final = 36
@@ -100,19 +97,8 @@ def _cost_lines(comparison: Document) -> list[str]:
     """What training and answering took."""
     rows = [["", "training", "images/s", "parameters", "size"]]
     for model in comparison["models"]:
-        runs = model.get("runs") or ()
-        totals = words.known((run.get("seconds") or {}).get("total") for run in runs)
-        speeds = words.known(run.get("predict_images_per_second") for run in runs)
-        parameters, size = model.get("parameters"), model.get("bundle_bytes")
-        rows.append(
-            [
-                _title(model),
-                words.duration(fmean(totals)) if totals else NONE,
-                f"{fmean(speeds):,.0f}" if speeds else NONE,
-                NONE if parameters is None else f"{parameters:,}",
-                NONE if size is None else words.size_text(size),
-            ]
-        )
+        *others, size = tables.costs(model)
+        rows.append([_title(model), *others, size or NONE])
     return ["Cost", *_aligned(rows)]
 
 

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from leuko.errors import DataError
 from leuko.evaluation.comparison import ComparisonReport, Model
-from leuko.evaluation.paired import ALPHA, Decision, decide
-from leuko.render.words import counted, duration, percent
-from leuko.support.text import listed
+from leuko.evaluation.paired import Decision, decide
+from leuko.render.words import duration, interval_text, percent, seen_parts
+from leuko.support.text import counted, listed
 
 __all__ = ["comparison_document", "comparison_warnings", "verdict"]
 
@@ -37,7 +37,7 @@ def comparison_document(report: ComparisonReport) -> dict[str, Any]:
     return report.to_dict(warnings=comparison_warnings(report), verdict=" ".join(verdict(report)))
 
 
-def verdict(report: ComparisonReport, *, set_name: str = "test", alpha: float = ALPHA) -> list[str]:
+def verdict(report: ComparisonReport, *, set_name: str = "test") -> list[str]:
     """Say in plain words what the comparison found, and nothing that it did not.
 
     Parameters
@@ -45,8 +45,6 @@ def verdict(report: ComparisonReport, *, set_name: str = "test", alpha: float = 
     report : ComparisonReport
     set_name : str
         The set that decides.
-    alpha : float
-        Level of the paired tests.
 
     Returns
     -------
@@ -75,10 +73,10 @@ def verdict(report: ComparisonReport, *, set_name: str = "test", alpha: float = 
         )
     if len(here) == 1:
         sentences.append("Only one recipe was evaluated, so there is nothing to compare.")
-    for decision in decide(report.paired, set_name, alpha=alpha):
+    for decision in decide(report.paired, set_name):
         sentences.extend(_decision_sentences(decision, titles))
     sentences.extend(_time_sentence(here, titles))
-    sentences.extend(_unseen_sentences(report, alpha))
+    sentences.extend(_unseen_sentences(report))
     return sentences
 
 
@@ -103,9 +101,7 @@ def _head_starts(report: ComparisonReport) -> list[str]:
     """Which networks knew some of the data before they were trained."""
     sentences = []
     for model in report.models:
-        seen = (model.start.get("seen") or {}).items()
-        parts = [f"{n:,} of {total:,} images of {name}" for name, (n, total) in seen if n]
-        if parts:
+        if parts := seen_parts(model.start):
             sentences.append(
                 f"{model.title} has a head start: before it was trained it had learned from "
                 f"{', '.join(parts)}."
@@ -155,11 +151,7 @@ def _results_sentence(models: Sequence[Model], set_name: str, titles: Mapping[st
     for model in sorted(models, key=lambda model: -model.mean[set_name]["accuracy"].mean):
         mean = model.mean[set_name]
         one = mean["accuracy"]
-        span = (
-            ""
-            if one.low is None or one.high is None
-            else f" (95% interval {100 * one.low:.1f} to {100 * one.high:.1f}%)"
-        )
+        span = interval_text(one.low, one.high)
         parts.append(
             f"{titles[model.recipe]} reaches accuracy {percent(one.mean)}{span}, balanced "
             f"accuracy {percent(mean['balanced_accuracy'].mean)} and macro-F1 "
@@ -230,7 +222,7 @@ def _time_sentence(models: Sequence[Model], titles: Mapping[str, str]) -> list[s
     return [f"Training took {listed(parts)}{mean}."] if parts else []
 
 
-def _unseen_sentences(report: ComparisonReport, alpha: float) -> list[str]:
+def _unseen_sentences(report: ComparisonReport) -> list[str]:
     """What happens on folders that had no part in training, beside their majority baselines."""
     names = dict.fromkeys(
         name for model in report.models for name in model.mean if name not in _NOT_UNSEEN
@@ -240,10 +232,10 @@ def _unseen_sentences(report: ComparisonReport, alpha: float) -> list[str]:
             "No unseen folder was given, so how the models do on another laboratory's cells was "
             "not measured."
         ]
-    return [_unseen_sentence(report, name, alpha) for name in names]
+    return [_unseen_sentence(report, name) for name in names]
 
 
-def _unseen_sentence(report: ComparisonReport, name: str, alpha: float) -> str:
+def _unseen_sentence(report: ComparisonReport, name: str) -> str:
     """What happens on one of them."""
     titles = report.titles
     here = [model for model in report.models if name in model.mean]
@@ -256,7 +248,7 @@ def _unseen_sentence(report: ComparisonReport, name: str, alpha: float) -> str:
     results = here[0].results(name)
     if results and all(m.mean[name]["accuracy"].mean <= results[0].majority[1] for m in here):
         text += ", which is no better than that constant answer"
-    decisions = decide(report.paired, name, alpha=alpha)
+    decisions = decide(report.paired, name)
     if len(here) == 2 and decisions:
         winners = [one.winner for one in decisions if one.winner is not None]
         text += (

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from leuko.render import plots, tables, words
 from leuko.render.mistakes import Thumbnail
 from leuko.render.style import PAGE
 from leuko.render.tables import Cell, RunRow
-from leuko.render.words import NONE
+from leuko.render.words import NONE, Document
 from leuko.scheme import scheme_in
+from leuko.support.text import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Document = Mapping[str, Any]
 
 _LONGEST_LIST: Final = 60
 
@@ -109,11 +109,10 @@ def evaluation_headline(evaluation: Document) -> str:
     """What share is right, with its interval and what a constant answer would reach."""
     one = evaluation["metrics"]["accuracy"]
     majority = evaluation["baselines"]["majority"]
-    span = words.span_text(one.get("low"), one.get("high"))
-    interval = f" (95% interval {span})" if span else ""
+    span = words.interval_text(one.get("low"), one.get("high"))
     return (
-        f"{words.percent(one['value'])} of {words.counted(evaluation['n'], 'image')} right"
-        f"{interval}; always answering {majority['class']} gives "
+        f"{words.percent(one['value'])} of {counted(evaluation['n'], 'image')} right"
+        f"{span}; always answering {majority['class']} gives "
         f"{words.percent(majority['accuracy'])}"
     )
 
@@ -262,21 +261,22 @@ def _class_row(name: str, number: int, one: Document) -> ClassRow:
     )
 
 
+def _headline_figures(evaluation: Document) -> Iterator[tuple[str, str, str]]:
+    """The three headline numbers: name, value and interval."""
+    names = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
+    for key, title in {**names, "macro_f1": "macro-F1"}.items():
+        if one := evaluation["metrics"].get(key):
+            decimals = key == "macro_f1"
+            value = f"{one['value']:.3f}" if decimals else words.percent(one["value"])
+            yield title, value, words.bracket(one, decimals=decimals)
+
+
 def _evaluation_facts(evaluation: Document) -> list[tuple[str, str]]:
     """The numbers that stand beside the figures."""
-    facts = []
-    names = {
-        "accuracy": "Accuracy",
-        "balanced_accuracy": "Balanced accuracy",
-        "macro_f1": "Macro-F1",
-    }
-    for key, title in names.items():
-        one = evaluation["metrics"].get(key)
-        if not one:
-            continue
-        value = f"{one['value']:.3f}" if key == "macro_f1" else words.percent(one["value"])
-        span = words.bracket(one, decimals=key == "macro_f1")
-        facts.append((title, f"{value} {span}".strip()))
+    facts = [
+        (f"{title[0].upper()}{title[1:]}", f"{value} {span}".strip())
+        for title, value, span in _headline_figures(evaluation)
+    ]
     majority = evaluation["baselines"]["majority"]
     facts.append(
         ("Majority baseline", f"{words.percent(majority['accuracy'])} ({majority['class']})")
@@ -314,21 +314,10 @@ def _decision_facts(evaluation: Document) -> list[tuple[str, str]]:
 
 def headline_tiles(evaluation: Document) -> list[dict[str, str]]:
     """The three headline numbers, large."""
-    tiles = []
-    for key, title in (
-        ("accuracy", "accuracy"),
-        ("balanced_accuracy", "balanced accuracy"),
-        ("macro_f1", "macro-F1"),
-    ):
-        one = evaluation["metrics"][key]
-        decimals = key == "macro_f1"
-        tiles.append(
-            {
-                "value": f"{one['value']:.3f}" if decimals else words.percent(one["value"]),
-                "title": title,
-                "small": words.bracket(one, decimals=decimals),
-            }
-        )
+    tiles = [
+        {"value": value, "title": title, "small": span}
+        for title, value, span in _headline_figures(evaluation)
+    ]
     majority = evaluation["baselines"]["majority"]
     tiles.append(
         {
@@ -346,18 +335,7 @@ def _mistake_views(
     """Mistakes for the gallery, with pictures where there are any."""
     numbers = {name: number for number, name in enumerate(scheme_in(evaluation).names)}
     if mistakes is None:
-        listed = [
-            Thumbnail(
-                one["path"],
-                one["true"],
-                one["predicted"],
-                float(one["confidence"]),
-                float(one["probability_of_true"]),
-            )
-            for one in evaluation.get("worst") or ()
-        ]
-    else:
-        listed = list(mistakes)
+        mistakes = [Thumbnail(**one) for one in evaluation.get("worst") or ()]
     return [
         {
             "path": one.path,
@@ -368,10 +346,10 @@ def _mistake_views(
             "predicted_number": str(numbers.get(one.predicted, 0)),
             "confidence": words.percent(one.confidence),
             "probability_of_true": words.percent(one.probability_of_true),
-            "picture": words.data_uri(one.jpeg) if one.jpeg else "",
+            "picture": f"data:image/jpeg;base64,{b64encode(one.jpeg).decode()}" if one.jpeg else "",
             "reason": one.reason,
         }
-        for one in listed
+        for one in mistakes
     ]
 
 
@@ -474,12 +452,7 @@ def _audit_figures(audit: Document) -> list[PageFigure]:
         outer = f"the outer {100 * ring:g}% on each side" if ring else "the outer ring"
         figures.append(
             page_figure(
-                plots.recall_plot(
-                    background["per_class_recall"],
-                    scheme,
-                    label="recalled without seeing the cell",
-                    colours=PAGE,
-                ),
+                plots.recall_plot(background["per_class_recall"], scheme, colours=PAGE),
                 "audit-background",
                 "What the background gives away",
                 f"A classifier that sees only {outer} of each image, no cell: accuracy "

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+
+from leuko.support.text import counted
 
 Document = Mapping[str, Any]
 
@@ -22,11 +23,11 @@ def bracket(one: Document, *, decimals: bool = False) -> str:
     return f"[{100 * low:.1f}–{100 * high:.1f}]"
 
 
-def span_text(low: float | None, high: float | None) -> str:
-    """An interval in words; empty when there is none."""
+def interval_text(low: float | None, high: float | None) -> str:
+    """An interval in words and brackets, after a space; empty when there is none."""
     if low is None or high is None:
         return ""
-    return f"{100 * low:.1f} to {100 * high:.1f}%"
+    return f" (95% interval {100 * low:.1f} to {100 * high:.1f}%)"
 
 
 def difference_text(one: Document | None) -> str:
@@ -42,10 +43,10 @@ def difference_text(one: Document | None) -> str:
 
 def percent(share: float) -> str:
     """A share with one decimal; certainty only where it is certain."""
-    return f"{_points(share)}%"
+    return f"{points(share)}%"
 
 
-def _points(share: float) -> str:
+def points(share: float) -> str:
     """See `percent`; without its sign."""
     if 0.9995 <= share < 1.0:
         return ">99.9"
@@ -59,11 +60,6 @@ def decimals(value: float | None) -> str:
     return NONE if value is None else f"{value:.3f}"
 
 
-def p_value_text(value: float) -> str:
-    """A p-value that never claims to be zero."""
-    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
-
-
 def duration(seconds: float) -> str:
     """Seconds, minutes or hours."""
     if seconds < 90:
@@ -74,6 +70,12 @@ def duration(seconds: float) -> str:
 def size_text(size: int) -> str:
     """Bytes as people read them."""
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
+def seen_parts(start: Document) -> list[str]:
+    """How many images of each set a start has learned from, where it has learned from some."""
+    seen = (start.get("seen") or {}).items()
+    return [f"{n:,} of {total:,} images of {name}" for name, (n, total) in seen if n]
 
 
 def known(values: Any) -> list[float]:
@@ -95,15 +97,10 @@ def ratio_text(value: float | None) -> str:
     return NONE if value is None else f"{value:.0f} to 1"
 
 
-def counted(number: int, noun: str) -> str:
-    """A number with its noun."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
 def span_of(values: Sequence[float], *, decimals: bool = False) -> str:
     """A share, or from which to which where several differ."""
     ends = (min(values), max(values))
-    first, last = (f"{one:.3f}" if decimals else _points(one) for one in ends)
+    first, last = (f"{one:.3f}" if decimals else points(one) for one in ends)
     text = first if first == last else f"{first}–{last}"
     return text if decimals else f"{text}%"
 
@@ -124,11 +121,6 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
-
-
-def data_uri(jpeg: bytes) -> str:
-    """A picture inside the page."""
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
 
 
 def plain(text: str) -> str:

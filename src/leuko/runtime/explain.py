@@ -23,16 +23,15 @@ import numpy.typing as npt
 from leuko.cells.crop import crop_matrix
 from leuko.cells.segment import find_cell
 from leuko.cells.texture import FirstView, first_view
-from leuko.cells.view import frame_of, prepare
-from leuko.errors import BundleError, ImageError, UsageError
+from leuko.cells.view import prepare
+from leuko.errors import ImageError, UsageError
 from leuko.imaging.decode import check_size
 from leuko.imaging.preprocess import PreprocessSpec
 from leuko.prediction import DECIMALS
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.network.average import FLOOR, average_views, mean_views, softmax
-from leuko.runtime.network.session import BATCH
+from leuko.runtime.network.session import BATCH, load_graph
 from leuko.runtime.network.wire import expose
-from leuko.support.packages import import_onnxruntime
 from leuko.support.parallel import bounded_map, worker_count
 
 __all__ = ["METHODS", "Explainer", "Explanation", "explain", "placement"]
@@ -193,8 +192,8 @@ class Explainer:
         self._again = classifier.trust.again
         self._measured = bundle.measured
         self._threads = worker_count(threads)
-        self._graph = expose(bundle.onnx, features=True, maps=True)
-        self._session = _open(self._graph.onnx)
+        self._graph = expose(bundle.onnx, maps=True)
+        self._session = load_graph(self._graph.onnx, "The network cannot be opened to be explained")
         self._input: str = self._session.get_inputs()[0].name
         self._answer: str = self._session.get_outputs()[0].name
         inputs = np.stack(
@@ -399,25 +398,10 @@ def placement(spec: PreprocessSpec, pixels: Pixels) -> Doubles:
             [[side, 0, (rows - side) // 2], [0, side, (columns - side) // 2]], dtype=np.float64
         )
     # OpenCV's matrices take (column, row), counted from the middle of the first pixel.
-    matrix = crop_matrix(find_cell(pixels), frame_of(spec))
+    matrix = crop_matrix(find_cell(pixels), spec)
     turn, shift = np.hsplit(np.asarray(cv2.invertAffineTransform(matrix), np.float64), [2])
     corner = shift[:, 0] + 0.5 - 0.5 * turn.sum(axis=1)
     return np.column_stack([spec.size[0] * turn[::-1, ::-1], corner[::-1]])
-
-
-def _open(onnx: bytes) -> Any:
-    """Open a graph that the classifier has opened and checked before."""
-    onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.load_model_format", "ONNX")
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    try:
-        return onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime raises its own kinds for every fault
-        first = (str(error).splitlines() or [""])[0][:200]
-        raise BundleError(f"The network cannot be opened to be explained: {first}") from error
 
 
 def _weigh(

@@ -14,10 +14,7 @@ from typing import Final, TypeVar
 
 from leuko.errors import UsageError
 
-__all__ = ["Budget", "Progress", "bounded_map", "worker_count"]
-
-Progress = Callable[[str, int, int], None]
-"""Called as ``progress(stage, done, total)`` from the calling thread."""
+__all__ = ["Budget", "bounded_map", "worker_count"]
 
 _QUOTA: Final = Path("/sys/fs/cgroup/cpu.max")
 """Where Linux says how much of the machine a container may use: quota and period, or "max"."""

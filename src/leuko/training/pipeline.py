@@ -307,7 +307,7 @@ def fixed_plan(
         Rows of (image, draw); a draw of -1 is the original.
     """
     target = per_class or int(np.bincount(labels).max())
-    images = balanced_order(labels, seed=seed, epoch=0, per_class=target)
+    images = balanced_order(labels, seed=seed, per_class=target)
     draws = copy_numbers(images) - 1
     plan = np.column_stack([images, draws])
     return plan[np.lexsort((plan[:, 1], plan[:, 0]))]

@@ -309,9 +309,17 @@ class Clock:
             except (DataError, KeyError, TypeError, ValueError):
                 self.seconds = {}
 
-    def __call__(self, stage: str) -> _Stage:
-        """Time a stage in a with block."""
-        return _Stage(self, stage)
+    @contextlib.contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Time a stage in a with block; the time counts even when the stage is cut short."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            lasted = time.monotonic() - start
+            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + lasted, 3)
+            if self.folder.is_dir():
+                self.save()
 
     def save(self, command: str = "") -> None:
         """Write environment.json."""
@@ -326,20 +334,3 @@ class Clock:
                 "versions": versions(),
             },
         )
-
-
-class _Stage:
-    """One stage being timed; the time counts even when the stage is cut short."""
-
-    def __init__(self, clock: Clock, name: str) -> None:
-        self._clock, self._name, self._start = clock, name, 0.0
-
-    def __enter__(self) -> None:
-        self._start = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        seconds = self._clock.seconds
-        lasted = time.monotonic() - self._start
-        seconds[self._name] = round(seconds.get(self._name, 0.0) + lasted, 3)
-        if self._clock.folder.is_dir():
-            self._clock.save()

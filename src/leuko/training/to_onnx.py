@@ -96,14 +96,8 @@ def export_onnx(model: keras.Model) -> bytes:
     MissingExtraError
         When a package that the conversion needs is not installed.
     """
-    keras = _import("keras")
-    require_converters()
-    rows, columns, width = _check_network(model)
-    pixels = keras.Input((rows, columns, 3), name=INPUT_NAME, dtype="float32")
-    whole = keras.Model(pixels, model(pixels, training=False), name="exported")
-    data = _write(whole, (rows, columns), OUTPUT_NAME, width)
-    samples = example_pixels((rows, columns), count=3)
-    check_parity(whole, data, samples)
+    whole, data = _converted(model, OUTPUT_NAME)
+    check_parity(whole, data, example_pixels(whole.input_shape[1:3], count=3))
     return data
 
 
@@ -132,15 +126,10 @@ def features_onnx(trunk: keras.Model, samples: npt.NDArray[np.float32] | None = 
     MissingExtraError
         When a package that the conversion needs is not installed.
     """
-    keras = _import("keras")
-    require_converters()
-    rows, columns, width = _check_network(trunk)
-    pixels = keras.Input((rows, columns, 3), name=INPUT_NAME, dtype="float32")
-    whole = keras.Model(pixels, trunk(pixels, training=False), name="exported")
-    data = _write(whole, (rows, columns), FEATURES_NAME, width)
+    whole, data = _converted(trunk, FEATURES_NAME)
     session = _session(data)
     if samples is None:
-        samples = example_pixels((rows, columns), count=3)
+        samples = example_pixels(whole.input_shape[1:3], count=3)
     for batch in (samples[:1], samples):
         expected = np.asarray(whole(batch, training=False), dtype=np.float64)
         received = np.asarray(session.run([FEATURES_NAME], {INPUT_NAME: batch})[0], np.float64)
@@ -244,6 +233,16 @@ def example_pixels(size: tuple[int, int], *, count: int) -> npt.NDArray[np.float
         images[index] += rng.normal(0, 12, images[index].shape)
     images[-1] = 255 * rng.integers(0, 2, images[-1].shape)
     return np.clip(np.rint(images), 0, 255).astype(np.float32)
+
+
+def _converted(model: keras.Model, output: str) -> tuple[keras.Model, bytes]:
+    """The network from ``pixels`` on, and as ONNX."""
+    keras = _import("keras")
+    require_converters()
+    rows, columns, width = _check_network(model)
+    pixels = keras.Input((rows, columns, 3), name=INPUT_NAME, dtype="float32")
+    whole = keras.Model(pixels, model(pixels, training=False), name="exported")
+    return whole, _write(whole, (rows, columns), output, width)
 
 
 def _write(model: keras.Model, size: tuple[int, int], output: str, width: int) -> bytes:

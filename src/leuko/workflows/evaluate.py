@@ -45,17 +45,14 @@ class Evaluation:
         The labelled rows.
     table : PredictionTable
         One row for each of them, rejected ones included.
-    answered : (n,) int64
-        Positions of the rows that have an answer.
     report : EvaluationReport
-        Over those rows.
+        Over the rows that have an answer.
     images_per_second : float
         From files to answers, start-up excluded.
     """
 
     manifest: Manifest
     table: PredictionTable
-    answered: npt.NDArray[np.int64]
     report: EvaluationReport
     images_per_second: float
 
@@ -175,7 +172,7 @@ def evaluate(
         },
         remarks=warnings,
     )  # fmt: skip
-    return Evaluation(manifest, table, answered, report, total / max(seconds, 1e-9))
+    return Evaluation(manifest, table, report, total / max(seconds, 1e-9))
 
 
 def _answers(

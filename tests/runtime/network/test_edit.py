@@ -77,7 +77,7 @@ def test_the_new_layer_answers(name: str) -> None:
     check_tensors(after)
     onnx.checker.check_model(after)
     np.testing.assert_allclose(answer(after), expected(), rtol=0, atol=2e-6)
-    shown = expose(after, features=True, maps=False)
+    shown = expose(after, maps=False)
     assert shown.features is not None
     np.testing.assert_array_equal(shown.weights, WEIGHTS)
     np.testing.assert_array_equal(shown.bias, BIAS)
@@ -101,7 +101,7 @@ def test_answers_in_another_order() -> None:
     data = with_tail(nodes, w=OLD, b=BIAS * 0, order=order)
     after = replace_head(data, WEIGHTS, BIAS)
     np.testing.assert_allclose(answer(after), expected(), rtol=0, atol=2e-6)
-    np.testing.assert_array_equal(expose(after, features=False, maps=False).weights, WEIGHTS)
+    np.testing.assert_array_equal(expose(after, maps=False).weights, WEIGHTS)
 
 
 def test_weights_that_something_else_needs_stay() -> None:
@@ -120,7 +120,7 @@ def test_weights_that_something_else_needs_stay() -> None:
 def test_the_bundled_model() -> None:
     """The same numbers written again give the same answers; one pass less of rounding at most."""
     data = ModelBundle.load(zoo_models()["default"]).onnx
-    shown = expose(data, features=False, maps=False)
+    shown = expose(data, maps=False)
     assert shown.weights is not None
     assert shown.bias is not None
     again = replace_head(data, shown.weights, shown.bias)

@@ -72,7 +72,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def check_head(data: bytes, *, maps: bool) -> Exposed:
     """Everything that is promised of a graph whose last layer is linear."""
     pixels = np.random.default_rng(4).uniform(0, 255, (3, SIDE, SIDE, 3)).astype(np.float32)
-    exposed = expose(data, features=True, maps=True)
+    exposed = expose(data, maps=True)
     check_tensors(exposed.onnx)
     onnx.checker.check_model(exposed.onnx)
     before, after = run(data, pixels), run(exposed.onnx, pixels)
@@ -242,7 +242,7 @@ def test_half_floats_come_out_as_floats() -> None:
     tail, extra = WITH_MAPS["half floats"]
     data = build(tail, extra=extra)
     pixels = np.random.default_rng(4).uniform(0, 255, (3, SIDE, SIDE, 3)).astype(np.float32)
-    exposed = expose(data, features=True, maps=True)
+    exposed = expose(data, maps=True)
     after = run(exposed.onnx, pixels)
     assert after["leuko_features"].dtype == after["leuko_maps"].dtype == np.float32
     np.testing.assert_array_equal(exposed.weights, np.round(MATRIX))
@@ -252,7 +252,7 @@ def test_half_floats_come_out_as_floats() -> None:
 def test_whole_numbers_are_scaled_back() -> None:
     tail, extra = WITH_MAPS["whole numbers with scales"]
     data = build(tail, extra=extra)
-    exposed = expose(data, features=True, maps=True)
+    exposed = expose(data, maps=True)
     wanted = (extra["small"].astype(np.float32) - extra["zero"]) * extra["scale"]
     assert exposed.weights is not None
     np.testing.assert_allclose(exposed.weights, wanted, rtol=1e-6)
@@ -309,23 +309,18 @@ def test_what_is_not_linear_before_a_softmax_has_nothing() -> None:
         node("MatMul", "flat computed", "product"),
         *LAST[1:],
     ])  # fmt: skip
-    exposed = expose(sigmoid, features=True, maps=True)
+    exposed = expose(sigmoid, maps=True)
     assert (exposed.onnx, exposed.features, exposed.weights) == (sigmoid, None, None)
     # Weights that are computed: what enters is still known, what it is weighed with is not.
-    exposed = expose(computed, features=True, maps=True)
+    exposed = expose(computed, maps=True)
     assert (exposed.features, exposed.maps, exposed.weights) == ("leuko_features", None, None)
 
 
 def test_only_what_was_asked_for() -> None:
     data = build(WITH_MAPS["squeeze"][0], extra=WITH_MAPS["squeeze"][1])
-    nothing = expose(data, features=False, maps=False)
-    assert (nothing.onnx, nothing.features, nothing.maps) == (data, None, None)
-    assert nothing.weights is not None
-    one = expose(data, features=True, maps=False)
+    one = expose(data, maps=False)
     assert (one.features, one.maps) == ("leuko_features", None)
     assert one.onnx[: len(data)] == data
-    other = expose(data, features=False, maps=True)
-    assert (other.features, other.maps) == (None, "leuko_maps")
 
 
 def test_names_that_are_taken() -> None:
@@ -334,7 +329,7 @@ def test_names_that_are_taken() -> None:
     exposed = check_head(build(tail), maps=True)
     assert exposed.features == "leuko_features_"
     # A second helping of a graph that was exposed already.
-    again = expose(exposed.onnx, features=True, maps=True)
+    again = expose(exposed.onnx, maps=True)
     assert (again.features, again.maps) == ("leuko_features__", "leuko_maps_")
     onnx.checker.check_model(again.onnx)
 
@@ -363,13 +358,13 @@ def test_tensors_in_every_spelling() -> None:
             tensor.int32_data.extend(written.ravel().tolist())
         assert not tensor.raw_data
         model.graph.initializer[place].CopyFrom(tensor)
-        exposed = expose(model.SerializeToString(), features=True, maps=False)
+        exposed = expose(model.SerializeToString(), maps=False)
         assert exposed.weights is not None
         np.testing.assert_array_equal(exposed.weights, values.astype(np.float32))
 
 
 def test_the_tiny_network_has_a_last_layer() -> None:
-    exposed = expose(make_onnx(), features=True, maps=True)
+    exposed = expose(make_onnx(), maps=True)
     # Its maps would be its pixels, which are an input and no output.
     assert (exposed.features, exposed.maps) == ("leuko_features", None)
     assert exposed.weights is not None
@@ -378,7 +373,7 @@ def test_the_tiny_network_has_a_last_layer() -> None:
 
 def test_the_bundled_model_gives_its_maps_and_the_same_answers() -> None:
     bundle = ModelBundle.load(zoo_models()["default"])
-    exposed = expose(bundle.onnx, features=True, maps=True)
+    exposed = expose(bundle.onnx, maps=True)
     rng = np.random.default_rng(8)
     pixels = rng.uniform(0, 255, (2, *bundle.preprocess.size, 3)).astype(np.float32)
     before, after = run(bundle.onnx, pixels), run(exposed.onnx, pixels)
@@ -402,7 +397,7 @@ def test_damaged_bytes_are_an_error_with_a_name() -> None:
         if rng.random() < 0.2:
             del mutated[rng.integers(0, len(mutated)) :]
         try:
-            exposed = expose(bytes(mutated), features=True, maps=True)
+            exposed = expose(bytes(mutated), maps=True)
         except BundleError:
             outcomes["error"] += 1
         else:
@@ -413,11 +408,11 @@ def test_damaged_bytes_are_an_error_with_a_name() -> None:
 @pytest.mark.parametrize("data", [b"\x0b", b"\x3a\x05\x0a", b"\x3a\xff\xff\xff\xff\x0f", b"x"])
 def test_bytes_that_are_no_model(data: bytes) -> None:
     with pytest.raises(BundleError, match="not a well-formed ONNX file"):
-        expose(data, features=True, maps=True)
+        expose(data, maps=True)
 
 
 def test_an_empty_model_has_nothing() -> None:
-    exposed = expose(b"", features=True, maps=True)
+    exposed = expose(b"", maps=True)
     assert (exposed.onnx, exposed.features, exposed.maps) == (b"", None, None)
 
 
@@ -427,7 +422,7 @@ def test_a_circle_of_operations_ends() -> None:
         nodes, "circle", [], [helper.make_tensor_value_info("a", 1, ["N", 5])]
     )
     data = helper.make_model(graph).SerializeToString()
-    assert expose(data, features=True, maps=True).features is None
+    assert expose(data, maps=True).features is None
 
 
 def test_numbers_beyond_all_sense() -> None:
@@ -437,10 +432,10 @@ def test_numbers_beyond_all_sense() -> None:
     model.graph.initializer[place].CopyFrom(
         numpy_helper.from_array(np.full((WIDTH, 5), 1e300), "matrix")
     )
-    exposed = expose(model.SerializeToString(), features=True, maps=True)
+    exposed = expose(model.SerializeToString(), maps=True)
     assert (exposed.weights, exposed.maps) == (None, None)
     model.graph.initializer[place].dims[:] = [2**62, 2**62]
-    assert expose(model.SerializeToString(), features=True, maps=True).weights is None
+    assert expose(model.SerializeToString(), maps=True).weights is None
     tail, extra = WITH_MAPS["answers put into another order"]
     data = build(tail, extra={**extra, "order": np.array([3, 0, 5, 1, 2])})
-    assert expose(data, features=True, maps=True).features is None
+    assert expose(data, maps=True).features is None

@@ -59,7 +59,7 @@ def test_answers_are_those_by_hand(layout: str, pixels: dict[str, Any]) -> None:
     data = wrapped(foreign_model(layout=layout, **pixels), **pixels)
     onnx.checker.check_model(data, full_check=True)
     np.testing.assert_allclose(answer(data), answers_by_hand(PIXELS), atol=2e-5)
-    shown = expose(data, features=True, maps=False)
+    shown = expose(data, maps=False)
     assert shown.features is not None
     assert shown.weights is not None
 

@@ -103,7 +103,6 @@ def audit_manifests(
     *,
     root: Path,
     background: bool = True,
-    decode: bool = True,
     seed: int = 0,
     pictures: Pictures | None = None,
     reporter: Reporter = SILENT,
@@ -117,9 +116,7 @@ def audit_manifests(
     root : Path
         Folder that reported paths are relative to, where they lie in it.
     background : bool
-        Run the background test, which needs `decode`, and scikit-learn as in `audit_dataset`.
-    decode : bool
-        Decode every image. Without it, only what names and digests tell is reported.
+        Run the background test, which needs scikit-learn as in `audit_dataset`.
     seed : int
         For the background test.
     pictures : Pictures, optional
@@ -131,17 +128,16 @@ def audit_manifests(
     -------
     AuditReport
     """
-    lacking = missing_for_background() if background and decode else ""
+    lacking = missing_for_background() if background else ""
     if lacking:
         reporter.say(f"The background test is left out: {lacking}")
-    tested = background and decode and not lacking
+    tested = background and not lacking
     rows = _Rows.of(manifests, root)
     seen = _Seen()
-    if decode:
-        decoder = pictures or Pictures()
-        facts = decoder.facts(rows.files, rings=tested, reporter=reporter, stage="looking")
-        for position, told in enumerate(facts):
-            seen.add(rows, position, told)
+    decoder = pictures or Pictures()
+    facts = decoder.facts(rows.files, rings=tested, reporter=reporter, stage="looking")
+    for position, told in enumerate(facts):
+        seen.add(rows, position, told)
     groups = identical_files([sample.sha256 for sample in rows.samples])
     pairs = _near(seen, groups, reporter)
     skipped = BackgroundSkipped("missing-package" if lacking else "not-asked", detail=lacking)

@@ -22,6 +22,7 @@ from leuko.data.audit.report import (
     SharedBetween,
 )
 from leuko.manifest import Note
+from leuko.statistics import MINIMUM_SLIDES
 
 __all__ = [
     "CHECKS",
@@ -46,7 +47,6 @@ __all__ = [
 Check = Callable[[AuditReport], Iterator[Finding]]
 
 _IMBALANCED: Final = 3.0
-_FEW_SLIDES: Final = 5
 _SAME_SLIDE: Final = 3
 """Pairs of images that show one cell, from which on two slides are taken for one."""
 
@@ -250,7 +250,6 @@ class FewSlides(Finding):
     code = "few-slides"
     split: str
     slides: tuple[tuple[str, int], ...]
-    needed: int
 
 
 def _few_slides(report: AuditReport) -> Iterator[Finding]:
@@ -258,8 +257,8 @@ def _few_slides(report: AuditReport) -> Iterator[Finding]:
     for split in report.splits:
         slides = [sum(map(bool, column)) for column in zip(*split.slides.values(), strict=True)]
         named = zip(report.scheme.names, slides, strict=False)  # without slides there are none
-        if few := tuple((name, n) for name, n in named if 0 < n < _FEW_SLIDES):
-            yield FewSlides("note", split.name, few, _FEW_SLIDES)
+        if few := tuple((name, n) for name, n in named if 0 < n < MINIMUM_SLIDES):
+            yield FewSlides("note", split.name, few)
 
 
 @dataclass(frozen=True, slots=True)

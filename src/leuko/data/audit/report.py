@@ -110,22 +110,6 @@ class SharedSlides:
     names: tuple[str, ...]
     between: tuple[SharedBetween, ...]
 
-    def count(self, first: str, second: str) -> int:
-        """How many slides two splits have in common.
-
-        Parameters
-        ----------
-        first, second : str
-            Names of splits, in any order.
-
-        Returns
-        -------
-        int
-            0 where a split is not there.
-        """
-        wanted = {first, second}
-        return sum(row.count for row in self.between if {row.first, row.second} == wanted)
-
 
 @dataclass(frozen=True, slots=True)
 class Confounded:

@@ -27,6 +27,7 @@ from leuko.support.artifacts import (
     atomic_write_json,
     digest_json,
     prepare_folder,
+    schema,
 )
 from leuko.support.reporter import SILENT, Reporter
 
@@ -42,7 +43,6 @@ DEFAULT_MIX: Final[Mapping[str, float]] = {
 """Share of each class in Raabin-WBC's Train (Kouzehkanan et al., 2022)."""
 
 _RECORD: Final = "drawn.json"
-_SCHEMA: Final = "leuko.drawn/1"
 _STYLE, _CELL, _FIELD, _LAYOUT = range(4)  # streams of randomness, kept apart by number
 
 
@@ -355,7 +355,7 @@ def _summary(
         for split, table in counts.items()
     }
     return {
-        "schema": _SCHEMA,
+        "schema": schema("drawn"),
         "research_use": RESEARCH_USE,
         "complete": False,
         "settings": settings,

@@ -38,9 +38,9 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.errors import DataError
-from leuko.evaluation.intervals import LEVEL, OVER_SLIDES
+from leuko.evaluation.intervals import OVER_SLIDES
 from leuko.scheme import ClassScheme
-from leuko.statistics import least_effect
+from leuko.statistics import LEVEL, least_effect
 
 __all__ = [
     "ACCEPTED_TIMES",

@@ -33,12 +33,12 @@ from leuko.evaluation.counting.correction import (
     split_confusion,
     validation_confusion,
 )
-from leuko.evaluation.counting.limits import cells_for_half_width, each_level, exact_interval
+from leuko.evaluation.counting.limits import cells_for_half_width, each_level
 from leuko.evaluation.counting.manual import ManualComparison, compare_with_manual
 from leuko.evaluation.counting.tally import Tally, answers_of
-from leuko.evaluation.intervals import LEVEL
 from leuko.prediction import PredictionTable
 from leuko.scheme import ClassScheme
+from leuko.statistics import LEVEL, exact_interval
 
 __all__ = [
     "LEAST_ACCEPTED",

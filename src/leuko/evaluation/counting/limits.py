@@ -11,7 +11,6 @@ from leuko.statistics import LEVEL, exact_interval
 
 __all__ = [
     "cells_for_half_width",
-    "exact_interval",
     "fisher_p_value",
     "share_limits",
 ]

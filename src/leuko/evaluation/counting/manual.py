@@ -16,9 +16,9 @@ import numpy as np
 from leuko.errors import DataError
 from leuko.evaluation.counting.correction import Draws, sampled_draws
 from leuko.evaluation.counting.limits import fisher_p_value, share_limits
-from leuko.evaluation.intervals import LEVEL
 from leuko.evaluation.paired import holm
 from leuko.scheme import ClassScheme
+from leuko.statistics import LEVEL
 from leuko.support.files import text_of
 from leuko.support.text import listed
 

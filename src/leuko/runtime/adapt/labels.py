@@ -192,7 +192,7 @@ def refit(
         When the network shows no linear last layer, or nothing is better than the bundle as
         shipped.
     """
-    exposed = expose(bundle.onnx, features=True, maps=False)
+    exposed = expose(bundle.onnx, maps=False)
     if exposed.weights is None or exposed.bias is None:
         raise AdaptError(
             f"{bundle.name} cannot be fitted to labels: its answer is not a softmax of one linear "

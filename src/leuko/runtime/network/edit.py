@@ -44,46 +44,31 @@ def replace_head(onnx: bytes, weights: npt.NDArray[Any], bias: npt.NDArray[Any])
     BundleError
         When the graph has no such layer, or the numbers do not fit it or are not finite.
     """
-    exposed = wire.expose(onnx, features=False, maps=False)
-    if exposed.weights is None:
+    graph, head = wire._graph_and_head(onnx)
+    if head is None or head.weights is None:
         raise BundleError(
             "The network's answer is not a softmax of one linear layer with written numbers, so "
             "its last layer cannot be fitted."
         )
     matrix, offset = np.asarray(weights, "<f4"), np.asarray(bias, "<f4")
-    if matrix.shape != exposed.weights.shape or offset.shape != matrix.shape[1:]:
+    if matrix.shape != head.weights.shape or offset.shape != matrix.shape[1:]:
         raise BundleError(
-            f"The last layer has weights {exposed.weights.shape}; received {matrix.shape} and "
+            f"The last layer has weights {head.weights.shape}; received {matrix.shape} and "
             f"{offset.shape}."
         )
     if not (np.isfinite(matrix).all() and np.isfinite(offset).all()):
         raise BundleError("The new last layer has numbers that are not finite.")
-    graph = wire._read_graph(memoryview(onnx))
-    layer, order = _last_layer(graph)
-    source, _, _ = wire._linear_layer(graph, layer) or (b"", None, None)
-    if order is not None:
-        back = np.argsort(order)
+    if head.order is not None:
+        if sorted(head.order) != list(range(len(head.order))):
+            raise BundleError("The network's answers leave out a class of its last layer.")
+        back = np.argsort(head.order)
         matrix, offset = matrix[:, back], offset[back]
     taken = {*graph.tensors, *graph.makers, *graph.inputs, *graph.outputs}
     names = [_free(name, taken) for name in (b"leuko_weights", b"leuko_bias", b"leuko_product")]
-    made = _node(b"MatMul", [source, names[0]], names[2]) + _node(
-        b"Add", [names[2], names[1]], layer
-    )
+    made = wire._node_bytes(b"MatMul", [head.features, names[0]], names[2])
+    made += wire._node_bytes(b"Add", [names[2], names[1]], head.logits)
     made_tensors = _tensor(names[0], matrix) + _tensor(names[1], offset)
-    return _rewritten(onnx, source, layer, made, made_tensors)
-
-
-def _last_layer(graph: Any) -> tuple[bytes, list[int] | None]:
-    """Name of the logits, and the order that the answers are put into after the softmax."""
-    node = graph.maker(wire._behind(graph, graph.outputs[0]))
-    order = None
-    if node.kind == b"Gather":
-        indices = wire._values(graph, node.inputs[1])
-        order = [] if indices is None else [int(index) for index in indices.ravel()]
-        if sorted(order) != list(range(len(order))):
-            raise BundleError("The network's answers leave out a class of its last layer.")
-        node = graph.maker(wire._behind(graph, node.inputs[0]))
-    return wire._behind(graph, node.inputs[0]), order
+    return _rewritten(onnx, head.features, head.logits, made, made_tensors)
 
 
 def _rewritten(onnx: bytes, source: bytes, layer: bytes, made: bytes, tensors: bytes) -> bytes:
@@ -168,19 +153,6 @@ def _free(name: bytes, taken: set[bytes]) -> bytes:
     while name in taken:
         name += b"_"
     return name
-
-
-def _node(kind: bytes, inputs: list[bytes], output: bytes, **settings: int | list[int]) -> bytes:
-    """An operation with whole numbers as its attributes, as a field of a graph."""
-    given = b"".join(wire._message(1, name) for name in inputs)
-    made = given + wire._message(2, output) + wire._message(3, output) + wire._message(4, kind)
-    for name, value in settings.items():
-        numbers = value if isinstance(value, list) else [value]
-        # Field 3 and kind 2 are one number, field 8 and kind 7 a list.
-        key, sort = (b"\x40", b"\x07") if isinstance(value, list) else (b"\x18", b"\x02")
-        written = b"".join(key + wire._number(number) for number in numbers)
-        made += wire._message(5, wire._message(1, name.encode()) + written + b"\xa0\x01" + sort)
-    return wire._message(_NODE, made)
 
 
 def _tensor(name: bytes, values: npt.NDArray[Any]) -> bytes:

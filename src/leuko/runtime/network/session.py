@@ -19,7 +19,15 @@ from leuko.runtime.trust.decide import MoreViews
 from leuko.scheme import MOST_CLASSES
 from leuko.support.packages import import_onnxruntime
 
-__all__ = ["BATCH", "DEVICES", "open_session", "run_outputs", "run_padded", "run_views"]
+__all__ = [
+    "BATCH",
+    "DEVICES",
+    "load_graph",
+    "open_session",
+    "run_outputs",
+    "run_padded",
+    "run_views",
+]
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -69,25 +77,12 @@ def open_session(
     UsageError, DeviceError
         When there is no such device, or it cannot be used.
     """
-    onnxruntime = import_onnxruntime()
     check_tensors(onnx)
-    exposed = expose(onnx, features=True, maps=False) if features else None
+    exposed = expose(onnx, maps=False) if features else None
     onnx = onnx if exposed is None else exposed.onnx
     expected = 1 if exposed is None or exposed.features is None else 2
-    providers = _providers(device)
-    options = onnxruntime.SessionOptions()
-    # Otherwise bytes that look like ONNX Runtime's own format would be read as that.
-    options.add_session_config_entry("session.load_model_format", "ONNX")
-    # Every caller brings its own thread: whole images side by side leave no core waiting.
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(onnx, options, providers=providers)
-        inputs, outputs = session.get_inputs(), session.get_outputs()
-    except Exception as error:  # ONNX Runtime raises its own kinds for every fault
-        first = (str(error).splitlines() or [""])[0][:200]
-        raise BundleError(f"The network cannot be loaded: {first}") from error
+    session = load_graph(onnx, "The network cannot be loaded", _providers(device))
+    inputs, outputs = session.get_inputs(), session.get_outputs()
     wanted = [*spec.size, 3]
     shape = list(inputs[0].shape)[1:] if len(inputs) == 1 else None
     gives = list(outputs[0].shape)[1:] if len(outputs) == expected else None
@@ -107,6 +102,45 @@ def open_session(
             "CUDA and cuDNN libraries that it was built for. Mend that, or leave --device out."
         )
     return session
+
+
+def load_graph(
+    onnx: bytes, fault: str, providers: Sequence[Any] = ("CPUExecutionProvider",)
+) -> Any:
+    """Load a graph from bytes, for one thread and without log lines.
+
+    Parameters
+    ----------
+    onnx : bytes
+        Without external data.
+    fault : str
+        How the sentence begins that says why it cannot be loaded.
+    providers : sequence
+        What ONNX Runtime calls the device.
+
+    Returns
+    -------
+    onnxruntime.InferenceSession
+        It adds up in one order, whatever the machine.
+
+    Raises
+    ------
+    BundleError
+        When it cannot be loaded.
+    """
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    # Otherwise bytes that look like ONNX Runtime's own format would be read as that.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    # Every caller brings its own thread: whole images side by side leave no core waiting.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(onnx, options, providers=[*providers])
+    except Exception as error:  # ONNX Runtime raises its own kinds for every fault
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise BundleError(f"{fault}: {first}") from error
 
 
 def _providers(device: str) -> list[Any]:

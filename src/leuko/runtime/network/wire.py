@@ -169,8 +169,8 @@ class Exposed:
     onnx : bytes
         The graph with the outputs named here after its own; unchanged where there are none.
     features : str or None
-        Output with what enters the last linear layer, (N, d) float32. None when it was not asked
-        for, or the answer is not a softmax of a linear layer.
+        Output with what enters the last linear layer, (N, d) float32. None when the answer is not
+        a softmax of a linear layer.
     maps : str or None
         Output with what enters the global average pooling, (N, d, h, w) or (N, h, w, d) float32
         as `layout` says. None when it was not asked for, or anything that computes stands between
@@ -178,8 +178,8 @@ class Exposed:
     layout : {"NCHW", "NHWC"}
         Order of the axes of `maps`.
     weights : (d, K) float32 or None
-        Of the last linear layer, in the order of the answer's classes. None where `features` and
-        `maps` would be None if asked for, or the weights are not written down as numbers.
+        Of the last linear layer, in the order of the answer's classes. None where `features` is
+        None, or the weights are not written down as numbers.
     bias : (K,) float32 or None
         Likewise; zeros where the layer has none.
     """
@@ -220,8 +220,13 @@ class _Graph:
 
 @dataclass(slots=True)
 class _Head:
-    """The end of a classifier: where features and maps are, and the layer that weighs them."""
+    """The end of a classifier: where features and maps are, and the layer that weighs them.
 
+    `logits` is what the layer makes, and `order` that of the answers, where it is another one.
+    """
+
+    logits: bytes
+    order: list[int] | None
     features: bytes
     maps: bytes | None
     layout: Literal["NCHW", "NHWC"]
@@ -241,7 +246,7 @@ _FEATURES: Final = "leuko_features"
 _MAPS: Final = "leuko_maps"
 
 
-def expose(onnx: bytes, *, features: bool, maps: bool) -> Exposed:
+def expose(onnx: bytes, *, maps: bool) -> Exposed:
     """Let a classifier's graph give, beside its answer, what its last layer saw.
 
     Protobuf merges a message that is written twice: appending a second ``graph`` to the file adds
@@ -252,8 +257,8 @@ def expose(onnx: bytes, *, features: bool, maps: bool) -> Exposed:
     onnx : bytes
         A serialized ONNX model whose first output is the answer. `check_tensors` is for the
         caller to ask.
-    features, maps : bool
-        Which outputs to add where the graph has them.
+    maps : bool
+        Whether to add them, too, where the graph has them.
 
     Returns
     -------
@@ -271,20 +276,13 @@ def expose(onnx: bytes, *, features: bool, maps: bool) -> Exposed:
     Protocol Buffers, "Encoding", on the last one wins and on embedded messages; ONNX,
     ``onnx.proto``, messages ModelProto to TensorProto.
     """
-    try:
-        graph = _read_graph(memoryview(onnx))
-        head = _find_head(graph)
-    except (IndexError, OverflowError, ValueError) as error:
-        raise BundleError(f"The network is not a well-formed ONNX file: {error}.") from error
+    graph, head = _graph_and_head(onnx)
     if head is None:
         return Exposed(onnx)
     taken = {*graph.tensors, *graph.makers, *graph.inputs, *graph.outputs}
     added, names = b"", {}
-    for wanted, source, name in (
-        (features, head.features, _FEATURES),
-        (maps, head.maps, _MAPS),
-    ):
-        if wanted and source is not None:
+    for source, name in ((head.features, _FEATURES), (head.maps if maps else None, _MAPS)):
+        if source is not None:
             while name.encode() in taken:
                 name += "_"
             added += _output_bytes(source, name, flat=source is head.features)
@@ -297,6 +295,15 @@ def expose(onnx: bytes, *, features: bool, maps: bool) -> Exposed:
         weights=head.weights,
         bias=head.bias,
     )
+
+
+def _graph_and_head(onnx: bytes) -> tuple[_Graph, _Head | None]:
+    """Read a graph and find its end, or say that the bytes are not well-formed."""
+    try:
+        graph = _read_graph(memoryview(onnx))
+        return graph, _find_head(graph)
+    except (IndexError, OverflowError, ValueError) as error:
+        raise BundleError(f"The network is not a well-formed ONNX file: {error}.") from error
 
 
 def _read_graph(data: memoryview) -> _Graph:
@@ -394,7 +401,8 @@ def _find_head(graph: _Graph) -> _Head | None:
         node = graph.maker(place)
     if node is None or node.kind != b"Softmax" or len(node.inputs) != 1:
         return None
-    layer = _linear_layer(graph, _behind(graph, node.inputs[0]))
+    logits = _behind(graph, node.inputs[0])
+    layer = _linear_layer(graph, logits)
     if layer is None:
         return None
     source, weights, bias = layer
@@ -406,7 +414,7 @@ def _find_head(graph: _Graph) -> _Head | None:
         return None
     pooled = _pooling(graph, source) if weights is not None and bias is not None else None
     maps, layout = pooled or (None, "NCHW")
-    return _Head(source, maps, layout, weights, bias)
+    return _Head(logits, order, source, maps, layout, weights, bias)
 
 
 def _behind(graph: _Graph, name: bytes) -> bytes:
@@ -560,25 +568,28 @@ def _output_bytes(source: bytes, name: str, *, flat: bool) -> bytes:
     result = name.encode()
     made = b""
     if flat:  # (N, d, 1, 1) and the like become (N, d)
-        made = _message(1, _node_bytes("Flatten", source, result + b"_flat", b"axis", 1))
+        made = _node_bytes(b"Flatten", [source], result + b"_flat", axis=1)
         source = result + b"_flat"
-    made += _message(1, _node_bytes("Cast", source, result, b"to", 1))
+    made += _node_bytes(b"Cast", [source], result, to=1)
     # TypeProto: a tensor of 32-bit floats with so many axes of any length.
     axes = _message(2, _message(1, b"") * (2 if flat else 4))
     kind = _message(2, _message(1, b"\x08\x01" + axes))
     return made + _message(12, _message(1, result) + kind)
 
 
-def _node_bytes(kind: str, source: bytes, result: bytes, attribute: bytes, value: int) -> bytes:
-    """An operation with one whole number as its attribute."""
-    setting = _message(1, attribute) + b"\x18" + _number(value) + b"\xa0\x01\x02"
-    return (
-        _message(1, source)
-        + _message(2, result)
-        + _message(3, result)
-        + _message(4, kind.encode())
-        + _message(5, setting)
-    )
+def _node_bytes(
+    kind: bytes, inputs: list[bytes], output: bytes, **settings: int | list[int]
+) -> bytes:
+    """An operation with whole numbers as its attributes, as a field of a graph."""
+    given = b"".join(_message(1, name) for name in inputs)
+    made = given + _message(2, output) + _message(3, output) + _message(4, kind)
+    for name, value in settings.items():
+        numbers = value if isinstance(value, list) else [value]
+        # Field 3 and kind 2 are one number, field 8 and kind 7 a list.
+        key, sort = (b"\x40", b"\x07") if isinstance(value, list) else (b"\x18", b"\x02")
+        written = b"".join(key + _number(number) for number in numbers)
+        made += _message(5, _message(1, name.encode()) + written + b"\xa0\x01" + sort)
+    return _message(1, made)
 
 
 def _message(number: int, content: bytes) -> bytes:

@@ -99,7 +99,8 @@ def read_foreign(onnx: bytes, outputs: int) -> ForeignNetwork:
     try:
         whole, parts = edit.take_apart(onnx)
         graph = wire._read_graph(memoryview(onnx))
-        _check_operators(whole, parts)
+        nodes = [wire._read_node(memoryview(part)) for number, _, part in parts if number == 1]
+        _check_operators(whole, parts, nodes)
         tensors = [content for number, kind, content in parts if (number, kind) == (5, 2)]
         parameters = sum(_count(tensor) for tensor in tensors)
         takes = [value for value in _values(parts, 11) if value[0] not in graph.tensors]
@@ -121,7 +122,7 @@ def read_foreign(onnx: bytes, outputs: int) -> ForeignNetwork:
             input=takes[0][0],
             output=gives[0][0],
             parameters=parameters,
-            scale_inside=_scale_inside(graph, parts, takes[0][0]),
+            scale_inside=_scale_inside(graph, nodes, takes[0][0]),
             last="" if maker is None else maker.kind.decode("ascii", "replace"),
         )
     except (IndexError, OverflowError, ValueError) as error:
@@ -191,7 +192,9 @@ def wrap_foreign(
     return b"\x08" + wire._number(version) + operators + wire._message(7, graph)
 
 
-def _check_operators(whole: list[edit.Part], parts: list[edit.Part]) -> None:
+def _check_operators(
+    whole: list[edit.Part], parts: list[edit.Part], nodes: list[wire._Node]
+) -> None:
     """Refuse whatever is not a plain list of ONNX's own operations."""
     version = _operators(whole)
     if version < _OLDEST_OPERATORS:
@@ -199,7 +202,6 @@ def _check_operators(whole: list[edit.Part], parts: list[edit.Part]) -> None:
             f"The network uses version {version} of ONNX's operators; expected "
             f"{_OLDEST_OPERATORS} or later. {_EXPORT} with opset_version=17."
         )
-    nodes = [wire._read_node(memoryview(content)) for number, _, content in parts if number == 1]
     for node in nodes:
         if node.domain not in (b"", b"ai.onnx"):
             raise BundleError(
@@ -282,9 +284,8 @@ def _picture_input(values: list[_Value]) -> tuple[tuple[int, int], Literal["NCHW
     return (rows, columns), layout
 
 
-def _scale_inside(graph: wire._Graph, parts: list[edit.Part], name: bytes) -> float:
+def _scale_inside(graph: wire._Graph, nodes: list[wire._Node], name: bytes) -> float:
     """What pixels are multiplied by before anything else happens to them, about."""
-    nodes = [wire._read_node(memoryview(content)) for number, _, content in parts if number == 1]
     factor = 1.0
     for _ in range(wire._MAX_STEPS):
         users = [node for node in nodes if name in node.inputs]
@@ -308,7 +309,7 @@ def _chain(steps: list[_Step], source: bytes, result: bytes, name: bytes) -> byt
     made = b""
     for place, (kind, others, settings) in enumerate(steps):
         output = result if place == len(steps) - 1 else name + b"_%d" % place
-        made += edit._node(kind, [source, *others], output, **settings)
+        made += wire._node_bytes(kind, [source, *others], output, **settings)
         source = output
     return made
 

@@ -48,7 +48,7 @@ from leuko.statistics import (
     log_loss,
 )
 from leuko.support.reporter import SILENT, Reporter
-from leuko.support.text import listed
+from leuko.support.text import counted, listed
 
 __all__ = ["SEARCHED", "TrustSettings", "fit_trust", "without_trust"]
 
@@ -491,7 +491,7 @@ def _fit_selection(
         return chosen, None
     told = (
         f"An accuracy of {targets.accuracy:.1%} cannot be promised from these "
-        f"{_count(len(labels), 'picture')}"
+        f"{counted(len(labels), 'picture')}"
     )
     if not better:
         common = scheme.names[int(np.bincount(labels).argmax())]
@@ -594,7 +594,7 @@ def _fit_quality(fitting: _Fitting, observations: list[Observation]) -> None:
         fitting.keep({"nucleus": before})
         without = sum(one.nucleus <= 0 for one in observations)
         fitting.note(
-            f"In {_count(without, 'picture')} of {len(observations):,} no nucleus is found, which "
+            f"In {counted(without, 'picture')} of {len(observations):,} no nucleus is found, which "
             "gives no limit for it. The bundle's own is kept: nucleus."
         )
 
@@ -642,11 +642,6 @@ def _decisions(
         stands[row] = found.decision == "class"
     shares = {name: count / len(right) for name, count in sorted(taken.items())}
     return shares, float(right[stands].mean()) if stands.any() else None
-
-
-def _count(number: int, noun: str) -> str:
-    """A number with its noun."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _quantile(values: list[float], share: float) -> float:
