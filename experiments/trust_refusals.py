@@ -25,7 +25,6 @@ from trust_negatives import HALVES, Negative, negatives
 from leuko.bundle import ModelBundle
 from leuko.data.reading import read_folder
 from leuko.errors import ImageError
-from leuko.evaluation.metrics import calibration_bins, expected_calibration_error
 from leuko.imaging.decode import encode_png
 from leuko.manifest import Manifest
 from leuko.prediction import Prediction
@@ -35,6 +34,7 @@ from leuko.runtime.trust.fit import deal_slides, outlier_limit
 from leuko.runtime.zoo import load
 from leuko.scheme import load_scheme
 from leuko.source import Source, bytes_source, file_source
+from leuko.statistics import calibration_bins, expected_calibration_error
 
 CLASSES = load_scheme("differential-5").names
 
