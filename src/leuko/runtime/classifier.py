@@ -51,7 +51,7 @@ _LEAST_DISTANCE: Final = 1e-3
 _Answer = TypeVar("_Answer")
 
 _Prepared = tuple[str, FirstView | ImageError, str, str, float, str]
-"""Name, looks or error, digest, what was done beyond decoding, resolution, fingerprint."""
+"""Name, views or error, digest, what was done beyond decoding, resolution, fingerprint."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -500,7 +500,7 @@ def _parts(
 
 
 def _stacked(views: Pixels) -> FirstView:
-    """Looks that are made already, (K, h, w, 3)."""
+    """Views that are made already, (K, h, w, 3)."""
     return FirstView(np.asarray(views[0]), lambda: [*views[1:]], lambda: None)
 
 
