@@ -175,3 +175,10 @@ def test_a_stranger_may_have_written_anything(
     made = with_card(replace(tiny_bundle, provenance=provenance, validation={"trust": {"n": []}}))
     assert headings(made)[0] == f"# {tiny_bundle.name}"
     assert "Takes the nearest colour." in made.card
+
+
+def test_trust_is_told_once_when_a_card_is_quoted() -> None:
+    bundle = load("small").bundle
+    card = with_card(bundle).card
+    assert bundle.card.count("## Trust") == card.count("## Trust") == 1
+    assert "## In its author's words" in card

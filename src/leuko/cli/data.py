@@ -29,14 +29,15 @@ __all__ = ["app", "balance"]
 
 app = typer.Typer(help="Look at a data set, draw one, or shrink one.", no_args_is_help=True)
 
-DatasetArgument = Annotated[
-    Path, typer.Argument(help="A folder with Train and Test, or class folders.")
-]
-
 
 @app.command()
 def info(
-    dataset: DatasetArgument,
+    dataset: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder with Train and Test, or class folders, or a CSV path,label,slide,split."
+        ),
+    ],
     background: Annotated[
         bool, typer.Option(help="Test whether the background alone tells the class.")
     ] = True,
@@ -144,7 +145,9 @@ def draw(
 
 @app.command()
 def shrink(
-    dataset: DatasetArgument,
+    dataset: Annotated[
+        Path, typer.Argument(help="A folder with Train and Test, or class folders.")
+    ],
     out: Annotated[Path, typer.Argument(help="Folder of the smaller copy.")],
     size: Annotated[int, typer.Option(min=16, help="Longer side, pixels.")] = 288,
     quality: Annotated[int, typer.Option(min=1, max=100, help="JPEG quality.")] = 85,

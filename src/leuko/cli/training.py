@@ -28,7 +28,10 @@ from leuko.cli.common import (
 
 __all__ = ["compare", "demo", "train"]
 
-DatasetArgument = Annotated[Path, typer.Argument(help="A folder with Train and Test in it.")]
+DatasetArgument = Annotated[
+    Path,
+    typer.Argument(help="A folder with Train and Test in it, or a CSV path,label,slide,split."),
+]
 
 
 def train(

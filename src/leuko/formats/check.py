@@ -122,7 +122,7 @@ class Sample:
     Attributes
     ----------
     pixels : (M, h, w, 3) uint8, RGB
-        The inputs: every look at every picture.
+        The inputs: every view of every picture.
     digests : tuple of str
         Of the files that they were cut from.
     """
@@ -407,7 +407,7 @@ def ask(
         To be read.
     threads : int
         For reading.
-    reporter : Reporter, optional
+    reporter : Reporter
         Told how far it is, and what a person should know.
     leave : set of str
         Digests of files that are passed over.

@@ -7,6 +7,7 @@ quoted at the end; where nobody recorded how a network was made, that is the car
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
@@ -120,7 +121,8 @@ def with_card(bundle: ModelBundle) -> ModelBundle:
     """
     known = _History.of(bundle)
     if not known.is_recorded and "card" not in bundle.provenance:
-        bundle = replace(bundle, provenance={**bundle.provenance, "card": bundle.card})
+        card = _without_trust(bundle.card)
+        bundle = replace(bundle, provenance={**bundle.provenance, "card": card})
         known = replace(known, bundle=bundle)
     parts = (_opening, _export_section, _labels_section, _validation_section, _limits_section)
     sections = [_written(part, known) for part in (*parts, _trust_section, _author_section)]
@@ -449,6 +451,12 @@ def trust_section(trust: TrustReport, thresholds: Mapping[str, float]) -> list[s
         lines.append("- `not-a-cell` where no nucleus is found, or nothing at all.")
     told = ", ".join(f"{name} {share:.1%}" for name, share in trust.shares.items())
     return [*lines, f"- On these images: {told}.", *(f"- {note}" for note in trust.notes)]
+
+
+def _without_trust(card: str) -> str:
+    """A card without what it says of trust, which is fitted anew when it is quoted."""
+    sections = re.split(r"^(?=## )", card, flags=re.MULTILINE)
+    return "".join(one for one in sections if not one.startswith("## Trust\n"))
 
 
 def _author_section(known: _History) -> list[str]:

@@ -517,7 +517,7 @@ def _parts(
 
 
 def _stacked(views: Pixels) -> FirstView:
-    """Looks that are made already, (K, h, w, 3)."""
+    """Views that are made already, (K, h, w, 3)."""
     return FirstView(np.asarray(views[0]), lambda: [*views[1:]], lambda: None)
 
 

@@ -266,7 +266,7 @@ class Explainer:
         )
 
     def _views(self, seen: FirstView) -> Pixels:
-        """The looks that answer for a picture, (K, h, w, 3): the first alone, or all of them."""
+        """The views that answer for a picture, (K, h, w, 3): the first alone, or all of them."""
         first = seen.pixels[None]
         again, features = self._again, self._graph.features
         if again is not None and features is not None:
@@ -319,7 +319,7 @@ class Explainer:
         return bool(np.abs(odds / odds.sum(axis=1, keepdims=True) - answers).max() <= _TOLERANCE)
 
     def _occlude(self, inputs: Pixels, index: int, evidence: float) -> Floats:
-        """Cover the looks bit by bit and see how much evidence each part takes away."""
+        """Cover the views bit by bit and see how much evidence each part takes away."""
         windows = _windows()
         plain = np.stack([_background(one) for one in inputs])[:, None, None].astype(np.float32)
         picture = inputs.astype(np.float32)

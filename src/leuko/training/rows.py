@@ -73,7 +73,7 @@ def deal_rows(
         One of the published kind balances all rows on disk first, in the run folder.
     clock : Clock
         Of the run.
-    reporter : Reporter, optional
+    reporter : Reporter
         Told how far it is, and what a person should know.
 
     Returns

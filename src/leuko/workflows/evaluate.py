@@ -225,7 +225,7 @@ def _merged(data: ClassScheme, scheme: ClassScheme, labels: Sequence[int | None]
     moved = [
         f"{name} as {scheme.names[place]}"
         for name, place in zip(data.names, labels, strict=True)
-        if place is not None and data.names[data.names.index(name)] != scheme.names[place]
+        if place is not None and name != scheme.names[place]
     ]
     return f"Classes are merged: {', '.join(moved)}." if moved else ""
 

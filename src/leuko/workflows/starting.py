@@ -37,7 +37,7 @@ def find_starts(
         Decodes them, but those that it has decoded before.
     allow_seen : bool
         Refuse nothing.
-    reporter : Reporter, optional
+    reporter : Reporter
         Told how far it is, and what a person should know.
 
     Returns

@@ -39,7 +39,7 @@ def average_views(
     views : int
         How many there are of each picture. One is given back as it is, if nothing is added.
     weights : sequence of float
-        What each look counts for; empty where all count the same.
+        What each view counts for; empty where all count the same.
     added : (N, C) float64, optional
         Logits that are added to the means.
 
@@ -62,7 +62,7 @@ def average_views(
 
 
 def mean_views(values: npt.NDArray[Any], views: int, weights: Sequence[float] = ()) -> Doubles:
-    """Average whatever the network gives of each look: features or maps.
+    """Average whatever the network gives of each view: features or maps.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def mean_views(values: npt.NDArray[Any], views: int, weights: Sequence[float] = 
 def over_views(
     run: Callable[[Pixels], Doubles], weights: Sequence[float] = ()
 ) -> Callable[[Pixels], Doubles]:
-    """Let a network that knows one look answer pictures that have several.
+    """Let a network that knows one view answer pictures that have several.
 
     Parameters
     ----------

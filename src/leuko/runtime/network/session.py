@@ -248,7 +248,7 @@ def run_views(
     seen : sequence of N FirstView
         The first view of each picture, and what gives the others and its measures.
     weights : sequence of float
-        What each look counts for; empty where all count the same.
+        What each view counts for; empty where all count the same.
     batch : int
         Rows of every run.
     again : callable, optional
