@@ -56,6 +56,11 @@ class Evaluation:
     report: EvaluationReport
     images_per_second: float
 
+    @property
+    def answered(self) -> npt.NDArray[np.int64]:
+        """(n,) positions of the rows that have an answer."""
+        return np.flatnonzero([row.status == "ok" for row in self.table.rows])
+
     def to_dict(self) -> dict[str, Any]:
         """The report, as ``evaluation.json`` holds it."""
         return evaluation_document(self.report)
