@@ -460,7 +460,7 @@ def test_missing_files_are_left_to_the_reader(tmp_path: Path) -> None:
     assert [s.sha256 for s in read_csv(table(tmp_path, text)).samples] == ["", "", ""]
 
 
-def test_drawn_copies_and_unknown_slides_are_said(tmp_path: Path) -> None:
+def test_augmented_copies_and_unknown_slides_are_said(tmp_path: Path) -> None:
     for name in ("066.jpg", "aug_1_95-1-1-1_3_1.jpg", "95-1-1-1_3_1.jpg"):
         touch(tmp_path / "Basophil" / name, name.encode())
     said = " ".join(read_folder(tmp_path).notes)

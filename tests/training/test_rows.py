@@ -15,7 +15,7 @@ from tiny import write_dataset, write_picture
 
 pytest.importorskip("keras", reason="needs the extra 'train'")
 
-from leuko.training.rows import Rows, deal_rows
+from leuko.training.rows import Rows, split_rows
 from leuko.training.run_folder import Clock
 
 RECIPE = replace(load_recipe("cnn"), data=DataSettings(validation=0.25))
@@ -25,7 +25,7 @@ def deal(opened: Dataset, run: Path) -> tuple[Rows, list[str]]:
     """Rows, and what was said."""
     said: list[str] = []
     clock = Clock(run, resume=False)
-    rows = deal_rows(opened, RECIPE, clock, reporter=Reporter(say=said.append))
+    rows = split_rows(opened, RECIPE, clock, reporter=Reporter(say=said.append))
     assert set(clock.seconds) == {"data"}
     return rows, said
 

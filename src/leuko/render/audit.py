@@ -175,7 +175,7 @@ def _(finding: found.ImagesDiffer) -> str:
 
 
 @finding_sentence.register
-def _(finding: found.DrawnCopies) -> str:
+def _(finding: found.AugmentedCopies) -> str:
     return (
         f"{finding.split} holds {finding.copies} augmented copies (aug_<n>_...) beside "
         f"{finding.originals} originals; a copy belongs to its original's slide."

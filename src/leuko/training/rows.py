@@ -21,7 +21,7 @@ from leuko.support.reporter import Reporter
 from leuko.training.ready import BALANCED
 from leuko.training.run_folder import Clock
 
-__all__ = ["Rows", "deal_rows"]
+__all__ = ["Rows", "split_rows"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class _Usable:
     hashes: npt.NDArray[np.uint64]
 
 
-def deal_rows(
+def split_rows(
     dataset: Dataset,
     recipe: Recipe,
     clock: Clock,

@@ -50,7 +50,7 @@ from leuko.training.pipeline import (
 )
 from leuko.training.provenance import plain, validation_summary, without_folders
 from leuko.training.ready import with_weights
-from leuko.training.rows import Rows, deal_rows
+from leuko.training.rows import Rows, split_rows
 from leuko.training.run_folder import (
     Clock,
     TrainedRun,
@@ -130,15 +130,15 @@ def train(
         for note in rows.notes:
             reporter.say(note)
     keep_freed_memory()
-    dealt = deal_rows(opened, recipe, clock, reporter=reporter)
-    work = _Work(recipe, run, options, clock, dealt, reporter)
+    split = split_rows(opened, recipe, clock, reporter=reporter)
+    work = _Work(recipe, run, options, clock, split, reporter)
     start = work.start()
     _deterministic()
     with clock("build"):
         classes = len(work.rows.both.scheme)
         model = build_model(recipe, classes, examples=work.examples, reporter=reporter)
     # Only now: where weights could not be had, the same folder serves for another try.
-    save_rows(run, dealt.both)
+    save_rows(run, split.both)
     atomic_write_text(run / "recipe.toml", recipe.to_toml())
     history = _fit_head(model, work) if recipe.model.train == "head" else _fit_whole(model, work)
     with clock("export"):
@@ -282,22 +282,22 @@ def _taught(
 
 def _fit_head(model: keras.Model, work: _Work) -> History:
     """Run the frozen backbone once, then fit the head on its features."""
-    recipe, dealt = work.recipe, work.rows
+    recipe, split = work.recipe, work.rows
     rows = work.order(0)
     rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
-    every = evaluation_order(len(dealt.validation))(0)
+    every = evaluation_order(len(split.validation))(0)
     with work.clock("features"):
         cache = FeatureCache(work.options.cache or default_cache(), work.reporter)
         trunk = Trunk(model, cache, threads=work.threads)
         features = trunk.features(
-            work.source, rows, images=dealt.train.digest, reporter=work.reporter,
+            work.source, rows, images=split.train.digest, reporter=work.reporter,
             stage="training features",
         )  # fmt: skip
         held_features = trunk.features(
-            work.held, every, images=dealt.validation.digest, reporter=work.reporter,
+            work.held, every, images=split.validation.digest, reporter=work.reporter,
             stage="validation features",
         )  # fmt: skip
-    targets, held_targets = work.targets(dealt.train)[rows[:, 0]], work.targets(dealt.validation)
+    targets, held_targets = work.targets(split.train)[rows[:, 0]], work.targets(split.validation)
     batch, seed = recipe.train.batch, recipe.seed
 
     def batches(epoch: int) -> ArrayBatches:

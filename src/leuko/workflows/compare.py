@@ -106,7 +106,7 @@ def compare(
         work.started_from, {"train": work.rows, **work.sets}, dataset.pictures,
         allow_seen=options.allow_seen, reporter=reporter,
     )  # fmt: skip
-    _look_first(work)
+    _check_first(work)
     audit = audit_dataset(dataset, reporter=reporter)
     titles = recipe_titles({recipe.name: recipe.title for recipe in chosen})
     models = []
@@ -162,7 +162,7 @@ def _sets(dataset: Dataset, unseen: Sequence[str | os.PathLike[str]]) -> dict[st
     return sets
 
 
-def _look_first(work: _Work) -> None:
+def _check_first(work: _Work) -> None:
     """Refuse what would stop a training, or a measurement, after others have taken their time."""
     check_readable({"Train": work.rows, **work.sets}, work.dataset.pictures)
     unfinished = []

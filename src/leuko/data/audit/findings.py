@@ -30,7 +30,7 @@ __all__ = [
     "BackgroundTells",
     "CellsShownTwice",
     "ConfoundedClass",
-    "DrawnCopies",
+    "AugmentedCopies",
     "FewSlides",
     "IdenticalFiles",
     "ImagesDiffer",
@@ -279,7 +279,7 @@ def _images_differ(report: AuditReport) -> Iterator[Finding]:
 
 
 @dataclass(frozen=True, slots=True)
-class DrawnCopies(Finding):
+class AugmentedCopies(Finding):
     """Augmented copies and originals of a split."""
 
     code = "augmented-copies"
@@ -288,11 +288,11 @@ class DrawnCopies(Finding):
     originals: int
 
 
-def _drawn_copies(report: AuditReport) -> Iterator[Finding]:
-    """Find splits with copies that balancing has drawn."""
+def _augmented_copies(report: AuditReport) -> Iterator[Finding]:
+    """Find splits with copies that balancing has made."""
     for split in report.splits:
         if split.copies:
-            yield DrawnCopies(
+            yield AugmentedCopies(
                 "note" if split.name == "train" else "warning",
                 split.name,
                 split.copies,
@@ -330,7 +330,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     _imbalance,
     _few_slides,
     _images_differ,
-    _drawn_copies,
+    _augmented_copies,
     _reading,
 )
 """In this order their findings are told."""
