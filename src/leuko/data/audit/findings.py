@@ -27,10 +27,10 @@ from leuko.statistics import MINIMUM_SLIDES
 __all__ = [
     "CHECKS",
     "AcrossSplits",
+    "AugmentedCopies",
     "BackgroundTells",
     "CellsShownTwice",
     "ConfoundedClass",
-    "AugmentedCopies",
     "FewSlides",
     "IdenticalFiles",
     "ImagesDiffer",
