@@ -92,7 +92,11 @@ def megabytes(pids: Iterable[int]) -> int:
 def bytes_a_row(answers: list[Answer], classifier: OnnxClassifier) -> dict[str, float]:
     """What a row takes on disk: as a finished partition, as CSV, as Parquet."""
     ordered = sorted(answers, key=lambda answer: answer.piece)
-    rows = [row for answer in ordered for row in decode_answers(answer.payload, "memory")]
+    rows = [
+        row
+        for answer in ordered
+        for row in decode_answers(answer.payload, "memory", classifier.scheme)
+    ]
     parts = [rows[start : start + PARTITION_ROWS] for start in range(0, len(rows), PARTITION_ROWS)]
     found = {"partition": sum(len(encode_answers(part)) for part in parts) / len(rows)}
     with tempfile.TemporaryDirectory() as name:

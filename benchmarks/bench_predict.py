@@ -222,7 +222,7 @@ def measure(subject: Subject, child: Any, folders: dict[str, Path], files: list[
     pixels = [decode(data) for data in files[:150]]  # all that differ
     classifier = OnnxClassifier(subject.bundle)
     again = viewed_again(classifier, files[:150])
-    taken = 1 + (len(spec.textures) - 1) * sum(again) / len(again)
+    taken = 1 + (len(spec.styles) - 1) * sum(again) / len(again)
 
     def crop(picture: tuple[Any, bool]) -> None:
         others = first_view(picture[0], spec).others
@@ -270,7 +270,7 @@ def words(spec: PreprocessSpec) -> str:
     part = "whole" if spec.crop == 1 else f"central {spec.crop:.0%}"
     if spec.view != "centre":
         part = "view of the cell"
-    if len(spec.textures) > 1:
+    if len(spec.styles) > 1:
         part += f", {len(spec.styles)} views"
     return f"{spec.size[0]} px, {part}{', scaled' if spec.scaled else ''}"
 

@@ -53,7 +53,9 @@ def main() -> None:
 
         features = np.stack(list(bounded_map(ring, rows, workers=worker_count(None))))
         labels = manifest.labels[rows[:, 0]]
-        found = background_test(features, labels, slides, ["train"] * len(rows))
+        found = background_test(
+            features, labels, slides, ["train"] * len(rows), manifest.scheme.names
+        )
         if isinstance(found, BackgroundSkipped):
             raise SystemExit(f"{name}: there is no background test of these cells ({found.code}).")
         recall = ", ".join(f"{k} {v:.2f}" for k, v in found.recall.items())

@@ -34,10 +34,10 @@ from leuko.evaluation.counting.correction import (
     validation_confusion,
 )
 from leuko.evaluation.counting.differential import LEAST_ACCEPTED
-from leuko.evaluation.counting.limits import exact_interval
 from leuko.prediction_files import read_predictions
 from leuko.runtime.zoo import load
 from leuko.scheme import DIFFERENTIAL_5, load_scheme
+from leuko.statistics import exact_interval
 
 SCHEME = load_scheme(DIFFERENTIAL_5)
 ABBREVIATIONS = [one.abbreviation for one in SCHEME.classes]

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 import leuko
-from leuko.data.synth import draw_dataset
+from leuko.data.synth import SmearPlan, draw_dataset
 from leuko.recipe import Recipe, load_recipe
 from leuko.workflows.compare import compare
 
@@ -30,7 +30,7 @@ def main() -> None:
     entered: dict[str, bool] = {}
     with tempfile.TemporaryDirectory() as folder:
         dataset = Path(folder) / "Dataset"
-        draw_dataset(dataset, train=60, test=30, size=64)
+        draw_dataset(dataset, SmearPlan(train=60, test=30, size=64))
 
         def is_data(value: object) -> bool:
             if isinstance(value, str | Path):
