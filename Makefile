@@ -21,6 +21,10 @@ SHARED := -n $(JOBS) --dist loadfile --no-loadscope-reorder
 # TensorFlow takes a process seconds to import, so what trains is not even collected.
 QUICK := -m 'not slow and not soak' $(addprefix --ignore=,tests/training tests/workflows \
   tests/formats/test_confined.py src/leuko/training src/leuko/workflows src/leuko/__init__.py)
+# What stands beside the package is held to names and arguments that exist, and to no more.
+BESIDE := --config-file= --ignore-missing-imports --follow-imports silent --explicit-package-bases \
+  --check-untyped-defs $(addprefix --disable-error-code=,arg-type assignment func-returns-value index \
+  list-item misc operator return-value) benchmarks experiments scripts soak
 PIP := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
 # "3.11", or nothing when there is no such command. An environment that is already there decides,
@@ -90,6 +94,7 @@ check: python $(VENV)/leuko-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	MYPYPATH=src:tests:experiments:benchmarks $(BIN)/mypy $(BESIDE)
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/check_docs.py
 	$(BIN)/python -m pytest $(SHARED) $(PYTEST_ARGS)

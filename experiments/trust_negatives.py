@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -194,7 +195,8 @@ def plots() -> Iterator[Negative]:
         else:
             axes.imshow(rng.random((8, 8)), cmap=str(rng.choice(["viridis", "Purples"])))
         figure.canvas.draw()
-        yield Negative("held", "plot", np.array(figure.canvas.buffer_rgba())[..., :3].copy())
+        canvas: Any = figure.canvas
+        yield Negative("held", "plot", np.array(canvas.buffer_rgba())[..., :3].copy())
         plt.close(figure)
 
 
