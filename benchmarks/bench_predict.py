@@ -328,7 +328,7 @@ The limit is 1 / (1/decode + 1/crop + 1/inference), each part alone on all cores
 - tf.data: Keras with `tf.data`; the crop alone is decoded, in parallel and ahead of the network,
   which is one compiled function; batch 32.
 - ONNX Runtime: called on arrays, the faster of one batch on all cores and a batch on each core;
-  once for each look that a model takes at these pictures.
+  once for each view of them that a model takes.
 - MobileNetV2 and the published CNN have fresh weights; their speed does not depend on them.
 - "scaled": see `scaled` in [recipes](reference/recipes.md).
 - {told["processor"]}, {told["cores"]} cores, {told["system"]}; {named}.
