@@ -633,15 +633,15 @@ def _decisions(
     """
     taken: dict[str, int] = {}
     right = calibrated.argmax(axis=1) == seen.labels
-    stands = np.zeros(len(right), dtype=bool)
+    accepted = np.zeros(len(right), dtype=bool)
     for row, one in enumerate(seen.observations):
         distance = None if distances is None else float(distances[row])
         found = trust.judge(calibrated[row], distance, one.quality, partial(float, one.nucleus))
         key = found.reason or found.decision
         taken[key] = taken.get(key, 0) + 1
-        stands[row] = found.decision == "class"
+        accepted[row] = found.decision == "class"
     shares = {name: count / len(right) for name, count in sorted(taken.items())}
-    return shares, float(right[stands].mean()) if stands.any() else None
+    return shares, float(right[accepted].mean()) if accepted.any() else None
 
 
 def _quantile(values: list[float], share: float) -> float:
