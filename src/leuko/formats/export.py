@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from leuko.bundle import Goldens, ModelBundle, check_room, golden_pictures
+from leuko.bundle import ModelBundle, check_room, golden_pictures
 from leuko.cells.texture import views
 from leuko.errors import OutputError, UsageError
 from leuko.formats.check import (
@@ -42,10 +42,10 @@ from leuko.formats.int8 import quantize
 from leuko.formats.outputs import OUTPUT_FORMATS, OutputFormat
 from leuko.history import Variant
 from leuko.runtime.cards import with_card
-from leuko.runtime.classifier import OnnxClassifier, make_goldens
+from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.network.average import over_views
 from leuko.runtime.network.session import run_padded
-from leuko.runtime.trust.decide import Trust, feature_distances
+from leuko.runtime.trust.calibrate import bare_network, with_trust
 from leuko.runtime.zoo import load
 from leuko.support.artifacts import RESEARCH_USE, atomic_folder, digest_bytes, json_text, schema
 from leuko.support.host import versions
@@ -438,27 +438,9 @@ def _told(
 
 def _with_network(bundle: ModelBundle, onnx: bytes) -> ModelBundle:
     """Put another network into a bundle: goldens anew, calibration and limits as they were."""
-    bare = replace(
-        bundle,
-        onnx=onnx,
-        goldens=make_goldens(onnx, bundle.preprocess),
-        calibration={"method": "none"},
-        thresholds={},
-        space=None,
-    )
-    trust = Trust.of(bundle)
-    pictures = bare.goldens.pictures
-    outputs = OnnxClassifier(bare, features=trust.space is not None).ask(list(pictures), trust)
-    space = trust.space
-    if space is not None:
-        space = replace(space, goldens=feature_distances(space, outputs[1]).astype(np.float32))
-    return replace(
-        bare,
-        goldens=Goldens(pictures, trust.calibrate(outputs[0]).astype(np.float32)),
-        calibration=bundle.calibration,
-        thresholds=bundle.thresholds,
-        space=space,
-    )
+    bare = bare_network(replace(bundle, onnx=onnx))
+    classifier = OnnxClassifier(bare, features=bundle.space is not None)
+    return with_trust(classifier, bundle.calibration, bundle.thresholds, bundle.space)
 
 
 def _write_folder(

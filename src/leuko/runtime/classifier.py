@@ -69,7 +69,7 @@ class Observation:
 
     Attributes
     ----------
-    probabilities : (5,) float64
+    probabilities : (K,) float64
         Neither calibrated nor rounded.
     features : (d,) float32 or None
         What enters the network's last layer; None where the graph does not show it.

@@ -18,8 +18,10 @@ class Reporter:
 
     Attributes
     ----------
-    reporter : Reporter
-        Told how far it is, and what a person should know.
+    progress : callable
+        Called with the name of a stage, how much of it is done, and how much there is.
+    say : callable
+        Called with a sentence that a person should know.
     """
 
     progress: Callable[[str, int, int], None] = _nobody

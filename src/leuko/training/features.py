@@ -24,9 +24,9 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.errors import OutputError
+from leuko.runtime.network.session import load_graph
 from leuko.support.artifacts import atomic_write, digest_bytes, digest_json
 from leuko.support.host import versions
-from leuko.support.packages import import_onnxruntime
 from leuko.support.parallel import bounded_map, worker_count
 from leuko.support.reporter import SILENT, Reporter
 from leuko.training.architectures import FEATURES
@@ -210,11 +210,7 @@ def _read_shard(path: Path, rows: int, width: int) -> npt.NDArray[np.float32] | 
 
 def _opened(data: bytes, threads: int) -> Network:
     """Open a graph with ONNX Runtime."""
-    onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    session = load_graph(data, "The backbone cannot be opened", threads=threads)
     name = session.get_inputs()[0].name
     return lambda pixels: np.asarray(session.run(None, {name: pixels})[0], np.float32)
 

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from leuko.errors import BundleError, MissingExtraError, TrainingError
+from leuko.errors import BundleError, TrainingError
+from leuko.support.packages import import_extra
 from leuko.support.quiet import silence
 
 if TYPE_CHECKING:
@@ -388,13 +389,8 @@ def _quiet() -> Iterator[None]:
 
 def _import(package: str) -> Any:
     """Import a package of the extra `train`, or say what to install."""
-    import importlib
-
     silence()  # one of them is ONNX Runtime
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise MissingExtraError("Converting a Keras model", "train", package) from error
+    return import_extra(package, "Converting a Keras model", "train")
 
 
 def _one_line(error: BaseException) -> str:

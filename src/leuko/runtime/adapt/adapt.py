@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from leuko.bundle import Goldens, ModelBundle
+from leuko.bundle import ModelBundle
 from leuko.cells.texture import first_view
 from leuko.data.reading import read_csv
 from leuko.errors import AdaptError, DataError, ImageError, UsageError
@@ -23,10 +23,11 @@ from leuko.history import LabelsReport
 from leuko.runtime.adapt.labels import MIN_LABELS, Labelled, Refit, labelled_files, refit
 from leuko.runtime.adapt.pictures import Picture, survey
 from leuko.runtime.cards import refit_in_words, with_card
-from leuko.runtime.classifier import OnnxClassifier, make_goldens
+from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.network.average import softmax
 from leuko.runtime.network.edit import replace_head
-from leuko.runtime.trust.decide import Trust, feature_distances
+from leuko.runtime.trust.calibrate import bare_network, with_trust
+from leuko.runtime.trust.decide import Trust
 from leuko.runtime.zoo import load
 from leuko.source import Source, file_source
 from leuko.support.artifacts import digest_json, schema
@@ -247,17 +248,8 @@ def _usable(
 def _made(bundle: ModelBundle, fitted: Refit) -> ModelBundle:
     """The bundle with another last layer, goldens asked again; without its history."""
     spec, head, layer = bundle.preprocess, fitted.head, fitted.layer
-    temperature, calibration = fitted.report.temperature, fitted.calibration(bundle.calibration)
     onnx = replace_head(bundle.onnx, head.weights, head.bias)
-    plain = replace(
-        bundle,
-        onnx=onnx,
-        goldens=make_goldens(onnx, spec, layer),
-        measured=layer,
-        calibration={"method": "none"},
-        thresholds={},
-        space=None,
-    )
+    plain = bare_network(replace(bundle, onnx=onnx, measured=layer))
     pictures = plain.goldens.pictures
     classifier = OnnxClassifier(plain, threads=1, features=True)
     outputs = classifier.ask(list(pictures))
@@ -270,21 +262,12 @@ def _made(bundle: ModelBundle, fitted: Refit) -> ModelBundle:
             f"{bundle.name} cannot be fitted: its last layer is not the linear one that it "
             f"seems to be (a probability of its golden pictures is off by {off:.2g})."
         )
-    answers = Trust(temperature).calibrate(outputs[0]).astype(np.float32)
-    space, thresholds = bundle.space, dict(bundle.thresholds)
+    thresholds = dict(bundle.thresholds)
     if "again" in thresholds:
         thresholds["again"] = _ALWAYS
-    if space is not None:
-        _, features = classifier.ask(list(pictures), Trust(temperature, thresholds, space))
-        space = replace(space, goldens=feature_distances(space, features).astype(np.float32))
+    calibration = fitted.calibration(bundle.calibration)
+    made = with_trust(classifier, calibration, thresholds, bundle.space)
     validation = fitted.validation()
     if "trust" in bundle.validation:
         validation = {**validation, "trust": bundle.validation["trust"]}
-    return replace(
-        plain,
-        goldens=Goldens(pictures, answers),
-        calibration=calibration,
-        thresholds=thresholds,
-        space=space,
-        validation=validation,
-    )
+    return replace(made, validation=validation)

@@ -112,12 +112,12 @@ def softmax(logits: Doubles) -> Doubles:
 
     Parameters
     ----------
-    logits : (..., 5) float64
+    logits : (..., C) float64
         Up to a constant in each row.
 
     Returns
     -------
-    (..., 5) float64
+    (..., C) float64
         Of sum 1.
     """
     odds = np.exp(logits - logits.max(axis=-1, keepdims=True))

@@ -105,9 +105,13 @@ def open_session(
 
 
 def load_graph(
-    onnx: bytes, fault: str, providers: Sequence[Any] = ("CPUExecutionProvider",)
+    onnx: bytes,
+    fault: str,
+    providers: Sequence[Any] = ("CPUExecutionProvider",),
+    *,
+    threads: int = 1,
 ) -> Any:
-    """Load a graph from bytes, for one thread and without log lines.
+    """Load a graph from bytes, without log lines.
 
     Parameters
     ----------
@@ -117,11 +121,13 @@ def load_graph(
         How the sentence begins that says why it cannot be loaded.
     providers : sequence
         What ONNX Runtime calls the device.
+    threads : int
+        For each run of the network.
 
     Returns
     -------
     onnxruntime.InferenceSession
-        It adds up in one order, whatever the machine.
+        On one thread it adds up in one order, whatever the machine.
 
     Raises
     ------
@@ -132,8 +138,8 @@ def load_graph(
     options = onnxruntime.SessionOptions()
     # Otherwise bytes that look like ONNX Runtime's own format would be read as that.
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    # Every caller brings its own thread: whole images side by side leave no core waiting.
-    options.intra_op_num_threads = 1
+    # Callers that predict bring their own thread: whole images side by side leave no core waiting.
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
     try:

@@ -50,7 +50,14 @@ from leuko.statistics import (
 from leuko.support.reporter import SILENT, Reporter
 from leuko.support.text import counted, listed
 
-__all__ = ["SEARCHED", "TrustSettings", "fit_trust", "without_trust"]
+__all__ = [
+    "SEARCHED",
+    "TrustSettings",
+    "bare_network",
+    "fit_trust",
+    "with_trust",
+    "without_trust",
+]
 
 AGAIN: Final = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Shares of ordinary pictures, the furthest from training, that may be shown in every style:
@@ -124,14 +131,62 @@ def without_trust(bundle: ModelBundle) -> ModelBundle:
     """
     if bundle.calibration == {"method": "none"} and not bundle.thresholds and bundle.space is None:
         return bundle
+    figures = {name: value for name, value in bundle.validation.items() if name != "trust"}
+    return replace(bare_network(bundle), validation=figures)
+
+
+def bare_network(bundle: ModelBundle) -> ModelBundle:
+    """Ask a bundle's network for its goldens anew, and leave all that is applied to its answers.
+
+    Parameters
+    ----------
+    bundle : ModelBundle
+        Its network, or what is measured beside it, may be another than its goldens are of.
+
+    Returns
+    -------
+    ModelBundle
+        Without calibration, limits and feature space.
+    """
     return replace(
         bundle,
         goldens=make_goldens(bundle.onnx, bundle.preprocess, bundle.measured),
         calibration={"method": "none"},
         thresholds={},
         space=None,
-        validation={k: v for k, v in bundle.validation.items() if k != "trust"},
     )
+
+
+def with_trust(
+    classifier: OnnxClassifier,
+    calibration: dict[str, Any],
+    thresholds: dict[str, float],
+    space: FeatureSpace | None,
+) -> ModelBundle:
+    """Put calibration and limits on a bare network; its goldens are what they make of its answers.
+
+    Parameters
+    ----------
+    classifier : OnnxClassifier
+        Of a `bare_network`, with its features where there is a space.
+    calibration, thresholds
+        See `leuko.bundle.ModelBundle`.
+    space : FeatureSpace or None
+        Its golden distances are measured here.
+
+    Returns
+    -------
+    ModelBundle
+        Otherwise the classifier's.
+    """
+    bundle, pictures = classifier.bundle, classifier.bundle.goldens.pictures
+    made = replace(bundle, calibration=calibration, thresholds=thresholds, space=space)
+    trust = Trust.of(made)
+    outputs = classifier.ask([*pictures], trust)
+    if space is not None:
+        space = replace(space, goldens=feature_distances(space, outputs[1]).astype(np.float32))
+    goldens = Goldens(pictures, trust.calibrate(outputs[0]).astype(np.float32))
+    return replace(made, goldens=goldens, space=space)
 
 
 def fit_trust(
@@ -185,20 +240,9 @@ def fit_trust(
         _refuse_too_few(seen.labels, len(bundle.scheme))
     fitting = _Fitting(Trust.of(bundle), chosen, reporter)
     space, report = _fit(fitting, seen, bundle.name, manifest.digest)
-    trust = Trust(report.temperature, fitting.limits, space, bundle.scheme)
-    outputs = classifier.ask(list(plain.goldens.pictures), trust)
-    if space is not None:
-        space = replace(space, goldens=feature_distances(space, outputs[1]).astype(np.float32))
-    return with_card(
-        replace(
-            plain,
-            goldens=Goldens(plain.goldens.pictures, trust.calibrate(outputs[0]).astype(np.float32)),
-            calibration={"method": "temperature", "temperature": report.temperature},
-            thresholds=fitting.limits,
-            space=space,
-            validation={**plain.validation, "trust": report.to_dict()},
-        )
-    )
+    calibration = {"method": "temperature", "temperature": report.temperature}
+    made = with_trust(classifier, calibration, fitting.limits, space)
+    return with_card(replace(made, validation={**plain.validation, "trust": report.to_dict()}))
 
 
 def _fit(
@@ -633,15 +677,15 @@ def _decisions(
     """
     taken: dict[str, int] = {}
     right = calibrated.argmax(axis=1) == seen.labels
-    stands = np.zeros(len(right), dtype=bool)
+    accepted = np.zeros(len(right), dtype=bool)
     for row, one in enumerate(seen.observations):
         distance = None if distances is None else float(distances[row])
         found = trust.judge(calibrated[row], distance, one.quality, partial(float, one.nucleus))
         key = found.reason or found.decision
         taken[key] = taken.get(key, 0) + 1
-        stands[row] = found.decision == "class"
+        accepted[row] = found.decision == "class"
     shares = {name: count / len(right) for name, count in sorted(taken.items())}
-    return shares, float(right[stands].mean()) if stands.any() else None
+    return shares, float(right[accepted].mean()) if accepted.any() else None
 
 
 def _quantile(values: list[float], share: float) -> float:
