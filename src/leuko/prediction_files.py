@@ -81,7 +81,7 @@ class Column:
         Whether a file may lack it, as those from before there was one do.
     stored : bool
         Whether it holds the attribute of `Prediction` that it is named after, and nothing else
-        hangs on it. Others are checked against each other when a row is read.
+        depends on it. Others are checked against each other when a row is read.
     """
 
     name: str
