@@ -720,10 +720,10 @@ def _remarks(root: Path, samples: tuple[Sample, ...], scheme: ClassScheme) -> tu
     for label, name in enumerate(scheme.names):
         if label not in present:
             remarks.append(Note(f"{root.name} has no image of {name}.", "missing-class"))
-    drawn = sum(original_of(Path(s.path).name)[0] is not None for s in samples)
-    if drawn:
+    copies = sum(sample.augmented for sample in samples)
+    if copies:
         what = (
-            f"{root.name} holds {drawn} augmented copies (aug_<n>_...); each belongs to the slide "
+            f"{root.name} holds {copies} augmented copies (aug_<n>_...); each belongs to the slide "
             "of its original."
         )
         remarks.append(Note(what, "augmented-copies"))
