@@ -290,9 +290,7 @@ def _paired(models: Sequence[Model], sets: dict[str, Manifest], folder: Path) ->
                     )
                     for model, run in zip((a, b), runs, strict=True)
                 ]  # fmt: skip
-                kept = manifest.subset(
-                    i for i, row in enumerate(tables[0].rows) if row.status == "ok"
-                )
+                kept = manifest.subset(tables[0].answered)
                 answers = (
                     Answers(model.recipe, run.seed, table.probabilities)
                     for model, run, table in zip((a, b), runs, tables, strict=True)

@@ -59,7 +59,7 @@ class Evaluation:
     @property
     def answered(self) -> npt.NDArray[np.int64]:
         """(n,) positions of the rows that have an answer."""
-        return np.flatnonzero([row.status == "ok" for row in self.table.rows])
+        return self.table.answered
 
     def to_dict(self) -> dict[str, Any]:
         """The report, as ``evaluation.json`` holds it."""
@@ -151,11 +151,10 @@ def evaluate(
     table = PredictionTable(_named(rows, manifest), classifier.scheme)
     for row in table.rejected:
         reporter.say(f"Rejected {row.path} ({row.reason}: {row.detail})")
-    answered = np.flatnonzero([row.status == "ok" for row in table.rows]).astype(np.int64)
     total = len(manifest)
-    if len(answered) == 0:
+    if not table.predicted:
         raise DataError(f"Not one of the {total} images in {manifest.root} could be read.")
-    kept = manifest.subset(answered)
+    kept = manifest.subset(table.answered)
     warnings = [*manifest.notes, *_on_rows(rows, reporter), *_on_model(classifier, kept, reporter)]
     report = evaluate_predictions(
         kept.labels,
@@ -163,7 +162,7 @@ def evaluate(
         kept.slides,
         scheme=scheme,
         paths=[sample.path for sample in kept.samples],
-        decisions=[table.rows[row].decision for row in answered],
+        decisions=[row.decision for row in table.predicted],
         seed=seed,
         resamples=resamples,
     ).with_context(
