@@ -22,6 +22,7 @@ from leuko.evaluation.report import EvaluationReport, evaluate_predictions
 from leuko.manifest import Manifest
 from leuko.prediction import Prediction, PredictionTable
 from leuko.prediction_files import write_csv
+from leuko.render.answers import remark_on
 from leuko.render.evaluation import evaluation_document, evaluation_summary
 from leuko.runtime.repeats import DUPLICATE, mark_repeats
 from leuko.runtime.trust.decide import NEVER_CHECKED
@@ -150,7 +151,7 @@ def evaluate(
     rows, seconds = _answers(classifier, manifest, reporter)
     table = PredictionTable(_named(rows, manifest), classifier.scheme)
     for row in table.rejected:
-        reporter.say(f"Rejected {row.path} ({row.reason}: {row.detail})")
+        reporter.say(remark_on(row))
     total = len(manifest)
     if not table.predicted:
         raise DataError(f"Not one of the {total} images in {manifest.root} could be read.")
