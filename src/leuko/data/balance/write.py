@@ -61,7 +61,7 @@ _DRAWS_AT_ONCE: Final = 16
 class JpegStyle:
     """How augmented copies are compressed: as Raabin-WBC's own files, by default.
 
-    A network must not be able to tell drawn from original by the way the file was compressed.
+    A network must not be able to tell a copy from an original by the way the file was compressed.
 
     Attributes
     ----------
