@@ -45,6 +45,11 @@ class Sample:
     sha256: str
     split: str = ""
 
+    @property
+    def augmented(self) -> bool:
+        """Whether its name says that it is an augmented copy; see `original_of`."""
+        return original_of(Path(self.path).name)[0] is not None
+
 
 class Note(str):
     """A note on reading with what it is about: plain text to all who do not ask for its code.

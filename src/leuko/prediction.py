@@ -243,6 +243,11 @@ class PredictionTable:
         return [row for row in self.rows if row.status == "ok"]
 
     @property
+    def answered(self) -> npt.NDArray[np.int64]:
+        """(N,) int64, positions of `predicted` among the rows."""
+        return np.flatnonzero([row.status == "ok" for row in self.rows])
+
+    @property
     def rejected(self) -> list[Prediction]:
         """Rows that have none, each with its reason."""
         return [row for row in self.rows if row.status != "ok"]

@@ -92,7 +92,7 @@ def test_nothing_is_shared(
     for a, b in same_cell:
         assert not (a in train_set and b in validation_set)
         assert not (b in train_set and a in validation_set)
-    # A augmented copy never trains while its original validates, whatever slide either is said to
+    # An augmented copy never trains while its original validates, whatever slide either is said to
     # be.
     for i in validation_set:
         original = (manifest.samples[i].label, Path(manifest.samples[i].path).stem)

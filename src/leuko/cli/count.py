@@ -125,11 +125,11 @@ def _tally(
 
 def _add(rows: Iterable[Prediction], tally: Tally, talk: Session) -> None:
     """Add answers as they come; none of them is kept."""
+    from leuko.render.answers import remark_on
+
     how_far = now_and_then(talk)
     for row in rows:
         tally.add(row)
-        if row.status != "ok":
-            talk.say(f"Rejected {row.path} ({row.reason}{f': {row.detail}' if row.detail else ''})")
-        elif row.detail:
-            talk.say(f"Note on {row.path}: {row.detail}")
+        if remark := remark_on(row):
+            talk.say(remark)
         how_far(tally.found)

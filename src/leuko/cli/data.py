@@ -201,7 +201,7 @@ def balance(
     verbose: VerboseOption = False,
     log_file: LogOption = None,
 ) -> None:
-    """Copy every original and draw augmented copies until all classes are equally large.
+    """Copy every original and add augmented copies until all classes are equally large.
 
     Stopped at any moment, the same command finishes the folder with the same bytes.
     """

@@ -142,6 +142,8 @@ def _collect(
     answers: Iterable[Prediction], talk: Session, *, keep: bool, show: bool
 ) -> tuple[list[Prediction], Counter[tuple[str, str]]]:
     """Print answers as they come; keep them only when they are needed later."""
+    from leuko.render.answers import remark_on
+
     kept: list[Prediction] = []
     outcomes: Counter[tuple[str, str]] = Counter()
     how_far = now_and_then(talk)
@@ -149,10 +151,8 @@ def _collect(
         outcomes[row.outcome] += 1
         if keep:
             kept.append(row)
-        if row.status != "ok":
-            talk.say(f"Rejected {row.path} ({row.reason}: {row.detail})")
-        elif row.detail:
-            talk.say(f"Note on {row.path}: {row.detail}")
+        if remark := remark_on(row):
+            talk.say(remark)
         if show:
             print(_line(row))
         else:

@@ -216,12 +216,8 @@ def _unread_beside(root: Path, splits: dict[str, Path]) -> tuple[str, ...]:
         return ()
     others = [
         folder.name
-        for folder in _listing(root)
-        if folder not in splits.values()
-        and folder.name[:1] != "."
-        and not stray_kind(folder.name)
-        and os.path.isdir(folder)  # noqa: PTH112 - see read_folder
-        and _holds_classes(folder)
+        for folder in _folders(root)
+        if folder not in splits.values() and _holds_classes(folder)
     ]
     if not others:
         return ()
@@ -242,12 +238,9 @@ def _holds_classes(folder: Path) -> bool:
 def _holds_pictures(folder: Path) -> bool:
     """Whether two folders in it hold pictures: classes under any names."""
     found = 0
-    for entry in _listing(folder):
-        if entry.name[:1] != "." and not stray_kind(entry.name) and os.path.isdir(entry):  # noqa: PTH112
-            with contextlib.suppress(OSError):
-                found += any(
-                    place.name.lower().endswith(IMAGE_SUFFIXES) for place in entry.iterdir()
-                )
+    for inner in _folders(folder):
+        with contextlib.suppress(OSError):
+            found += any(entry.name.lower().endswith(IMAGE_SUFFIXES) for entry in inner.iterdir())
     return found > 1
 
 
@@ -298,8 +291,7 @@ def read_folder(
             continue
         if why := _why_lost(entry):
             notes.append(_passed_over(f"{entry.name} {why}"))
-        # Path.is_dir raises where a folder can be listed but not entered.
-        if os.path.isdir(entry):  # noqa: PTH112
+        if os.path.isdir(entry):  # noqa: PTH112 - see _folders
             folders.append(entry)
     names = [entry.name for entry in folders]
     scheme, said = _scheme_for(str(root), names, scheme)
@@ -350,8 +342,7 @@ def own_scheme(dataset: str | os.PathLike[str], label_column: str = "label") -> 
         return scheme_of(sorted({row.label for row in rows}))
     splits = find_splits(dataset)
     place = splits.get("train") or next(iter(splits.values()))
-    names = [entry.name for entry in _listing(place) if os.path.isdir(entry)]  # noqa: PTH112
-    return scheme_of(sorted(name for name in names if name[:1] != "." and not stray_kind(name)))
+    return scheme_of(sorted(inner.name for inner in _folders(place)))
 
 
 def _scheme_for(
@@ -608,6 +599,16 @@ def _listing(folder: Path) -> list[Path]:
         raise DataError(f"{folder} cannot be read: {error.strerror}.") from error
 
 
+def _folders(place: Path) -> list[Path]:
+    """Folders in a folder, sorted, but those that are hidden or known to hold no cells."""
+    # Path.is_dir raises where a folder can be listed but not entered.
+    return [
+        entry
+        for entry in _listing(place)
+        if entry.name[:1] != "." and not stray_kind(entry.name) and os.path.isdir(entry)  # noqa: PTH112
+    ]
+
+
 def _walk(
     folder: Path, label: int, scheme: ClassScheme, notes: list[str], strays: Strays
 ) -> list[Path]:
@@ -720,10 +721,10 @@ def _remarks(root: Path, samples: tuple[Sample, ...], scheme: ClassScheme) -> tu
     for label, name in enumerate(scheme.names):
         if label not in present:
             remarks.append(Note(f"{root.name} has no image of {name}.", "missing-class"))
-    drawn = sum(original_of(Path(s.path).name)[0] is not None for s in samples)
-    if drawn:
+    copies = sum(sample.augmented for sample in samples)
+    if copies:
         what = (
-            f"{root.name} holds {drawn} augmented copies (aug_<n>_...); each belongs to the slide "
+            f"{root.name} holds {copies} augmented copies (aug_<n>_...); each belongs to the slide "
             "of its original."
         )
         remarks.append(Note(what, "augmented-copies"))

@@ -87,7 +87,7 @@ def split_by_slide(
             index
             for name in chosen
             for index in groups[name]
-            if original_of(Path(manifest.samples[index].path).name)[0] is None
+            if not manifest.samples[index].augmented
         ),
         dtype=np.int64,
     )

@@ -10,7 +10,7 @@ from leuko.prediction import Prediction
 from leuko.render.words import percent
 from leuko.support.text import counted
 
-__all__ = ["all_rejected", "next_step", "question", "tally_text", "title", "why"]
+__all__ = ["all_rejected", "next_step", "question", "remark_on", "tally_text", "title", "why"]
 
 Outcomes = Mapping[tuple[str, str], int]
 
@@ -117,6 +117,29 @@ def why(row: Prediction) -> str:
     if row.reason == "far-from-training" and far is not None and limit is not None:
         return "distance {}, at most {}".format(*_apart(far, limit, 2))
     return _REASONS.get(row.reason, row.reason)
+
+
+def remark_on(row: Prediction) -> str:
+    """Say what a person should know of one row while rows pass by.
+
+    Parameters
+    ----------
+    row : Prediction
+        Of any status and decision.
+
+    Returns
+    -------
+    str
+        Why it was rejected, or what was done beyond plain decoding; empty for nothing.
+
+    Examples
+    --------
+    >>> remark_on(Prediction("a.jpg", "rejected", "truncated"))
+    'Rejected a.jpg (truncated)'
+    """
+    if row.status != "ok":
+        return f"Rejected {row.path} ({': '.join(filter(None, (row.reason, row.detail)))})"
+    return f"Note on {row.path}: {row.detail}" if row.detail else ""
 
 
 def tally_text(outcomes: Outcomes) -> str:

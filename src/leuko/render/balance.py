@@ -23,9 +23,9 @@ def format_balance(report: BalanceReport) -> str:
     plan = report.plan
     names = plan.scheme.names
     width = max(5, *(len(name) for name in names))
-    lines = [f"{'class':<{width}}  originals    drawn    total"]
-    for name, originals, drawn in zip(names, plan.originals, plan.augmented, strict=True):
-        lines.append(f"{name:<{width}}  {originals:9d} {drawn:8d} {originals + drawn:8d}")
+    lines = [f"{'class':<{width}}  originals  augmented    total"]
+    for name, originals, copies in zip(names, plan.originals, plan.augmented, strict=True):
+        lines.append(f"{name:<{width}}  {originals:9d} {copies:10d} {originals + copies:8d}")
     lines.append("")
     if report.dry_run:
         lines.append(f"{plan.total} images would be in {report.out}; nothing was written.")

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from leuko.errors import MissingExtraError
-from leuko.render import words
+from leuko.render import tables, words
 from leuko.render.style import Style, style, themed
 from leuko.render.words import Document
 from leuko.scheme import ClassScheme, scheme_in
@@ -617,7 +617,7 @@ def interval_plot(
             marker=_marker(number),
             markersize=7,
             linewidth=2.2,
-            label=_clipped(str(model.get("title") or model["recipe"]), 44),
+            label=_clipped(tables.title_of(model), 44),
         )
     if metric == "accuracy":
         label: str | None = "always the commonest class"
@@ -677,7 +677,7 @@ def training_time_plot(comparison: Document, *, colours: Style | None = None) ->
         colour = _model_colour(paint, number)
         axes.add_patch(_rectangle(0, number - 0.32, minutes, 0.64, colour))
         _say(axes, minutes, number, f"{minutes:.1f} min" if minutes else "not known", paint)
-    labels = [_clipped(str(model.get("title") or model["recipe"]), 26) for model in models]
+    labels = [_clipped(tables.title_of(model), 26) for model in models]
     axes.set_yticks(range(len(models)), labels)
     axes.set(ylim=(len(models) - 0.4, -0.6), xlim=(0, max(means, default=0.0) * 1.25 or 1.0))
     axes.set_xlabel("minutes of training")
@@ -902,9 +902,8 @@ def _marker(number: int) -> str:
 def _majority(model: Document, name: str) -> float | None:
     """Majority baseline of a set, the mean over a model's runs; None where it is not known."""
     shares = [
-        float(run["evaluations"][name]["baselines"]["majority"]["accuracy"])
-        for run in model.get("runs", ())
-        if name in run.get("evaluations", {})
+        float(report["baselines"]["majority"]["accuracy"])
+        for report in tables.reports_on([model], name)
     ]
     return math.fsum(shares) / len(shares) if shares else None
 

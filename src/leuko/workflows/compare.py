@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import chain, combinations, count
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from leuko.manifest import Manifest
 from leuko.prediction_files import read_predictions, write_csv
 from leuko.recipe import Recipe
 from leuko.render.audit import audit_document
-from leuko.render.evaluation import evaluation_document
 from leuko.render.plots import require_matplotlib
 from leuko.render.verdict import comparison_document
 from leuko.runtime.classifier import OnnxClassifier
@@ -112,8 +111,8 @@ def compare(
     models = []
     for recipe in chosen:
         runs = [_train_and_score(recipe, seed, work) for seed in work.seeds_of(recipe)]
-        weights = options.weights or recipe.model.weights
-        models.append(_model_of(recipe, runs, titles[recipe.name], starts[recipe.name], weights))
+        trained = work.started_from[recipe.name]
+        models.append(_model_of(trained, runs, titles[recipe.name], starts[recipe.name]))
     document = comparison_document(_report(models, audit, work, time.monotonic() - started))
     _write(document, work.folder, work.sets)
     return document
@@ -148,6 +147,10 @@ class _Work:
     def run(self, recipe: Recipe, seed: int) -> Path:
         """Run folder of a training."""
         return self.folder / "runs" / f"{recipe.name}-seed{seed}"
+
+    def evaluation(self, recipe: str, seed: int, set_name: str) -> Path:
+        """Folder of what a training reaches on a set."""
+        return self.folder / "evaluations" / f"{recipe}-seed{seed}-{set_name}"
 
 
 def _sets(dataset: Dataset, unseen: Sequence[str | os.PathLike[str]]) -> dict[str, Manifest]:
@@ -187,7 +190,7 @@ def _train_and_score(recipe: Recipe, seed: int, work: _Work) -> Run:
         options=replace(work.options, resume=True),
         reporter=work.reporter.within(stage),
     )
-    return _score(run, recipe.name, seed, work)
+    return _score(run, recipe, seed, work)
 
 
 def _report(
@@ -199,7 +202,7 @@ def _report(
         dataset=work.dataset.place.resolve().name,
         data_digest={name: part.digest for name, part in parts.items()},
         models=tuple(models),
-        paired=tuple(_paired(models, work.sets, work.folder)),
+        paired=tuple(_paired(models, work)),
         notes=tuple(note for part in parts.values() for note in part.notes),
         audit=audit_document(audit),
         command=work.options.command,
@@ -210,13 +213,13 @@ def _report(
     )
 
 
-def _score(run: TrainedRun, recipe: str, seed: int, work: _Work) -> Run:
+def _score(run: TrainedRun, recipe: Recipe, seed: int, work: _Work) -> Run:
     """Evaluate one run on every set, or open what an earlier call had written."""
     evaluations: dict[str, Any] = {"validation": run.validation}
     speed = 0.0
     classifier: OnnxClassifier | None = None
     for name, manifest in work.sets.items():
-        place = work.folder / "evaluations" / f"{recipe}-seed{seed}-{name}"
+        place = work.evaluation(recipe.name, seed, name)
         document = _finished(place, run.bundle.digest, manifest.digest)
         if document is None:
             classifier = classifier or OnnxClassifier(run.bundle, threads=work.options.workers)
@@ -224,9 +227,9 @@ def _score(run: TrainedRun, recipe: str, seed: int, work: _Work) -> Run:
                 classifier,
                 manifest,
                 command=work.options.command,
-                reporter=work.reporter.within(f"{recipe} on {name}"),
+                reporter=work.reporter.within(f"{recipe.name} on {name}"),
             )
-            document = evaluation_document(result.report)
+            document = result.to_dict()
             document["images_per_second"] = round(result.images_per_second, 1)
             write_csv(result.table, place / "predictions.csv")
             atomic_write_json(place / "evaluation.json", document)
@@ -236,7 +239,7 @@ def _score(run: TrainedRun, recipe: str, seed: int, work: _Work) -> Run:
     seconds = {key: round(value, 1) for key, value in run.seconds.items()}
     return Run(
         seed=seed,
-        run=f"runs/{recipe}-seed{seed}",
+        run=work.run(recipe, seed).relative_to(work.folder).as_posix(),
         seconds={**seconds, "total": round(sum(run.seconds.values()), 1)},
         epochs=len(run.history),
         predict_images_per_second=speed,
@@ -259,14 +262,12 @@ def _finished(place: Path, bundle: str, data: str) -> dict[str, Any] | None:
     return document if same else None
 
 
-def _model_of(
-    recipe: Recipe, runs: Sequence[Run], title: str, start: Mapping[str, Any], weights: str
-) -> Model:
-    """One recipe with all its runs."""
+def _model_of(recipe: Recipe, runs: Sequence[Run], title: str, start: Mapping[str, Any]) -> Model:
+    """One recipe, with the weights that it was trained with, and all its runs."""
     return Model(
         recipe=recipe.name,
         title=title,
-        transfer=recipe.model.network.has_backbone and weights != "none",
+        transfer=recipe.model.network.has_backbone and recipe.model.weights != "none",
         split=recipe.data.split,
         size=recipe.preprocess.size,
         runs=tuple(runs),
@@ -277,22 +278,19 @@ def _model_of(
     )
 
 
-def _paired(models: Sequence[Model], sets: dict[str, Manifest], folder: Path) -> list[PairedTest]:
+def _paired(models: Sequence[Model], work: _Work) -> list[PairedTest]:
     """Every pair of recipes on the same rows, seed by seed and set by set."""
     tests = []
-    for name, manifest in sets.items():
+    for name, manifest in work.sets.items():
         for a, b in combinations(models, 2):
             for runs in zip(a.runs, b.runs, strict=True):
                 tables = [
                     read_predictions(
-                        folder / "evaluations" / f"{model.recipe}-seed{run.seed}-{name}"
-                        / "predictions.csv"
+                        work.evaluation(model.recipe, run.seed, name) / "predictions.csv"
                     )
                     for model, run in zip((a, b), runs, strict=True)
-                ]  # fmt: skip
-                kept = manifest.subset(
-                    i for i, row in enumerate(tables[0].rows) if row.status == "ok"
-                )
+                ]
+                kept = manifest.subset(tables[0].answered)
                 answers = (
                     Answers(model.recipe, run.seed, table.probabilities)
                     for model, run, table in zip((a, b), runs, tables, strict=True)
@@ -324,9 +322,5 @@ def _set_name(place: str | os.PathLike[str]) -> str:
 
 def _unused(name: str, taken: dict[str, Manifest]) -> str:
     """Make a set's name its own."""
-    number = 2
-    free = name if name not in {"train", "validation", *taken} else f"{name}-{number}"
-    while free in taken:
-        number += 1
-        free = f"{name}-{number}"
-    return free
+    names = chain([name], (f"{name}-{number}" for number in count(2)))
+    return next(one for one in names if one not in {"train", "validation", *taken})

@@ -67,15 +67,16 @@ def run_demo(
         reporter=reporter,
     )
     reporter.say("Training and comparing both networks")
+    recipes = demo_recipes(seed)
     compare(
         dataset,
-        demo_recipes(seed),
+        recipes,
         out / "compare",
         options=RunOptions(resume=True, workers=workers, cache=out / "cache", command="leuko demo"),
         reporter=reporter,
     )
-    shown = demo_recipes(seed)[-1]
-    classifier = load(out / "compare" / "runs" / f"{shown.name}-seed{seed}", threads=workers)
+    shown = out / "compare" / "runs" / f"{recipes[-1].name}-seed{seed}"
+    classifier = load(shown, threads=workers)
     held = read_split(dataset, "test")
     rows = []
     for label in range(5):

@@ -22,6 +22,7 @@ from leuko.evaluation.report import EvaluationReport, evaluate_predictions
 from leuko.manifest import Manifest
 from leuko.prediction import Prediction, PredictionTable
 from leuko.prediction_files import write_csv
+from leuko.render.answers import remark_on
 from leuko.render.evaluation import evaluation_document, evaluation_summary
 from leuko.runtime.repeats import DUPLICATE, mark_repeats
 from leuko.runtime.trust.decide import NEVER_CHECKED
@@ -59,7 +60,7 @@ class Evaluation:
     @property
     def answered(self) -> npt.NDArray[np.int64]:
         """(n,) positions of the rows that have an answer."""
-        return np.flatnonzero([row.status == "ok" for row in self.table.rows])
+        return self.table.answered
 
     def to_dict(self) -> dict[str, Any]:
         """The report, as ``evaluation.json`` holds it."""
@@ -150,12 +151,11 @@ def evaluate(
     rows, seconds = _answers(classifier, manifest, reporter)
     table = PredictionTable(_named(rows, manifest), classifier.scheme)
     for row in table.rejected:
-        reporter.say(f"Rejected {row.path} ({row.reason}: {row.detail})")
-    answered = np.flatnonzero([row.status == "ok" for row in table.rows]).astype(np.int64)
+        reporter.say(remark_on(row))
     total = len(manifest)
-    if len(answered) == 0:
+    if not table.predicted:
         raise DataError(f"Not one of the {total} images in {manifest.root} could be read.")
-    kept = manifest.subset(answered)
+    kept = manifest.subset(table.answered)
     warnings = [*manifest.notes, *_on_rows(rows, reporter), *_on_model(classifier, kept, reporter)]
     report = evaluate_predictions(
         kept.labels,
@@ -163,7 +163,7 @@ def evaluate(
         kept.slides,
         scheme=scheme,
         paths=[sample.path for sample in kept.samples],
-        decisions=[table.rows[row].decision for row in answered],
+        decisions=[row.decision for row in table.predicted],
         seed=seed,
         resamples=resamples,
     ).with_context(

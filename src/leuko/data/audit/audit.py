@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -33,7 +33,7 @@ from leuko.data.audit.report import (
 from leuko.data.dataset import Dataset, ImageFacts, Pictures
 from leuko.data.rejected import RejectedFile
 from leuko.errors import ImageError
-from leuko.manifest import Manifest, Sample, original_of
+from leuko.manifest import Manifest, Sample
 from leuko.scheme import ClassScheme
 from leuko.support.artifacts import digest_json
 from leuko.support.reporter import SILENT, Reporter
@@ -271,14 +271,13 @@ def _relative(path: Path, root: Path) -> str:
 
 def _split_of(name: str, manifest: Manifest, seen: _Seen, root: Path) -> AuditedSplit:
     """What is known of one split."""
-    drawn = (original_of(PurePosixPath(sample.path).name)[0] for sample in manifest.samples)
     return AuditedSplit(
         name,
         folder=_relative(manifest.root, root),
         digest=manifest.digest,
         counts=tuple(manifest.counts.tolist()),
         slides=_slide_table(manifest),
-        copies=sum(number is not None for number in drawn),
+        copies=sum(sample.augmented for sample in manifest.samples),
         sizes=seen.commonest(name, "sizes"),
         modes=seen.commonest(name, "modes"),
         formats=seen.commonest(name, "formats"),

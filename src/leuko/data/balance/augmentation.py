@@ -137,7 +137,7 @@ def augment_pixels(
     Returns
     -------
     (H, W, 3) uint8
-        The drawn picture, `out` where it was given.
+        The augmented picture, `out` where it was given.
     """
     size = pixels.shape[0], pixels.shape[1]
     return warp_image(pixels, parameters.matrix(pixels.shape), size, inverse=True, out=out)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from leuko.data.balance.augmentation import ALGORITHM
 from leuko.errors import DataError
-from leuko.manifest import Manifest, Sample, original_of
+from leuko.manifest import Manifest, Sample
 from leuko.scheme import ClassScheme
 from leuko.support.artifacts import digest_json
 
@@ -265,7 +265,7 @@ def refuse_rows(manifest: Manifest) -> None:
     if splits:
         raise DataError(
             f"Only training rows are balanced; received {' and '.join(splits)} rows of "
-            f"{manifest.root}. A augmented copy there would be scored as if it were a new cell."
+            f"{manifest.root}. An augmented copy there would be scored as if it were a new cell."
         )
     if is_held_out(manifest.root.name):
         raise DataError(
@@ -279,11 +279,11 @@ def refuse_rows(manifest: Manifest) -> None:
                 f"Only training rows are balanced; {sample.path} lies in a validation or test "
                 "folder. Leave such rows out of the table."
             )
-    drawn = [s for s in manifest.samples if original_of(PurePosixPath(s.path).name)[0] is not None]
-    if drawn:
+    copies = [sample for sample in manifest.samples if sample.augmented]
+    if copies:
         raise DataError(
-            f"{manifest.root} is already balanced: {len(drawn)} of its {len(manifest)} files are "
-            f"augmented copies, such as {drawn[0].path}. Balance the folder with the originals; a "
+            f"{manifest.root} is already balanced: {len(copies)} of its {len(manifest)} files are "
+            f"augmented copies, such as {copies[0].path}. Balance the folder with the originals; a "
             "copy of a copy would be turned and resampled twice."
         )
 

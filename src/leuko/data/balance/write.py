@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from leuko.data.audit.duplicates import same_cells, thumbnail
+from leuko.data.audit.duplicates import same_cells
 from leuko.data.balance.augmentation import (
     ALGORITHM,
     ROTATION_DEGREES,
@@ -28,11 +28,12 @@ from leuko.data.balance.plan import (
     refuse_rows,
     sample_key,
 )
+from leuko.data.dataset import ImageFacts, Pictures
 from leuko.data.rejected import RejectedFile
 from leuko.errors import DataError, ImageError, OutputError, UsageError
 from leuko.imaging.decode import encode_jpeg
-from leuko.imaging.pictures import decoded, open_data, open_picture
-from leuko.manifest import Manifest, Sample
+from leuko.imaging.pictures import decoded, open_data
+from leuko.manifest import Manifest
 from leuko.support.artifacts import (
     TEMPORARY_PREFIX,
     atomic_write_bytes,
@@ -54,14 +55,13 @@ PLAN_FILE: Final = "balance.json"
 """Name of the document that tells which plan a folder belongs to."""
 
 _DRAWS_AT_ONCE: Final = 16
-_FILES_AT_ONCE: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
 class JpegStyle:
     """How augmented copies are compressed: as Raabin-WBC's own files, by default.
 
-    A network must not be able to tell drawn from original by the way the file was compressed.
+    A network must not be able to tell a copy from an original by the way the file was compressed.
 
     Attributes
     ----------
@@ -381,31 +381,16 @@ def _begun(folder: Path, request: str) -> _Begun | None:
 
 def _check_originals(job: _Job) -> _Originals:
     """Decode every original once."""
-    manifest = job.manifest
-
-    def check(samples: Sequence[Sample]) -> tuple[list[RejectedFile], list[Pixels]]:
-        bad, small = [], []
-        for sample in samples:
-            file = manifest.root / sample.path
-            try:
-                with open_picture(file) as image:
-                    small.append(thumbnail(image.pixels))
-            except ImageError as error:
-                bad.append(RejectedFile.of(error, file, sample.path))
-        return bad, small
-
-    pieces = (
-        manifest.samples[start : start + _FILES_AT_ONCE]
-        for start in range(0, len(manifest), _FILES_AT_ONCE)
+    manifest, files = job.manifest, job.manifest.files()
+    facts = Pictures(job.threads).facts(files, reporter=job.reporter, stage="checking")
+    rejected = tuple(
+        RejectedFile.of(told, file, sample.path)
+        for sample, file, told in zip(manifest.samples, files, facts, strict=True)
+        if isinstance(told, ImageError)
     )
-    rejected: list[RejectedFile] = []
-    thumbnails: list[Pixels] = []
-    for bad, small in bounded_map(check, pieces, workers=job.threads):
-        rejected += bad
-        thumbnails += small
-        job.reporter.progress("checking", len(rejected) + len(thumbnails), len(manifest))
+    thumbnails = [told.thumbnail for told in facts if isinstance(told, ImageFacts)]
     pairs = same_cells(np.stack(thumbnails)) if thumbnails else []
-    return _Originals(tuple(rejected), len({two for _, two, _ in pairs}))
+    return _Originals(rejected, len({two for _, two, _ in pairs}))
 
 
 def _tidy(folder: Path, plan: BalancePlan) -> set[str]:

@@ -360,8 +360,9 @@ def _assumed_effect(validation: Mapping[str, Any]) -> float:
 
 def _number(value: object) -> float | None:
     """A finite number out of JSON, or None."""
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and np.isfinite(value)
-    return float(value) if fits and isinstance(value, int | float) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+        return None
+    return float(value)
 
 
 def adjust_shares(counts: npt.ArrayLike, confusion: npt.ArrayLike) -> Floats:
