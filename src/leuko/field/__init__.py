@@ -1,0 +1,1 @@
+"""Whole fields and slides: white cells found, sorted and counted once."""
