@@ -6,6 +6,7 @@ Needs only the base install.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -48,7 +49,7 @@ _SHORTEST: Final = 1000
 """At least so many, as labels would else hide what they speak of."""
 
 _PAPER = style()
-_GREY: Final = "#8b919c"
+_GREY: Final = "#b9bfc9"
 """Of cells that are not counted."""
 
 _CASING: Final = "#14161b"
@@ -226,7 +227,7 @@ def _told(answer: Prediction, colours: dict[str, str]) -> tuple[str, str]:
     name = scheme.classes[scheme.names.index(answer.likeliest)].abbreviation
     if answer.label:
         return f"{name} {_percent(answer.confidence)}", colours[answer.label]
-    told = question(answer, short=True) or f"{name}?"
+    told = question(answer, short=True) or f"{name}? {_percent(answer.confidence)}"
     return told, lighter(colours[answer.likeliest], _PALER)
 
 
@@ -363,13 +364,12 @@ def _legend(marks: Sequence[_Mark], scheme: ClassScheme) -> list[_Entry]:
         n = sum(mark.solid and mark.word.startswith(f"{one.abbreviation} ") for mark in marks)
         if n:
             entries.append((f"{one.name} {n:,}", colour, True))
-    grey = sum(mark.colour == _GREY for mark in marks)
-    open_ = sum(not mark.solid for mark in marks) - grey
+    open_ = sum(not mark.solid and mark.colour != _GREY for mark in marks)
     if open_:
-        entries.append((f"open {open_:,}", _PAPER.muted, False))
-    if grey:
-        entries.append((f"not counted {grey:,}", _GREY, False))
-    return entries or [("no white cell", _GREY, False)]
+        entries.append((f"Not sure {open_:,}", _PAPER.muted, False))
+    words = Counter(mark.word for mark in marks if mark.colour == _GREY)
+    entries += [(f"Not counted: {word} {n:,}", _GREY, False) for word, n in words.items()]
+    return entries or [("No white cell", _GREY, False)]
 
 
 def _flow(entries: Sequence[_Entry], room: float) -> list[list[_Entry]]:
