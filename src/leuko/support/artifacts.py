@@ -58,6 +58,7 @@ SCHEMA_VERSIONS: Final = {
     "export": 1,
     "predictions": 2,
     "count": 2,
+    "field": 1,
     "batch": 3,
     "evaluation": 1,
     "comparison": 1,
