@@ -7,7 +7,10 @@ from typing import Literal, Protocol
 
 from leuko.cells.arrays import Pixels
 
-__all__ = ["Box", "Detection", "Detector", "Ruler"]
+__all__ = ["Box", "Detection", "Detector", "Ruler", "ScaleSource"]
+
+ScaleSource = Literal["given", "file", "red cells", "white cells", "run", "none"]
+"""What the pixel size of a field rests on; ``run``: the median of the other fields of the run."""
 
 Box = tuple[int, int, int, int]
 """(row0, col0, row1, col1), half-open, in pixels of the picture as given."""
@@ -38,14 +41,13 @@ class Ruler:
     ----------
     pixels_per_micrometre : float or None
         None where nothing tells it.
-    source : {"red cells", "white cells", "none"}
-        What was measured.
+    source : ScaleSource
     red_cells : int
         How many red cells were.
     """
 
     pixels_per_micrometre: float | None = None
-    source: Literal["red cells", "white cells", "none"] = "none"
+    source: ScaleSource = "none"
     red_cells: int = 0
 
 
@@ -60,6 +62,11 @@ class Detector(Protocol):
     @property
     def digest(self) -> str:
         """Digest of all that decides what it finds, 64 hexadecimal digits."""
+        ...
+
+    @property
+    def working(self) -> float:
+        """Pixels to a micrometre at which it looks for white cells: more show it nothing."""
         ...
 
     def measure(self, pixels: Pixels) -> Ruler:

@@ -197,7 +197,7 @@ def _overlap(one: Box, other: Box) -> float:
 def find_in(
     image: FieldImage,
     detector: Detector,
-    step: float = 1.0,
+    pixels_per_micrometre: float,
     *,
     core: int = 1024,
     margin: int = 128,
@@ -216,8 +216,8 @@ def find_in(
         The picture.
     detector : Detector
         Any number of threads call it at once.
-    step : float
-        Pixels of the picture to one that the detector sees; taken as `lattice_step` rounds it.
+    pixels_per_micrometre : float
+        Scale of the picture; it is reduced to the detector's own where that is less.
     core, margin, tissue
         See `tiles`.
     workers : int, optional
@@ -228,9 +228,8 @@ def find_in(
     list of Detection
         See `gather`; boxes in pixels of the picture.
     """
-    step = lattice_step(step)
-    scale = image.pixels_per_micrometre
-    reduced = None if scale is None else scale / step
+    step = lattice_step(pixels_per_micrometre / detector.working)
+    reduced = pixels_per_micrometre / step
 
     def search(tile: Tile) -> tuple[Tile, list[Detection]]:
         found = detector.find(image.read(tile.box, step), pixels_per_micrometre=reduced)

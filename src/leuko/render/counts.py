@@ -453,7 +453,9 @@ def _manual_lines(manual: ManualComparison, level: float) -> list[str]:
 
 def wrapped(sentences: Iterable[str]) -> list[str]:
     """Sentences as lines of at most `_COLUMNS` letters."""
-    return [line for one in sentences for line in textwrap.wrap(one, _COLUMNS, break_on_hyphens=False)]
+    return [
+        line for one in sentences for line in textwrap.wrap(one, _COLUMNS, break_on_hyphens=False)
+    ]
 
 
 def _named(name: str, figures: str) -> list[str]:

@@ -44,6 +44,9 @@ DOUBLE: Final = 0.5
 WINDOW: Final = 640
 """Longer side, in pixels, of what is looked at to measure the scale."""
 
+_NEARLY: Final = 1.05
+"""A picture that need be reduced by less is taken as it is."""
+
 RED_SIZES: Final = (12.0, 110.0)
 """Diameters in pixels at which the network measures red cells."""
 
@@ -67,12 +70,13 @@ class NetworkDetector:
 
     Attributes
     ----------
-    name, digest
+    name, digest, working
         See `leuko.cells.detector.Detector`.
     """
 
     def __init__(self, onnx: bytes, name: str) -> None:
         self.name = name
+        self.working = WORKING
         self.digest = digest_bytes(onnx)
         self._session: Any = load_graph(onnx, f"The detector {name} cannot be loaded")
 
@@ -81,7 +85,7 @@ class NetworkDetector:
     ) -> list[Detection]:
         """Find the white cells of a field; see `leuko.cells.detector.Detector`."""
         scale = pixels_per_micrometre or self.measure(pixels).pixels_per_micrometre
-        step = max(1.0, scale / WORKING) if scale else max(1.0, max(pixels.shape) / WINDOW)
+        step = scale / WORKING if scale else max(1.0, max(pixels.shape) / WINDOW)
         reduced, per_pixel = _reduced(pixels, step)
         boxes, scores = _decoded(self._answer(reduced), 0, LEAST)
         rows, columns = pixels.shape[:2]
@@ -142,14 +146,12 @@ def _middle(pixels: Pixels, step: float) -> Pixels:
 def _reduced(pixels: Pixels, step: float) -> tuple[Pixels, Floats]:
     """A picture averaged over areas, and pixels of it to one of the copy: (rows, columns) twice."""
     rows, columns = pixels.shape[:2]
+    if step < _NEARLY:
+        return pixels, np.ones(4)
     shape = max(1, round(columns / step)), max(1, round(rows / step))
-    small = (
-        pixels
-        if shape == (columns, rows)
-        else cv.resize(pixels, shape, interpolation=cv2.INTER_AREA)
-    )
+    small = cv.resize(pixels, shape, interpolation=cv2.INTER_AREA)
     per_row, per_column = rows / shape[1], columns / shape[0]
-    return np.ascontiguousarray(small), np.array([per_row, per_column, per_row, per_column])
+    return small, np.array([per_row, per_column, per_row, per_column])
 
 
 def _decoded(answer: npt.NDArray[np.float32], kind: int, least: float) -> tuple[Floats, Floats]:
