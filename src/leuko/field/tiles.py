@@ -170,11 +170,11 @@ def gather(parts: Iterable[tuple[Tile, list[Detection]]]) -> list[Detection]:
     near: defaultdict[tuple[int, int], list[tuple[Box, Box]]] = defaultdict(list)
     kept = []
     for one, core in found:
-        place = (one.box[0] + one.box[2]) // (2 * side), (one.box[1] + one.box[3]) // (2 * side)
-        around = product(*((at - 1, at, at + 1) for at in place))
+        row, col = ((one.box[at] + one.box[at + 2]) // (2 * side) for at in (0, 1))
+        around = product((row - 1, row, row + 1), (col - 1, col, col + 1))
         rivals = (box for at in around for box, owner in near.get(at, ()) if owner != core)
         if not any(_overlap(one.box, box) > _SAME for box in rivals):
-            near[place].append((one.box, core))
+            near[row, col].append((one.box, core))
             kept.append(one)
     return kept
 

@@ -200,20 +200,19 @@ class FieldImage:
     def _shrunk(self, level: Level, box: Box, ratio: Fraction) -> Pixels:
         """Average a level over a box of the result's lattice that begins at a whole pixel."""
         row, col, *ends = box
-        wanted = tuple(math.ceil(end * ratio) for end in ends)
-        there = tuple(
-            min(end, -(-side // level.step)) for end, side in zip(wanted, self.size, strict=True)
+        bottom, right = (math.ceil(end * ratio) for end in ends)
+        rows, columns = (
+            min(end, -(-side // level.step))
+            for end, side in zip((bottom, right), self.size, strict=True)
         )
-        pixels = level.region((int(row * ratio), int(col * ratio), *there))
+        pixels = level.region((int(row * ratio), int(col * ratio), rows, columns))
         if ratio == 1:
             return pixels
         # The last pixels may reach beyond the picture, whose border goes on then.
-        beyond = [end - here for end, here in zip(wanted, there, strict=True)]
+        beyond = 0, bottom - rows, 0, right - columns
         if any(beyond):
-            pixels = np.asarray(
-                cv2.copyMakeBorder(pixels, 0, beyond[0], 0, beyond[1], cv2.BORDER_REPLICATE),
-                np.uint8,
-            )
+            wider = cv2.copyMakeBorder(pixels, *beyond, cv2.BORDER_REPLICATE)
+            pixels = np.asarray(wider, np.uint8)
         # Asked for a factor, not for a size, OpenCV keeps it exactly; it may round a size up.
         factor = float(1 / ratio)
         small = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
