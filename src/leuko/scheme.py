@@ -26,6 +26,7 @@ __all__ = [
     "infer_scheme",
     "is_known_class",
     "is_number",
+    "known_name",
     "known_schemes",
     "load_scheme",
     "merging",
@@ -572,8 +573,33 @@ def is_known_class(name: str) -> bool:
     bool
         Of case, plural and a leading number as `ClassScheme.find` is.
     """
-    forms = {_plain(name), _plain(_NUMBERING.sub("", name.strip()))}
-    return any(form in _catalogue() or form.removesuffix("s") in _catalogue() for form in forms)
+    return bool(known_name(name))
+
+
+def known_name(name: str) -> str:
+    """Name the class that a folder or a label means, whatever scheme it is of.
+
+    Parameters
+    ----------
+    name : str
+        A folder name or a label.
+
+    Returns
+    -------
+    str
+        As the catalogue has it; empty where nothing is known of it. Of case, plural and a leading
+        number as `ClassScheme.find` is.
+
+    Examples
+    --------
+    >>> known_name("02_bands"), known_name("WBC")
+    ('Band neutrophil', '')
+    """
+    for form in (_plain(name), _plain(_NUMBERING.sub("", name.strip()))):
+        known = _catalogue().get(form) or _catalogue().get(form.removesuffix("s"))
+        if known is not None:
+            return known.name
+    return ""
 
 
 def _counterpart(one: CellClass, target: ClassScheme) -> int | None:
