@@ -22,8 +22,10 @@ __all__ = [
     "format_count",
     "left_sentence",
     "manual_sentences",
+    "ranges_sentence",
     "uncounted_sentence",
     "width_sentence",
+    "wrapped",
 ]
 
 _COLUMNS: Final = 80
@@ -154,6 +156,25 @@ def width_sentence(count: Differential) -> str:
         f"For limits of {wanted} in every class, count about {needed:,} cells: "
         f"{needed - count.total:,} more ({decides.name} decides)."
     )
+
+
+def ranges_sentence(count: Differential) -> str:
+    """Say where the reference ranges are from.
+
+    Parameters
+    ----------
+    count : Differential
+        A count.
+
+    Returns
+    -------
+    str
+        Empty where there are none.
+    """
+    if not any(row.reference for row in count.counted):
+        return ""
+    source = count.scheme.ranges_source or f"the class scheme {count.scheme.name}"
+    return f"Reference ranges: {source}; your laboratory's own come first."
 
 
 def count_notes(count: Differential) -> list[str]:
@@ -404,9 +425,7 @@ def format_count(count: Differential, noun: str = "image") -> str:
     said = [left_sentence(count, noun), uncounted_sentence(count), width_sentence(count)]
     if not count.refused:
         said += notes
-        if any(row.reference for row in count.counted):
-            source = count.scheme.ranges_source or f"the class scheme {count.scheme.name}"
-            said.append(f"Reference ranges: {source}; your laboratory's own come first.")
+        said.append(ranges_sentence(count))
     lines += wrapped(said)
     if count.manual is not None:
         lines += ["", *_manual_lines(count.manual, count.level)]
@@ -452,7 +471,18 @@ def _manual_lines(manual: ManualComparison, level: float) -> list[str]:
 
 
 def wrapped(sentences: Iterable[str]) -> list[str]:
-    """Sentences as lines of at most `_COLUMNS` letters."""
+    """Break sentences for a terminal.
+
+    Parameters
+    ----------
+    sentences : iterable of str
+        Each begins a line.
+
+    Returns
+    -------
+    list of str
+        Lines of at most 80 letters.
+    """
     return [
         line for one in sentences for line in textwrap.wrap(one, _COLUMNS, break_on_hyphens=False)
     ]

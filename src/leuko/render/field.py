@@ -58,15 +58,16 @@ _REASONS: Final = {
     "no-scale": "nothing tells its scale",
 }
 _STEPS: Final = {
-    "rejected": "Save the rejected pictures again, as JPEG, PNG or TIFF.",
-    "blurred": "Photograph the blurred pictures again, in focus.",
-    "something-else": "Leave out what is no picture of a blood smear.",
-    "no-scale": "Give pictures of one objective and camera together, so that those with red cells "
-    "tell the scale of all.",
-    "single-cell": "Give pictures of single cells to leuko predict.",
-    "no-cell": "Photograph fields with white cells in them, one layer of cells thin.",
+    "rejected": "cannot be read: save again, as JPEG, PNG or TIFF.",
+    "blurred": "out of focus: photograph again.",
+    "something-else": "of something other than blood: leave out.",
+    "no-scale": "at an unknown scale: give together with others of the same objective and camera, "
+    "whose red cells tell it.",
+    "single-cell": "of a single cell: give to leuko predict.",
 }
-"""What to do about pictures, by the reason or the status, the gravest first."""
+"""What to do about so many pictures, by the reason or the status, the gravest first."""
+
+_NO_CELL: Final = "Photograph fields with white cells among red cells that lie apart."
 
 _MOST_LINES: Final = 20
 """So many pictures that are not counted are named in a terminal."""
@@ -248,7 +249,7 @@ def set_aside_sentence(report: FieldReport) -> str:
         why(cell.answer) for _, cell in report.cells if cell.answer.decision == "set-aside"
     )
     told = [f"{n:,} {reason}" for reason, n in reasons.most_common()]
-    return f"Set aside and not counted: {', '.join(told)}." if told else ""
+    return f"Set aside: {', '.join(told)}." if told else ""
 
 
 def status_text(field: Field) -> str:
@@ -298,8 +299,10 @@ def next_steps(report: FieldReport) -> list[str]:
     list of str
         The gravest first; empty where all are counted.
     """
-    found = {one.reason if one.reason in _STEPS else one.status for one in report.fields}
-    return [step for name, step in _STEPS.items() if name in found]
+    found = Counter(one.reason if one.reason in _STEPS else one.status for one in report.fields)
+    steps = [f"{counted(found[name], 'picture')} {step}" for name, step in _STEPS.items()
+             if found[name]]  # fmt: skip
+    return steps if report.cells or steps else [_NO_CELL]
 
 
 def truth_sentences(truth: Document) -> list[str]:
@@ -313,12 +316,12 @@ def truth_sentences(truth: Document) -> list[str]:
     Returns
     -------
     list of str
-        Two or three sentences.
+        How many were found, how many of those were named rightly, and how far counts were off.
     """
     found = truth["detection"]
     given = found["found"] + found["missed"]
     said = [
-        f"Against {counted(given, 'box')[: -1 if given == 1 else None]} given: "
+        f"Of {counted(given, 'cell')} given: "
         f"recall {_share(found['recall'])}, precision {_share(found['precision'])}, "
         f"AP50 {decimals(found['ap50'])}; {found['missed']:,} missed, {found['false']:,} false, "
         f"{found['doubles']:,} found twice."

@@ -15,8 +15,8 @@ from leuko.cells.detector import Detector, Ruler
 from leuko.errors import DataError, OutputError
 from leuko.evaluation.counting.differential import Differential, differential_by
 from leuko.evaluation.counting.tally import Tally
-from leuko.evaluation.detection import DetectionReport, score_boxes
-from leuko.field.boxes import BoxTable
+from leuko.field.box_table import BoxTable
+from leuko.field.boxes import score_fields
 from leuko.field.once import Sight, find_repeats
 from leuko.field.parts import decode_sorted, encode_sorted
 from leuko.field.report import SET_ASIDE, Field, FieldCell, FieldReport
@@ -208,8 +208,12 @@ class _Run:
             asked=self.options.cells,
             left=left,
         )
-        truth = self.options.truth
-        return report if truth is None else replace(report, truth=_compared(report, truth))
+        if self.options.truth is None:
+            return report
+        # A field that repeats another is counted once and found twice.
+        found = [one.field for one in looked]
+        truth = self.options.truth.match([one.name for one in found])
+        return replace(report, truth=score_fields(found, truth, report.scheme))
 
     def write(
         self,
@@ -333,8 +337,3 @@ def _stem(one: Field, place: int) -> str:
 def _picture(path: Path) -> Pixels | None:
     """The pixels of a file of the run, or None where there is none."""
     return decode_image(path.read_bytes()).pixels if path.exists() else None
-
-
-def _compared(report: FieldReport, truth: BoxTable) -> DetectionReport:
-    """How well the cells were found, named and counted."""
-    raise NotImplementedError
