@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
-from xml.etree import ElementTree as ET  # noqa: S405 - what is read may declare nothing
+from xml.etree import ElementTree as ET
 
 from leuko.errors import DataError
 from leuko.evaluation.detection import IGNORE

@@ -251,8 +251,7 @@ def _landing(one: Ground, two: Ground, shifts: npt.NDArray[np.intp]) -> Iterator
     apart = (first[:, None] - second).reshape(-1, 2) / 2
     sides = max(float((ground.boxes[:, 2:] - ground.boxes[:, :2]).max()) for ground in (one, two))
     lands = (np.abs(apart - every) < sides).all(axis=2).any(axis=1)
-    for row, column in every[lands, 0].tolist():
-        yield row, column
+    yield from every[lands, 0].tolist()
 
 
 def _fit(one: _Layer, two: _Layer, shift: tuple[int, int]) -> tuple[float, int]:

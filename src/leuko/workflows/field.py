@@ -6,17 +6,18 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path, PurePath
 from typing import Final
 
 from leuko import __version__
 from leuko.cells.arrays import Pixels
 from leuko.cells.detector import Detector, Ruler
-from leuko.errors import DataError, OutputError
+from leuko.errors import DataError, OutputError, UsageError
 from leuko.evaluation.counting.differential import Differential, differential_by
 from leuko.evaluation.counting.tally import Tally
 from leuko.field.box_table import BoxTable
-from leuko.field.boxes import score_fields
+from leuko.field.boxes import BOX_FORMATS, score_fields
 from leuko.field.once import Sight, find_repeats
 from leuko.field.parts import decode_sorted, encode_sorted
 from leuko.field.report import SET_ASIDE, Field, FieldCell, FieldReport
@@ -54,6 +55,8 @@ class FieldOptions:
         Stop after the field in which so many white cells were found.
     truth : BoxTable, optional
         Boxes to compare with.
+    boxes : tuple of str
+        Formats of `leuko.field.boxes.BOX_FORMATS` to write boxes in.
     resume : bool
         Go on with a run that was stopped.
     workers : int, optional
@@ -65,6 +68,7 @@ class FieldOptions:
     scale: float | None = None
     cells: int | None = None
     truth: BoxTable | None = None
+    boxes: tuple[str, ...] = ()
     resume: bool = False
     workers: int | None = None
     seed: int = 0
@@ -113,7 +117,7 @@ def run_fields(
     OutputError
         When `out` holds something, or a run that was stopped and `resume` is not set.
     """
-    _check_free(out)
+    _check(out, options)
     sources = list(expand(images, reporter=reporter))
     models = {classifier.name: classifier.digest, detector.name: detector.digest}
     with open_parts(out, _ENDING, models, resume=options.resume) as parts:
@@ -128,12 +132,15 @@ def run_fields(
     return report
 
 
-def _check_free(out: Path) -> None:
-    """Refuse a folder with something in it before hours of work."""
-    if out.is_dir() and any(out.iterdir()):
+def _check(out: Path, options: FieldOptions) -> None:
+    """Refuse what cannot be written before hours of work."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise OutputError(
-            f"{out} is not empty. Choose another folder, or delete it to count again."
+            f"{out} is there and not empty. Choose another folder, or delete it to count again."
         )
+    unknown = sorted({*options.boxes} - {*BOX_FORMATS})
+    if unknown:
+        raise UsageError(f"--boxes must be one of {', '.join(BOX_FORMATS)}, received {unknown[0]}.")
 
 
 def _nothing(fields: Sequence[Field]) -> str:
@@ -223,27 +230,32 @@ class _Run:
         context: Mapping[str, object],
     ) -> None:
         """Write crops, pictures, tables and the page."""
-        for one, source in zip(report.fields, looked, strict=True):
-            for cell, crop in zip(one.cells, self._read(source.key).crops, strict=False):
-                place = folder / cell.answer.path
-                place.parent.mkdir(parents=True, exist_ok=True)
-                place.write_bytes(crop)
         drawings = folder / "overlays"
         drawings.mkdir()
-        numbers = iter(range(1, len(report.cells) + 1))
+        numbers = count(1)
         for place, (one, source) in enumerate(zip(report.fields, looked, strict=True), 1):
-            pixels = self._read(source.key).overview
-            if pixels is not None:
+            done = self._read(source.key)
+            for cell, crop in zip(one.cells, done.crops, strict=False):
+                path = folder / cell.answer.path
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(crop)
+            if done.overview is not None:
                 mine = [next(numbers) for _ in one.cells]
-                drawn = overlay(pixels, one, report.scheme, mine)
+                drawn = overlay(done.overview, one, report.scheme, mine)
                 (drawings / f"{_stem(one, place)}.jpg").write_bytes(overlay_file(drawn))
         (folder / "cells.csv").write_text(
             field_csv(report), encoding="utf-8", errors="surrogateescape", newline=""
         )
+        for name in self.options.boxes:
+            for file, text in BOX_FORMATS[name](report).items():
+                path = folder / "boxes" / name / file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
         (folder / "field.json").write_text(json_text(field_document(report, context=context)))
+        paths = [cell.answer.path for _, cell in report.cells]
         page = field_html(
             report,
-            crop=lambda number: _picture(folder / report.cells[number - 1][1].answer.path),
+            crop=lambda number: _picture(folder / paths[number - 1]),
             drawn=lambda place: _picture(
                 drawings / f"{_stem(report.fields[place], place + 1)}.jpg"
             ),
