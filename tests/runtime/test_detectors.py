@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from leuko.cells.detector import Box, Detector
-from leuko.runtime.detectors import DETECTORS
 from leuko.data.synth import DrawnField, draw_field, draw_slide_style
+from leuko.runtime.detectors import DETECTORS
 
 SEEDS = range(4)
 CELLS = 5

@@ -30,7 +30,7 @@ CROP: Final = 30.0
 """Micrometres across the crop of a cell: the width of usual single-cell pictures."""
 
 LARGEST_CROP: Final = 300
-"""Pixels along its side, at most."""
+"""Pixels along the side of a crop, at most, unless its cell is larger than any."""
 
 OVERVIEW: Final = 1600
 """Pixels along the longer side of a field's reduced copy, at most."""
@@ -148,10 +148,11 @@ def _sorted(
     sight = see(source.name, overview, boxes, image.size)
     if status != "ok":
         return SortedField(field, (), overview, sight)
-    crops = [_crop(image, box, scale, field.ground) for box in boxes]
+    step = lattice_step(CROP * scale / LARGEST_CROP)
+    crops = [_crop(image, box, CROP * scale, step, field.ground) for box in boxes]
     files = tuple(encode_png(crop, effort=1) for crop in crops)
     reasons = [_why_aside(box, boxes, image.size, scale) for box in boxes]
-    answers = _answers(crops, reasons, classifier, scale)
+    answers = _answers(crops, reasons, classifier, scale / step)
     cells = tuple(
         FieldCell(one.box, one.score, replace(answer, sha256=digest_bytes(file)))
         for one, answer, file in zip(found, answers, files, strict=True)
@@ -237,11 +238,12 @@ def _why_aside(box: Box, boxes: Sequence[Box], size: tuple[int, int], scale: flo
     return ""
 
 
-def _crop(image: FieldImage, box: Box, scale: float, ground: tuple[float, float, float]) -> Pixels:
+def _crop(
+    image: FieldImage, box: Box, side: float, step: float, ground: tuple[float, float, float]
+) -> Pixels:
     """Cut a cell out, in the middle of its surroundings; beyond the picture lies empty slide."""
     row0, col0, row1, col1 = box
-    side = max(CROP * scale, 1.3 * max(row1 - row0, col1 - col0))
-    step = lattice_step(side / LARGEST_CROP)
+    side = max(side, 1.3 * (row1 - row0), 1.3 * (col1 - col0))
     half = round(side / 2 / step)
     row, column = round((row0 + row1) / 2 / step), round((col0 + col1) / 2 / step)
     top, left = row - half, column - half

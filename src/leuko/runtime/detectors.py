@@ -26,10 +26,10 @@ __all__ = ["DETECTORS", "NetworkDetector", "load_detector"]
 
 Floats = npt.NDArray[np.float64]
 
-WORKING: Final = 5.0
+WORKING: Final = 6.0
 """Pixels to a micrometre at which the network looks for white cells; finer pictures are reduced."""
 
-LEAST: Final = 0.35
+LEAST: Final = 0.45
 """Score from which on something is a cell."""
 
 STRIDE: Final = 8
@@ -63,8 +63,8 @@ class NetworkDetector:
     ----------
     onnx : bytes
         The graph: (1, h, w, 3) float32 RGB 0 to 255, h and w multiples of `ALIGNED`, to
-        (1, h/8, w/8, 6) float32: scores of white and red cells, and the distances of a box's top,
-        left, bottom and right side from the place, in pixels.
+        (1, h/8, w/8, 10) float32: scores of white and of red cells, then for each of the two how far
+        a box's top, left, bottom and right side are from the place, in pixels.
     name : str
         Its name.
 
@@ -99,11 +99,12 @@ class NetworkDetector:
     def measure(self, pixels: Pixels) -> Ruler:
         """Measure the pixel size; see `leuko.cells.detector.Detector`.
 
-        The whole field is looked at within `WINDOW` pixels, then its middle at half the reduction,
-        and so on to its own pixels. The reduction at which most red cells have a size that the
-        network knows is believed: their median diameter is 7.5 micrometres.
+        The whole field is looked at within half of `WINDOW` pixels, then at half the reduction, and
+        so on to its own pixels, of which as many as fit into the window. The reduction at which
+        most red cells have a size that the network knows is believed: their median diameter is 7.5
+        micrometres.
         """
-        step = max(1.0, max(pixels.shape[:2]) / WINDOW)
+        step = 2.0 * max(1.0, max(pixels.shape[:2]) / WINDOW)
         best, white = Ruler(), (0.0, 0.0)
         while True:
             answer = self._answer(_reduced(_middle(pixels, step), step)[0])
@@ -122,7 +123,7 @@ class NetworkDetector:
         return best
 
     def _answer(self, pixels: Pixels) -> npt.NDArray[np.float32]:
-        """(h/8, w/8, 6) of a picture, padded by its own usual colour."""
+        """(h/8, w/8, 10) of a picture, padded by its own usual colour."""
         rows, columns = pixels.shape[:2]
         below, right = -rows % ALIGNED, -columns % ALIGNED
         usual = np.median(pixels[::8, ::8].reshape(-1, 3), axis=0)
@@ -159,7 +160,7 @@ def _decoded(answer: npt.NDArray[np.float32], kind: int, least: float) -> tuple[
     scores = np.ascontiguousarray(answer[..., kind])
     peaks = cv.dilate(scores, np.ones((3, 3), np.uint8))
     rows, columns = np.nonzero((scores >= peaks) & (scores >= least))
-    sides = answer[rows, columns, 2:].astype(np.float64)
+    sides = answer[rows, columns, 2 + 4 * kind : 6 + 4 * kind].astype(np.float64)
     middle = np.stack([rows, columns, rows, columns], axis=1) * STRIDE + STRIDE / 2
     boxes = middle + sides * [-1.0, -1.0, 1.0, 1.0]
     found = scores[rows, columns].astype(np.float64)
