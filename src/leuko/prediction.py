@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -13,12 +14,16 @@ from leuko import __version__
 from leuko.scheme import DIFFERENTIAL_5, ClassScheme, load_scheme
 from leuko.support.artifacts import RESEARCH_USE, schema
 
-__all__ = ["DECIMALS", "DECISIONS", "Judgement", "Prediction", "PredictionTable"]
+__all__ = ["DECIMALS", "DECISIONS", "SET_ASIDE", "Judgement", "Prediction", "PredictionTable"]
 
 DECIMALS: Final = 6
 """Probabilities are rounded to this many decimals before anything is decided on them."""
 
-DECISIONS: Final = ("class", "unsure", "not-a-cell", "unlike-training", "duplicate")
+SET_ASIDE: Final = "set-aside"
+"""Decision on a cell of a field that is told and never counted; `leuko.field.report.FieldCell` has
+the reasons. Nobody need have asked what it is: its answer may be empty."""
+
+DECISIONS: Final = ("class", "unsure", "not-a-cell", "unlike-training", "duplicate", SET_ASIDE)
 """What may be decided on an answer; only with ``class`` is it accepted and has a label."""
 
 
@@ -68,12 +73,12 @@ class Prediction:
         Why it was rejected, one of `leuko.imaging.decode.REJECT_REASONS`; or why it is not
         accepted, one of `leuko.runtime.trust.decide.REASONS`; empty when it is.
     likeliest : str
-        The most probable class, whatever is decided; empty when rejected.
+        The most probable class, whatever is decided; empty when rejected, or set aside unasked.
     confidence : float
-        Its probability; not-a-number when rejected.
+        Its probability; not-a-number where there is none.
     probabilities : tuple of float
         In class order, calibrated where the bundle has a calibration, 6 decimals; empty when
-        rejected.
+        rejected, or set aside unasked.
     decision : str
         One of `DECISIONS`: ``class`` when it is accepted; empty when rejected.
     sha256 : str
@@ -197,7 +202,7 @@ class Prediction:
         dict
             With the columns of the CSV; absent numbers are None.
         """
-        answered = self.status == "ok"
+        answered = bool(self.probabilities)
         return {
             "path": self.path,
             "status": self.status,
@@ -254,8 +259,12 @@ class PredictionTable:
 
     @property
     def probabilities(self) -> npt.NDArray[np.float64]:
-        """(N, K) float64, one row for each of `predicted`, in class order."""
-        values = [row.probabilities for row in self.predicted]
+        """(N, K) float64, one row for each of `predicted`, in class order.
+
+        Not-a-number for cells that were set aside unasked.
+        """
+        unasked = (math.nan,) * len(self.scheme)
+        values = [row.probabilities or unasked for row in self.predicted]
         return np.array(values, dtype=np.float64).reshape(-1, len(self.scheme))
 
     @property

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from leuko import __version__
 from leuko.errors import DataError, MissingExtraError
-from leuko.prediction import DECIMALS, DECISIONS, Prediction, PredictionTable
+from leuko.prediction import DECIMALS, DECISIONS, SET_ASIDE, Prediction, PredictionTable
 from leuko.scheme import (
     DIFFERENTIAL_5,
     ClassScheme,
@@ -47,6 +47,7 @@ __all__ = [
     "csv_line",
     "csv_names",
     "csv_text",
+    "guarded",
     "parquet_predictions",
     "read_predictions",
     "to_pandas",
@@ -197,7 +198,7 @@ def csv_cells(row: Prediction, scheme: ClassScheme) -> list[str]:
         value if kind == "text" else "" if value is None else f"{value:.{DECIMALS}f}"
         for kind, value in values
     ]
-    cells[0] = _guard(cells[0])
+    cells[0] = guarded(cells[0])
     return cells
 
 
@@ -543,13 +544,24 @@ def _text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _guard(text: str) -> str:
-    """Stop a spreadsheet from taking a cell for a formula, in a way that can be undone."""
+def guarded(text: str) -> str:
+    """Stop a spreadsheet from taking a cell for a formula, in a way that can be undone.
+
+    Parameters
+    ----------
+    text : str
+        A name that somebody else chose.
+
+    Returns
+    -------
+    str
+        With a leading apostrophe where it needs one.
+    """
     return f"'{text}" if text.lstrip("'").startswith(_FORMULA_STARTS) else text
 
 
 def _unguard(text: str) -> str:
-    """Undo `_guard`."""
+    """Undo `guarded`."""
     quoted = text.startswith("'") and text.lstrip("'").startswith(_FORMULA_STARTS)
     return text[1:] if quoted else text
 
@@ -558,7 +570,7 @@ def _from_values(values: Mapping[str, Any], scheme: ClassScheme) -> Prediction:
     """Make a row of numbers and text: what a CSV has too, and what it has no column for."""
     names = [column.name for column in _csv_columns(scheme) if column.name in values]
     words = {name: "" if values[name] is None else str(values[name]) for name in names}
-    row = _from_cells({**words, "path": _guard(words["path"])}, scheme)
+    row = _from_cells({**words, "path": guarded(words["path"])}, scheme)
     return replace(row, **_attributes(values, columns(scheme)))
 
 
@@ -588,8 +600,10 @@ def _from_cells(cells: Mapping[str, str], scheme: ClassScheme) -> Prediction:
     )
     if row.status != "ok":
         return row
-    probabilities = tuple(float(cells[f"{_PROBABILITY}{slug}"]) for slug in scheme.slugs)
     likeliest, decision = cells.get("likeliest", cells["label"]), cells["decision"]
+    if decision == SET_ASIDE and not (likeliest or cells["label"]):
+        return replace(row, decision=decision)
+    probabilities = tuple(float(cells[f"{_PROBABILITY}{slug}"]) for slug in scheme.slugs)
     if likeliest not in scheme.names or not all(0 <= value <= 1 for value in probabilities):
         raise ValueError(f"the row of {name!r} has no class or no probabilities")
     if decision not in DECISIONS:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, Final
@@ -28,8 +28,10 @@ from leuko.field.report import SET_ASIDE, Field, FieldCell, FieldReport
 from leuko.prediction import DECISIONS
 from leuko.prediction_files import csv_line
 from leuko.scheme import ClassScheme
+from leuko.support.artifacts import json_text
 
 __all__ = [
+    "BOX_FORMATS",
     "BoxTable",
     "LabelledBox",
     "Truth",
@@ -345,3 +347,15 @@ def _parts(name: str) -> list[str]:
     return [part for part in re.split(r"[/\\:]", name) if part not in ("", ".", "..")] or [
         "picture"
     ]
+
+
+BOX_FORMATS: Final[dict[str, Callable[[FieldReport], Mapping[str, str]]]] = {
+    "csv": lambda report: {"boxes.csv": boxes_csv(report)},
+    "coco": lambda report: {"coco.json": json_text(coco(report))},
+    "yolo": yolo,
+    "voc": voc,
+    "qupath": lambda report: {
+        f"{name}.geojson": json_text(found) for name, found in geojson(report).items()
+    },
+}
+"""What writes the boxes of a run in each format: texts by the name of their file."""

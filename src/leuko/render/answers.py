@@ -20,6 +20,7 @@ _TITLES: Final = {
     "not-a-cell": "Not a cell",
     "unlike-training": "Unlike training",
     "duplicate": "Seen before",
+    "set-aside": "Set aside",
     "rejected": "Rejected",
 }
 _REASONS: Final = {
@@ -30,6 +31,8 @@ _REASONS: Final = {
     "underexposed": "too dark",
     "few-pixels": "too few pixels",
     "unproven": "this model is not calibrated yet",
+    "border": "cut by the picture's border",
+    "overlapping": "overlaps another cell",
 }
 _MANY: Final = 10
 """From so many answers on, a share of them says something of the model."""
@@ -47,6 +50,7 @@ _STEPS: Final = {
     "unproven": "Nothing is accepted until leuko models calibrate has checked this model on cells "
     "with labels.",
     "duplicate": "A cell seen before is not counted again.",
+    "set-aside": "Cells set aside are not counted: choose fields where they lie apart and whole.",
     "rejected": "The answers name each rejected file and its reason.",
 }
 """What to do about an outcome, by its reason or else by itself."""
@@ -142,13 +146,15 @@ def remark_on(row: Prediction) -> str:
     return f"Note on {row.path}: {row.detail}" if row.detail else ""
 
 
-def tally_text(outcomes: Outcomes) -> str:
+def tally_text(outcomes: Outcomes, noun: str = "image") -> str:
     """Say how many images came to what.
 
     Parameters
     ----------
     outcomes : mapping of (str, str) to int
         Images by `leuko.prediction.Prediction.outcome`.
+    noun : str
+        What they are, where they are no whole images.
 
     Returns
     -------
@@ -162,7 +168,7 @@ def tally_text(outcomes: Outcomes) -> str:
     """
     totals = _totals(outcomes)
     parts = [f"{n:,} {_TITLES.get(what, what).lower()}" for what, n in totals.items() if n]
-    return f"{counted(sum(totals.values()), 'image')}: {', '.join(parts)}."
+    return f"{counted(sum(totals.values()), noun)}: {', '.join(parts)}."
 
 
 def next_step(outcomes: Outcomes) -> str:

@@ -22,8 +22,10 @@ __all__ = [
     "format_count",
     "left_sentence",
     "manual_sentences",
+    "ranges_sentence",
     "uncounted_sentence",
     "width_sentence",
+    "wrapped",
 ]
 
 _COLUMNS: Final = 80
@@ -75,13 +77,15 @@ def accepted_sentence(count: Differential) -> str:
     return f"The model accepts {told}{held}."
 
 
-def left_sentence(count: Differential) -> str:
+def left_sentence(count: Differential, noun: str = "image") -> str:
     """Say which images are not in the count.
 
     Parameters
     ----------
     count : Differential
         A count.
+    noun : str
+        What was counted, where it is no image.
 
     Returns
     -------
@@ -94,8 +98,8 @@ def left_sentence(count: Differential) -> str:
     if count.repeated:
         others.append(f"{count.repeated:,} repeated (the same cell as an earlier one)")
     if not others:
-        return f"All of {count.found:,} images are counted."
-    return f"Not counted, of {count.found:,} images: {', '.join(others)}."
+        return f"All of {count.found:,} {noun}s are counted."
+    return f"Not counted, of {counted(count.found, noun)}: {', '.join(others)}."
 
 
 def uncounted_sentence(count: Differential) -> str:
@@ -152,6 +156,25 @@ def width_sentence(count: Differential) -> str:
         f"For limits of {wanted} in every class, count about {needed:,} cells: "
         f"{needed - count.total:,} more ({decides.name} decides)."
     )
+
+
+def ranges_sentence(count: Differential) -> str:
+    """Say where the reference ranges are from.
+
+    Parameters
+    ----------
+    count : Differential
+        A count.
+
+    Returns
+    -------
+    str
+        Empty where there are none.
+    """
+    if not any(row.reference for row in count.counted):
+        return ""
+    source = count.scheme.ranges_source or f"the class scheme {count.scheme.name}"
+    return f"Reference ranges: {source}; your laboratory's own come first."
 
 
 def count_notes(count: Differential) -> list[str]:
@@ -255,7 +278,7 @@ def manual_sentences(manual: ManualComparison) -> list[str]:
 
 
 def count_document(
-    count: Differential, *, context: Mapping[str, object] | None = None
+    count: Differential, *, context: Mapping[str, object] | None = None, noun: str = "image"
 ) -> dict[str, Any]:
     """Write the document of a count.
 
@@ -265,13 +288,15 @@ def count_document(
         From `leuko.differential`.
     context : mapping, optional
         Plain values to stand in it, such as the model and the command.
+    noun : str
+        See `left_sentence`.
 
     Returns
     -------
     dict
         Schema ``leuko.count/2``; shares are percentages.
     """
-    said = [accepted_sentence(count), left_sentence(count), uncounted_sentence(count),
+    said = [accepted_sentence(count), left_sentence(count, noun), uncounted_sentence(count),
             width_sentence(count), *count_notes(count)]  # fmt: skip
     return {
         "schema": schema("count"),
@@ -377,13 +402,15 @@ def count_csv(count: Differential) -> str:
     return "".join(lines)
 
 
-def format_count(count: Differential) -> str:
+def format_count(count: Differential, noun: str = "image") -> str:
     """Render a count as text of at most 80 columns.
 
     Parameters
     ----------
     count : Differential
         From `leuko.differential`.
+    noun : str
+        See `left_sentence`.
 
     Returns
     -------
@@ -392,19 +419,17 @@ def format_count(count: Differential) -> str:
     """
     notes = count_notes(count)
     first = [accepted_sentence(count), *(notes if count.refused else ())]
-    lines = [*_wrapped(first), "", *_table_lines(count), ""]
+    lines = [*wrapped(first), "", *_table_lines(count), ""]
     if count.simultaneous and not count.refused:
         lines.append("All limits hold at once.")
-    said = [left_sentence(count), uncounted_sentence(count), width_sentence(count)]
+    said = [left_sentence(count, noun), uncounted_sentence(count), width_sentence(count)]
     if not count.refused:
         said += notes
-        if any(row.reference for row in count.counted):
-            source = count.scheme.ranges_source or f"the class scheme {count.scheme.name}"
-            said.append(f"Reference ranges: {source}; your laboratory's own come first.")
-    lines += _wrapped(said)
+        said.append(ranges_sentence(count))
+    lines += wrapped(said)
     if count.manual is not None:
         lines += ["", *_manual_lines(count.manual, count.level)]
-    return "\n".join([*lines, "", *_wrapped([RESEARCH_USE])])
+    return "\n".join([*lines, "", *wrapped([RESEARCH_USE])])
 
 
 def _table_lines(count: Differential) -> list[str]:
@@ -442,12 +467,25 @@ def _manual_lines(manual: ManualComparison, level: float) -> list[str]:
             f"{'<0.001' if p < 0.001 else f'{p:.3f}':>10}",
         )
     lines += [*_named("all", f"{manual.total:>7,}"), ""]
-    return lines + _wrapped(manual_sentences(manual))
+    return lines + wrapped(manual_sentences(manual))
 
 
-def _wrapped(sentences: Iterable[str]) -> list[str]:
-    """Sentences as lines of at most `_COLUMNS` letters."""
-    return [line for one in sentences for line in textwrap.wrap(one, _COLUMNS)]
+def wrapped(sentences: Iterable[str]) -> list[str]:
+    """Break sentences for a terminal.
+
+    Parameters
+    ----------
+    sentences : iterable of str
+        Each begins a line.
+
+    Returns
+    -------
+    list of str
+        Lines of at most 80 letters.
+    """
+    return [
+        line for one in sentences for line in textwrap.wrap(one, _COLUMNS, break_on_hyphens=False)
+    ]
 
 
 def _named(name: str, figures: str) -> list[str]:

@@ -32,6 +32,7 @@ __all__ = [
     "comparison_html",
     "comparison_markdown",
     "evaluation_html",
+    "render_page",
     "worst_mistakes",
 ]
 
@@ -60,7 +61,7 @@ def evaluation_html(evaluation: Document, *, mistakes: Sequence[Thumbnail] | Non
     """
     model = str((evaluation.get("model") or {}).get("name") or "Model")
     folder = str((evaluation.get("data") or {}).get("folder") or "")
-    return _render(
+    return render_page(
         "evaluation.html.j2",
         scheme_in(evaluation),
         title=f"{model} on {folder}" if folder else model,
@@ -91,7 +92,7 @@ def audit_html(audit: Document) -> str:
     MissingExtraError
         Without Matplotlib.
     """
-    return _render(
+    return render_page(
         "audit.html.j2",
         scheme_in(audit),
         title=f"What is in {tables.folder_name(audit)}",
@@ -135,7 +136,7 @@ def comparison_html(
     deciding = tables.deciding_set(comparison)
     names = tables.set_names(comparison)
     audit = comparison.get("audit") or {}
-    return _render(
+    return render_page(
         "comparison.html.j2",
         scheme_in(next(iter(tables.reports_on(models, deciding)), comparison)),
         title=f"{counted(len(models), 'model')} on {tables.folder_name(comparison)}",
@@ -288,8 +289,23 @@ def _environment() -> Environment:
     )
 
 
-def _render(template: str, scheme: ClassScheme, **values: Any) -> str:
-    """Fill a template, in the colours of a scheme."""
+def render_page(template: str, scheme: ClassScheme, **values: Any) -> str:
+    """Fill a template, in the colours of a scheme.
+
+    Parameters
+    ----------
+    template : str
+        Name of a file of ``templates``.
+    scheme : ClassScheme
+        Whose classes have colours.
+    **values
+        What the template asks for, all of it.
+
+    Returns
+    -------
+    str
+        HTML; whatever is no markup is escaped.
+    """
     from markupsafe import Markup
 
     text = (

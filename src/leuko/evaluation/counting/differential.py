@@ -125,7 +125,8 @@ class Differential:
     found : int
         Images.
     left_out, rejected : dict of str to int
-        Images without a cell, by decision, and those that could not be read, by reason.
+        Images without a cell and cells set aside, by decision, and those that could not be read,
+        by reason.
     repeated : int
         Images that were left out because they had come before.
     refused : {"", "few-accepted", "no-validation", "all-explained"}

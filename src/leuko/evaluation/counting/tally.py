@@ -39,7 +39,7 @@ class Tally:
         Rows that have an answer and show the same cell as an earlier one, by decision or digest:
         left out.
     left_out : Counter of str
-        The other rows that have an answer and show no cell, by decision.
+        The other rows that are not counted, as they show no cell or were set aside, by decision.
     rejected : Counter of str
         Rows that have none, by reason.
     models : set of str
