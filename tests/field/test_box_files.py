@@ -72,6 +72,16 @@ def test_tables_as_people_write_them(tmp_path, content):
     assert read_boxes(written(tmp_path / "b.csv", content)).boxes == ONE
 
 
+def test_labels_and_slides_may_be_lacking(tmp_path):
+    content = "path,row0,col0,row1,col1\nS04_1.jpg,1,2,3,4\nb.jpg,,,,\n"
+    table = read_boxes(written(tmp_path / "b.csv", content))
+    assert table.boxes == (LabelledBox("S04_1.jpg", "S04", "", (1, 2, 3, 4)),)
+    assert table.pictures == {"S04_1.jpg": "S04", "b.jpg": ""}
+    content = "path,slide,row0,col0,row1,col1\na.jpg,S1,1,2,3,4\na.jpg,,2,2,4,4\n"
+    table = read_boxes(written(tmp_path / "b.csv", content))
+    assert [one.slide for one in table.boxes] == ["S1", "S1"]
+
+
 def test_paths_are_relative_to_the_table_where_something_is_there(tmp_path):
     picture(tmp_path / "in" / "a.png")
     lines = [
@@ -170,10 +180,12 @@ def test_coco(tmp_path):
     [
         ({"bbox": [1, 2, 3]}, ["annotation 1 (id 1)", "[x, y, width, height]", "[1, 2, 3]"]),
         ({"bbox": None}, ["received None"]),
-        ({"bbox": ["1", 2, 3, 4]}, ["received ['1', 2, 3, 4]"]),
+        ({"bbox": ["one", 2, 3, 4]}, ["received ['one', 2, 3, 4]"]),
+        ({"bbox": "1234"}, ["received 1234"]),
         ({"bbox": [1, 2, 0, 4]}, ["annotation 1", "empty"]),
         ({"bbox": [1, 2, float("nan"), 4]}, ["finite"]),
-        ({"bbox": [1, 2, 10**400, 4]}, ["finite"]),
+        ({"bbox": [1.5, 2, 10**90, 4]}, ["no picture is as large"]),
+        ({"bbox": [1.5, 2, 10**400, 4]}, ["received [1.5, 2, 1000"]),
         ({"bbox": [90, 2, 3, 4]}, ["outside of a.png of 60 rows"]),
         ({"image_id": 8}, ["image_id, 8,"]),
         ({"category_id": None}, ["category_id, None,"]),

@@ -129,6 +129,17 @@ def test_pictures_of_one_name_keep_labels_of_their_own():
     assert [*boxes.yolo(report())] == ["classes.txt"]
 
 
+@pytest.mark.parametrize("kind", boxes.BOX_FORMATS)
+def test_no_file_is_written_outside(kind):
+    names = ["/d/s1/a.png", "../d/s2/../b.png", r"C:\d\a.png", "archive.zip/a.png"]
+    run = report(*(Field(name, "no-cell", size=(9, 9)) for name in names))
+    files = boxes.BOX_FORMATS[kind](run)
+    assert len({*files}) in (1, 4, 5)
+    for name in files:
+        assert not Path(name).is_absolute()
+        assert not {"..", "C:"} & {*Path(name).parts}
+
+
 @st.composite
 def runs(draw):
     """Up to four pictures of several sizes, with cells of every class and decision."""

@@ -81,8 +81,8 @@ def read_csv(path: Path, text: str) -> BoxTable:
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, str], bool]]:
     """Line number, cells by column, and whether a decimal comma may stand in them."""
-    first = next((line for line in text.splitlines() if _is_csv_line(line)), "")
-    mark = max(",;\t", key=first.count)
+    top = next((line for line in text.splitlines() if _is_csv_line(line)), "")
+    mark = max(",;\t", key=top.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
     header: list[str] = []
     try:
@@ -187,13 +187,12 @@ def _coco_list(path: Path, document: object, name: str) -> list[dict[str, Any]]:
 
 def _from_corner(where: str, bbox: object) -> list[float]:
     """Corners from COCO's left, top, width and height."""
-    if (
-        not isinstance(bbox, list)
-        or len(bbox) != 4
-        or not all(isinstance(value, int | float) for value in bbox)
-    ):
-        raise DataError(f"{where}: expected bbox [x, y, width, height], received {str(bbox)[:80]}.")
-    x, y, width, height = bbox
+    try:
+        x, y, width, height = map(float, bbox if isinstance(bbox, list) else ())
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(
+            f"{where}: expected bbox [x, y, width, height], received {str(bbox)[:80]}."
+        ) from None
     return [y, x, y + height, x + width]
 
 

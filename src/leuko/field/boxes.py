@@ -323,6 +323,12 @@ def geojson(report: FieldReport) -> dict[str, dict[str, Any]]:
     return collections
 
 
+def _qupath(report: FieldReport) -> dict[str, str]:
+    """GeoJSON's texts, by file name."""
+    found = geojson(report)
+    return {name: json_text(found[one.name]) for one, name in _placed(report, ".geojson")}
+
+
 def _known(**values: float) -> dict[str, float]:
     """Those that are numbers."""
     return {name: value for name, value in values.items() if math.isfinite(value)}
@@ -354,8 +360,6 @@ BOX_FORMATS: Final[dict[str, Callable[[FieldReport], Mapping[str, str]]]] = {
     "coco": lambda report: {"coco.json": json_text(coco(report))},
     "yolo": yolo,
     "voc": voc,
-    "qupath": lambda report: {
-        f"{name}.geojson": json_text(found) for name, found in geojson(report).items()
-    },
+    "qupath": _qupath,
 }
 """What writes the boxes of a run in each format: texts by the name of their file."""
