@@ -24,7 +24,7 @@ __all__ = [
     "BOX_COLUMNS",
     "file_text",
     "files_below",
-    "is_yolo_text",
+    "has_yolo",
     "read_coco",
     "read_csv",
     "read_voc",
@@ -81,8 +81,8 @@ def read_csv(path: Path, text: str) -> BoxTable:
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, str], bool]]:
     """Line number, cells by column, and whether a decimal comma may stand in them."""
-    first = next((line for line in text.splitlines() if _is_csv_line(line)), "")
-    mark = max(",;\t", key=first.count)
+    top = next((line for line in text.splitlines() if _is_csv_line(line)), "")
+    mark = max(",;\t", key=top.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True)
     header: list[str] = []
     try:
@@ -187,13 +187,12 @@ def _coco_list(path: Path, document: object, name: str) -> list[dict[str, Any]]:
 
 def _from_corner(where: str, bbox: object) -> list[float]:
     """Corners from COCO's left, top, width and height."""
-    if (
-        not isinstance(bbox, list)
-        or len(bbox) != 4
-        or not all(isinstance(value, int | float) for value in bbox)
-    ):
-        raise DataError(f"{where}: expected bbox [x, y, width, height], received {str(bbox)[:80]}.")
-    x, y, width, height = bbox
+    try:
+        x, y, width, height = map(float, bbox if isinstance(bbox, list) else ())
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(
+            f"{where}: expected bbox [x, y, width, height], received {str(bbox)[:80]}."
+        ) from None
     return [y, x, y + height, x + width]
 
 
@@ -221,7 +220,7 @@ def read_yolo(root: Path, files: Iterable[str]) -> BoxTable:
     """
     files = list(files)
     pictures = _pictures_by_key(files)
-    texts = {_key(name): name for name in files if is_yolo_text(name)}
+    texts = {_key(name): name for name in _texts(files)}
     keys = [key for key in texts if key in pictures]
     if not keys:
         raise DataError(
@@ -241,28 +240,38 @@ def read_yolo(root: Path, files: Iterable[str]) -> BoxTable:
             raise DataError(f"{root}: {texts[key]} may be of {' or '.join(pictures[key])}.")
         _read_yolo_text(collected, texts[key], pictures[key][0], classes)
     for what, lost in (
-        ("a label file without its picture", [texts[k] for k in texts if k not in pictures]),
-        ("a picture without a label file", _unused(pictures, keys)),
+        ("a text without a picture", [texts[key] for key in texts if key not in pictures]),
+        ("a picture without a text", _unused(pictures, keys)),
     ):
         if lost:
             collected.notes.append(f"{len(lost)} x {what} in {root}, passed over: {first(lost)}.")
     return collected.table()
 
 
-def is_yolo_text(name: str) -> bool:
-    """Whether a file may be the labels of a picture.
+def has_yolo(files: Iterable[str]) -> bool:
+    """Whether there are texts in ``labels``, or with the name of a picture.
 
     Parameters
     ----------
-    name : str
-        A path with slashes.
+    files : iterable of str
+        See `files_below`.
 
     Returns
     -------
     bool
     """
-    path = Path(name.lower())
-    return path.suffix == ".txt" and path.name not in _YOLO_NAMES
+    files = list(files)
+    pictures = _pictures_by_key(files)
+    return any(_key(one) in pictures or "labels" in one.lower().split("/") for one in _texts(files))
+
+
+def _texts(files: Iterable[str]) -> list[str]:
+    """Those that may be the labels of a picture."""
+    return [
+        name
+        for name in files
+        if name.lower().endswith(".txt") and Path(name).name.lower() not in _YOLO_NAMES
+    ]
 
 
 def _unused(pictures: Mapping[str, Sequence[str]], keys: Iterable[str]) -> list[str]:
@@ -340,17 +349,16 @@ def _yolo_names(root: Path) -> dict[int, str] | None:
             if (folder / name).is_file():
                 lines = file_text(folder / name).rstrip().splitlines()
                 return {number: line.strip() for number, line in enumerate(lines)}
-    for folder in (root, root.parent):
-        for place in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
-            names = _yaml_names(file_text(place))
-            if names:
-                return names
+    # Parts of a set, such as train and val, have one data.yaml above them.
+    for place in (*sorted(root.glob("*.y*ml")), *root.parent.glob("data.y*ml")):
+        if names := _yaml_names(file_text(place)):
+            return names
     return None
 
 
 def _yaml_names(text: str) -> dict[int, str]:
     """The entry ``names`` of a data.yaml: a list in one line or several, or numbers with names."""
-    match = re.search(r"^names[ \t]*:[ \t]*(.*(?:\r?\n[ \t-].*)*)", text, re.MULTILINE)
+    match = re.search(r"^names[ \t]*:[ \t]*(.*(?:\r?\n(?:[ \t-].*)?)*)", text, re.MULTILINE)
     entries = match[1].strip() if match else ""
     if entries.startswith(("[", "{")):
         parts = entries[1 : (entries + "]").find("}" if entries[0] == "{" else "]")].split(",")

@@ -26,8 +26,8 @@ __all__ = ["BoxTable", "Collected", "LabelledBox", "Truth", "first", "header_siz
 _OTHER: Final = re.compile(
     r"(?<!nucleated )\b(rbcs?|red (blood )?(cell|corpuscle)s?|(erythro|reticulo)(cyte|zyt)\w*"
     r"|eritrocitos?|hemat[ií]es?|gl[oó]bulos? rojos?"
-    r"|(giant )?platelets?|plt|thrombo(cyte|zyt)\w*|plaquetas?"
-    r"|arte?facts?|debris|background|not a cell)\b"
+    r"|platelets?|plt|thrombo(cyte|zyt)\w*|plaquetas?"
+    r"|art[ei]facts?|debris|background|not a cell)\b"
 )
 """Words for what is no white cell. An erythroblast is one here: it has a nucleus to be found."""
 
@@ -300,10 +300,10 @@ class Collected:
         if not path:
             raise DataError(f"{where}: there is no path of a picture.")
         told = slide_of(path) if slide is None else slide
-        if self._slides.setdefault(path, told) != told:
-            raise DataError(
-                f"{where}: {path} is of the slide {told!r}, and of {self._slides[path]!r} before."
-            )
+        before = self._slides.get(path) or told
+        self._slides[path] = before
+        if told not in ("", before):
+            raise DataError(f"{where}: {path} is of the slide {told!r}, and of {before!r} before.")
         if size is not None:
             self._sizes[path] = size
         return path
@@ -454,7 +454,7 @@ def _as_path(root: Path, name: str) -> str:
 
 def _whole(where: str, corners: Sequence[object]) -> Box:
     """Four whole numbers of anything that should be numbers; half a pixel is rounded up."""
-    told = ", ".join(str(value)[:20] for value in corners) or "nothing"
+    told = ", ".join(str(value)[:20] or "nothing" for value in corners)
     try:
         numbers = [float(value) for value in corners]  # type: ignore[arg-type]
         row0, col0, row1, col1 = (math.floor(number + 0.5) for number in numbers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from leuko.field.box_files import (
     BOX_COLUMNS,
     file_text,
     files_below,
-    is_yolo_text,
+    has_yolo,
     read_coco,
     read_csv,
     read_voc,
@@ -90,20 +91,21 @@ def _read_folder(root: Path) -> BoxTable:
     if root.name.lower() == "labels" and (root.parent / "images").is_dir():
         root = root.parent
     files = files_below(root)
-    xml = [name for name in files if name.lower().endswith(".xml")]
-    texts = [name for name in files if is_yolo_text(name)]
     documents = [name for name in files if name.lower().endswith(".json")]
+    has_voc, in_yolo = any(name.lower().endswith(".xml") for name in files), has_yolo(files)
     if "boxes.csv" in files:
         return read_csv(root / "boxes.csv", file_text(root / "boxes.csv"))
-    if xml:
+    if has_voc and in_yolo:
+        raise DataError(f"{root} has both XML files and YOLO's labels; keep those that are meant.")
+    if has_voc:
         return read_voc(root, files)
-    if len(documents) == 1 and not any("labels" in name.lower().split("/") for name in texts):
-        return read_coco(root / documents[0], file_text(root / documents[0]))
-    if texts:
+    if in_yolo:
         return read_yolo(root, files)
+    if len(documents) == 1:
+        return read_coco(root / documents[0], file_text(root / documents[0]))
     raise DataError(
-        f"{root} has no boxes: expected boxes.csv, YOLO's labels beside images, Pascal VOC's XML, "
-        f"or one COCO JSON; received {len(documents)} JSON files and no other."
+        f"{root} has no boxes that can be read: expected boxes.csv, YOLO's labels beside images, "
+        f"Pascal VOC's XML, or one COCO JSON; received {len(documents)} JSON files."
     )
 
 
@@ -314,11 +316,22 @@ def geojson(report: FieldReport) -> dict[str, dict[str, Any]]:
                     "objectType": "detection",
                     "name": str(number),
                     "classification": {"name": name, "color": [*colour]},
-                    "measurements": {"probability": cell.answer.confidence, "score": cell.score},
+                    "measurements": _known(probability=cell.answer.confidence, score=cell.score),
                 },
             }
         )
     return collections
+
+
+def _qupath(report: FieldReport) -> dict[str, str]:
+    """GeoJSON's texts, by file name."""
+    found = geojson(report)
+    return {name: json_text(found[one.name]) for one, name in _placed(report, ".geojson")}
+
+
+def _known(**values: float) -> dict[str, float]:
+    """Those that are numbers."""
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def _placed(report: FieldReport, suffix: str) -> list[tuple[Field, str]]:
@@ -347,8 +360,6 @@ BOX_FORMATS: Final[dict[str, Callable[[FieldReport], Mapping[str, str]]]] = {
     "coco": lambda report: {"coco.json": json_text(coco(report))},
     "yolo": yolo,
     "voc": voc,
-    "qupath": lambda report: {
-        f"{name}.geojson": json_text(found) for name, found in geojson(report).items()
-    },
+    "qupath": _qupath,
 }
 """What writes the boxes of a run in each format: texts by the name of their file."""
