@@ -155,7 +155,7 @@ def turned_box(box: Box, side: int, turn: int) -> Box:
 
 
 def draw_slide(
-    size: tuple[int, int], seed: int = 0, *, side: int = 1024, cells: int = 4, patches: int = 6
+    size: tuple[int, int], seed: int = 0, *, side: int = 1000, cells: int = 4, patches: int = 6
 ) -> DrawnSlide:
     """Draw a slide at 4 pixels to a micrometre.
 

@@ -94,10 +94,11 @@ def find_tissue(overview: Pixels) -> npt.NDArray[np.bool_]:
     -------
     (h, w) bool
     """
-    scanned = overview[(overview != WHITE).any(axis=2)]
-    if not len(scanned):
+    scanned = (overview != WHITE).any(axis=2)
+    if not scanned.any():
         return np.zeros(overview.shape[:2], np.bool_)
-    glass = background_colour(scanned[:, None])
+    glass = background_colour(overview[scanned][:, None])
+    overview = np.where(scanned[..., None], overview, np.asarray(glass, np.uint8))
     planes = [cv.LUT(overview[..., channel], _TABLE) for channel in range(3)]
     densest = np.maximum.reduce(
         [plane - _density(level) for plane, level in zip(planes, glass, strict=True)]
