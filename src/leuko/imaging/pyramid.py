@@ -64,28 +64,31 @@ class Faults:
         self._parts: dict[str, dict[int, str]] = {}
         self._lock = threading.Lock()
 
-    def add(self, where: str, part: int, detail: str) -> None:
+    def add(self, step: int, part: int, detail: str, instead: str = "empty slide") -> None:
         """Note a part that cannot be read.
 
         Parameters
         ----------
-        where : str
-            The level, in words.
+        step : int
+            Of its level.
         part : int
             Its number there: a part that is tried again counts once, and the first is told.
         detail : str
             What is wrong with it, as a sentence.
+        instead : str
+            What it is taken for.
         """
+        where = "at full size" if step == 1 else f"of the copy at 1:{step}"
         with self._lock:
-            self._parts.setdefault(where, {})[part] = detail
+            parts = self._parts.setdefault(f"{where} cannot be read: taken for {instead}", {})
+            parts[part] = detail
 
     def sentences(self) -> tuple[str, ...]:
         """Say it all, in an order that does not depend on who read first."""
         with self._lock:
             parts = [
-                f"{counted(len(found), 'part')} {where} cannot be read and "
-                f"{'is' if len(found) == 1 else 'are'} taken for empty slide. {found[min(found)]}"
-                for where, found in sorted(self._parts.items())
+                f"{counted(len(found), 'part')} {told}. {found[min(found)]}"
+                for told, found in sorted(self._parts.items())
             ]
             return (*self._sentences, *parts)
 

@@ -76,9 +76,8 @@ class _Level:
         try:
             image = self.slide.read(corner, self.number, shape)
         except self.slide.package.OpenSlideError as error:
-            where = "at full size" if self.step == 1 else f"of the copy at 1:{self.step}"
             told = f"At row {corner[0]}, column {corner[1]}: {error}."
-            self.faults.add(where, corner[0] * 2**32 + corner[1], told)
+            self.faults.add(self.step, corner[0] * 2**32 + corner[1], told)
             return None
         colours = np.asarray(image, np.uint8)
         opaque = colours[..., 3:].astype(np.uint16)

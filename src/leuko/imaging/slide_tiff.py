@@ -23,7 +23,7 @@ from leuko.errors import ImageError
 from leuko.imaging import jpeg
 from leuko.imaging.decode import MAX_FILE_BYTES, MAX_FRAMES, MAX_PIXELS, decode_image
 from leuko.imaging.preprocess import MIN_SIDE
-from leuko.imaging.pyramid import WHITE, Box, Faults, FieldImage
+from leuko.imaging.pyramid import WHITE, Box, Faults, FieldImage, lattice_step
 from leuko.imaging.scale import told_scale
 
 __all__ = ["open_tiff"]
@@ -146,12 +146,13 @@ class _Stored:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _TiffLevel:
-    """A directory as a `leuko.imaging.pyramid.Level`."""
+    """A directory as a `leuko.imaging.pyramid.Level`; `finer` has the levels above it."""
 
     step: int
     file: _File
     stored: _Stored
     faults: Faults
+    finer: FieldImage
 
     def region(self, box: Box) -> Pixels:
         row0, col0, row1, col1 = box
@@ -169,21 +170,29 @@ class _TiffLevel:
         return pixels
 
     def _block(self, number: int) -> Pixels:
-        """Give a block; white where it is empty or cannot be read."""
+        """Give a block; where it cannot be read, what makes up for it."""
         key = (self.step, number)
         block = self.file.kept(key)
         if block is None:
             try:
                 block = self._decoded(number)
             except ImageError as error:
-                rows, columns = self.stored.block
-                row, col = (int(at) for at in divmod(number, self.stored.across))
-                where = "at full size" if self.step == 1 else f"of the copy at 1:{self.step}"
-                place = f"At row {row * rows}, column {col * columns}: {error.detail}"
-                self.faults.add(where, number, place)
-                block = np.broadcast_to(np.uint8(WHITE), (rows, columns, 3))
+                block = self._instead(number, error.detail)
             self.file.keep(key, block)
         return block
+
+    def _instead(self, number: int, detail: str) -> Pixels:
+        """Make up for a block that cannot be read, and note it."""
+        rows, columns = self.stored.block
+        row, col = (int(at) for at in divmod(number, self.stored.across))
+        box = row * rows, col * columns, (row + 1) * rows, (col + 1) * columns
+        told = f"At row {box[0]}, column {box[1]}: {detail}"
+        if self.finer.levels and self.step == lattice_step(self.step):
+            self.faults.add(self.step, number, told, "what a finer copy shows")
+            row0, col0, row1, col1 = (side * self.step for side in box)
+            return self.finer.read((row0, col0, row1, col1), self.step)
+        self.faults.add(self.step, number, told)
+        return np.broadcast_to(np.uint8(WHITE), (rows, columns, 3))
 
     def _decoded(self, number: int) -> Pixels:
         """Decode a block."""
@@ -323,7 +332,10 @@ def open_tiff(file: BinaryIO) -> FieldImage | None:
     for page in pages:
         _add_level(page, size, stored, unread)
     faults = Faults(*unread)
-    levels = [_TiffLevel(step, data, stored[step], faults) for step in sorted(stored)]
+    levels: list[_TiffLevel] = []
+    for step in sorted(stored):
+        finer = FieldImage(size, None, (), tuple(levels))
+        levels.append(_TiffLevel(step, data, stored[step], faults, finer))
     planes = sum((page.imagelength, page.imagewidth) == size for page in pages)
     notes = (f"first of {planes} planes",) if planes > 1 else ()
     resolution = (_ratio(base, 283), _ratio(base, 282))
