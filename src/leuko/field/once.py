@@ -10,16 +10,27 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from leuko.cells.arrays import Pixels
 from leuko.cells.detector import Box
 from leuko.data.alike import Fingerprints, fingerprint
-from leuko.field.overlap import SPECTRUM, Ground, common_cells, likely_shifts, texture
+from leuko.field.overlap import (
+    SPECTRUM,
+    SQUARE,
+    Ground,
+    common_cells,
+    likely_shifts,
+    same_field,
+    texture,
+)
 
 __all__ = ["Repeats", "Sight", "Sights", "find_repeats", "see"]
+
+T = TypeVar("T", bound=np.generic)
 
 Place = tuple[int, int]
 """The position of a picture in a run, and of a cell within it."""
@@ -134,23 +145,29 @@ class Sights:
         self._prints = Fingerprints()
         self._copies: list[list[int]] = []
         self._grounds: list[tuple[int, Ground]] = []
+        self._squares = np.empty((4, SQUARE), np.float32)
         self._spectra = np.empty((4, *SPECTRUM), np.complex64)
         self._same: dict[Place, list[Place]] = {}
 
     def add(self, sight: Sight) -> None:
         """Take the next picture in input order."""
         number = len(self._sights)
-        self._sights.append(sight)
+        ground = Ground.of(sight.texture, sight.size, sight.boxes)
         group = self._prints.find(sight.fingerprint)
         if group is None:
-            self._prints.add(sight.fingerprint, len(self._copies))
-            self._copies.append([number])
-        else:
-            self._copies[group].append(number)
-            if _area(sight) <= max(_area(self._sights[one]) for one in self._copies[group][:-1]):
-                return
-        if sight.boxes:
-            self._lay(number, Ground.of(sight.texture, sight.size, sight.boxes))
+            group = same_field(ground.square, self._squares[: len(self._copies)])
+        if group is None:
+            group = len(self._copies)
+            self._copies.append([])
+            self._prints.add(sight.fingerprint, group)
+            self._squares = _put(self._squares, group, ground.square)
+        larger = _area(sight) > max(
+            (_area(self._sights[one]) for one in self._copies[group]), default=0
+        )
+        self._copies[group].append(number)
+        self._sights.append(sight)
+        if larger and sight.boxes:
+            self._lay(number, ground)
 
     def repeats(self) -> Repeats:
         """Tell which pictures and cells were seen more than once."""
@@ -188,9 +205,7 @@ class Sights:
                 earlier, there = self._grounds[other]
                 for one, two in common_cells(ground, there, shifts):
                     self._join((number, one), (earlier, two))
-        if count == len(self._spectra):
-            self._spectra = np.concatenate([self._spectra, np.empty_like(self._spectra)])
-        self._spectra[count] = ground.spectrum
+        self._spectra = _put(self._spectra, count, ground.spectrum)
         self._grounds.append((number, ground))
 
     def _join(self, one: Place, two: Place) -> None:
@@ -223,3 +238,11 @@ def find_repeats(sights: Sequence[Sight]) -> Repeats:
 
 def _area(sight: Sight) -> int:
     return sight.size[0] * sight.size[1]
+
+
+def _put(rows: npt.NDArray[T], count: int, row: npt.NDArray[T]) -> npt.NDArray[T]:
+    """Write a row behind so many others; where there is no room, make twice as much."""
+    if count == len(rows):
+        rows = np.concatenate([rows, np.empty_like(rows)])
+    rows[count] = row
+    return rows
