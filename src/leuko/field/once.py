@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from leuko.cells.arrays import Pixels
 from leuko.cells.detector import Box
-from leuko.data.alike import Fingerprints, fingerprint
 from leuko.field.overlap import (
     SPECTRUM,
     SQUARE,
@@ -54,8 +53,6 @@ class Sight:
         Rows and columns of the original.
     boxes : tuple of (int, int, int, int)
         Its white cells: (row0, col0, row1, col1), half-open, in pixels of the original.
-    fingerprint : bytes
-        See `leuko.data.alike.fingerprint`.
     texture : bytes
         See `leuko.field.overlap.texture`.
     """
@@ -63,7 +60,6 @@ class Sight:
     name: str
     size: tuple[int, int]
     boxes: tuple[Box, ...]
-    fingerprint: bytes
     texture: bytes
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,7 +68,6 @@ class Sight:
             "name": self.name,
             "size": list(self.size),
             "boxes": [list(box) for box in self.boxes],
-            "fingerprint": base64.b64encode(self.fingerprint).decode("ascii"),
             "texture": base64.b64encode(self.texture).decode("ascii"),
         }
 
@@ -84,7 +79,6 @@ class Sight:
             stored["name"],
             (rows, columns),
             tuple((row0, col0, row1, col1) for row0, col0, row1, col1 in stored["boxes"]),
-            base64.b64decode(stored["fingerprint"]),
             base64.b64decode(stored["texture"]),
         )
 
@@ -111,7 +105,7 @@ def see(
     """
     rows, columns = pixels.shape[:2] if size is None else size
     kept = texture(pixels, (rows, columns), boxes)
-    return Sight(name, (rows, columns), tuple(boxes), fingerprint(pixels), kept)
+    return Sight(name, (rows, columns), tuple(boxes), kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +136,6 @@ class Sights:
 
     def __init__(self) -> None:
         self._sights: list[Sight] = []
-        self._prints = Fingerprints()
         self._copies: list[list[int]] = []
         self._grounds: list[tuple[int, Ground]] = []
         self._squares = np.empty((4, SQUARE), np.float32)
@@ -153,13 +146,10 @@ class Sights:
         """Take the next picture in input order."""
         number = len(self._sights)
         ground = Ground.of(sight.texture, sight.size, sight.boxes)
-        group = self._prints.find(sight.fingerprint)
-        if group is None:
-            group = same_field(ground.square, self._squares[: len(self._copies)])
+        group = same_field(ground.square, self._squares[: len(self._copies)])
         if group is None:
             group = len(self._copies)
             self._copies.append([])
-            self._prints.add(sight.fingerprint, group)
             self._squares = _put(self._squares, group, ground.square)
         larger = _area(sight) > max(
             (_area(self._sights[one]) for one in self._copies[group]), default=0

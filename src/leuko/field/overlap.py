@@ -135,7 +135,7 @@ def _clear(size: tuple[int, int], boxes: Sequence[Box]) -> Mask:
 class _Layer:
     """A texture, and where it shows no white cell."""
 
-    texture: Signed | Floats
+    texture: Signed
     clear: Mask
 
 
@@ -190,7 +190,7 @@ class Ground:
             np.array(boxes, np.float32).reshape(-1, 4) * np.float32(_SIDE / max(size)),
             _Layer(texture, clear),
             _Layer(
-                small, np.asarray(cv.resize(clear, half, interpolation=cv2.INTER_AREA), np.uint8)
+                np.rint(small).astype(np.int8), cv.resize(clear, half, interpolation=cv2.INTER_AREA)
             ),
             (spectrum / np.maximum(np.abs(spectrum), 1e-3)).astype(np.complex64),
             _square(values),
