@@ -10,16 +10,26 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from leuko.cells.arrays import Pixels
 from leuko.cells.detector import Box
-from leuko.data.alike import Fingerprints, fingerprint
-from leuko.field.overlap import SPECTRUM, Ground, common_cells, likely_shifts, texture
+from leuko.field.overlap import (
+    SPECTRUM,
+    SQUARE,
+    Ground,
+    common_cells,
+    likely_shifts,
+    same_field,
+    texture,
+)
 
 __all__ = ["Repeats", "Sight", "Sights", "find_repeats", "see"]
+
+T = TypeVar("T", bound=np.generic)
 
 Place = tuple[int, int]
 """The position of a picture in a run, and of a cell within it."""
@@ -43,8 +53,6 @@ class Sight:
         Rows and columns of the original.
     boxes : tuple of (int, int, int, int)
         Its white cells: (row0, col0, row1, col1), half-open, in pixels of the original.
-    fingerprint : bytes
-        See `leuko.data.alike.fingerprint`.
     texture : bytes
         See `leuko.field.overlap.texture`.
     """
@@ -52,7 +60,6 @@ class Sight:
     name: str
     size: tuple[int, int]
     boxes: tuple[Box, ...]
-    fingerprint: bytes
     texture: bytes
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,7 +68,6 @@ class Sight:
             "name": self.name,
             "size": list(self.size),
             "boxes": [list(box) for box in self.boxes],
-            "fingerprint": base64.b64encode(self.fingerprint).decode("ascii"),
             "texture": base64.b64encode(self.texture).decode("ascii"),
         }
 
@@ -73,7 +79,6 @@ class Sight:
             stored["name"],
             (rows, columns),
             tuple((row0, col0, row1, col1) for row0, col0, row1, col1 in stored["boxes"]),
-            base64.b64decode(stored["fingerprint"]),
             base64.b64decode(stored["texture"]),
         )
 
@@ -100,7 +105,7 @@ def see(
     """
     rows, columns = pixels.shape[:2] if size is None else size
     kept = texture(pixels, (rows, columns), boxes)
-    return Sight(name, (rows, columns), tuple(boxes), fingerprint(pixels), kept)
+    return Sight(name, (rows, columns), tuple(boxes), kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,26 +136,28 @@ class Sights:
 
     def __init__(self) -> None:
         self._sights: list[Sight] = []
-        self._prints = Fingerprints()
         self._copies: list[list[int]] = []
         self._grounds: list[tuple[int, Ground]] = []
+        self._squares = np.empty((4, SQUARE), np.float32)
         self._spectra = np.empty((4, *SPECTRUM), np.complex64)
         self._same: dict[Place, list[Place]] = {}
 
     def add(self, sight: Sight) -> None:
         """Take the next picture in input order."""
         number = len(self._sights)
-        self._sights.append(sight)
-        group = self._prints.find(sight.fingerprint)
+        ground = Ground.of(sight.texture, sight.size, sight.boxes)
+        group = same_field(ground.square, self._squares[: len(self._copies)])
         if group is None:
-            self._prints.add(sight.fingerprint, len(self._copies))
-            self._copies.append([number])
-        else:
-            self._copies[group].append(number)
-            if _area(sight) <= max(_area(self._sights[one]) for one in self._copies[group][:-1]):
-                return
-        if sight.boxes:
-            self._lay(number, Ground.of(sight.texture, sight.size, sight.boxes))
+            group = len(self._copies)
+            self._copies.append([])
+            self._squares = _put(self._squares, group, ground.square)
+        larger = _area(sight) > max(
+            (_area(self._sights[one]) for one in self._copies[group]), default=0
+        )
+        self._copies[group].append(number)
+        self._sights.append(sight)
+        if larger and sight.boxes:
+            self._lay(number, ground)
 
     def repeats(self) -> Repeats:
         """Tell which pictures and cells were seen more than once."""
@@ -188,9 +195,7 @@ class Sights:
                 earlier, there = self._grounds[other]
                 for one, two in common_cells(ground, there, shifts):
                     self._join((number, one), (earlier, two))
-        if count == len(self._spectra):
-            self._spectra = np.concatenate([self._spectra, np.empty_like(self._spectra)])
-        self._spectra[count] = ground.spectrum
+        self._spectra = _put(self._spectra, count, ground.spectrum)
         self._grounds.append((number, ground))
 
     def _join(self, one: Place, two: Place) -> None:
@@ -223,3 +228,11 @@ def find_repeats(sights: Sequence[Sight]) -> Repeats:
 
 def _area(sight: Sight) -> int:
     return sight.size[0] * sight.size[1]
+
+
+def _put(rows: npt.NDArray[T], count: int, row: npt.NDArray[T]) -> npt.NDArray[T]:
+    """Write a row behind so many others; where there is no room, make twice as much."""
+    if count == len(rows):
+        rows = np.concatenate([rows, np.empty_like(rows)])
+    rows[count] = row
+    return rows

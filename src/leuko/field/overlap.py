@@ -6,6 +6,7 @@ lymphocytes resemble each other.
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from leuko.cells.arrays import Mask, Pixels, cv
 from leuko.cells.detector import Box
 
-__all__ = ["SPECTRUM", "Ground", "common_cells", "likely_shifts", "texture"]
+__all__ = ["SPECTRUM", "SQUARE", "Ground", "common_cells", "likely_shifts", "same_field", "texture"]
 
 _SIDE: Final = 192
 """Pixels along the longer side of a texture..."""
@@ -38,12 +39,25 @@ _REACH: Final = 2.5 * _BLUR
 _MARGIN: Final = 0.15
 """Share of a white cell's side that is left out round it."""
 
-_FAINT: Final = 1.0
-"""Deviation in grey levels below which contrast is not raised."""
+_FAINT: Final = 4.0
+"""Deviation in grey levels below which contrast is not raised: dust in the camera is in every
+picture at one place."""
+
+_BARE: Final = 1.0
+"""Mean square below which a texture has nothing to tell places apart by; of most it is 5."""
 
 _CLIP: Final = 3.0
 _LEVELS: Final = 7
 """Contrast is kept up to three deviations, in seven steps either way."""
+
+_EDGE: Final = 48
+"""Pixels along the sides of the square in which whole pictures are compared..."""
+
+SQUARE: Final = _EDGE * _EDGE
+"""...of so many values..."""
+
+_SAME_FIELD: Final = 0.5
+"""...and the correlation there above which they show the same field."""
 
 _PEAKS: Final = 3
 """Shifts that are tried for two pictures."""
@@ -137,12 +151,15 @@ class Ground:
         The texture, and at half its size.
     spectrum : (96, 49) complex64
         Phases of the coarse texture's Fourier transform.
+    square : (2304,) float32
+        The texture in 48 x 48 pixels, of length 1; zeros where it is bare.
     """
 
     boxes: Floats
     fine: _Layer
     coarse: _Layer
     spectrum: npt.NDArray[np.complex64]
+    square: Floats
 
     @classmethod
     def of(cls, stored: bytes, size: tuple[int, int], boxes: Sequence[Box]) -> Ground:
@@ -163,8 +180,9 @@ class Ground:
         """
         clear = _clear(size, boxes)
         texture = np.frombuffer(zlib.decompress(stored), np.int8).reshape(clear.shape)
+        values = texture.astype(np.float32)
         half = [max(1, side // 2) for side in reversed(clear.shape)]
-        small = cv.resize(texture.astype(np.float32), half, interpolation=cv2.INTER_AREA)
+        small = cv.resize(values, half, interpolation=cv2.INTER_AREA)
         framed = np.zeros((_COARSE, _COARSE), np.float32)
         framed[: half[1], : half[0]] = small
         spectrum = np.fft.rfft2(framed)
@@ -172,11 +190,41 @@ class Ground:
             np.array(boxes, np.float32).reshape(-1, 4) * np.float32(_SIDE / max(size)),
             _Layer(texture, clear),
             _Layer(
-                np.rint(small * 8).clip(-127, 127).astype(np.int8),
-                np.asarray(cv.resize(clear, half, interpolation=cv2.INTER_AREA), np.uint8),
+                np.rint(small).astype(np.int8), cv.resize(clear, half, interpolation=cv2.INTER_AREA)
             ),
             (spectrum / np.maximum(np.abs(spectrum), 1e-3)).astype(np.complex64),
+            _square(values),
         )
+
+
+def _square(texture: Floats) -> Floats:
+    """See `Ground.square`."""
+    if float(np.square(texture).mean()) < _BARE:
+        return np.zeros(SQUARE, np.float32)
+    small = cv.resize(texture, (_EDGE, _EDGE), interpolation=cv2.INTER_AREA).ravel()
+    small -= small.mean()
+    return np.asarray(small / max(float(np.linalg.norm(small)), 1e-6), np.float32)
+
+
+def same_field(square: Floats, others: Floats) -> int | None:
+    """Find the first picture that shows the same field: as it is, turned by right angles, mirrored.
+
+    Parameters
+    ----------
+    square : (2304,) float32
+        See `Ground`.
+    others : (N, 2304) float32
+        Of the pictures that it may be a copy of.
+
+    Returns
+    -------
+    int or None
+        Its position.
+    """
+    one = square.reshape(_EDGE, _EDGE)
+    every = [np.rot90(side, turn).ravel() for side in (one, one.T) for turn in range(4)]
+    same = (others @ np.stack(every, axis=1)).max(axis=1, initial=0.0) >= _SAME_FIELD
+    return int(same.argmax()) if same.any() else None
 
 
 def likely_shifts(
@@ -274,8 +322,10 @@ def _fit(one: _Layer, two: _Layer, shift: tuple[int, int]) -> tuple[float, int]:
         return 0.0, 0
     first -= first.mean()
     second -= second.mean()
-    length = float(np.sqrt((first @ first) * (second @ second)))
-    return (float(first @ second) / length if length else 0.0), pixels
+    lengths = float(first @ first), float(second @ second)
+    if min(lengths) < _BARE * pixels:
+        return 0.0, 0
+    return float(first @ second) / math.sqrt(lengths[0] * lengths[1]), pixels
 
 
 def _pairs(one: Ground, two: Ground, shift: tuple[int, int]) -> list[tuple[int, int]]:
