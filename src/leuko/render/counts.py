@@ -483,7 +483,9 @@ def wrapped(sentences: Iterable[str]) -> list[str]:
     list of str
         Lines of at most 80 letters.
     """
-    return [line for one in sentences for line in textwrap.wrap(one, _COLUMNS, break_on_hyphens=False)]
+    return [
+        line for one in sentences for line in textwrap.wrap(one, _COLUMNS, break_on_hyphens=False)
+    ]
 
 
 def _named(name: str, figures: str) -> list[str]:

@@ -300,7 +300,9 @@ def _shares(count: Differential | None) -> list[ShareView]:
 
 def _share(number: int, row: ClassCount, whole: float) -> ShareView:
     """One class; the track is as long as so many percent."""
-    share, low, high = (None if one is None else 100 * one for one in (row.share, row.low, row.high))
+    share, low, high = (
+        None if one is None else 100 * one for one in (row.share, row.low, row.high)
+    )
     beside = "" if row.counted else " per 100 WBC"
     limits = NONE
     if low is not None:

@@ -244,10 +244,10 @@ def _draw_box(draw: Any, mark: _Mark, size: tuple[int, int]) -> None:
     rows, columns = size
     width = _LINE if mark.solid else _LINE - 1
     row0, col0, row1, col1 = mark.box
-    for reach, colour, thick in ((width + 1, _CASING, width + 2), (width, mark.colour, width)):
+    for reach, colour, thick in ((width + 2, _CASING, width + 2), (width + 1, mark.colour, width)):
         top, left = max(row0 - reach, 0), max(col0 - reach, 0)
         bottom, right = min(row1 + reach, rows) - 1, min(col1 + reach, columns) - 1
-        if mark.solid or reach > width:
+        if mark.solid or colour == _CASING:
             draw.rectangle((left, top, right, bottom), outline=colour, width=thick)
             continue
         for start in range(left, right + 1, 2 * _DASH):
@@ -299,9 +299,7 @@ def _labels(marks: Sequence[_Mark], size: tuple[int, int]) -> list[_Label | None
     return labels
 
 
-def _best_place(
-    mark: _Mark, others: Floats, size: tuple[int, int]
-) -> tuple[Floats | None, bool]:
+def _best_place(mark: _Mark, others: Floats, size: tuple[int, int]) -> tuple[Floats | None, bool]:
     """The first place that covers no other cell or label, and whether there is room for a word."""
     number, word = _label_widths(mark)
     for width, worded in ((number + word, True), (number, False)):
@@ -322,7 +320,7 @@ def _places(box: Box, width: int, size: tuple[int, int]) -> Floats:
     """
     rows, columns = size
     row0, col0, row1, col1 = box
-    gap = _LINE + 1
+    gap = _LINE + 2
     above, below = row0 - gap - _HEIGHT, row1 + gap
     left, right = col0 - gap, col1 + gap - width
     middle = (left + right) // 2
