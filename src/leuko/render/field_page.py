@@ -55,7 +55,7 @@ Pixels = npt.NDArray[np.uint8]
 Pictures = Callable[[int], Pixels | None]
 
 MOST_CROPS: Final = 400
-"""A page holds at most so many cells, the most doubtful of every class, and says what is left out."""
+"""A page holds at most so many cells, the most doubtful of every class, and says what it lacks."""
 
 _MOST_FIELDS: Final = 40
 _MOST_ROWS: Final = 300
