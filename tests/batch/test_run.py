@@ -208,7 +208,7 @@ def test_a_run_that_was_stopped_is_not_thrown_away(
     cells: Cells, tiny_classifier: OnnxClassifier, tmp_path: Path
 ) -> None:
     work = stopped(cells.folder, tiny_classifier, tmp_path / "p.csv")
-    with pytest.raises(OutputError, match=r"p.csv.parts holds 4 finished partitions.*--resume"):
+    with pytest.raises(OutputError, match=r"p.csv.parts holds 4 finished parts.*--resume"):
         run(cells.folder, Here(tiny_classifier), tmp_path / "p.csv", size=20)
     assert len(list(work.glob("*.gz"))) == 4
 
@@ -220,7 +220,7 @@ def test_another_model_is_refused(
 
     stopped(cells.folder, tiny_classifier, tmp_path / "p.csv")
     other = OnnxClassifier(make_bundle(0.5), threads=1)
-    with pytest.raises(BatchError, match="was begun with the model tiny, digest"):
+    with pytest.raises(BatchError, match="was begun with tiny, digest"):
         run(cells.folder, Here(other), tmp_path / "p.csv", size=20, resume=True)
 
 

@@ -126,8 +126,8 @@ def test_a_run_that_was_stopped_is_refused_or_resumed(
     cells: Path, tiny_model: Path, tmp_path: Path, leuko: Leuko
 ) -> None:
     from leuko.batch.partition import cut, encode_answers, predict_partition
-    from leuko.batch.work import open_work
     from leuko.runtime.sources import expand
+    from leuko.support.parts import open_parts
 
     bundle = make_bundle()
     out = tmp_path / "p.csv"
@@ -135,7 +135,7 @@ def test_a_run_that_was_stopped_is_refused_or_resumed(
     answers = encode_answers(predict_partition(part.rows, bundle).rows)
 
     def stop() -> None:
-        with open_work(out, bundle, resume=False) as work:
+        with open_parts(out, ".jsonl.gz", {bundle.name: bundle.digest}, resume=False) as work:
             work.keep(part.key, answers)
             raise KeyboardInterrupt
 
@@ -144,7 +144,7 @@ def test_a_run_that_was_stopped_is_refused_or_resumed(
     call = ["predict", cells, "-m", tiny_model, "--engine", "processes", "--out", out]
     refused = leuko(*call)
     assert refused.code == 1
-    assert "holds 1 finished partitions of a run that was stopped. Add --resume" in refused.err
+    assert "holds 1 finished parts of a run that was stopped. Add --resume" in refused.err
     done = leuko(*call, "--resume")
     assert done.code == 0
     assert "1 of 1 partitions were finished before." in done.err

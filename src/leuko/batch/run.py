@@ -19,19 +19,23 @@ from leuko.batch.partition import (
     Partition,
     Piece,
     cut,
+    decode_answers,
     encode_answers,
 )
-from leuko.batch.work import WorkFolder, check_output, open_work, write_predictions
+from leuko.batch.work import check_output, write_predictions
 from leuko.bundle import ModelBundle
 from leuko.errors import BatchError, UsageError
 from leuko.prediction import Prediction
 from leuko.runtime.repeats import Repeats
 from leuko.source import Source
 from leuko.support.artifacts import digest_json
+from leuko.support.parts import Parts, open_parts
 
 __all__ = ["ENGINES", "BatchResult", "Engine", "open_engine", "predict_to_file"]
 
 ENGINES: Final = ("processes", "ray")
+
+_ENDING: Final = ".jsonl.gz"
 
 _TRIES: Final = 2
 _BARREN: Final = 64
@@ -197,7 +201,8 @@ def predict_to_file(
     target = Path(out)
     check_output(target)
     bundle = engine.bundle
-    with open_work(target, bundle, resume=resume) as work:
+    models = {bundle.name: bundle.digest}
+    with open_parts(target, _ENDING, models, resume=resume) as work:
         tally = _Tally()
         before = work.finished
         todo = _unfinished(cut(sources, model=bundle.digest, size=size), work, tally)
@@ -211,9 +216,7 @@ def predict_to_file(
         return _assemble(target, bundle, work, tally, say, detail)
 
 
-def _unfinished(
-    partitions: Iterable[Partition], work: WorkFolder, tally: _Tally
-) -> Iterator[Partition]:
+def _unfinished(partitions: Iterable[Partition], work: Parts, tally: _Tally) -> Iterator[Partition]:
     """Note every partition, and give those that are to be done."""
     for partition in partitions:
         tally.keys.append((partition.key, len(partition.rows)))
@@ -226,7 +229,7 @@ def _unfinished(
 def _answer(
     partitions: Iterator[Partition],
     engine: Engine,
-    work: WorkFolder,
+    work: Parts,
     tally: _Tally,
     detail: Callable[[str], None],
     progress: Callable[[int], None],
@@ -336,7 +339,7 @@ class _Gathered:
 def _assemble(
     out: Path,
     bundle: ModelBundle,
-    work: WorkFolder,
+    work: Parts,
     tally: _Tally,
     say: Callable[[str], None],
     detail: Callable[[str], None],
@@ -347,7 +350,8 @@ def _assemble(
 
     def parts() -> Iterator[list[Prediction]]:
         for key, count in tally.keys:
-            rows = [repeats.mark(row) for row in work.read(key)]
+            answers = decode_answers(work.read(key), str(work.file(key)), bundle.scheme)
+            rows = [repeats.mark(row) for row in answers]
             if len(rows) != count:
                 raise BatchError(
                     f"{work.path} holds {len(rows)} answers for a partition of {count} rows. "

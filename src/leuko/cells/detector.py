@@ -1,14 +1,16 @@
-"""Where the white cells of a field are: what every finder of them promises, and the first one."""
+"""Where the white cells of a field are: what every detector of them promises."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from leuko.cells.arrays import Pixels
-from leuko.cells.nucleus import find_nuclei
 
-__all__ = ["Box", "Detection", "Detector", "NucleusDetector"]
+__all__ = ["Box", "Detection", "Detector", "Ruler", "ScaleSource"]
+
+ScaleSource = Literal["given", "file", "red cells", "white cells", "run", "none"]
+"""What the pixel size of a field rests on; ``run``: the median of the other fields of the run."""
 
 Box = tuple[int, int, int, int]
 """(row0, col0, row1, col1), half-open, in pixels of the picture as given."""
@@ -16,7 +18,7 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """One white cell that was found.
+    """A white cell that was found.
 
     Attributes
     ----------
@@ -31,12 +33,54 @@ class Detection:
     score: float
 
 
+@dataclass(frozen=True, slots=True)
+class Ruler:
+    """How large a micrometre is in a field, and what says so.
+
+    Attributes
+    ----------
+    pixels_per_micrometre : float or None
+        None where nothing tells it.
+    source : ScaleSource
+    red_cells : int
+        How many red cells were.
+    """
+
+    pixels_per_micrometre: float | None = None
+    source: ScaleSource = "none"
+    red_cells: int = 0
+
+
 class Detector(Protocol):
-    """What finds white cells in a field; `tests/cells/test_detector.py` asks it of every one."""
+    """What finds white cells in a field; `tests/runtime/test_detectors.py` asks it of every one."""
 
     @property
     def name(self) -> str:
-        """Under which it stands in `leuko.cells.detectors.DETECTORS`."""
+        """Under which it stands in `leuko.runtime.detectors.DETECTORS`."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Digest of all that decides what it finds, 64 hexadecimal digits."""
+        ...
+
+    @property
+    def working(self) -> float:
+        """Pixels to a micrometre at which it looks for white cells: more show it nothing."""
+        ...
+
+    def measure(self, pixels: Pixels) -> Ruler:
+        """Measure the pixel size of a field on its cells.
+
+        Parameters
+        ----------
+        pixels : (H, W, 3) uint8, RGB
+            The field, or a part of it, at any magnification; it is not changed.
+
+        Returns
+        -------
+        Ruler
+        """
         ...
 
     def find(
@@ -49,7 +93,7 @@ class Detector(Protocol):
         pixels : (H, W, 3) uint8, RGB
             The field; it is not changed.
         pixels_per_micrometre : float, optional
-            Its scale, where it is known.
+            Its scale; measured on it when None.
 
         Returns
         -------
@@ -58,22 +102,3 @@ class Detector(Protocol):
             picture gives the same list.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class NucleusDetector:
-    """Finds nuclei by their colour: the boxes are those of `leuko.cells.find_nuclei`.
-
-    The score is how much more purple the nucleus is than the empty slide, in units of optical
-    density, 1 at most.
-    """
-
-    name: str = "nuclei"
-
-    def find(
-        self, pixels: Pixels, *, pixels_per_micrometre: float | None = None
-    ) -> list[Detection]:
-        """Find the nuclei of a field; see `Detector`."""
-        nuclei = find_nuclei(pixels, pixels_per_micrometre=pixels_per_micrometre)
-        found = [Detection(n.box, min(max(n.contrast, 0.0), 1.0)) for n in nuclei]
-        return sorted(found, key=lambda one: (-one.score, one.box))

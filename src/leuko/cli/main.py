@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from leuko import __version__
-from leuko.cli import adapt, count, data, export, models, predict, training
+from leuko.cli import adapt, count, data, export, field, models, predict, training
 from leuko.cli.common import printable, take_late_error
 from leuko.errors import LeukoError
 from leuko.support.artifacts import RESEARCH_USE
@@ -50,9 +50,9 @@ def _root(
     """Hold the options of the command itself."""
 
 
-for command in (predict.predict, predict.evaluate, count.count, adapt.adapt, training.train,
-                training.compare, training.demo, models.import_model, export.export,
-                data.balance):  # fmt: skip
+for command in (predict.predict, predict.evaluate, count.count, field.field, adapt.adapt,
+                training.train, training.compare, training.demo, models.import_model,
+                export.export, data.balance):  # fmt: skip
     app.command()(command)
 app.add_typer(models.app, name="models")
 app.add_typer(data.app, name="data")

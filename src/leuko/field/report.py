@@ -8,22 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from leuko.cells.detector import Box
+from leuko.cells.detector import Box, ScaleSource
 from leuko.evaluation.counting.differential import Differential
 from leuko.evaluation.detection import DetectionReport
 from leuko.prediction import SET_ASIDE, Prediction
 from leuko.scheme import ClassScheme
 
-__all__ = ["SET_ASIDE", "Field", "FieldCell", "FieldReport", "FieldStatus", "ScaleSource"]
+__all__ = ["SET_ASIDE", "Field", "FieldCell", "FieldReport", "FieldStatus"]
 
 FieldStatus = Literal["ok", "no-cell", "unusable", "single-cell", "repeated", "rejected"]
-"""What became of a picture. ``no-cell``: a field without a white cell. ``unusable``: out of focus, of
-something else, or at a scale that nothing tells; its cells are not counted. ``single-cell``: a
+"""What became of a picture. ``no-cell``: a field without a white cell. ``unusable``: out of focus,
+of something else, or at a scale that nothing tells; its cells are not counted. ``single-cell``: a
 picture of one cell, for ``leuko predict``. ``repeated``: the same field as an earlier picture.
 ``rejected``: it cannot be read."""
-
-ScaleSource = Literal["given", "file", "red cells", "white cells", "run", "none"]
-"""What the pixel size of a field rests on; ``run``: the median of the other fields of the run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,20 +228,49 @@ class OnnxClassifier:
             When the image cannot be used.
         """
         if isinstance(image, np.ndarray):
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-                raise ImageError(
-                    "not-an-image",
-                    f"Expected (H, W, 3) uint8 RGB, received {image.shape} {image.dtype}.",
-                )
-            check_size(*image.shape[:2])
-            digest = digest_bytes(np.ascontiguousarray(image).data)
-            seen = first_view(image, self.bundle.preprocess)
-            resolution = resolution_of(self.bundle.preprocess, image.shape)
-            return self._answers([_Prepared("", seen, digest, resolution=resolution)])[0]
+            return self.predict_cells([image])[0]
         row = next(self.stream([file_source(image)]))
         if row.status != "ok":
             raise ImageError(row.reason, row.detail)
         return row
+
+    def predict_cells(
+        self, pictures: Sequence[Pixels], *, pixels_per_micrometre: float | None = None
+    ) -> list[Prediction]:
+        """Classify decoded pictures of one cell each.
+
+        Parameters
+        ----------
+        pictures : N times (H, W, 3) uint8, RGB
+            The cell in the middle.
+        pixels_per_micrometre : float, optional
+            Their scale, where it is known better than from each by itself.
+
+        Returns
+        -------
+        list of Prediction
+            Without a path; ``sha256`` is that of the pixels.
+
+        Raises
+        ------
+        ImageError
+            When one is no RGB picture.
+        """
+        spec = self.bundle.preprocess
+        if pixels_per_micrometre is not None and spec.view != "centre":
+            spec = replace(spec, pixels_per_micrometre=pixels_per_micrometre)
+        prepared = []
+        for picture in pictures:
+            if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+                raise ImageError(
+                    "not-an-image",
+                    f"Expected (H, W, 3) uint8 RGB, received {picture.shape} {picture.dtype}.",
+                )
+            check_size(*picture.shape[:2])
+            digest = digest_bytes(np.ascontiguousarray(picture).data)
+            resolution = resolution_of(spec, picture.shape)
+            prepared.append(_Prepared("", first_view(picture, spec), digest, resolution=resolution))
+        return self._answers(prepared)
 
     def predict(
         self,

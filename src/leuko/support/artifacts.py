@@ -59,7 +59,7 @@ SCHEMA_VERSIONS: Final = {
     "predictions": 2,
     "count": 2,
     "field": 1,
-    "batch": 3,
+    "batch": 4,
     "evaluation": 1,
     "comparison": 1,
     "adaptation": 2,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
 from leuko.cells.detector import Box, Detector
-from leuko.cells.detectors import DETECTORS
+from leuko.runtime.detectors import DETECTORS
 from leuko.data.synth import DrawnField, draw_field, draw_slide_style
 
 SEEDS = range(4)
@@ -32,7 +33,7 @@ def field(request: pytest.FixtureRequest) -> DrawnField:
 
 @pytest.fixture(params=DETECTORS.values(), ids=[*DETECTORS])
 def detector(request: pytest.FixtureRequest) -> Detector:
-    return request.param
+    return request.param()
 
 
 def owner(field: DrawnField, box: Box) -> int:
@@ -44,7 +45,8 @@ def owner(field: DrawnField, box: Box) -> int:
 
 
 def test_it_stands_under_its_name(detector: Detector) -> None:
-    assert DETECTORS[detector.name] is detector
+    assert DETECTORS[detector.name]().name == detector.name
+    assert len(detector.digest) == 64
 
 
 @pytest.mark.parametrize("scale", [None, SCALE])
@@ -113,11 +115,24 @@ def turned_back(box: Box, turns: int, shape: tuple[int, ...]) -> Box:
     return box
 
 
+@pytest.mark.parametrize("step", [1.0, 0.5])
+def test_the_scale_is_measured_on_red_cells(
+    detector: Detector, field: DrawnField, step: float
+) -> None:
+    """Within a tenth, at the size as drawn and at half of it."""
+    rows, columns = field.pixels.shape[:2]
+    shape = round(columns * step), round(rows * step)
+    ruler = detector.measure(cv2.resize(field.pixels, shape, interpolation=cv2.INTER_AREA))
+    assert ruler.source == "red cells"
+    assert ruler.red_cells >= 6
+    assert ruler.pixels_per_micrometre == pytest.approx(SCALE * step, rel=0.1)
+
+
+def test_an_empty_slide_has_no_scale(detector: Detector) -> None:
+    ruler = detector.measure(np.full((300, 400, 3), 220, np.uint8))
+    assert (ruler.pixels_per_micrometre, ruler.source, ruler.red_cells) == (None, "none", 0)
+
+
 def test_nothing_is_found_where_nothing_is(detector: Detector) -> None:
     assert detector.find(drawn(1, cells=0).pixels) == []
     assert detector.find(np.full((300, 400, 3), 220, np.uint8)) == []
-
-
-def test_a_grey_picture_has_no_stain(detector: Detector, field: DrawnField) -> None:
-    grey = field.pixels.mean(axis=2, keepdims=True).astype(np.uint8)
-    assert detector.find(np.repeat(grey, 3, axis=2)) == []

@@ -1,0 +1,351 @@
+"""Fields in, one differential out: found, sorted, counted once, written as a folder."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path, PurePath
+from typing import Final
+
+from leuko import __version__
+from leuko.cells.arrays import Pixels
+from leuko.cells.detector import Detector, Ruler
+from leuko.errors import DataError, OutputError, UsageError
+from leuko.evaluation.counting.differential import Differential, differential_by
+from leuko.evaluation.counting.tally import Tally
+from leuko.field.box_table import BoxTable
+from leuko.field.boxes import BOX_FORMATS, score_fields
+from leuko.field.once import Sight, find_repeats
+from leuko.field.parts import decode_sorted, encode_sorted
+from leuko.field.report import SET_ASIDE, Field, FieldCell, FieldReport
+from leuko.field.sort import SortedField, sort_field
+from leuko.imaging.decode import decode_image
+from leuko.render.field import field_csv, field_document
+from leuko.render.field_page import field_html
+from leuko.render.overlay import overlay, overlay_file
+from leuko.runtime.classifier import OnnxClassifier
+from leuko.runtime.repeats import DUPLICATE
+from leuko.runtime.sources import expand
+from leuko.source import Source
+from leuko.support.artifacts import atomic_folder, digest_json, json_text
+from leuko.support.parallel import bounded_map, worker_count
+from leuko.support.parts import Parts, open_parts
+from leuko.support.reporter import SILENT, Reporter
+
+__all__ = ["FieldOptions", "run_fields"]
+
+_ENDING: Final = ".field.zip"
+
+_MEASURED: Final = ("file", "red cells")
+"""What the scale of a field rests on that is believed for other fields of its run."""
+
+
+@dataclass(frozen=True)
+class FieldOptions:
+    """What a run over fields is asked.
+
+    Attributes
+    ----------
+    scale : float, optional
+        Pixels to a micrometre, where somebody knows; measured on each field when None.
+    cells : int, optional
+        Stop after the field in which so many white cells were found.
+    truth : BoxTable, optional
+        Boxes to compare with.
+    boxes : tuple of str
+        Formats of `leuko.field.boxes.BOX_FORMATS` to write boxes in.
+    resume : bool
+        Go on with a run that was stopped.
+    workers : int, optional
+        Pictures at a time; as many as this process has cores when None.
+    seed : int
+        Of the limits.
+    """
+
+    scale: float | None = None
+    cells: int | None = None
+    truth: BoxTable | None = None
+    boxes: tuple[str, ...] = ()
+    resume: bool = False
+    workers: int | None = None
+    seed: int = 0
+
+
+def run_fields(
+    images: Iterable[str],
+    out: Path,
+    classifier: OnnxClassifier,
+    detector: Detector,
+    options: FieldOptions = FieldOptions(),
+    *,
+    context: Mapping[str, object] | None = None,
+    reporter: Reporter = SILENT,
+) -> FieldReport:
+    """Find, name and count the white cells of the fields of one smear.
+
+    Each field that is done is kept beside `out` until all are, so that a run that was killed can go
+    on, and ends with the same bytes.
+
+    Parameters
+    ----------
+    images : iterable of str
+        See `leuko.runtime.sources.expand`.
+    out : Path
+        Folder to write; docs/reference/fields.md says what is in it.
+    classifier : OnnxClassifier
+        Names the cells.
+    detector : Detector
+        Finds them.
+    options : FieldOptions
+        What is asked.
+    context : mapping, optional
+        Plain values to stand in the files, such as the command.
+    reporter : Reporter, optional
+        Told how far it is.
+
+    Returns
+    -------
+    FieldReport
+
+    Raises
+    ------
+    DataError
+        When nothing can be read, or a model answers among other classes.
+    OutputError
+        When `out` holds something, or a run that was stopped and `resume` is not set.
+    """
+    _check(out, options)
+    sources = list(expand(images, reporter=reporter))
+    models = {classifier.name: classifier.digest, detector.name: detector.digest}
+    with open_parts(out, _ENDING, models, resume=options.resume) as parts:
+        run = _Run(parts, classifier, detector, options)
+        looked = run.look(sources, reporter)
+        looked = run.at_scale_of_others(sources, looked)
+        report = run.report(looked, left=len(sources) - len(looked))
+        if all(one.status == "rejected" for one in report.fields):
+            raise DataError(_nothing(report.fields))
+        with atomic_folder(out) as folder:
+            run.write(folder, report, looked, context or {})
+    return report
+
+
+def _check(out: Path, options: FieldOptions) -> None:
+    """Refuse what cannot be written before hours of work."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise OutputError(
+            f"{out} is there and not empty. Choose another folder, or delete it to count again."
+        )
+    unknown = sorted({*options.boxes} - {*BOX_FORMATS})
+    if unknown:
+        raise UsageError(f"--boxes must be one of {', '.join(BOX_FORMATS)}, received {unknown[0]}.")
+
+
+def _nothing(fields: Sequence[Field]) -> str:
+    """Why there is no answer at all."""
+    reasons = sorted({one.reason for one in fields})
+    return f"None of {len(fields)} pictures can be read ({', '.join(reasons)})."
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """A field that is done; its crops are in its part."""
+
+    key: str
+    field: Field
+    sight: Sight | None
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The work of one call."""
+
+    parts: Parts
+    classifier: OnnxClassifier
+    detector: Detector
+    options: FieldOptions
+
+    def look(self, sources: Sequence[Source], reporter: Reporter) -> list[_Looked]:
+        """Find and name the cells of each field, until there are enough."""
+        scale, enough = self.options.scale, self.options.cells
+        ruler = None if scale is None else Ruler(scale, "given")
+        threads = worker_count(self.options.workers)
+        each = max(1, threads // max(1, len(sources)))
+        done: list[_Looked] = []
+        found = 0
+        for looked in bounded_map(
+            lambda source: self._sort(source, ruler, each), sources, workers=threads, ahead=threads
+        ):
+            done.append(looked)
+            reporter.progress("finding white cells", len(done), len(sources))
+            found += _entering([looked.field])
+            # The same cells may have been seen twice; that is looked at only when it matters.
+            if enough is not None and found >= enough and _entering(_once(done)) >= enough:
+                break
+        return done
+
+    def at_scale_of_others(
+        self, sources: Sequence[Source], looked: Sequence[_Looked]
+    ) -> list[_Looked]:
+        """Look again at fields whose scale nothing tells, at that of the others."""
+        known = [
+            one.field.pixels_per_micrometre or 0.0
+            for one in looked
+            if one.field.scale_source in _MEASURED and one.field.status in ("ok", "no-cell")
+        ]
+        if not known:
+            return [*looked]
+        ruler = Ruler(statistics.median(known), "run")
+        return [
+            self._sort(source, ruler, 1) if one.field.reason == "no-scale" else one
+            for source, one in zip(sources, looked, strict=False)
+        ]
+
+    def report(self, looked: Sequence[_Looked], *, left: int) -> FieldReport:
+        """Count each cell once."""
+        fields = [_placed(one, place) for place, one in enumerate(_once(looked), 1)]
+        report = FieldReport(
+            tuple(fields),
+            self.classifier.scheme,
+            {"name": self.classifier.name, "digest": self.classifier.digest},
+            {"name": self.detector.name, "digest": self.detector.digest},
+            differential=self._count(fields),
+            asked=self.options.cells,
+            left=left,
+        )
+        if self.options.truth is None:
+            return report
+        # A field that repeats another is counted once and found twice.
+        found = [one.field for one in looked]
+        truth = self.options.truth.match([one.name for one in found])
+        return replace(report, truth=score_fields(found, truth, report.scheme))
+
+    def write(
+        self,
+        folder: Path,
+        report: FieldReport,
+        looked: Sequence[_Looked],
+        context: Mapping[str, object],
+    ) -> None:
+        """Write crops, pictures, tables and the page."""
+        drawings = folder / "overlays"
+        drawings.mkdir()
+        numbers = count(1)
+        for place, (one, source) in enumerate(zip(report.fields, looked, strict=True), 1):
+            done = self._read(source.key)
+            for cell, crop in zip(one.cells, done.crops, strict=False):
+                path = folder / cell.answer.path
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(crop)
+            if done.overview is not None:
+                mine = [next(numbers) for _ in one.cells]
+                drawn = overlay(done.overview, one, report.scheme, mine)
+                (drawings / f"{_stem(one, place)}.jpg").write_bytes(overlay_file(drawn))
+        (folder / "cells.csv").write_text(
+            field_csv(report), encoding="utf-8", errors="surrogateescape", newline=""
+        )
+        for name in self.options.boxes:
+            for file, text in BOX_FORMATS[name](report).items():
+                path = folder / "boxes" / name / file
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text, encoding="utf-8")
+        (folder / "field.json").write_text(json_text(field_document(report, context=context)))
+        paths = [cell.answer.path for _, cell in report.cells]
+        page = field_html(
+            report,
+            crop=lambda number: _picture(folder / paths[number - 1]),
+            drawn=lambda place: _picture(
+                drawings / f"{_stem(report.fields[place], place + 1)}.jpg"
+            ),
+            context=context,
+        )
+        (folder / "report.html").write_text(page, encoding="utf-8")
+
+    def _sort(self, source: Source, ruler: Ruler | None, workers: int) -> _Looked:
+        """Do one field, unless it was done before."""
+        scale = None if ruler is None else [ruler.pixels_per_micrometre, ruler.source]
+        key = digest_json([list(source.identity), scale, __version__])
+        if self.parts.has(key):
+            done = self._read(key)
+        else:
+            done = sort_field(source, self.detector, self.classifier, ruler=ruler, workers=workers)
+            self.parts.keep(key, encode_sorted(done))
+        return _Looked(key, done.field, done.sight)
+
+    def _read(self, key: str) -> SortedField:
+        """What a part holds."""
+        return decode_sorted(
+            self.parts.read(key), str(self.parts.file(key)), self.classifier.scheme
+        )
+
+    def _count(self, fields: Iterable[Field]) -> Differential | None:
+        """The differential of all cells that enter it."""
+        tally = Tally(self.classifier.scheme)
+        for one in fields:
+            for cell in one.cells:
+                tally.add(cell.answer)
+        if not tally.total:
+            return None
+        return differential_by(self.classifier.bundle, tally, seed=self.options.seed)
+
+
+def _entering(fields: Iterable[Field]) -> int:
+    """How many cells enter the count."""
+    return sum(
+        cell.answer.decision not in (SET_ASIDE, DUPLICATE, "not-a-cell")
+        for one in fields
+        for cell in one.cells
+    )
+
+
+def _once(looked: Sequence[_Looked]) -> list[Field]:
+    """Fields with what an earlier one shows told so."""
+    seen = [
+        (place, one.sight)
+        for place, one in enumerate(looked)
+        if one.sight is not None and one.field.status == "ok"
+    ]
+    repeats = find_repeats([sight for _, sight in seen])
+    fields = [one.field for one in looked]
+    names = [one.field.name for one in looked]
+    for (place, _), whole, cells in zip(seen, repeats.pictures, repeats.cells, strict=True):
+        if whole is not None:
+            same = names[seen[whole][0]]
+            fields[place] = replace(fields[place], status="repeated", reason=same, cells=())
+            continue
+        marked = [
+            cell if first is None else _repeated(cell, names[seen[first[0]][0]])
+            for cell, first in zip(fields[place].cells, cells, strict=True)
+        ]
+        fields[place] = replace(fields[place], cells=tuple(marked))
+    return fields
+
+
+def _repeated(cell: FieldCell, name: str) -> FieldCell:
+    """A cell that another picture shows too, and that is counted there."""
+    answer = replace(cell.answer, decision=DUPLICATE, reason=f"same cell as in {name}")
+    return replace(cell, answer=answer)
+
+
+def _placed(one: Field, place: int) -> Field:
+    """A field whose cells have the paths of their crops within the run's folder."""
+    cells = []
+    for number, cell in enumerate(one.cells, 1):
+        answer = cell.answer
+        folder = f"cells/{answer.label}" if answer.label else f"others/{answer.decision}"
+        path = f"{folder}/{_stem(one, place)}-{number:02d}.png"
+        cells.append(replace(cell, answer=replace(answer, path=path)))
+    return replace(one, cells=tuple(cells))
+
+
+def _stem(one: Field, place: int) -> str:
+    """A file name for what comes of a picture: its place in the run, and its own name."""
+    name = PurePath(one.name.replace("\\", "/")).stem
+    return f"{place:04d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', name)[:60]}"
+
+
+def _picture(path: Path) -> Pixels | None:
+    """The pixels of a file of the run, or None where there is none."""
+    return decode_image(path.read_bytes()).pixels if path.exists() else None
