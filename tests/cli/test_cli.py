@@ -141,6 +141,7 @@ def test_what_is_not_accepted_is_never_called_by_its_class(
     document = one_document(leuko("predict", cells, "-m", doubting, "--json").out)
     assert document["decisions"] == {
         "class": 0, "unsure": 6, "not-a-cell": 1, "unlike-training": 0, "duplicate": 0,
+        "set-aside": 0,
     }  # fmt: skip
     assert document["reasons"]["low-confidence"] == 6
     assert sum(document["reasons"].values()) == document["found"] == 10

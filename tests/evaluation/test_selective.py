@@ -40,6 +40,7 @@ def test_decisions_are_counted_and_what_stands_is_measured() -> None:
         "not-a-cell": 0,
         "unlike-training": 10,
         "duplicate": 0,
+        "set-aside": 0,
     }
     assert found.answered is not None
     assert (found.answered.n, found.answered.accuracy) == (160, 1.0)

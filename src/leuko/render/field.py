@@ -11,7 +11,7 @@ from leuko.field.report import Field, FieldReport, FieldStatus
 from leuko.prediction_files import csv_cells, csv_line, csv_names, guarded
 from leuko.render.answers import tally_text, why
 from leuko.render.counts import count_document, format_count, wrapped
-from leuko.render.words import NONE, Document, decimals, percent
+from leuko.render.words import NONE, Document, decimals, encodable, percent
 from leuko.support.artifacts import RESEARCH_USE, finite, schema
 from leuko.support.text import counted, listed
 
@@ -47,15 +47,15 @@ SCALES: Final = {
     "file": "from the file",
     "red cells": "from its red cells",
     "white cells": "from its white cells",
-    "run": "from the other pictures",
+    "run": "from the others",
     "none": "not known",
 }
 """What a field's scale rests on."""
 
 _REASONS: Final = {
-    "blurred": "it is out of focus",
-    "something-else": "it shows something other than blood",
-    "no-scale": "nothing tells its scale",
+    "blurred": "out of focus",
+    "something-else": "something other than blood",
+    "no-scale": "at an unknown scale",
 }
 _STEPS: Final = {
     "rejected": "cannot be read: save again, as JPEG, PNG or TIFF.",
@@ -181,17 +181,19 @@ def format_field(report: FieldReport) -> str:
     lines = wrapped(filter(None, said))
     if report.truth is not None:
         lines += ["", *wrapped(truth_sentences(report.truth.to_dict()))]
-    refused = [status_text(one) for one in report.fields if one.status not in ("ok", "no-cell")]
+    told = [(one.name, status_text(one)) for one in report.fields]
+    refused = [f"Not counted: {name} ({why})" for name, why in told if why]
     if refused:
         more = len(refused) - _MOST_LINES
         rest = [f"And {counted(more, 'picture')} more."] if more > 0 else []
         lines += ["", *wrapped([*refused[:_MOST_LINES], *rest])]
     if steps := next_steps(report):
         lines += ["", *wrapped(steps)]
-    told = wrapped([RESEARCH_USE])
-    if report.differential is not None:
-        told = [format_count(report.differential, CELLS)]
-    return "\n".join([*lines, "", *told])
+    if report.differential is None:
+        lines += ["", *wrapped([RESEARCH_USE])]
+    else:
+        lines += ["", format_count(report.differential, CELLS)]
+    return encodable("\n".join(lines))
 
 
 def fields_sentence(report: FieldReport) -> str:
@@ -253,7 +255,7 @@ def set_aside_sentence(report: FieldReport) -> str:
 
 
 def status_text(field: Field) -> str:
-    """Say what became of a picture.
+    """Say why a picture is not counted.
 
     Parameters
     ----------
@@ -263,27 +265,24 @@ def status_text(field: Field) -> str:
     Returns
     -------
     str
-        One sentence, with its name.
+        A few words without a full stop; empty where it is counted.
 
     Examples
     --------
     >>> status_text(Field("a.jpg", "unusable", "no-scale"))
-    'a.jpg is not counted: nothing tells its scale.'
+    'at an unknown scale'
     """
-    name, reason = field.name, field.reason
     match field.status:
-        case "ok":
-            return f"{name} has {counted(len(field.cells), CELLS)}."
-        case "no-cell":
-            return f"{name} has no white cell."
+        case "ok" | "no-cell":
+            return ""
         case "single-cell":
-            return f"{name} shows a single cell, as for leuko predict."
+            return "a single cell"
         case "repeated":
-            return f"{name} repeats {reason}."
+            return f"the same field as {field.reason}"
         case "unusable":
-            return f"{name} is not counted: {_REASONS.get(reason, reason)}."
+            return _REASONS.get(field.reason, field.reason)
     detail = f": {field.detail.removesuffix('.')}" if field.detail else ""
-    return f"{name} cannot be read ({reason}){detail}."
+    return f"cannot be read ({field.reason}){detail}"
 
 
 def next_steps(report: FieldReport) -> list[str]:

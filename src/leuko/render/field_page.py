@@ -55,7 +55,7 @@ Pixels = npt.NDArray[np.uint8]
 Pictures = Callable[[int], Pixels | None]
 
 MOST_CROPS: Final = 400
-"""A page holds at most so many cells, the most doubtful of every class, and says what is left out."""
+"""A page holds at most so many cells, the most doubtful of every class, and says what it lacks."""
 
 _MOST_FIELDS: Final = 40
 _MOST_ROWS: Final = 300
@@ -198,6 +198,7 @@ def field_html(
         lead=_lead(report),
         left_out=next_steps(report),
         shares=_shares(report.differential),
+        refused=report.differential is not None and bool(report.differential.refused),
         share_notes=_share_notes(report.differential),
         groups=_groups(run, crop),
         gallery_note=_gallery_note(run),
@@ -283,7 +284,8 @@ def _share_notes(count: Differential | None) -> list[str]:
     """What the limits take for granted."""
     if count is None:
         return []
-    return [*count_notes(count), uncounted_sentence(count), ranges_sentence(count)]
+    ranges = "" if count.refused else ranges_sentence(count)
+    return [*count_notes(count), uncounted_sentence(count), ranges]
 
 
 def _shares(count: Differential | None) -> list[ShareView]:
@@ -396,7 +398,7 @@ def _embedded(pixels: Pixels | None, longest: int, quality: int = 80) -> str:
 def _field_view(run: _Run, place: int) -> FieldView:
     """A field as it was drawn, with the places of its cells."""
     field, pixels = run.report.fields[place], run.drawn[place]
-    places = []
+    places: list[PlaceView] = []
     for number, (at, cell) in enumerate(run.cells, 1):
         if at == place:
             link = f"#c{number}" if number in run.shown else ""
@@ -407,8 +409,10 @@ def _field_view(run: _Run, place: int) -> FieldView:
         if miss.picture == field.name:
             style = _style(field, miss.box, pixels)
             places.append(PlaceView(f"m{number}", f"#x{number}", "Missed", "miss", style))
-    status = "" if field.status == "ok" else f", {STATUSES[field.status]}"
-    caption = f"{counted(len(field.cells), CELLS)}{status}"
+    told = [counted(len(field.cells), CELLS)]
+    if misses := sum(one.kind == "miss" for one in places):
+        told.append(f"{misses:,} missed (dotted)")
+    caption = ", ".join(filter(None, [*told, status_text(field)]))
     return FieldView(
         f"o{place}", field.name, caption, _embedded(pixels, _FIELD, quality=76), places
     )
@@ -440,7 +444,7 @@ def _field_row(run: _Run, place: int) -> dict[str, str]:
         "name": PurePosixPath(field.name).name or field.name,
         "path": field.name,
         "status": "" if field.status == "ok" else STATUSES[field.status],
-        "told": "" if field.status in ("ok", "no-cell") else status_text(field),
+        "told": status_text(field),
         "cells": f"{len(field.cells):,}",
         "counted": f"{sum(cell.answer.decision in _OPEN for cell in field.cells):,}",
         "scale": NONE if scale is None else f"{scale:.1f}",

@@ -5,6 +5,7 @@ Needs only the base install.
 
 from __future__ import annotations
 
+import io
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ from leuko.render.style import lighter, style
 from leuko.scheme import ClassScheme
 from leuko.support.files import mark_own_picture
 
-__all__ = ["LONGEST", "overlay", "overlay_file", "picture_rows"]
+__all__ = ["LONGEST", "overlay", "overlay_file", "picture_rows", "read_overlay"]
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -56,6 +57,9 @@ _CASING: Final = "#14161b"
 _LINE: Final = 3
 _LEAST: Final = 9
 """A box is drawn with at least so many pixels on each side."""
+
+_MOST_SMALL: Final = 40
+"""So many cells that are smaller than a label may have one."""
 
 _DASH: Final = 9
 _MARGIN: Final = 16
@@ -170,6 +174,26 @@ def overlay_file(drawn: Pixels) -> bytes:
     return mark_own_picture(encode_jpeg(drawn, quality=88))
 
 
+def read_overlay(data: bytes) -> Pixels:
+    """Read back what `overlay_file` wrote.
+
+    `leuko.imaging.decode` looks for torn pictures, and may take a line of text for a tear.
+
+    Parameters
+    ----------
+    data : bytes
+        A whole file that Leuko wrote.
+
+    Returns
+    -------
+    (h, w, 3) uint8, RGB
+    """
+    from PIL import Image
+
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"), dtype=np.uint8)
+
+
 def picture_rows(field: Field, columns: int) -> float:
     """How many rows of a drawing are the field; what is below them are words.
 
@@ -241,10 +265,10 @@ def _draw_box(draw: Any, mark: _Mark, size: tuple[int, int]) -> None:
     rows, columns = size
     width = _LINE if mark.solid else _LINE - 1
     row0, col0, row1, col1 = mark.box
-    for reach, colour, thick in ((width + 1, _CASING, width + 2), (width, mark.colour, width)):
+    for reach, colour, thick in ((width + 2, _CASING, width + 2), (width + 1, mark.colour, width)):
         top, left = max(row0 - reach, 0), max(col0 - reach, 0)
         bottom, right = min(row1 + reach, rows) - 1, min(col1 + reach, columns) - 1
-        if mark.solid or reach > width:
+        if mark.solid or colour == _CASING:
             draw.rectangle((left, top, right, bottom), outline=colour, width=thick)
             continue
         for start in range(left, right + 1, 2 * _DASH):
@@ -271,32 +295,40 @@ def _label_widths(mark: _Mark) -> tuple[int, int]:
 def _labels(marks: Sequence[_Mark], size: tuple[int, int]) -> list[_Label | None]:
     """A place for every label: where it covers no other cell and no label, as far as there is one.
 
-    A label with no such place is its number alone; that of a cell too small to be told from it is
-    left out.
+    A label with no such place is its number alone, on its own cell if need be; that of a cell
+    smaller than its label is left out, and so are those of all small cells where there are many.
     """
     boxes = np.array([mark.box for mark in marks], np.float64).reshape(-1, 4)
-    taken = boxes.copy()
+    small = (boxes[:, 2:] - boxes[:, :2]).max(axis=1) < _HEIGHT
+    crowded = int(small.sum()) > _MOST_SMALL
+    taken = [*boxes]
     labels: list[_Label | None] = []
     for index, mark in enumerate(marks):
-        number, word = _label_widths(mark)
-        others = np.delete(taken, index, axis=0)
-        best: tuple[float, _Label, Floats] | None = None
-        for worded, width in ((True, number + word), (False, number)):
-            places = _places(mark.box, width, size)
-            costs = _covered(places, others)
-            k = int(costs.argmin())
-            if best is None or costs[k] < best[0]:
-                label = _Label(int(places[k, 0]), int(places[k, 1]), worded)
-                best = float(costs[k]), label, places[k]
-            if best[0] == 0:
-                break
-        assert best is not None
-        cost, label, place = best
-        small = max(mark.box[2] - mark.box[0], mark.box[3] - mark.box[1]) < _HEIGHT
-        labels.append(None if cost and small else label)
-        if labels[-1] is not None:
-            taken = np.vstack([taken, place])
+        if small[index] and crowded:
+            labels.append(None)
+            continue
+        others = np.array(taken[:index] + taken[index + 1 :]).reshape(-1, 4)
+        place, worded = _best_place(mark, others, size)
+        if place is None and small[index]:
+            labels.append(None)
+            continue
+        if place is None:
+            row, col, _, _ = mark.box
+            place = _within(row, col, _label_widths(mark)[0], size)
+        labels.append(_Label(int(place[0]), int(place[1]), worded))
+        taken.append(place)
     return labels
+
+
+def _best_place(mark: _Mark, others: Floats, size: tuple[int, int]) -> tuple[Floats | None, bool]:
+    """The first place that covers no other cell or label, and whether there is room for a word."""
+    number, word = _label_widths(mark)
+    for width, worded in ((number + word, True), (number, False)):
+        places = _places(mark.box, width, size)
+        free = np.flatnonzero(_covered(places, others) == 0)
+        if free.size:
+            return places[free[0]], worded
+    return None, False
 
 
 def _places(box: Box, width: int, size: tuple[int, int]) -> Floats:
@@ -309,7 +341,7 @@ def _places(box: Box, width: int, size: tuple[int, int]) -> Floats:
     """
     rows, columns = size
     row0, col0, row1, col1 = box
-    gap = _LINE + 1
+    gap = _LINE + 2
     above, below = row0 - gap - _HEIGHT, row1 + gap
     left, right = col0 - gap, col1 + gap - width
     middle = (left + right) // 2
@@ -317,11 +349,16 @@ def _places(box: Box, width: int, size: tuple[int, int]) -> Floats:
     corners = [(above, left), (below, left), (above, right), (below, right), (above, middle),
                (below, middle), (row0 - gap, behind), (row0 - gap, before),
                (row1 + gap - _HEIGHT, behind), (row1 + gap - _HEIGHT, before)]  # fmt: skip
-    inside = [(row, col) for row, col in corners
-              if 0 <= row <= rows - _HEIGHT and 0 <= col <= columns - width]  # fmt: skip
-    # Of a cell that fills the picture, the label lies on the cell itself.
-    inside = inside or [(min(max(row0, 0), rows - _HEIGHT), min(max(col0, 0), columns - width))]
-    return np.array([(row, col, row + _HEIGHT, col + width) for row, col in inside], np.float64)
+    return np.array([(row, col, row + _HEIGHT, col + width) for row, col in corners
+                     if 0 <= row <= rows - _HEIGHT and 0 <= col <= columns - width],
+                    np.float64).reshape(-1, 4)  # fmt: skip
+
+
+def _within(row: int, col: int, width: int, size: tuple[int, int]) -> Floats:
+    """A label's place as near to a corner as the picture allows."""
+    row, col = (max(0, min(at, end - long))
+                for at, end, long in ((row, size[0], _HEIGHT), (col, size[1], width)))  # fmt: skip
+    return np.array((row, col, row + _HEIGHT, col + width), np.float64)
 
 
 def _covered(places: Floats, others: Floats) -> Floats:

@@ -25,7 +25,7 @@ from leuko.field.sort import SortedField, sort_field
 from leuko.imaging.decode import decode_image
 from leuko.render.field import field_csv, field_document
 from leuko.render.field_page import field_html
-from leuko.render.overlay import overlay, overlay_file
+from leuko.render.overlay import overlay, overlay_file, read_overlay
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.repeats import DUPLICATE
 from leuko.runtime.sources import expand
@@ -256,9 +256,7 @@ class _Run:
         page = field_html(
             report,
             crop=lambda number: _picture(folder / paths[number - 1]),
-            drawn=lambda place: _picture(
-                drawings / f"{_stem(report.fields[place], place + 1)}.jpg"
-            ),
+            drawn=lambda place: _drawn(drawings / f"{_stem(report.fields[place], place + 1)}.jpg"),
             context=context,
         )
         (folder / "report.html").write_text(page, encoding="utf-8")
@@ -344,6 +342,11 @@ def _stem(one: Field, place: int) -> str:
     """A file name for what comes of a picture: its place in the run, and its own name."""
     name = PurePath(one.name.replace("\\", "/")).stem
     return f"{place:04d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', name)[:60]}"
+
+
+def _drawn(path: Path) -> Pixels | None:
+    """The pixels of a field as it was drawn, or None where it was not."""
+    return read_overlay(path.read_bytes()) if path.exists() else None
 
 
 def _picture(path: Path) -> Pixels | None:
