@@ -60,6 +60,18 @@ def tiny_model(tiny_bundle: ModelBundle, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
+def sklearn_metrics() -> Any:
+    """Those of scikit-learn; imported by who asks, and not by every process that collects."""
+    return pytest.importorskip("sklearn.metrics", reason="needs the extra 'report'")
+
+
+@pytest.fixture(scope="session")
+def scipy_stats() -> Any:
+    """Those of SciPy, likewise."""
+    return pytest.importorskip("scipy.stats", reason="needs the extra 'report'")
+
+
+@pytest.fixture(scope="session")
 def raabin() -> Path:
     """Real cells, where there are any."""
     data = os.environ.get("LEUKO_DATA")

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -98,32 +97,32 @@ def test_tables_by_slide_add_up():
 @given(
     rows=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60),
 )
-def test_confusion_metrics_agree_with_scikit_learn(rows):
+def test_confusion_metrics_agree_with_scikit_learn(rows, sklearn_metrics):
     truth, answer = (np.array(column) for column in zip(*rows, strict=True))
     present = sorted(set(truth.tolist()))
     table = metrics.confusion_matrix(truth, answer, 5)
     np.testing.assert_array_equal(
-        table, sklearn.metrics.confusion_matrix(truth, answer, labels=range(5))
+        table, sklearn_metrics.confusion_matrix(truth, answer, labels=range(5))
     )
-    assert metrics.accuracy(table) == pytest.approx(sklearn.metrics.accuracy_score(truth, answer))
+    assert metrics.accuracy(table) == pytest.approx(sklearn_metrics.accuracy_score(truth, answer))
     assert metrics.balanced_accuracy(table) == pytest.approx(
-        sklearn.metrics.recall_score(
+        sklearn_metrics.recall_score(
             truth, answer, labels=present, average="macro", zero_division=0
         )
     )
     assert metrics.macro_f1(table) == pytest.approx(
-        sklearn.metrics.f1_score(truth, answer, labels=present, average="macro", zero_division=0)
+        sklearn_metrics.f1_score(truth, answer, labels=present, average="macro", zero_division=0)
     )
     np.testing.assert_allclose(
         metrics.precision(table)[present],
-        sklearn.metrics.precision_score(
+        sklearn_metrics.precision_score(
             truth, answer, labels=present, average=None, zero_division=0
         ),
     )
     for label in present:
         if len(present) > 1:
             assert metrics.specificity(table)[label] == pytest.approx(
-                sklearn.metrics.recall_score(truth != label, answer != label)
+                sklearn_metrics.recall_score(truth != label, answer != label)
             )
 
 
@@ -133,25 +132,25 @@ def test_confusion_metrics_agree_with_scikit_learn(rows):
         lambda rows: len({positive for positive, _ in rows}) == 2
     ),
 )
-def test_curves_with_ties_agree_with_scikit_learn(rows):
+def test_curves_with_ties_agree_with_scikit_learn(rows, sklearn_metrics):
     positive, score = (np.array(column) for column in zip(*rows, strict=True))
     score = score / 6
     fpr, tpr = metrics.roc_curve(positive, score)
-    theirs = sklearn.metrics.roc_curve(positive, score, drop_intermediate=False)
+    theirs = sklearn_metrics.roc_curve(positive, score, drop_intermediate=False)
     np.testing.assert_allclose(fpr, theirs[0], atol=1e-12)
     np.testing.assert_allclose(tpr, theirs[1], atol=1e-12)
     assert metrics.roc_auc(positive, score) == pytest.approx(
-        sklearn.metrics.roc_auc_score(positive, score)
+        sklearn_metrics.roc_auc_score(positive, score)
     )
     pairs = score[positive][:, np.newaxis] - score[~positive]
     assert metrics.roc_auc(positive, score) == pytest.approx(
         ((pairs > 0) + 0.5 * (pairs == 0)).mean()
     )
     assert metrics.average_precision(positive, score) == pytest.approx(
-        sklearn.metrics.average_precision_score(positive, score)
+        sklearn_metrics.average_precision_score(positive, score)
     )
     recall, share = metrics.precision_recall_curve(positive, score)
-    theirs_precision, theirs_recall, _ = sklearn.metrics.precision_recall_curve(positive, score)
+    theirs_precision, theirs_recall, _ = sklearn_metrics.precision_recall_curve(positive, score)
     np.testing.assert_allclose(recall, theirs_recall[::-1], atol=1e-12)
     np.testing.assert_allclose(share, theirs_precision[::-1], atol=1e-12)
 
@@ -206,10 +205,10 @@ def test_thinning_a_straight_line_leaves_two_points():
     assert up.tolist() == [0, 1]
 
 
-def test_log_loss_and_brier_agree_with_scikit_learn():
+def test_log_loss_and_brier_agree_with_scikit_learn(sklearn_metrics):
     labels, table = drawn_rows(4)
     assert statistics.log_loss(labels, table) == pytest.approx(
-        sklearn.metrics.log_loss(labels, table, labels=range(5))
+        sklearn_metrics.log_loss(labels, table, labels=range(5))
     )
     assert metrics.brier_score(labels, table) == pytest.approx(
         np.mean((table - np.eye(5)[labels]) ** 2) * 5

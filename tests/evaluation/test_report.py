@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import sklearn.metrics
 
 from five import CLASSES
 from leuko.errors import DataError
@@ -73,11 +72,11 @@ def test_document_has_the_promised_shape(spread, tmp_path):
     assert document["absent_classes"] == []
 
 
-def test_values_agree_with_scikit_learn(spread):
+def test_values_agree_with_scikit_learn(spread, sklearn_metrics):
     labels, table, slides = spread
     document = evaluate_predictions(labels, table, slides, resamples=50).to_dict(warnings=())
     answers = table.argmax(axis=1)
-    theirs = sklearn.metrics.classification_report(
+    theirs = sklearn_metrics.classification_report(
         labels, answers, target_names=CLASSES, output_dict=True
     )
     for name in CLASSES:
@@ -88,10 +87,10 @@ def test_values_agree_with_scikit_learn(spread):
         assert ours["n"] == theirs[name]["support"]
         positive, score = labels == CLASSES.index(name), table[:, CLASSES.index(name)]
         assert document["roc"][name]["auc"] == pytest.approx(
-            sklearn.metrics.roc_auc_score(positive, score)
+            sklearn_metrics.roc_auc_score(positive, score)
         )
         assert document["pr"][name]["average_precision"] == pytest.approx(
-            sklearn.metrics.average_precision_score(positive, score)
+            sklearn_metrics.average_precision_score(positive, score)
         )
         assert len(document["roc"][name]["fpr"]) == len(document["roc"][name]["tpr"]) <= 200
     assert document["metrics"]["macro_f1"]["value"] == pytest.approx(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
-import sklearn.metrics
 
 from five import CLASSES
 from leuko.evaluation.report import Caution, EvaluationReport, evaluate_predictions
@@ -126,10 +126,10 @@ def test_intervals_without_a_spread_are_named() -> None:
     assert told.endswith("where those of a slide are taken to be alike.")
 
 
-def test_the_summary_reads_like_a_classification_report() -> None:
+def test_the_summary_reads_like_a_classification_report(sklearn_metrics: Any) -> None:
     answers = some_wrong()
     text = evaluation_summary(a_report(answers, DAYS))
-    theirs = sklearn.metrics.classification_report(FIFTHS, answers, target_names=CLASSES, digits=4)
+    theirs = sklearn_metrics.classification_report(FIFTHS, answers, target_names=CLASSES, digits=4)
     for name in (*CLASSES, "macro avg", "weighted avg"):
         found = re.search(rf"{name} +([\d.]+) +([\d.]+) +([\d.]+)", theirs)
         assert found is not None

@@ -144,6 +144,11 @@ def test_each_step_adds_its_section_and_takes_back_what_is_no_longer_true(
     again = with_card(replace(adapted, validation={"trust": {**trust, "n": 77}}))
     assert "Fitted on 77 images" in again.card
     assert "fitted on another laboratory" not in again.card
+    source = {"validation": adapted.validation, "adaptation": adaptation}
+    provenance = {**TRAINED, "adaptation": {**adaptation, "source": source}}
+    twice = with_card(replace(adapted, provenance=provenance))
+    assert headings(twice) == headings(adapted)
+    assert "0.9123" in twice.card  # of the training still, two steps back
     variant = Variant("onnx", "int8", "a", "b" * 64, adapted.validation, Compared(14, 1.0, 0.01))
     provenance = {**adapted.provenance, "variant": variant.to_dict()}
     exported = with_card(replace(adapted, provenance=provenance, validation={}))

@@ -88,15 +88,24 @@ def _read(read: Callable[[Mapping[str, Any]], _T | None], values: object) -> _T 
 
 
 def _validations(bundle: ModelBundle) -> list[Mapping[str, Any]]:
-    """Figures of a bundle, and then of what it was made from."""
-    return [bundle.validation, *(_before(bundle, step) for step in ("variant", "adaptation"))]
+    """Figures of a bundle, and then of what it was made from, step by step."""
+    made_from = [_source(bundle.provenance, "variant")]
+    known: Mapping[str, Any] = bundle.provenance
+    while known := _source(known, "adaptation"):
+        made_from.append(known)
+    return [bundle.validation, *map(_figures, made_from)]
 
 
-def _before(bundle: ModelBundle, step: str) -> Mapping[str, Any]:
-    """Figures of what a bundle was made from in a step; empty where there was none."""
-    known = bundle.provenance.get(step)
-    source = known.get("source") if isinstance(known, Mapping) else None
-    found = source.get("validation") if isinstance(source, Mapping) else None
+def _source(known: Mapping[str, Any], step: str) -> Mapping[str, Any]:
+    """What was known of the model that a step began with; empty where there was no such step."""
+    made = known.get(step)
+    source = made.get("source") if isinstance(made, Mapping) else None
+    return source if isinstance(source, Mapping) else {}
+
+
+def _figures(source: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Its figures; empty where it has none."""
+    found = source.get("validation")
     return found if isinstance(found, Mapping) else {}
 
 
@@ -285,7 +294,7 @@ def _labels_section(known: _History) -> list[str]:
     if labels is None:
         return []
     adaptation = provenance["adaptation"]
-    before = _before(known.bundle, "adaptation").get("trust")
+    before = _figures(_source(provenance, "adaptation")).get("trust")
     is_recalibrated = before != known.bundle.validation.get("trust")
     told = ", ".join(f"{count} {name}" for name, count in labels.classes.items() if count)
     right, balanced = labels.accuracy, labels.balanced_accuracy
@@ -295,8 +304,8 @@ def _labels_section(known: _History) -> list[str]:
         f"Fitted to {labels.n} labelled cells of one laboratory (digest "
         f"`{adaptation['images_digest'][:16]}`), from the bundle "
         f"`{adaptation['adapted_from'][:12]}`. The figures outside this section"
-        f"{' and Trust' if is_recalibrated else ''} are those of that bundle, and say nothing of "
-        "this one.",
+        f"{' and Trust' if is_recalibrated else ''} are older than the fit, and say nothing "
+        "of this bundle.",
         "",
         f"- {refit_in_words(labels)}",
         f"- Cells: {labels.n} ({told}), {_dealt_in_words(labels)}, {labels.repeats} times. "

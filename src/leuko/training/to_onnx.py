@@ -6,24 +6,22 @@ class order, so whatever a model wants done to its input or output is done insid
 * input ``pixels``: (N, h, w, 3) float32, RGB 0 to 255, any N;
 * output ``probabilities``: (N, classes) float32, softmax, in the order of the class scheme.
 
-Keras writes ONNX through tf2onnx, which names everything after the Python objects of the
-moment. The names are rewritten here, so that equal weights give equal bytes in any process.
+The conversion is that of tf2onnx, which names everything after the Python objects of the moment.
+The names are rewritten here, so that equal weights give equal bytes in any process.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import tempfile
-import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from leuko.errors import BundleError, TrainingError
+from leuko.runtime.network.session import load_graph
 from leuko.support.packages import import_extra
 from leuko.support.quiet import silence
 
@@ -58,6 +56,7 @@ PARITY: Final = 1e-5
 # tf2onnx writes 9 for graphs of this operator set; 8 is the version that belongs to it.
 _IR_VERSION: Final = 8
 _PARITY_SEED: Final = 20220113
+_UNOPENED: Final = "The converted network cannot be opened"
 
 
 def require_converters() -> None:
@@ -128,7 +127,7 @@ def features_onnx(trunk: keras.Model, samples: npt.NDArray[np.float32] | None = 
         When a package that the conversion needs is not installed.
     """
     whole, data = _converted(trunk, FEATURES_NAME)
-    session = _session(data)
+    session = load_graph(data, _UNOPENED)
     if samples is None:
         samples = example_pixels(whole.input_shape[1:3], count=3)
     for batch in (samples[:1], samples):
@@ -177,7 +176,7 @@ def check_parity(
         raise BundleError(
             f"The comparison with Keras needs two images or more; received {len(samples)}."
         )
-    session = _session(onnx_bytes)
+    session = load_graph(onnx_bytes, _UNOPENED)
     worst = 0.0
     for batch in (samples[:1], samples):
         expected = np.asarray(model(batch, training=False), dtype=np.float64)
@@ -238,27 +237,22 @@ def example_pixels(size: tuple[int, int], *, count: int) -> npt.NDArray[np.float
 
 def _converted(model: keras.Model, output: str) -> tuple[keras.Model, bytes]:
     """The network from ``pixels`` on, and as ONNX."""
-    keras = _import("keras")
     require_converters()
+    keras, tensorflow, tf2onnx = map(_import, ("keras", "tensorflow", "tf2onnx"))
     rows, columns, width = _check_network(model)
     pixels = keras.Input((rows, columns, 3), name=INPUT_NAME, dtype="float32")
     whole = keras.Model(pixels, model(pixels, training=False), name="exported")
-    return whole, _write(whole, (rows, columns), output, width)
-
-
-def _write(model: keras.Model, size: tuple[int, int], output: str, width: int) -> bytes:
-    """Let Keras write a model as ONNX, and give back the bytes under our names."""
-    model(np.zeros((1, *size, 3), np.float32), training=False)
-    with tempfile.TemporaryDirectory(prefix="leuko-export-") as folder, _quiet():
-        path = Path(folder) / "model.onnx"
-        try:
-            model.export(path, format="onnx", verbose=False, opset_version=OPSET)
-        except Exception as error:
-            raise TrainingError(
-                f"Keras cannot write this model as ONNX: {_one_line(error)} Use layers that "
-                "the conversion knows, such as those of Leuko's own recipes."
-            ) from error
-        return _canonical(path.read_bytes(), output, width)
+    asked = tensorflow.function(lambda pixels: whole(pixels, training=False), autograph=False)
+    taken = tensorflow.TensorSpec((None, rows, columns, 3), tensorflow.float32, INPUT_NAME)
+    try:
+        with _quiet():
+            graph, _ = tf2onnx.convert.from_function(asked, [taken], opset=OPSET)
+    except Exception as error:
+        raise TrainingError(
+            f"This model cannot be written as ONNX: {_one_line(error)} Use layers that the "
+            "conversion knows, such as those of Leuko's own recipes."
+        ) from error
+    return whole, _canonical(graph, output, width)
 
 
 def _check_network(model: keras.Model) -> tuple[int, int, int]:
@@ -293,10 +287,9 @@ def _check_network(model: keras.Model) -> tuple[int, int, int]:
     return int(shape[1]), int(shape[2]), int(last[1])
 
 
-def _canonical(data: bytes, output: str, width: int) -> bytes:
+def _canonical(model: Any, output: str, width: int) -> bytes:
     """Rename everything in an ONNX graph in its order of use; check that it stands alone."""
     onnx = _import("onnx")
-    model = onnx.load_model_from_string(data)
     graph = model.graph
     if len(graph.input) != 1 or len(graph.output) != 1:
         raise BundleError(
@@ -356,20 +349,6 @@ def _canonical(data: bytes, output: str, width: int) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _session(data: bytes) -> Any:
-    """Open an ONNX model from memory, on the CPU, without log lines."""
-    runtime = _import("onnxruntime")
-    options = runtime.SessionOptions()
-    options.log_severity_level = 4
-    options.intra_op_num_threads = 1
-    try:
-        return runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise BundleError(
-            f"ONNX Runtime cannot open the converted model: {_one_line(error)}"
-        ) from error
-
-
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Hold back the log lines of the converters below the level of an error."""
@@ -378,10 +357,7 @@ def _quiet() -> Iterator[None]:
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            # Keras looks up a name that NumPy has announced to bring back.
-            warnings.filterwarnings("ignore", category=FutureWarning, message=".*np.object")
-            yield
+        yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

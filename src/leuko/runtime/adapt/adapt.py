@@ -196,6 +196,9 @@ def fit_adaptation(
     rows = [(*row, slide) for row, slide in zip(labels, slides or [""] * len(labels), strict=True)]
     cells = _usable(bundle, rows, threads, reporter)
     fitted = refit(bundle, cells, measure=measure, seed=seed, threads=threads, reporter=reporter)
+    source = {"name": bundle.name, "digest": bundle.digest, "validation": bundle.validation}
+    if "adaptation" in bundle.provenance:
+        source["adaptation"] = bundle.provenance["adaptation"]
     steps = {
         "schema": schema("adaptation"),
         "adapted_from": bundle.digest,
@@ -203,7 +206,7 @@ def fit_adaptation(
         "seed": seed,
         "labels": fitted.report.to_dict(),
         "told": refit_in_words(fitted.report),
-        "source": {"name": bundle.name, "digest": bundle.digest, "validation": bundle.validation},
+        "source": source,
     }
     provenance = {**bundle.provenance, "adapted_from": bundle.digest, "adaptation": steps}
     made = with_card(replace(_made(bundle, fitted), provenance=provenance))
