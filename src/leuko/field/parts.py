@@ -1,4 +1,4 @@
-"""A sorted field as bytes, for a run that may be stopped before all fields are done."""
+"""A field that was searched, as bytes, for a run that may be stopped before all are done."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from dataclasses import fields
 from typing import Any, Final
 
 from leuko.errors import BatchError
+from leuko.field.find import FoundField
 from leuko.field.once import Sight
 from leuko.field.report import Field, FieldCell
-from leuko.field.sort import SortedField
 from leuko.imaging.decode import decode_image, encode_jpeg
 from leuko.prediction import Prediction
-from leuko.scheme import ClassScheme
 
-__all__ = ["decode_sorted", "encode_sorted"]
+__all__ = ["decode_found", "encode_found"]
 
 _WHEN: Final = (1980, 1, 1, 0, 0, 0)
 """The date of every member: equal fields are equal to the byte."""
@@ -25,12 +24,12 @@ _TOLD: Final = "field.json"
 _OVERVIEW: Final = "overview.jpg"
 
 
-def encode_sorted(done: SortedField) -> bytes:
+def encode_found(done: FoundField) -> bytes:
     """Pack a field with its crops.
 
     Parameters
     ----------
-    done : SortedField
+    done : FoundField
         What was found.
 
     Returns
@@ -44,6 +43,7 @@ def encode_sorted(done: SortedField) -> bytes:
             {"box": cell.box, "score": cell.score, "answer": _plain(cell.answer, "scheme")}
             for cell in done.field.cells
         ],
+        "step": done.step,
         "sight": None if done.sight is None else done.sight.to_dict(),
     }
     buffer = io.BytesIO()
@@ -56,21 +56,19 @@ def encode_sorted(done: SortedField) -> bytes:
     return buffer.getvalue()
 
 
-def decode_sorted(payload: bytes, source: str, scheme: ClassScheme) -> SortedField:
+def decode_found(payload: bytes, source: str) -> FoundField:
     """Unpack a field.
 
     Parameters
     ----------
     payload : bytes
-        From `encode_sorted`.
+        From `encode_found`.
     source : str
         Where it came from, for the message.
-    scheme : ClassScheme
-        Of the answers.
 
     Returns
     -------
-    SortedField
+    FoundField
         Its overview has been through a JPEG.
 
     Raises
@@ -85,12 +83,13 @@ def decode_sorted(payload: bytes, source: str, scheme: ClassScheme) -> SortedFie
                 FieldCell(
                     _tuple(cell["box"]),
                     cell["score"],
-                    Prediction(**_tuples(cell["answer"]), scheme=scheme),
+                    Prediction(**_tuples(cell["answer"])),
                 )
                 for cell in told["cells"]
             )
-            return SortedField(
+            return FoundField(
                 Field(**_tuples(told["field"]), cells=cells),
+                told["step"],
                 tuple(archive.read(f"{number}.png") for number in range(len(cells))),
                 decode_image(archive.read(_OVERVIEW)).pixels if told["sight"] else None,
                 Sight.from_dict(told["sight"]) if told["sight"] else None,

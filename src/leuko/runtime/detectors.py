@@ -63,8 +63,8 @@ class NetworkDetector:
     ----------
     onnx : bytes
         The graph: (1, h, w, 3) float32 RGB 0 to 255, h and w multiples of `ALIGNED`, to
-        (1, h/8, w/8, 10) float32: scores of white and of red cells, then for each of the two how far
-        a box's top, left, bottom and right side are from the place, in pixels.
+        (1, h/8, w/8, 10) float32: scores of white and of red cells; then how far a box's top, left,
+        bottom and right side are from the place, in pixels, of the one and of the other.
     name : str
         Its name.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -18,10 +17,11 @@ from leuko.evaluation.counting.differential import Differential, differential_by
 from leuko.evaluation.counting.tally import Tally
 from leuko.field.box_table import BoxTable
 from leuko.field.boxes import BOX_FORMATS, score_fields
+from leuko.field.find import FoundField, find_cells
+from leuko.field.name import name_cells, settle_scales
 from leuko.field.once import Sight, find_repeats
-from leuko.field.parts import decode_sorted, encode_sorted
+from leuko.field.parts import decode_found, encode_found
 from leuko.field.report import SET_ASIDE, Field, FieldCell, FieldReport
-from leuko.field.sort import SortedField, sort_field
 from leuko.imaging.decode import decode_image
 from leuko.render.field import field_csv, field_document
 from leuko.render.field_page import field_html
@@ -38,9 +38,6 @@ from leuko.support.reporter import SILENT, Reporter
 __all__ = ["FieldOptions", "run_fields"]
 
 _ENDING: Final = ".field.zip"
-
-_MEASURED: Final = ("file", "red cells")
-"""What the scale of a field rests on that is believed for other fields of its run."""
 
 
 @dataclass(frozen=True)
@@ -119,16 +116,15 @@ def run_fields(
     """
     _check(out, options)
     sources = list(expand(images, reporter=reporter))
-    models = {classifier.name: classifier.digest, detector.name: detector.digest}
+    models = {detector.name: detector.digest}
     with open_parts(out, _ENDING, models, resume=options.resume) as parts:
         run = _Run(parts, classifier, detector, options)
-        looked = run.look(sources, reporter)
-        looked = run.at_scale_of_others(sources, looked)
-        report = run.report(looked, left=len(sources) - len(looked))
+        found = run.find(sources, reporter)
+        report = run.report(found, len(sources), reporter)
         if all(one.status == "rejected" for one in report.fields):
             raise DataError(_nothing(report.fields))
         with atomic_folder(out) as folder:
-            run.write(folder, report, looked, context or {})
+            run.write(folder, report, found, context or {})
     return report
 
 
@@ -150,8 +146,8 @@ def _nothing(fields: Sequence[Field]) -> str:
 
 
 @dataclass(frozen=True)
-class _Looked:
-    """A field that is done; its crops are in its part."""
+class _Done:
+    """A field that was searched; its crops are in its part."""
 
     key: str
     field: Field
@@ -167,45 +163,39 @@ class _Run:
     detector: Detector
     options: FieldOptions
 
-    def look(self, sources: Sequence[Source], reporter: Reporter) -> list[_Looked]:
-        """Find and name the cells of each field, until there are enough."""
+    def find(self, sources: Sequence[Source], reporter: Reporter) -> list[_Done]:
+        """Find the cells of each field, until there are enough."""
         scale, enough = self.options.scale, self.options.cells
         ruler = None if scale is None else Ruler(scale, "given")
         threads = worker_count(self.options.workers)
         each = max(1, threads // max(1, len(sources)))
-        done: list[_Looked] = []
-        found = 0
-        for looked in bounded_map(
-            lambda source: self._sort(source, ruler, each), sources, workers=threads, ahead=threads
+        done: list[_Done] = []
+        cells = 0
+        for one in bounded_map(
+            lambda source: self._find(source, ruler, each), sources, workers=threads, ahead=threads
         ):
-            done.append(looked)
+            done.append(one)
             reporter.progress("finding white cells", len(done), len(sources))
-            found += _entering([looked.field])
+            cells += _free(one.field)
             # The same cells may have been seen twice; that is looked at only when it matters.
-            if enough is not None and found >= enough and _entering(_once(done)) >= enough:
-                break
+            if enough is not None and cells >= enough:
+                fields = _once(done, [one.field for one in done])
+                if sum(map(_free, fields)) >= enough:
+                    break
         return done
 
-    def at_scale_of_others(
-        self, sources: Sequence[Source], looked: Sequence[_Looked]
-    ) -> list[_Looked]:
-        """Look again at fields whose scale nothing tells, at that of the others."""
-        known = [
-            one.field.pixels_per_micrometre or 0.0
-            for one in looked
-            if one.field.scale_source in _MEASURED and one.field.status in ("ok", "no-cell")
-        ]
-        if not known:
-            return [*looked]
-        ruler = Ruler(statistics.median(known), "run")
-        return [
-            self._sort(source, ruler, 1) if one.field.reason == "no-scale" else one
-            for source, one in zip(sources, looked, strict=False)
-        ]
-
-    def report(self, looked: Sequence[_Looked], *, left: int) -> FieldReport:
-        """Count each cell once."""
-        fields = [_placed(one, place) for place, one in enumerate(_once(looked), 1)]
+    def report(self, found: Sequence[_Done], pictures: int, reporter: Reporter) -> FieldReport:
+        """Name the cells at the scale of the run, and count each once."""
+        settled = settle_scales([one.field for one in found])
+        named = []
+        for one in bounded_map(
+            lambda pair: name_cells(self._read(pair[0].key), pair[1], self.classifier),
+            zip(found, settled, strict=True),
+            workers=worker_count(self.options.workers),
+        ):
+            named.append(one)
+            reporter.progress("naming them", len(named), len(found))
+        fields = [_placed(one, place) for place, one in enumerate(_once(found, named), 1)]
         report = FieldReport(
             tuple(fields),
             self.classifier.scheme,
@@ -213,27 +203,28 @@ class _Run:
             {"name": self.detector.name, "digest": self.detector.digest},
             differential=self._count(fields),
             asked=self.options.cells,
-            left=left,
+            left=pictures - len(found),
         )
         if self.options.truth is None:
             return report
         # A field that repeats another is counted once and found twice.
-        found = [one.field for one in looked]
-        truth = self.options.truth.match([one.name for one in found])
-        return replace(report, truth=score_fields(found, truth, report.scheme))
+        truth = self.options.truth.match([one.name for one in named])
+        for note in truth.notes:
+            reporter.say(note)
+        return replace(report, truth=score_fields(named, truth, report.scheme))
 
     def write(
         self,
         folder: Path,
         report: FieldReport,
-        looked: Sequence[_Looked],
+        found: Sequence[_Done],
         context: Mapping[str, object],
     ) -> None:
         """Write crops, pictures, tables and the page."""
         drawings = folder / "overlays"
         drawings.mkdir()
         numbers = count(1)
-        for place, (one, source) in enumerate(zip(report.fields, looked, strict=True), 1):
+        for place, (one, source) in enumerate(zip(report.fields, found, strict=True), 1):
             done = self._read(source.key)
             for cell, crop in zip(one.cells, done.crops, strict=False):
                 path = folder / cell.answer.path
@@ -261,22 +252,19 @@ class _Run:
         )
         (folder / "report.html").write_text(page, encoding="utf-8")
 
-    def _sort(self, source: Source, ruler: Ruler | None, workers: int) -> _Looked:
-        """Do one field, unless it was done before."""
-        scale = None if ruler is None else [ruler.pixels_per_micrometre, ruler.source]
-        key = digest_json([list(source.identity), scale, __version__])
+    def _find(self, source: Source, ruler: Ruler | None, workers: int) -> _Done:
+        """Search one field, unless it was done before."""
+        key = digest_json([list(source.identity), self.options.scale, __version__])
         if self.parts.has(key):
             done = self._read(key)
         else:
-            done = sort_field(source, self.detector, self.classifier, ruler=ruler, workers=workers)
-            self.parts.keep(key, encode_sorted(done))
-        return _Looked(key, done.field, done.sight)
+            done = find_cells(source, self.detector, ruler, workers=workers)
+            self.parts.keep(key, encode_found(done))
+        return _Done(key, done.field, done.sight)
 
-    def _read(self, key: str) -> SortedField:
+    def _read(self, key: str) -> FoundField:
         """What a part holds."""
-        return decode_sorted(
-            self.parts.read(key), str(self.parts.file(key)), self.classifier.scheme
-        )
+        return decode_found(self.parts.read(key), str(self.parts.file(key)))
 
     def _count(self, fields: Iterable[Field]) -> Differential | None:
         """The differential of all cells that enter it."""
@@ -289,36 +277,32 @@ class _Run:
         return differential_by(self.classifier.bundle, tally, seed=self.options.seed)
 
 
-def _entering(fields: Iterable[Field]) -> int:
-    """How many cells enter the count."""
-    return sum(
-        cell.answer.decision not in (SET_ASIDE, DUPLICATE, "not-a-cell")
-        for one in fields
-        for cell in one.cells
-    )
+def _free(one: Field) -> int:
+    """How many cells of a field are to be counted, as far as their places tell."""
+    return sum(cell.answer.decision not in (SET_ASIDE, DUPLICATE) for cell in one.cells)
 
 
-def _once(looked: Sequence[_Looked]) -> list[Field]:
-    """Fields with what an earlier one shows told so."""
+def _once(done: Sequence[_Done], fields: Sequence[Field]) -> list[Field]:
+    """The same fields, with what an earlier one shows told so."""
     seen = [
         (place, one.sight)
-        for place, one in enumerate(looked)
-        if one.sight is not None and one.field.status == "ok"
+        for place, (one, field) in enumerate(zip(done, fields, strict=True))
+        if one.sight is not None and field.status == "ok"
     ]
     repeats = find_repeats([sight for _, sight in seen])
-    fields = [one.field for one in looked]
-    names = [one.field.name for one in looked]
+    told = [*fields]
     for (place, _), whole, cells in zip(seen, repeats.pictures, repeats.cells, strict=True):
+        field = fields[place]
         if whole is not None:
-            same = names[seen[whole][0]]
-            fields[place] = replace(fields[place], status="repeated", reason=same, cells=())
+            same = fields[seen[whole][0]].name
+            told[place] = replace(field, status="repeated", reason=same, cells=())
             continue
         marked = [
-            cell if first is None else _repeated(cell, names[seen[first[0]][0]])
-            for cell, first in zip(fields[place].cells, cells, strict=True)
+            cell if first is None else _repeated(cell, fields[seen[first[0]][0]].name)
+            for cell, first in zip(field.cells, cells, strict=True)
         ]
-        fields[place] = replace(fields[place], cells=tuple(marked))
-    return fields
+        told[place] = replace(field, cells=tuple(marked))
+    return told
 
 
 def _repeated(cell: FieldCell, name: str) -> FieldCell:

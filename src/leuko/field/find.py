@@ -1,30 +1,33 @@
-"""From one picture to its white cells, each with an answer, or with the reason why it has none."""
+"""From one picture to its white cells: where they are, what surrounds them, which lie free."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 import cv2
+import numpy as np
 
 from leuko.cells.arrays import Pixels, cv
 from leuko.cells.colour import background_colour
 from leuko.cells.detector import Box, Detector, Ruler
 from leuko.errors import ImageError
 from leuko.field.once import Sight, see
-from leuko.field.report import SET_ASIDE, Field, FieldCell, FieldStatus
-from leuko.field.tiles import find_in
+from leuko.field.report import SET_ASIDE, Field, FieldCell
+from leuko.field.tiles import find_in, tiles
+from leuko.field.tissue import Tissue, tissue_of
 from leuko.imaging.decode import encode_png
 from leuko.imaging.slide import FieldImage, lattice_step, open_field
 from leuko.prediction import Prediction
-from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.quality import measure_quality
 from leuko.source import Source
 from leuko.support.artifacts import digest_bytes, digest_file
 
-__all__ = ["CROP", "OVERVIEW", "SortedField", "sort_field"]
+__all__ = ["CROP", "OVERVIEW", "FoundField", "find_cells"]
 
 CROP: Final = 30.0
 """Micrometres across the crop of a cell: the width of usual single-cell pictures."""
@@ -45,28 +48,24 @@ cell: the largest monocytes and blasts have some 20 µm."""
 BORDER: Final = 0.3
 """What comes nearer to the picture's border than this many micrometres is cut by it."""
 
-BLURRED: Final = 0.0
-"""A field less sharp than this shows no cell well enough."""
-
 WINDOW: Final = 640
 """Pixels across the part of a field whose sharpness is told."""
 
-ASIDE: Final = {"blurred": "blurred", "no-nucleus": "smudged", "blank": "smudged"}
-"""Reasons for which a model does not accept an answer, and what they mean for a cell of a field."""
-
-SINGLE: Final = (45.0, 0.3)
-"""A picture narrower than this many micrometres, whose only cell takes this share of it, was made
-of that cell."""
+RULED: Final = (5, 1280)
+"""So many parts of a slide, of so many pixels, are measured for its scale."""
 
 
 @dataclass(frozen=True, slots=True)
-class SortedField:
+class FoundField:
     """A picture and what was found in it.
 
     Attributes
     ----------
     field : Field
-        Paths of its answers are empty.
+        Its status is ``ok`` unless it cannot be read. Cells that do not lie free are set aside, the
+        others have no answer yet; no answer has a path.
+    step : float
+        Pixels of the picture to one of a crop.
     crops : tuple of bytes
         PNG of each cell, in order.
     overview : (h, w, 3) uint8, RGB, or None
@@ -76,20 +75,16 @@ class SortedField:
     """
 
     field: Field
+    step: float = 1.0
     crops: tuple[bytes, ...] = ()
     overview: Pixels | None = None
     sight: Sight | None = None
 
 
-def sort_field(
-    source: Source,
-    detector: Detector,
-    classifier: OnnxClassifier,
-    *,
-    ruler: Ruler | None = None,
-    workers: int = 1,
-) -> SortedField:
-    """Find the white cells of a picture and name them.
+def find_cells(
+    source: Source, detector: Detector, ruler: Ruler | None = None, *, workers: int = 1
+) -> FoundField:
+    """Find the white cells of a picture.
 
     Parameters
     ----------
@@ -97,8 +92,6 @@ def sort_field(
         The picture.
     detector : Detector
         Finds them, and measures the scale where nobody tells it.
-    classifier : OnnxClassifier
-        Names them, at the scale of the field.
     ruler : Ruler, optional
         The scale, where it is known.
     workers : int
@@ -106,107 +99,83 @@ def sort_field(
 
     Returns
     -------
-    SortedField
-        Also of a picture that cannot be read: `Field.status` says what became of it.
+    FoundField
+        Also of a picture that cannot be read: `Field.status` says so.
     """
     try:
         with open_field(source) as image:
-            return _sorted(source, image, detector, classifier, ruler, workers)
+            return _found(source, image, detector, ruler, workers)
     except ImageError as error:
-        field = Field(source.name, "rejected", error.reason, detail=error.detail)
-        return SortedField(field)
+        return FoundField(Field(source.name, "rejected", error.reason, detail=error.detail))
 
 
-def _sorted(
-    source: Source,
-    image: FieldImage,
-    detector: Detector,
-    classifier: OnnxClassifier,
-    ruler: Ruler | None,
-    workers: int,
-) -> SortedField:
-    """Find and name the cells of an open picture."""
+def _found(
+    source: Source, image: FieldImage, detector: Detector, ruler: Ruler | None, workers: int
+) -> FoundField:
+    """Find the cells of an open picture."""
+    tissue = tissue_of(image)
     overview = image.read((0, 0, *image.size), lattice_step(max(image.size) / OVERVIEW))
+    ruler = ruler or _measured(image, detector, tissue)
+    scale = ruler.pixels_per_micrometre
     field = Field(
         source.name,
         "ok",
         detail="; ".join(image.notes),
         sha256=_digest(source),
         size=image.size,
+        pixels_per_micrometre=scale,
+        scale_source=ruler.source,
+        red_cells=ruler.red_cells,
         ground=background_colour(overview),
     )
-    field = _scaled(field, image, detector, ruler)
-    scale = field.pixels_per_micrometre
     if scale is None:
-        unknown = replace(field, status="unusable", reason="something-else")
-        return SortedField(unknown, (), overview, see(source.name, overview, (), image.size))
-    found = sorted(find_in(image, detector, scale, workers=workers), key=lambda one: one.box)
+        return FoundField(
+            field, overview=overview, sight=see(source.name, overview, (), image.size)
+        )
+    found = find_in(image, detector, scale, tissue=tissue, workers=workers)
+    found.sort(key=lambda one: one.box)
     boxes = [one.box for one in found]
-    field = replace(field, sharpness=_sharpness(image, scale, detector.working))
-    status, reason = _status(field, boxes, scale)
-    field = replace(field, status=status, reason=reason)
-    sight = see(source.name, overview, boxes, image.size)
-    if status != "ok":
-        return SortedField(field, (), overview, sight)
     step = lattice_step(CROP * scale / LARGEST_CROP)
-    crops = [_crop(image, box, CROP * scale, step, field.ground) for box in boxes]
-    files = tuple(encode_png(crop, effort=1) for crop in crops)
-    reasons = [_why_aside(box, boxes, image.size, scale) for box in boxes]
-    answers = _answers(crops, reasons, classifier, scale / step)
-    cells = tuple(
-        FieldCell(one.box, one.score, replace(answer, sha256=digest_bytes(file)))
-        for one, answer, file in zip(found, answers, files, strict=True)
+    crops = tuple(
+        encode_png(_crop(image, box, CROP * scale, step, field.ground), effort=1) for box in boxes
     )
-    return SortedField(replace(field, cells=cells, faults=image.faults), files, overview, sight)
+    cells = []
+    for one, crop in zip(found, crops, strict=True):
+        reason = _why_aside(one.box, boxes, image.size, scale)
+        decision = SET_ASIDE if reason else ""
+        answer = Prediction("", "ok", reason, decision=decision, sha256=digest_bytes(crop))
+        cells.append(FieldCell(one.box, one.score, answer))
+    field = replace(
+        field,
+        sharpness=_sharpness(image, scale, detector.working),
+        cells=tuple(cells),
+        faults=image.faults,
+    )
+    return FoundField(field, step, crops, overview, see(source.name, overview, boxes, image.size))
 
 
-def _answers(
-    crops: Sequence[Pixels], reasons: Sequence[str], classifier: OnnxClassifier, scale: float
-) -> list[Prediction]:
-    """Ask what cells are that lie free and whole; of the others, tell why not."""
-    asked = [crop for crop, reason in zip(crops, reasons, strict=True) if not reason]
-    answers = iter(classifier.predict_cells(asked, pixels_per_micrometre=scale))
-    told = []
-    for reason in reasons:
-        if reason:
-            told.append(Prediction("", "ok", reason, decision=SET_ASIDE, scheme=classifier.scheme))
-            continue
-        answer = next(answers)
-        aside = ASIDE.get(answer.reason)
-        told.append(answer if aside is None else replace(answer, decision=SET_ASIDE, reason=aside))
-    return told
+def _measured(image: FieldImage, detector: Detector, tissue: Tissue | None) -> Ruler:
+    """The scale that the file tells, or what the cells do; of a slide, in a few parts of it."""
+    if image.pixels_per_micrometre is not None:
+        return Ruler(image.pixels_per_micrometre, "file")
+    if tissue is None:
+        return detector.measure(image.read((0, 0, *image.size)))
+    parts, side = RULED
+    every = [*tiles(image.size, 1.0, side, 0, tissue)]
+    told = [
+        detector.measure(image.read(tile.box))
+        for tile in islice(every, len(every) // (2 * parts), None, max(1, len(every) // parts))
+    ]
+    reds = [ruler for ruler in told if ruler.source == "red cells"]
+    if not reds:
+        return Ruler()
+    scale = statistics.median(ruler.pixels_per_micrometre or 0.0 for ruler in reds)
+    return Ruler(scale, "red cells", sum(ruler.red_cells for ruler in reds))
 
 
 def _digest(source: Source) -> str:
     """Digest of a picture's file, however large."""
     return digest_file(Path(source.place)) if source.kind == "file" else digest_bytes(source.read())
-
-
-def _scaled(field: Field, image: FieldImage, detector: Detector, ruler: Ruler | None) -> Field:
-    """Settle the scale: what is told from outside, then the file's, then the cells'."""
-    if ruler is None and image.pixels_per_micrometre is not None:
-        ruler = Ruler(image.pixels_per_micrometre, "file")
-    if ruler is None:
-        ruler = detector.measure(image.read((0, 0, *image.size)))
-    return replace(
-        field,
-        pixels_per_micrometre=ruler.pixels_per_micrometre,
-        scale_source=ruler.source,
-        red_cells=ruler.red_cells,
-    )
-
-
-def _status(field: Field, boxes: Sequence[Box], scale: float) -> tuple[FieldStatus, str]:
-    """What a picture is, and why it cannot be used."""
-    if len(boxes) == 1 and min(field.size) < SINGLE[0] * scale:
-        row0, col0, row1, col1 = boxes[0]
-        if max(row1 - row0, col1 - col0) > SINGLE[1] * min(field.size):
-            return "single-cell", ""
-    if field.scale_source == "white cells":
-        return "unusable", "no-scale"
-    if field.sharpness < BLURRED:
-        return "unusable", "blurred"
-    return ("ok" if boxes else "no-cell"), ""
 
 
 def _sharpness(image: FieldImage, scale: float, working: float) -> float:
@@ -258,6 +227,7 @@ def _crop(
     )
     above, before = max(0, -top), max(0, -left)
     below, after = 2 * half - above - seen.shape[0], 2 * half - before - seen.shape[1]
-    return cv.copyMakeBorder(
+    whole = cv.copyMakeBorder(
         seen, above, max(0, below), before, max(0, after), cv2.BORDER_CONSTANT, value=ground
-    )[: 2 * half, : 2 * half]
+    )
+    return np.asarray(whole[: 2 * half, : 2 * half], np.uint8)

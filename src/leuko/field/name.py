@@ -1,0 +1,125 @@
+"""From found cells to named ones: at the scale of all fields of a run, each told for what it is."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from leuko.field.find import FoundField
+from leuko.field.report import SET_ASIDE, Field, FieldStatus
+from leuko.imaging.decode import decode_image
+from leuko.runtime.classifier import OnnxClassifier
+
+__all__ = ["name_cells", "settle_scales"]
+
+AGREEING: Final = 0.25
+"""Fields whose scales differ by less than this share were taken through one objective."""
+
+BLURRED: Final = 0.0
+"""A field less sharp than this shows no cell well enough."""
+
+SINGLE: Final = (45.0, 0.3)
+"""A picture narrower than this many micrometres, whose only cell takes this share of it, was made
+of that cell."""
+
+ASIDE: Final = {"blurred": "blurred", "no-nucleus": "smudged", "blank": "smudged"}
+"""Reasons for which a model does not accept an answer, and what they mean for a cell of a field."""
+
+_MEASURED: Final = ("file", "red cells")
+"""What a scale rests on that is believed for other fields of its run."""
+
+
+def settle_scales(fields: Sequence[Field]) -> list[Field]:
+    """Let the fields of a run tell each other their scale.
+
+    A field that was measured on red cells gets the median of all that agree with it, as the
+    microscope is one and the error of each is its own. One that has no red cells, or too few, gets
+    the median of all the others, if these agree.
+
+    Parameters
+    ----------
+    fields : sequence of Field
+        Of one run.
+
+    Returns
+    -------
+    list of Field
+        With their scale and what it rests on.
+    """
+    known = [one.pixels_per_micrometre or 0.0 for one in fields if one.scale_source in _MEASURED]
+    settled = []
+    for one in fields:
+        scale = one.pixels_per_micrometre
+        if one.scale_source == "red cells" and scale is not None:
+            agreeing = [other for other in known if _agree(scale, other)]
+            one = replace(one, pixels_per_micrometre=statistics.median(agreeing))
+        elif one.scale_source == "white cells" and known:
+            middle = statistics.median(known)
+            if all(_agree(middle, other) for other in known):
+                one = replace(one, pixels_per_micrometre=middle, scale_source="run")
+        settled.append(one)
+    return settled
+
+
+def _agree(scale: float, other: float) -> bool:
+    """Whether two scales are of one objective."""
+    return abs(math.log(scale / other)) < math.log1p(AGREEING)
+
+
+def name_cells(found: FoundField, field: Field, classifier: OnnxClassifier) -> Field:
+    """Ask what the cells of a field are, where they lie free and the field is of use.
+
+    Parameters
+    ----------
+    found : FoundField
+        The field with its crops.
+    field : Field
+        The same, from `settle_scales`.
+    classifier : OnnxClassifier
+        Names them.
+
+    Returns
+    -------
+    Field
+        With its status, and an answer to each cell; without cells unless the status is ``ok``.
+    """
+    status, reason = _status(field)
+    field = replace(field, status=status, reason=reason)
+    scale = field.pixels_per_micrometre
+    if status != "ok" or scale is None:
+        return replace(field, cells=())
+    free = [place for place, cell in enumerate(field.cells) if not cell.answer.decision]
+    crops = [decode_image(found.crops[place]).pixels for place in free]
+    answers = classifier.predict_cells(crops, pixels_per_micrometre=scale / found.step)
+    cells = [
+        replace(cell, answer=replace(cell.answer, scheme=classifier.scheme)) for cell in field.cells
+    ]
+    for place, answer in zip(free, answers, strict=True):
+        aside = ASIDE.get(answer.reason)
+        if aside is not None:
+            answer = replace(answer, decision=SET_ASIDE, reason=aside)
+        cells[place] = replace(
+            cells[place], answer=replace(answer, sha256=cells[place].answer.sha256)
+        )
+    return replace(field, cells=tuple(cells))
+
+
+def _status(field: Field) -> tuple[FieldStatus, str]:
+    """What a picture is, and why it cannot be used."""
+    scale = field.pixels_per_micrometre
+    if field.status != "ok":
+        return field.status, field.reason
+    if scale is None:
+        return "unusable", "something-else"
+    if len(field.cells) == 1 and min(field.size) < SINGLE[0] * scale:
+        row0, col0, row1, col1 = field.cells[0].box
+        if max(row1 - row0, col1 - col0) > SINGLE[1] * min(field.size):
+            return "single-cell", ""
+    if field.scale_source == "white cells":
+        return "unusable", "no-scale"
+    if field.sharpness < BLURRED:
+        return "unusable", "blurred"
+    return ("ok" if field.cells else "no-cell"), ""
