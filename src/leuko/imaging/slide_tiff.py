@@ -240,6 +240,8 @@ def _other_size(shape: tuple[int, ...]) -> str:
 
 def _decode_jpeg(piece: bytes, shape: tuple[int, int], tags: dict[int, Any]) -> Pixels | None:
     """Decode a tile that is one JPEG; None where that needs another library."""
+    if not piece.startswith(b"\xff\xd8"):
+        raise ImageError("damaged", "Its data is no JPEG.")
     place = 2
     while piece[place : place + 2] in (b"\xff\xe0", b"\xff\xee"):  # the directory names the colours
         place += 2 + int.from_bytes(piece[place + 2 : place + 4], "big")
@@ -325,7 +327,7 @@ def open_tiff(file: BinaryIO) -> FieldImage | None:
             "too-large" if min(size) >= MIN_SIDE else "too-small",
             f"The slide has {size[0]} rows and {size[1]} columns, which is no slide's size.",
         )
-    told = pages[0].description + base.description
+    told = f"{pages[0].description}{base.description}"
     if base.samplesperpixel == 1 and _CHANNELS.search(told):
         raise ImageError("unsupported-format", "The slide keeps each channel apart; it needs RGB.")
     stored = {1: _stored(base)}
@@ -339,7 +341,7 @@ def open_tiff(file: BinaryIO) -> FieldImage | None:
     planes = sum((page.imagelength, page.imagewidth) == size for page in pages)
     notes = (f"first of {planes} planes",) if planes > 1 else ()
     resolution = (_ratio(base, 283), _ratio(base, 282))
-    scale = told_scale(told, resolution, int(base.tags.valueof(296, 2)))
+    scale = told_scale(told, resolution, base.tags.valueof(296, 2))
     return FieldImage(size, scale, notes, levels, faults)
 
 
@@ -351,7 +353,10 @@ def _pixels(page: Any) -> int:
 def _ratio(page: Any, tag: int) -> float:
     """A rational number; 0 where there is none."""
     value = page.tags.valueof(tag)
-    return value[0] / value[1] if isinstance(value, tuple) and len(value) == 2 and value[1] else 0.0
+    match value:
+        case int() as over, int() as under if under:
+            return over / under
+    return 0.0
 
 
 def _directories(file: BinaryIO, unread: list[str]) -> list[Any]:
@@ -365,6 +370,7 @@ def _directories(file: BinaryIO, unread: list[str]) -> list[Any]:
         for number in range(min(many, MAX_FRAMES)):
             try:
                 page = chain[number]
+                _pixels(page)
                 if page.offset in found or len(found) >= MAX_FRAMES:
                     return
                 found[page.offset] = page
@@ -404,6 +410,15 @@ def _add_level(
 
 def _stored(page: Any) -> _Stored:
     """Say how a directory's pixels lie in the file, or refuse it."""
+    try:
+        return _told(page)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        why = str(error) or type(error).__name__
+        raise ImageError("corrupt", f"Its directory makes no sense ({why}).") from error
+
+
+def _told(page: Any) -> _Stored:
+    """Take from a directory how its pixels lie in the file."""
     size = (int(page.imagelength), int(page.imagewidth))
     tags = {tag: page.tags.valueof(tag) for tag in _PASSED if tag in page.tags}
     tags |= {_COMPRESSION: int(page.compression), _INTERPRETATION: int(page.photometric)}
