@@ -252,7 +252,7 @@ def _decode_jpeg(piece: bytes, shape: tuple[int, int], tags: dict[int, Any]) -> 
         return None
     if header[:2] != shape:
         raise ImageError("corrupt", _other_size(header[:2]))
-    return jpeg.load(stream, "RGB", shape)
+    return jpeg.load(stream, "RGB", shape, stitched=True)
 
 
 def _decode_jpeg2000(piece: bytes, shape: tuple[int, int], colours: str) -> Pixels:
