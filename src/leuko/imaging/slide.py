@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from leuko.imaging.decode import MAX_PIXELS, pixels_to_decode
 from leuko.imaging.pictures import decoded
 from leuko.imaging.pyramid import Box, FieldImage, lattice_step
 from leuko.imaging.scale import file_scale
@@ -80,7 +79,7 @@ def open_field(source: Source) -> Iterator[FieldImage]:
             yield slide
             return
         with source.open() as data:
-            if data.startswith(_TIFF) and pixels_to_decode(data) > MAX_PIXELS:
+            if data.startswith(_TIFF):
                 slide = open_tiff(io.BytesIO(data))
             if slide is not None:
                 yield slide

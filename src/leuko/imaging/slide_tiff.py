@@ -36,6 +36,9 @@ MAX_SLIDE: Final = 2**36
 _MAX_BLOCK: Final = 2**23
 """Pixels of a tile or strip, which must be decoded whole."""
 
+_MOST: Final = 8
+"""Bytes of a pixel in the file, at most, beside 64 KB for what goes before."""
+
 _STRIPS: Final = 2**19
 """Pixels of strips that are decoded together."""
 
@@ -86,9 +89,12 @@ class _File:
         """Read bytes of which all must be there."""
         if place + size > self.size:
             raise ImageError("truncated", "Its data lies beyond the end of the file.")
-        with self._reading:
-            self._file.seek(place)
-            return self._file.read(size)
+        try:
+            with self._reading:
+                self._file.seek(place)
+                return self._file.read(size)
+        except OSError as error:
+            raise ImageError("unreadable", f"Its data cannot be read: {error.strerror}.") from error
 
     def kept(self, key: tuple[int, int]) -> Pixels | None:
         """Give a block that was kept."""
@@ -222,12 +228,18 @@ def _decode(pieces: list[bytes], shape: tuple[int, int], stored: _Stored) -> Pix
     """Decode the pieces of one block."""
     codec = stored.tags[_COMPRESSION]
     pixels = None
-    if codec in _JPEG2000:
-        pixels = _decode_jpeg2000(pieces[0], shape, _JPEG2000[codec])
-    elif codec == _JPEG and len(pieces) == 1:
-        pixels = _decode_jpeg(pieces[0], shape, stored.tags)
-    if pixels is None:
-        pixels = _decode_tiff(pieces, shape, stored)
+    try:
+        if codec in _JPEG2000:
+            pixels = _decode_jpeg2000(pieces[0], shape, _JPEG2000[codec])
+        elif codec == _JPEG and len(pieces) == 1:
+            pixels = _decode_jpeg(pieces[0], shape, stored.tags)
+        if pixels is None:
+            pixels = _decode_tiff(pieces, shape, stored)
+    except ImageError:
+        raise
+    except Exception as error:  # a decoder may fail in any way on hostile bytes
+        why = str(error) or type(error).__name__
+        raise ImageError("damaged", f"Its data cannot be decoded ({why}).") from error
     if pixels.shape[:2] != shape:
         raise ImageError("corrupt", _other_size(pixels.shape))
     return pixels
@@ -259,19 +271,13 @@ def _decode_jpeg2000(piece: bytes, shape: tuple[int, int], colours: str) -> Pixe
     """Decode a tile that is one codestream of JPEG 2000, which does not tell its colours."""
     from PIL import Image
 
-    try:
-        with Image.open(io.BytesIO(piece), formats=("JPEG2000",)) as image:
-            if image.size != shape[::-1]:
-                raise ImageError("corrupt", _other_size(image.size[::-1]))
-            if image.mode == "RGB" and colours == "YCbCr":
-                samples = Image.frombytes("YCbCr", image.size, image.tobytes())
-                return np.asarray(samples.convert("RGB"), np.uint8)
-            return np.asarray(image.convert("RGB"), np.uint8)
-    except ImageError:
-        raise
-    except Exception as error:  # a decoder may fail in any way on hostile bytes
-        why = str(error) or type(error).__name__
-        raise ImageError("damaged", f"Its JPEG 2000 data is damaged ({why}).") from error
+    with Image.open(io.BytesIO(piece), formats=("JPEG2000",)) as image:
+        if image.size != shape[::-1]:
+            raise ImageError("corrupt", _other_size(image.size[::-1]))
+        if image.mode == "RGB" and colours == "YCbCr":
+            samples = Image.frombytes("YCbCr", image.size, image.tobytes())
+            return np.asarray(samples.convert("RGB"), np.uint8)
+        return np.asarray(image.convert("RGB"), np.uint8)
 
 
 def _decode_tiff(pieces: list[bytes], shape: tuple[int, int], stored: _Stored) -> Pixels:
@@ -399,7 +405,8 @@ def _add_level(
     exact = [whole / side for whole, side in zip(size, here, strict=True)]
     step = round(exact[1])
     told = f"The copy of {here[0]} rows and {here[1]} columns is not used"
-    if all(abs(side - whole / step) < _OFF for side, whole in zip(here, size, strict=True)):
+    pairs = zip(here, size, strict=True)
+    if step > 1 and all(abs(side - whole / step) < _OFF for side, whole in pairs):
         try:
             stored.setdefault(step, _stored(page))
         except ImageError as error:
@@ -429,11 +436,15 @@ def _told(page: Any) -> _Stored:
     planes = tags[_SAMPLES] if page.planarconfig == 2 else 1
     places, sizes = (np.array(each, np.int64) for each in (page.dataoffsets, page.databytecounts))
     count = math.prod(-(-whole // part) for whole, part in zip(size, piece, strict=True))
-    if len(places) != count * planes or len(sizes) != count * planes or min(places) < 0:
+    if not len(places) == len(sizes) == count * planes or min(places.min(), sizes.min()) < 0:
         raise ImageError("corrupt", f"It tells where {len(places)} of {count * planes} parts lie.")
     if not tiled and tags[_COMPRESSION] == 1 and planes == 1:
         piece, places, sizes = _cut(size, tags[_SAMPLES], piece, places, sizes)
     area = math.prod(piece)
+    if tiled and min(piece) < MIN_SIDE:
+        raise ImageError("corrupt", f"Its tiles have {piece[0]} rows and {piece[1]} columns.")
+    if sizes.max() > _MOST * area + 2**16:
+        raise ImageError("corrupt", f"A part of {area} pixels has {sizes.max()} bytes.")
     if area > _MAX_BLOCK:
         raise ImageError(
             "too-large",
