@@ -25,6 +25,7 @@ from leuko.imaging.decode import MAX_FILE_BYTES, MAX_FRAMES, MAX_PIXELS, decode_
 from leuko.imaging.preprocess import MIN_SIDE
 from leuko.imaging.pyramid import WHITE, Box, Faults, FieldImage, lattice_step
 from leuko.imaging.scale import told_scale
+from leuko.support.packages import fault_behind
 
 __all__ = ["open_tiff"]
 
@@ -365,11 +366,23 @@ def _ratio(page: Any, tag: int) -> float:
     return 0.0
 
 
+def _tifffile() -> Any:
+    """Import tifffile, which says what it finds wrong by raising, and no more."""
+    try:
+        import tifffile
+
+        tifffile.TiffFile  # noqa: B018 - of a package that was emptied nothing is there
+    except Exception as error:  # a broken package may fail in any way
+        if fault := fault_behind(error):
+            raise fault from error
+        raise
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    return tifffile
+
+
 def _directories(file: BinaryIO, unread: list[str]) -> list[Any]:
     """Read a TIFF's directories and those below them, each once."""
-    import tifffile
-
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it has to say is said here
+    opener = _tifffile().TiffFile
     found: dict[int, Any] = {}
 
     def follow(chain: Any, many: int) -> None:
@@ -389,7 +402,7 @@ def _directories(file: BinaryIO, unread: list[str]) -> list[Any]:
                 unread.append(f"A directory of the file cannot be read ({why}).")
 
     try:
-        follow(tifffile.TiffFile(file, offset=0, is_ndpi=False).pages, MAX_FRAMES)
+        follow(opener(file, offset=0, is_ndpi=False).pages, MAX_FRAMES)
     except Exception:  # noqa: BLE001 - no directory is none
         return []
     return list(found.values())
