@@ -112,7 +112,14 @@ class DrawnSlide:
         return len(self.patches[0].pixels)
 
     def band(self, row0: int, row1: int) -> np.ndarray:
-        """Draw some rows, as many as lie in one row of patches."""
+        """Draw some rows."""
+        ends = [*range(row0 - row0 % self.side + self.side, row1, self.side), row1]
+        return np.concatenate(
+            [self._band(*pair) for pair in zip([row0, *ends], ends, strict=False)]
+        )
+
+    def _band(self, row0: int, row1: int) -> np.ndarray:
+        """Draw some rows that lie in one row of patches."""
         side = self.side
         parts = []
         for lie in self.lie[row0 // side]:

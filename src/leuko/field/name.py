@@ -25,9 +25,6 @@ SINGLE: Final = (45.0, 0.3)
 """A picture narrower than this many micrometres, whose only cell takes this share of it, was made
 of that cell."""
 
-ASIDE: Final = {"blurred": "blurred", "no-nucleus": "smudged", "blank": "smudged"}
-"""Reasons for which a model does not accept an answer, and what they mean for a cell of a field."""
-
 _MEASURED: Final = ("file", "red cells")
 """What a scale rests on that is believed for other fields of its run."""
 
@@ -98,12 +95,12 @@ def name_cells(found: FoundField, field: Field, classifier: OnnxClassifier) -> F
         replace(cell, answer=replace(cell.answer, scheme=classifier.scheme)) for cell in field.cells
     ]
     for place, answer in zip(free, answers, strict=True):
-        aside = ASIDE.get(answer.reason)
-        if aside is not None:
-            answer = replace(answer, decision=SET_ASIDE, reason=aside)
-        cells[place] = replace(
-            cells[place], answer=replace(answer, sha256=cells[place].answer.sha256)
-        )
+        answer = replace(answer, sha256=cells[place].answer.sha256)
+        if answer.reason == "blurred":
+            answer = replace(answer, decision=SET_ASIDE)
+        elif answer.decision == "not-a-cell":
+            answer = replace(answer, decision="unsure")  # the detector has seen one
+        cells[place] = replace(cells[place], answer=answer)
     return replace(field, cells=tuple(cells))
 
 

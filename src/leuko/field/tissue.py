@@ -21,7 +21,10 @@ _PIXEL: Final = 8.0
 """Micrometres of an overview's pixel, about a red cell's..."""
 
 _SIDE: Final = 3072
-"""...and the most along its longer side; so many where the scale is not known."""
+"""...and the most along its longer side."""
+
+_USUAL: Final = 4.0
+"""Pixels to a micrometre of a slide that does not tell: most are scanned so."""
 
 _NEAR: Final = 5
 _WIDE: Final = 13
@@ -127,6 +130,6 @@ def tissue_of(image: FieldImage) -> Tissue | None:
     rows, columns = image.size
     if rows * columns <= MAX_PIXELS:
         return None
-    pixel = _PIXEL * (image.pixels_per_micrometre or 0.0)
+    pixel = _PIXEL * (image.pixels_per_micrometre or _USUAL)
     step = lattice_step(max(pixel, max(rows, columns) / _SIDE))
     return Tissue(find_tissue(image.read((0, 0, rows, columns), step)), step)

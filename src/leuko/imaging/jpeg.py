@@ -103,7 +103,12 @@ def read_header(data: bytes) -> tuple[int, int, str] | None:
 
 
 def load(
-    data: bytes, space: str, shape: tuple[int, int], reduction: int = 1
+    data: bytes,
+    space: str,
+    shape: tuple[int, int],
+    reduction: int = 1,
+    *,
+    stitched: bool = False,
 ) -> npt.NDArray[np.uint8] | None:
     """Decode a JPEG of which nothing is damaged.
 
@@ -117,6 +122,9 @@ def load(
         Rows and columns of the file.
     reduction : {1, 2, 4, 8}
         How many times smaller it is decoded.
+    stitched : bool
+        Whether it is of a slide, in which fields are joined: a row that does not go on from what is
+        above is no damage there.
 
     Returns
     -------
@@ -145,7 +153,7 @@ def load(
         if why.startswith("Premature end of JPEG file"):
             raise ImageError("truncated", "The JPEG data ends too early.") from error
         raise ImageError("damaged", f"The JPEG data is damaged ({why}).") from error
-    torn = find_tear(pixels, 8 // reduction)
+    torn = None if stitched else find_tear(pixels, 8 // reduction)
     if torn is not None:
         raise ImageError(
             "damaged",

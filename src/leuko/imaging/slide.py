@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import numpy.typing as npt
 
-from leuko.errors import ImageError
-from leuko.imaging.decode import MAX_PIXELS, pixels_to_decode
 from leuko.imaging.pictures import decoded
 from leuko.imaging.pyramid import Box, FieldImage, lattice_step
 from leuko.imaging.scale import file_scale
@@ -28,8 +26,9 @@ __all__ = ["SLIDE_SUFFIXES", "FieldImage", "lattice_step", "open_field"]
 _OPENSLIDE: Final = (
     ".bif", ".czi", ".dcm", ".mrxs", ".ndpi", ".scn", ".svslide", ".vms", ".vmu",
 )  # fmt: skip
-"""Formats of scanners that OpenSlide reads: their files are parts of a slide, or need more than
-their directories to be put together. MIRAX's looks like a small JPEG."""
+"""Formats of scanners that OpenSlide reads, known by their names alone: a MIRAX slide looks like a
+small JPEG, and a file that was made to do harm may end OpenSlide's process, so it is shown nothing
+that Leuko reads itself."""
 
 SLIDE_SUFFIXES: Final = (".svs", *_OPENSLIDE)
 """What the names of slides end in, beside `leuko.imaging.decode.IMAGE_SUFFIXES`."""
@@ -80,7 +79,7 @@ def open_field(source: Source) -> Iterator[FieldImage]:
             yield slide
             return
         with source.open() as data:
-            if data.startswith(_TIFF) and pixels_to_decode(data) > MAX_PIXELS:
+            if data.startswith(_TIFF):
                 slide = open_tiff(io.BytesIO(data))
             if slide is not None:
                 yield slide
@@ -97,27 +96,16 @@ def _open_file(path: str, stack: contextlib.ExitStack) -> FieldImage | None:
     if not os.path.isfile(path):  # noqa: PTH113 - a pipe may never end
         return None
     if path.lower().endswith(_OPENSLIDE):
-        return _openslide(path, stack)
+        opened = open_with_openslide(path)
+        if opened is None:
+            return None
+        image, slide = opened
+        stack.callback(slide.close)
+        return image
     try:
         file = stack.enter_context(open(path, "rb"))  # noqa: SIM115 - it is one
         if file.read(4) not in _TIFF:
             return None
     except OSError:
         return None
-    try:
-        return open_tiff(file)
-    except ImageError as error:
-        with contextlib.suppress(ImageError):  # what it lacks has been said
-            if (slide := _openslide(path, stack)) is not None:
-                return slide
-        raise error
-
-
-def _openslide(path: str, stack: contextlib.ExitStack) -> FieldImage | None:
-    """Open a file with OpenSlide, if that knows it."""
-    opened = open_with_openslide(path)
-    if opened is None:
-        return None
-    image, slide = opened
-    stack.callback(slide.close)
-    return image
+    return open_tiff(file)

@@ -25,6 +25,7 @@ from leuko.imaging.decode import MAX_FILE_BYTES, MAX_FRAMES, MAX_PIXELS, decode_
 from leuko.imaging.preprocess import MIN_SIDE
 from leuko.imaging.pyramid import WHITE, Box, Faults, FieldImage, lattice_step
 from leuko.imaging.scale import told_scale
+from leuko.support.packages import fault_behind
 
 __all__ = ["open_tiff"]
 
@@ -35,6 +36,9 @@ MAX_SLIDE: Final = 2**36
 
 _MAX_BLOCK: Final = 2**23
 """Pixels of a tile or strip, which must be decoded whole."""
+
+_MOST: Final = 8
+"""Bytes of a pixel in the file, at most, beside 64 KB for what goes before."""
 
 _STRIPS: Final = 2**19
 """Pixels of strips that are decoded together."""
@@ -86,9 +90,12 @@ class _File:
         """Read bytes of which all must be there."""
         if place + size > self.size:
             raise ImageError("truncated", "Its data lies beyond the end of the file.")
-        with self._reading:
-            self._file.seek(place)
-            return self._file.read(size)
+        try:
+            with self._reading:
+                self._file.seek(place)
+                return self._file.read(size)
+        except OSError as error:
+            raise ImageError("unreadable", f"Its data cannot be read: {error.strerror}.") from error
 
     def kept(self, key: tuple[int, int]) -> Pixels | None:
         """Give a block that was kept."""
@@ -222,12 +229,18 @@ def _decode(pieces: list[bytes], shape: tuple[int, int], stored: _Stored) -> Pix
     """Decode the pieces of one block."""
     codec = stored.tags[_COMPRESSION]
     pixels = None
-    if codec in _JPEG2000:
-        pixels = _decode_jpeg2000(pieces[0], shape, _JPEG2000[codec])
-    elif codec == _JPEG and len(pieces) == 1:
-        pixels = _decode_jpeg(pieces[0], shape, stored.tags)
-    if pixels is None:
-        pixels = _decode_tiff(pieces, shape, stored)
+    try:
+        if codec in _JPEG2000:
+            pixels = _decode_jpeg2000(pieces[0], shape, _JPEG2000[codec])
+        elif codec == _JPEG and len(pieces) == 1:
+            pixels = _decode_jpeg(pieces[0], shape, stored.tags)
+        if pixels is None:
+            pixels = _decode_tiff(pieces, shape, stored)
+    except ImageError:
+        raise
+    except Exception as error:  # a decoder may fail in any way on hostile bytes
+        why = str(error) or type(error).__name__
+        raise ImageError("damaged", f"Its data cannot be decoded ({why}).") from error
     if pixels.shape[:2] != shape:
         raise ImageError("corrupt", _other_size(pixels.shape))
     return pixels
@@ -240,6 +253,8 @@ def _other_size(shape: tuple[int, ...]) -> str:
 
 def _decode_jpeg(piece: bytes, shape: tuple[int, int], tags: dict[int, Any]) -> Pixels | None:
     """Decode a tile that is one JPEG; None where that needs another library."""
+    if not piece.startswith(b"\xff\xd8"):
+        raise ImageError("damaged", "Its data is no JPEG.")
     place = 2
     while piece[place : place + 2] in (b"\xff\xe0", b"\xff\xee"):  # the directory names the colours
         place += 2 + int.from_bytes(piece[place + 2 : place + 4], "big")
@@ -250,26 +265,20 @@ def _decode_jpeg(piece: bytes, shape: tuple[int, int], tags: dict[int, Any]) -> 
         return None
     if header[:2] != shape:
         raise ImageError("corrupt", _other_size(header[:2]))
-    return jpeg.load(stream, "RGB", shape)
+    return jpeg.load(stream, "RGB", shape, stitched=True)
 
 
 def _decode_jpeg2000(piece: bytes, shape: tuple[int, int], colours: str) -> Pixels:
     """Decode a tile that is one codestream of JPEG 2000, which does not tell its colours."""
     from PIL import Image
 
-    try:
-        with Image.open(io.BytesIO(piece), formats=("JPEG2000",)) as image:
-            if image.size != shape[::-1]:
-                raise ImageError("corrupt", _other_size(image.size[::-1]))
-            if image.mode == "RGB" and colours == "YCbCr":
-                samples = Image.frombytes("YCbCr", image.size, image.tobytes())
-                return np.asarray(samples.convert("RGB"), np.uint8)
-            return np.asarray(image.convert("RGB"), np.uint8)
-    except ImageError:
-        raise
-    except Exception as error:  # a decoder may fail in any way on hostile bytes
-        why = str(error) or type(error).__name__
-        raise ImageError("damaged", f"Its JPEG 2000 data is damaged ({why}).") from error
+    with Image.open(io.BytesIO(piece), formats=("JPEG2000",)) as image:
+        if image.size != shape[::-1]:
+            raise ImageError("corrupt", _other_size(image.size[::-1]))
+        if image.mode == "RGB" and colours == "YCbCr":
+            samples = Image.frombytes("YCbCr", image.size, image.tobytes())
+            return np.asarray(samples.convert("RGB"), np.uint8)
+        return np.asarray(image.convert("RGB"), np.uint8)
 
 
 def _decode_tiff(pieces: list[bytes], shape: tuple[int, int], stored: _Stored) -> Pixels:
@@ -325,7 +334,7 @@ def open_tiff(file: BinaryIO) -> FieldImage | None:
             "too-large" if min(size) >= MIN_SIDE else "too-small",
             f"The slide has {size[0]} rows and {size[1]} columns, which is no slide's size.",
         )
-    told = pages[0].description + base.description
+    told = f"{pages[0].description}{base.description}"
     if base.samplesperpixel == 1 and _CHANNELS.search(told):
         raise ImageError("unsupported-format", "The slide keeps each channel apart; it needs RGB.")
     stored = {1: _stored(base)}
@@ -339,7 +348,7 @@ def open_tiff(file: BinaryIO) -> FieldImage | None:
     planes = sum((page.imagelength, page.imagewidth) == size for page in pages)
     notes = (f"first of {planes} planes",) if planes > 1 else ()
     resolution = (_ratio(base, 283), _ratio(base, 282))
-    scale = told_scale(told, resolution, int(base.tags.valueof(296, 2)))
+    scale = told_scale(told, resolution, base.tags.valueof(296, 2))
     return FieldImage(size, scale, notes, levels, faults)
 
 
@@ -351,20 +360,36 @@ def _pixels(page: Any) -> int:
 def _ratio(page: Any, tag: int) -> float:
     """A rational number; 0 where there is none."""
     value = page.tags.valueof(tag)
-    return value[0] / value[1] if isinstance(value, tuple) and len(value) == 2 and value[1] else 0.0
+    match value:
+        case int() as over, int() as under if under:
+            return over / under
+    return 0.0
+
+
+def _tifffile() -> Any:
+    """Import tifffile, which says what it finds wrong by raising, and no more."""
+    try:
+        import tifffile
+
+        tifffile.TiffFile  # noqa: B018 - of a package that was emptied nothing is there
+    except Exception as error:  # a broken package may fail in any way
+        if fault := fault_behind(error):
+            raise fault from error
+        raise
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+    return tifffile
 
 
 def _directories(file: BinaryIO, unread: list[str]) -> list[Any]:
     """Read a TIFF's directories and those below them, each once."""
-    import tifffile
-
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it has to say is said here
+    opener = _tifffile().TiffFile
     found: dict[int, Any] = {}
 
     def follow(chain: Any, many: int) -> None:
         for number in range(min(many, MAX_FRAMES)):
             try:
                 page = chain[number]
+                _pixels(page)
                 if page.offset in found or len(found) >= MAX_FRAMES:
                     return
                 found[page.offset] = page
@@ -377,7 +402,7 @@ def _directories(file: BinaryIO, unread: list[str]) -> list[Any]:
                 unread.append(f"A directory of the file cannot be read ({why}).")
 
     try:
-        follow(tifffile.TiffFile(file, offset=0, is_ndpi=False).pages, MAX_FRAMES)
+        follow(opener(file, offset=0, is_ndpi=False).pages, MAX_FRAMES)
     except Exception:  # noqa: BLE001 - no directory is none
         return []
     return list(found.values())
@@ -393,7 +418,8 @@ def _add_level(
     exact = [whole / side for whole, side in zip(size, here, strict=True)]
     step = round(exact[1])
     told = f"The copy of {here[0]} rows and {here[1]} columns is not used"
-    if all(abs(side - whole / step) < _OFF for side, whole in zip(here, size, strict=True)):
+    pairs = zip(here, size, strict=True)
+    if step > 1 and all(abs(side - whole / step) < _OFF for side, whole in pairs):
         try:
             stored.setdefault(step, _stored(page))
         except ImageError as error:
@@ -404,6 +430,15 @@ def _add_level(
 
 def _stored(page: Any) -> _Stored:
     """Say how a directory's pixels lie in the file, or refuse it."""
+    try:
+        return _told(page)
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        why = str(error) or type(error).__name__
+        raise ImageError("corrupt", f"Its directory makes no sense ({why}).") from error
+
+
+def _told(page: Any) -> _Stored:
+    """Take from a directory how its pixels lie in the file."""
     size = (int(page.imagelength), int(page.imagewidth))
     tags = {tag: page.tags.valueof(tag) for tag in _PASSED if tag in page.tags}
     tags |= {_COMPRESSION: int(page.compression), _INTERPRETATION: int(page.photometric)}
@@ -414,11 +449,15 @@ def _stored(page: Any) -> _Stored:
     planes = tags[_SAMPLES] if page.planarconfig == 2 else 1
     places, sizes = (np.array(each, np.int64) for each in (page.dataoffsets, page.databytecounts))
     count = math.prod(-(-whole // part) for whole, part in zip(size, piece, strict=True))
-    if len(places) != count * planes or len(sizes) != count * planes or min(places) < 0:
+    if not len(places) == len(sizes) == count * planes or min(places.min(), sizes.min()) < 0:
         raise ImageError("corrupt", f"It tells where {len(places)} of {count * planes} parts lie.")
     if not tiled and tags[_COMPRESSION] == 1 and planes == 1:
         piece, places, sizes = _cut(size, tags[_SAMPLES], piece, places, sizes)
     area = math.prod(piece)
+    if tiled and min(piece) < MIN_SIDE:
+        raise ImageError("corrupt", f"Its tiles have {piece[0]} rows and {piece[1]} columns.")
+    if sizes.max() > _MOST * area + 2**16:
+        raise ImageError("corrupt", f"A part of {area} pixels has {sizes.max()} bytes.")
     if area > _MAX_BLOCK:
         raise ImageError(
             "too-large",

@@ -24,6 +24,7 @@ _BASE: Final = {
     "typer": ("Typer", "typer"),
     "rich.console": ("Console", "rich"),
     "simplejpeg": ("decode_jpeg", "simplejpeg"),
+    "tifffile": ("TiffFile", "tifffile"),
 }
 """What must be there of each package, and how it is called where it is installed from."""
 

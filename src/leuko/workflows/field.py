@@ -307,7 +307,8 @@ def _once(done: Sequence[_Done], fields: Sequence[Field]) -> list[Field]:
 
 def _repeated(cell: FieldCell, name: str) -> FieldCell:
     """A cell that another picture shows too, and that is counted there."""
-    answer = replace(cell.answer, decision=DUPLICATE, reason=f"same cell as in {name}")
+    reason = f"same cell as in {_file(name)}"
+    answer = replace(cell.answer, decision=DUPLICATE, reason=reason)
     return replace(cell, answer=answer)
 
 
@@ -324,8 +325,13 @@ def _placed(one: Field, place: int) -> Field:
 
 def _stem(one: Field, place: int) -> str:
     """A file name for what comes of a picture: its place in the run, and its own name."""
-    name = PurePath(one.name.replace("\\", "/")).stem
-    return f"{place:04d}-{re.sub(r'[^A-Za-z0-9._-]+', '_', name)[:60]}"
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", PurePath(_file(one.name)).stem)
+    return f"{place:04d}-{name[:60]}"
+
+
+def _file(name: str) -> str:
+    """The last part of a name that somebody gave, whatever their system."""
+    return PurePath(name.replace("\\", "/")).name
 
 
 def _drawn(path: Path) -> Pixels | None:
