@@ -339,6 +339,25 @@ def test_every_kind_of_file_gives_the_rows_back(kind: str, tmp_path: Path) -> No
 
 
 @KINDS
+def test_a_cell_that_was_set_aside_unasked_is_given_back(kind: str, tmp_path: Path) -> None:
+    unasked = Prediction("cells/3.png", "ok", "border", decision="set-aside")
+    table = PredictionTable((unasked, answered()))
+    again = read_predictions(written(table, kind, tmp_path / "p"))
+    assert [row.to_dict() for row in again.rows] == [row.to_dict() for row in table.rows]
+    assert again.rows[0].outcome == ("set-aside", "border")
+    assert np.isnan(again.probabilities[0]).all()
+    assert again.probabilities[1].tolist() == list(answered().probabilities)
+    assert again.decisions["set-aside"] == 1
+
+
+def test_no_other_answer_may_be_empty(tmp_path: Path) -> None:
+    unasked = Prediction("cells/3.png", "ok", "blurred", decision="unsure")
+    write_csv(PredictionTable((unasked,)), tmp_path / "p.csv")
+    with pytest.raises(DataError, match="cannot be read as predictions"):
+        read_predictions(tmp_path / "p.csv")
+
+
+@KINDS
 def test_a_file_of_version_1_has_the_likeliest_class_as_its_label(
     kind: str, tmp_path: Path
 ) -> None:

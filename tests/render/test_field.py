@@ -108,9 +108,9 @@ def test_the_terminal_says_what_was_found_and_what_was_not_counted() -> None:
         "Of 5 cells given: recall 80.0%, precision 80.0%, AP50 0.800; 1 missed, 1 false, 0 found "
         "twice.",
         "Counting error: 0.67 cells a field.",
-        "Not counted: slide/d.jpg (out of focus)",
-        "Not counted: slide/f.tif (the same field as slide/a.jpg)",
-        "Not counted: slide/g.jpg (cannot be read (truncated): The JPEG file ends too early)",
+        "Not counted: slide/d.jpg: out of focus",
+        "slide/f.tif: the same field as slide/a.jpg",
+        "slide/g.jpg: cannot be read (truncated): The JPEG file ends too early",
         "1 picture of a single cell: give to leuko predict.",
         "The model accepts 3 of 4 cells (75.0%)",
         "Not counted, of 6 white cells: 1 set-aside, 1 repeated",
@@ -123,7 +123,7 @@ def test_the_terminal_says_what_was_found_and_what_was_not_counted() -> None:
 def test_many_refused_pictures_do_not_fill_the_terminal() -> None:
     bad = tuple(Field(f"{k}.jpg", "unusable", "no-scale") for k in range(50))
     text = format_field(report(fields=bad, differential=None))
-    assert text.count("Not counted: ") == 20
+    assert text.count(".jpg: at an unknown scale") == 20
     assert "And 30 pictures more." in text
     assert "50 pictures at an unknown scale: give together" in text
 

@@ -182,11 +182,11 @@ def format_field(report: FieldReport) -> str:
     if report.truth is not None:
         lines += ["", *wrapped(truth_sentences(report.truth.to_dict()))]
     told = [(one.name, status_text(one)) for one in report.fields]
-    refused = [f"Not counted: {name} ({why})" for name, why in told if why]
+    refused = [f"{name}: {reason}" for name, reason in told if reason]
     if refused:
         more = len(refused) - _MOST_LINES
         rest = [f"And {counted(more, 'picture')} more."] if more > 0 else []
-        lines += ["", *wrapped([*refused[:_MOST_LINES], *rest])]
+        lines += ["", "Not counted:", *wrapped([*refused[:_MOST_LINES], *rest])]
     if steps := next_steps(report):
         lines += ["", *wrapped(steps)]
     if report.differential is None:
