@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["ModelOption", "evaluate", "predict"]
 
 _SHEET = 48
+_LOOKED_AT = 3
+"""So many pictures without an accepted answer are looked at: they may be whole fields."""
 
 Images = Annotated[
     list[str],
@@ -143,12 +145,16 @@ def _collect(
 ) -> tuple[list[Prediction], Counter[tuple[str, str]]]:
     """Print answers as they come; keep them only when they are needed later."""
     from leuko.render.answers import remark_on
+    from leuko.workflows.predict import fields_among
 
     kept: list[Prediction] = []
+    doubtful: list[Prediction] = []
     outcomes: Counter[tuple[str, str]] = Counter()
     how_far = now_and_then(talk)
     for row in answers:
         outcomes[row.outcome] += 1
+        if row.status == "ok" and not row.label and len(doubtful) < _LOOKED_AT:
+            doubtful.append(row)
         if keep:
             kept.append(row)
         if remark := remark_on(row):
@@ -158,6 +164,8 @@ def _collect(
         else:
             how_far(outcomes.total())
     sys.stdout.flush()
+    for name in fields_among(doubtful) if doubtful else ():
+        talk.say(f"{name} shows a whole field, not one cell: give it to leuko field.")
     return kept, outcomes
 
 

@@ -45,8 +45,9 @@ SMUDGED: Final = (24.0, 2.4)
 """A box longer than this many micrometres, or than this many times its width, is of no whole
 cell: the largest monocytes and blasts have some 20 µm."""
 
-BORDER: Final = 0.3
-"""What comes nearer to the picture's border than this many micrometres is cut by it."""
+BORDER: Final = 0.8
+"""What comes nearer to the picture's border than this many micrometres may be cut by it: the sides
+of boxes are off by half as much."""
 
 WINDOW: Final = 640
 """Pixels across the part of a field whose sharpness is told."""

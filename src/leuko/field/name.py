@@ -13,7 +13,7 @@ from leuko.field.report import SET_ASIDE, Field, FieldStatus
 from leuko.imaging.decode import decode_image
 from leuko.runtime.classifier import OnnxClassifier
 
-__all__ = ["name_cells", "settle_scales"]
+__all__ = ["is_field", "name_cells", "settle_scales"]
 
 AGREEING: Final = 0.25
 """Fields whose scales differ by less than this share were taken through one objective."""
@@ -120,3 +120,22 @@ def _status(field: Field) -> tuple[FieldStatus, str]:
     if field.sharpness < BLURRED:
         return "unusable", "blurred"
     return ("ok" if field.cells else "no-cell"), ""
+
+
+def is_field(field: Field) -> bool:
+    """Whether a picture shows more than the surroundings of one cell.
+
+    Parameters
+    ----------
+    field : Field
+        From `leuko.field.find.find_cells`.
+
+    Returns
+    -------
+    bool
+        True where it has several white cells, or is wide and has red cells.
+    """
+    scale, status = field.pixels_per_micrometre, _status(field)[0]
+    if scale is None or status not in ("ok", "no-cell"):
+        return False
+    return len(field.cells) > 1 or min(field.size) >= SINGLE[0] * scale

@@ -19,6 +19,7 @@ from leuko.prediction_files import (
 )
 from leuko.runtime.repeats import mark_repeats
 from leuko.runtime.sources import expand
+from leuko.source import file_source
 from leuko.support.artifacts import atomic_write
 from leuko.support.reporter import SILENT, Reporter
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from leuko.render.picture import Gallery
     from leuko.source import Source
 
-__all__ = ["answer_images", "written"]
+__all__ = ["answer_images", "fields_among", "written"]
 
 Answering = Callable[[Iterable["Source"]], Iterator[Prediction]]
 
@@ -126,3 +127,25 @@ def written(
             table.write(group)
         if file is not None:
             file.detach()
+
+
+def fields_among(rows: Iterable[Prediction]) -> list[str]:
+    """Look whether pictures that gave no accepted answer are whole fields.
+
+    Parameters
+    ----------
+    rows : iterable of Prediction
+        A few of them, by the names of their files.
+
+    Returns
+    -------
+    list of str
+        Names of those that show a field.
+    """
+    from leuko.field.find import find_cells
+    from leuko.field.name import is_field
+    from leuko.runtime.detectors import load_detector
+
+    detector = load_detector()
+    found = (find_cells(file_source(row.path), detector) for row in rows)
+    return [one.field.name for one in found if is_field(one.field)]
