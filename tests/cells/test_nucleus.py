@@ -6,10 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from leuko.cells import find_nuclei
 from leuko.cells.colour import PURPLE_ZERO
 from leuko.cells.nucleus import central_nucleus, lower_level
-from leuko.data.synth import draw_field, draw_slide_style
 
 
 def discs(*places: tuple[int, int, int], level: int = 110) -> np.ndarray:
@@ -81,59 +79,3 @@ def test_one_level_is_not_split():
 
 def test_a_flat_plane_has_no_nucleus():
     assert central_nucleus(np.full((96, 96), PURPLE_ZERO, np.uint8)) is None
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_every_white_cell_of_a_drawn_field_is_found_once(seed: int):
-    style = draw_slide_style(np.random.default_rng([8, seed]))
-    field = draw_field(
-        5, np.random.default_rng([9, seed]), style, height=480, width=640,
-        pixels_per_micrometre=6.0,
-    )  # fmt: skip
-    nuclei = find_nuclei(field.pixels)
-    owners = [field.instances[int(n.centre[0]), int(n.centre[1])] for n in nuclei]
-    seen = [number for number in owners if number]
-    assert len(seen) == len(set(seen)), "a nucleus was found twice"
-    assert len(seen) >= len(field.boxes) - 1
-    assert len(nuclei) - len(seen) <= 1
-    assert [n.diameter for n in nuclei] == sorted((n.diameter for n in nuclei), reverse=True)
-
-
-def test_boxes_stay_in_a_field_whose_sides_shrink_unequally():
-    style = draw_slide_style(np.random.default_rng(5))
-    field = draw_field(
-        8, np.random.default_rng(7), style, height=405, width=1000, pixels_per_micrometre=6.0
-    )
-    nuclei = find_nuclei(field.pixels)
-    assert nuclei
-    for row0, column0, row1, column1 in (nucleus.box for nucleus in nuclei):
-        assert 0 <= row0 < row1 <= 405
-        assert 0 <= column0 < column1 <= 1000
-    low = np.full((405, 1000, 3), 230, np.uint8)
-    low[380:, 300:340] = (110, 50, 140)
-    (nucleus,) = find_nuclei(low)
-    assert nucleus.box[2] == 405
-    assert nucleus.centre[0] == pytest.approx(392.5, abs=1.5)
-
-
-def test_scale_of_a_field_changes_little():
-    style = draw_slide_style(np.random.default_rng(5))
-    field = draw_field(
-        4, np.random.default_rng(6), style, height=480, width=640,
-        pixels_per_micrometre=6.0, cut_share=0.0,
-    )  # fmt: skip
-    plain, scaled = find_nuclei(field.pixels), find_nuclei(field.pixels, pixels_per_micrometre=6.0)
-    assert len(plain) == len(scaled) == 4
-    for first, second in zip(plain, scaled, strict=True):
-        assert np.hypot(*np.subtract(first.centre, second.centre)) < 3.0
-        assert first.diameter == pytest.approx(second.diameter, rel=0.06)
-        row0, col0, row1, col1 = first.box
-        assert row0 < first.centre[0] < row1
-        assert col0 < first.centre[1] < col1
-
-
-def test_an_empty_field_has_no_nuclei():
-    style = draw_slide_style(np.random.default_rng(1))
-    field = draw_field(0, np.random.default_rng(2), style, height=300, width=400)
-    assert find_nuclei(field.pixels) == []
-    assert find_nuclei(np.full((300, 400, 3), 220, np.uint8)) == []

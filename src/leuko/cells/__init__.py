@@ -6,8 +6,6 @@ The functions and their signatures, which do not change:
     The white cell of interest of a single-cell picture: its nucleus, the whole cell, their centres
     and diameters, the picture's scale. ``finding.found`` is false, with a reason, where there is
     none.
-`find_nuclei(pixels, *, pixels_per_micrometre=None) -> list[Nucleus]`
-    Every nucleus of a whole field, lobes of one cell joined.
 `canonical_crop(pixels, finding, spec, *, warp=None) -> CanonicalCrop`
     The picture of one cell in the frame that a `PreprocessSpec` describes, with the cell's mask in
     the same frame and the matrix between the two. Training, prediction and fields all cut through
@@ -22,14 +20,11 @@ from __future__ import annotations
 
 from leuko.cells.crop import CanonicalCrop, canonical_crop
 from leuko.cells.finding import CellFinding
-from leuko.cells.nucleus import Nucleus, find_nuclei
 from leuko.cells.segment import find_cell
 
 __all__ = [
     "CanonicalCrop",
     "CellFinding",
-    "Nucleus",
     "canonical_crop",
     "find_cell",
-    "find_nuclei",
 ]

@@ -1,25 +1,19 @@
-"""Find nuclei: the one in the middle of a single-cell picture, or all of a field."""
+"""Find the nucleus in the middle of a single-cell picture."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 import cv2
 import numpy as np
 
-from leuko.cells.arrays import Field, Mask, Pixels, centroid, cv, disc, touches_border
+from leuko.cells.arrays import Field, Mask, cv, disc, touches_border
 from leuko.cells.colour import (
-    CHROMATIN,
     PURPLE_ZERO,
-    background_colour,
-    chromatin_mark,
-    make_planes,
     otsu,
-    reduce_picture,
 )
 
-__all__ = ["Nucleus", "central_nucleus", "find_nuclei", "lower_level"]
+__all__ = ["central_nucleus", "lower_level"]
 
 FLAT: Final = 5
 """Steps of purple that noise and rounding make."""
@@ -58,34 +52,6 @@ VALLEY: Final = 0.8
 
 FAR_APART: Final = 0.42
 """Levels this far apart are two even without a valley: red cells that passed the threshold."""
-
-BRIDGE: Final = 0.35
-"""In a field, pieces nearer to each other than this share of a nucleus's width are one nucleus."""
-
-FRAGMENT: Final = 0.3
-"""In a field, what is smaller than this share of a usual nucleus is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Nucleus:
-    """One nucleus of a field, all its lobes together; lengths in pixels of the picture.
-
-    Attributes
-    ----------
-    centre : (float, float)
-        Row and column of the centroid.
-    diameter : float
-        Of the circle of the same area.
-    box : (int, int, int, int)
-        (row0, col0, row1, col1), half-open.
-    contrast : float
-        How much more purple than the empty slide, in units of optical density.
-    """
-
-    centre: tuple[float, float]
-    diameter: float
-    box: tuple[int, int, int, int]
-    contrast: float
 
 
 def central_nucleus(purple: Mask) -> Mask | None:
@@ -241,101 +207,3 @@ def _without_rim(nucleus: Mask) -> Mask:
         return nucleus
     whole: Mask = cv.dilate(core, disc(3)) & nucleus
     return whole
-
-
-def find_nuclei(pixels: Pixels, *, pixels_per_micrometre: float | None = None) -> list[Nucleus]:
-    """Find the nuclei of a whole field, lobes of one cell joined.
-
-    Parameters
-    ----------
-    pixels : (H, W, 3) uint8, RGB
-        A field of view.
-    pixels_per_micrometre : float, optional
-        Pixels to a micrometre. Without it the field is reduced to 384 pixels, which shows nuclei
-        well in fields of up to 150 µm, and sizes are judged against one another.
-
-    Returns
-    -------
-    list of Nucleus
-        The largest first; empty where there is none.
-    """
-    longest = max(pixels.shape[:2])
-    side = (
-        384
-        if pixels_per_micrometre is None
-        else max(16, round(longest * 3.3 / pixels_per_micrometre))
-    )
-    small, step = reduce_picture(pixels, side)
-    planes = make_planes(small, background_colour(small))
-    level = _purple_of_field(planes.purple)
-    if level is None:
-        return []
-    purple = cv.morphologyEx(
-        cv.threshold(planes.purple, level, 1, cv2.THRESH_BINARY)[1], cv2.MORPH_OPEN, disc(3)
-    )
-    per_pixel = pixels.shape[0] / small.shape[0], pixels.shape[1] / small.shape[1]
-    return _join(purple, planes.density, per_pixel, step)
-
-
-def _purple_of_field(purple: Mask) -> int | None:
-    """Find the level above which a field is nuclei.
-
-    Nuclei cover a small share of a field, so Otsu's threshold may fall between slide and red cells.
-    It is then found again within what was above it.
-    """
-    split = otsu(purple)
-    if split is None:
-        return None
-    smooth = cv.GaussianBlur(purple, (5, 5), 1.1)
-    for _ in range(2):
-        above = cv.threshold(smooth, split.level, 1, cv2.THRESH_BINARY)[1]
-        above = cv.erode(above, disc(3))
-        higher = otsu(smooth, above, with_valley=True)
-        apart = higher is not None and higher.valley < VALLEY
-        if higher is None or not apart:
-            break
-        if higher.high - higher.low <= 0.4 * max(higher.high - PURPLE_ZERO, 1.0):
-            break
-        split = higher
-    return split.level if split.high - split.low >= 10 else None
-
-
-def _join(mask: Mask, density: Field, per_pixel: tuple[float, float], step: float) -> list[Nucleus]:
-    """Join pieces that lie close together into nuclei, and drop specks and platelets.
-
-    Both sides of a reduced picture are whole numbers, so a row may be a little more than a column.
-    """
-    per_row, per_column = per_pixel
-    count, labels, stats, _ = cv.connectedComponentsWithStats(mask, connectivity=8)
-    if count < 2:
-        return []
-    areas = stats[1:, cv2.CC_STAT_AREA].astype(np.float64)
-    # Half of all purple lies in pieces at least this large: specks and platelets do not count.
-    order = np.sort(areas)
-    usual = float(order[np.searchsorted(np.cumsum(order), 0.5 * order.sum())])
-    bridge = max(3, int(BRIDGE * np.sqrt(usual)) | 1)
-    kept = np.isin(labels, 1 + np.flatnonzero(areas >= 0.1 * usual)).view(np.uint8)
-    groups = cv.connectedComponents(cv.dilate(kept, disc(bridge)), connectivity=8)[1]
-    nuclei = []
-    for group in range(1, int(groups.max()) + 1):
-        member = ((groups == group) & (kept > 0)).view(np.uint8)
-        area = int(member.sum())
-        _, green, blue, _ = cv.mean(density, member)
-        if area < FRAGMENT * usual or chromatin_mark(green, blue) < CHROMATIN:
-            continue
-        row, column = centroid(member)
-        left, top, width, height = cv.boundingRect(member)
-        nuclei.append(
-            Nucleus(
-                centre=(row * per_row, column * per_column),
-                diameter=float(np.sqrt(4.0 * area / np.pi)) * step,
-                box=(
-                    round(top * per_row),
-                    round(left * per_column),
-                    round((top + height) * per_row),
-                    round((left + width) * per_column),
-                ),
-                contrast=float(green - blue),
-            )
-        )
-    return sorted(nuclei, key=lambda nucleus: -nucleus.diameter)

@@ -116,6 +116,9 @@ def run_fields(
     """
     _check(out, options)
     sources = list(expand(images, reporter=reporter))
+    if options.truth is not None:
+        for note in options.truth.match([source.name for source in sources]).notes:
+            reporter.say(note)
     models = {detector.name: detector.digest}
     with open_parts(out, _ENDING, models, resume=options.resume) as parts:
         run = _Run(parts, classifier, detector, options)
@@ -209,8 +212,6 @@ class _Run:
             return report
         # A field that repeats another is counted once and found twice.
         truth = self.options.truth.match([one.name for one in named])
-        for note in truth.notes:
-            reporter.say(note)
         return replace(report, truth=score_fields(named, truth, report.scheme))
 
     def write(
@@ -241,7 +242,7 @@ class _Run:
             for file, text in BOX_FORMATS[name](report).items():
                 path = folder / "boxes" / name / file
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text, encoding="utf-8")
+                path.write_text(text, encoding="utf-8", errors="surrogateescape")
         (folder / "field.json").write_text(json_text(field_document(report, context=context)))
         paths = [cell.answer.path for _, cell in report.cells]
         page = field_html(
