@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from leuko.cells.detector import Detection, NucleusDetector
-from leuko.cells.detectors import DETECTORS
+from leuko.cells.detector import Detection
 from leuko.field.tiles import find_in, tiles
 from leuko.field.tissue import tissue_of
 from leuko.imaging.slide import open_field
+from leuko.runtime.detectors import DETECTORS
 from leuko.source import file_source
 from leuko.support.host import machine
 
@@ -40,6 +40,7 @@ class Nothing:
     """Finds nothing: what remains is reading."""
 
     name = "nothing"
+    working = SCALE
 
     def find(
         self, pixels: np.ndarray, *, pixels_per_micrometre: float | None = None
@@ -52,15 +53,15 @@ class Nothing:
 
 def walk(path: str, name: str, workers: int | None) -> dict[str, float]:
     """Search one slide in this process."""
-    detector = Nothing() if name == Nothing.name else DETECTORS[name]
+    detector = Nothing() if name == Nothing.name else DETECTORS[name]()
     started = time.perf_counter()
     with open_field(file_source(path)) as image:
         tissue = tissue_of(image)
         mapped = time.perf_counter() - started
-        step = (image.pixels_per_micrometre or SCALE) / SCALE
         found = find_in(
-            image, detector, step, core=CORE, margin=MARGIN, tissue=tissue, workers=workers
-        )
+            image, detector, image.pixels_per_micrometre or SCALE,
+            core=CORE, margin=MARGIN, tissue=tissue, workers=workers,
+        )  # fmt: skip
         counts = [
             sum(1 for _ in tiles(image.size, 1.0, CORE, MARGIN, kept)) for kept in (tissue, None)
         ]
@@ -100,7 +101,7 @@ def main() -> None:
             )
         print("| detector | tiles | found | overview, s | seconds | CPU seconds | MB |")
         print("|---|---|---|---|---|---|---|")
-        for name in (Nothing.name, NucleusDetector().name):
+        for name in (Nothing.name, *DETECTORS):
             command = [sys.executable, __file__, "--slide", str(path), "--walk", name]
             command += ["--workers", str(arguments.workers)] if arguments.workers else []
             said = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leuko.cells.detector import Detection, NucleusDetector
+from leuko.cells.detector import Detection
 from leuko.data.synth import draw_field, draw_slide_style
 from leuko.field.tiles import ALIGNMENT, Tile, find_in, gather, own, tiles
 from leuko.field.tissue import Tissue
 from leuko.imaging.decode import encode_png
 from leuko.imaging.pyramid import lattice_step
 from leuko.imaging.slide import open_field
+from leuko.runtime.detectors import load_detector
 from leuko.source import bytes_source
 
 LARGEST = 12
@@ -28,6 +29,7 @@ class Discs:
     """Finds what is dark and hangs together: whatever a tile cuts is found too, cut."""
 
     name = "discs"
+    working = 1.0
 
     def find(
         self, pixels: np.ndarray, *, pixels_per_micrometre: float | None = None
@@ -137,21 +139,35 @@ def test_tiles_without_tissue_are_left_out() -> None:
     assert tile.core == (0, 64, 64, 128)
 
 
-def test_one_tile_over_a_field_changes_nothing() -> None:
+@pytest.mark.parametrize("core", [256, 400, 1024])
+def test_tiles_find_what_the_whole_field_shows(core: int) -> None:
+    """The network sees further than a tile's margin, so sides may move by a pixel or two."""
     style = draw_slide_style(np.random.default_rng([8, 1]))
     field = draw_field(
-        5, np.random.default_rng([9, 1]), style, height=300, width=400, pixels_per_micrometre=6.0
+        12, np.random.default_rng([9, 1]), style, height=700, width=900, pixels_per_micrometre=6.0
     )
+    whole = load_detector().find(field.pixels, pixels_per_micrometre=6.0)
+    assert len(whole) >= 11
     with open_field(bytes_source("field", encode_png(field.pixels))) as image:
-        found = find_in(image, NucleusDetector(), core=400)
-    assert found == NucleusDetector().find(field.pixels)
-    assert len(found) >= 4
+        found = find_in(image, load_detector(), 6.0, core=core)
+    assert len(found) == len(whole)
+    for one, other in zip(
+        sorted(found, key=lambda one: one.box[:2]),
+        sorted(whole, key=lambda one: one.box[:2]),
+        strict=True,
+    ):
+        assert np.abs(np.subtract(one.box, other.box)).max() <= 2
+        assert one.score == pytest.approx(other.score, abs=0.05)
+    if core == 1024:
+        assert found == whole
 
 
 def test_the_detector_is_told_the_reduced_scale() -> None:
     told = []
 
     class Asks(Discs):
+        working = 4.0
+
         def find(
             self, pixels: np.ndarray, *, pixels_per_micrometre: float | None = None
         ) -> list[Detection]:
@@ -160,6 +176,6 @@ def test_the_detector_is_told_the_reduced_scale() -> None:
 
     pixels, _ = field_of_discs(0, 100, 100, 5)
     with open_field(bytes_source("field", encode_png(pixels))) as image:
-        find_in(type(image)(image.size, 10.0, (), image._levels), Asks(), 2.51, workers=1)
-    assert told == [((40, 40, 3), 4.0)]
-    assert lattice_step(2.51) == 2.5
+        find_in(image, Asks(), 10.04, workers=1)
+    assert lattice_step(10.04 / 4.0) == 2.5
+    assert told == [((40, 40, 3), 10.04 / 2.5)]

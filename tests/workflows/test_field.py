@@ -5,6 +5,10 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -128,6 +132,28 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
     for name in ("field.json", "report.html"):
         ends.pop(name), begun.pop(name)
     assert ends == begun
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_goes_on_and_ends_the_same(smear: Path, tmp_path: Path) -> None:
+    """With SIGKILL, once a first field is done; the call is the same to the letter."""
+    call = [sys.executable, "-m", "leuko", "field", str(smear), "--model", "cnn", "--out", "run"]
+    ends = []
+    for kill in (False, True):
+        home = tmp_path / str(kill)
+        home.mkdir()
+        if kill:
+            process = subprocess.Popen([*call, "--workers", "1", "--quiet"], cwd=home)
+            while not any((home / "run.parts").glob("*.zip")) and process.poll() is None:
+                time.sleep(0.002)
+            process.kill()
+            assert process.wait() == -signal.SIGKILL
+            assert not (home / "run").exists()
+        subprocess.run([*call, "--quiet", "--resume"], cwd=home, check=True, timeout=120)
+        assert [path.name for path in home.iterdir()] == ["run"]
+        ends.append(digests(home / "run"))
+    assert ends[0] == ends[1]
+    assert {"field.json", "report.html", "cells.csv"} <= {*ends[0]}
 
 
 def test_it_stops_when_enough_cells_were_found(smear: Path, tmp_path: Path, leuko: Leuko) -> None:
