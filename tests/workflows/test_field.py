@@ -177,6 +177,9 @@ def test_what_is_no_field_is_told_and_never_counted(tmp_path: Path, leuko: Leuko
     middle = (row0 + row1) // 2, (col0 + col1) // 2
     top, left = (max(0, place - 75) for place in middle)
     (folder / "f_cell.png").write_bytes(encode_png(one.pixels[top : top + 150, left : left + 150]))
+    (folder / "h_blurred.png").write_bytes(
+        encode_png(cv2.GaussianBlur(drawn(22).pixels, (0, 0), 1.2 * SCALE))
+    )
     (folder / "g_broken.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
     out = tmp_path / "run"
     done = leuko("field", folder, "--out", out, "-m", "cnn", "--json")
@@ -188,6 +191,7 @@ def test_what_is_no_field_is_told_and_never_counted(tmp_path: Path, leuko: Leuko
     assert found["c_empty.png"] == ("no-cell", "")
     assert found["d_glass.png"] == found["e_noise.png"] == ("unusable", "something-else")
     assert found["f_cell.png"] == ("single-cell", "")
+    assert found["h_blurred.png"] == ("unusable", "blurred")
     assert found["g_broken.png"][0] == "rejected"
     assert Counter(name for name, one in told.items() if one["cells"]) == {"a.png": 1}
     assert leuko("field", folder / "g_broken.png", "--out", tmp_path / "none").code == 1

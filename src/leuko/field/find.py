@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from leuko.field.tissue import Tissue, tissue_of
 from leuko.imaging.decode import encode_png
 from leuko.imaging.slide import FieldImage, lattice_step, open_field
 from leuko.prediction import Prediction
-from leuko.runtime.quality import measure_quality
+from leuko.runtime.quality import BLANK, measure_quality
 from leuko.source import Source
 from leuko.support.artifacts import digest_bytes, digest_file
 
@@ -128,6 +129,9 @@ def _found(
         scale_source=ruler.source,
         red_cells=ruler.red_cells,
         ground=background_colour(overview),
+        sharpness=_sharpness(
+            image, scale / detector.working if scale else max(image.size) / WINDOW
+        ),
     )
     if scale is None:
         return FoundField(
@@ -146,12 +150,7 @@ def _found(
         decision = SET_ASIDE if reason else ""
         answer = Prediction("", "ok", reason, decision=decision, sha256=digest_bytes(crop))
         cells.append(FieldCell(one.box, one.score, answer))
-    field = replace(
-        field,
-        sharpness=_sharpness(image, scale, detector.working),
-        cells=tuple(cells),
-        faults=image.faults,
-    )
+    field = replace(field, cells=tuple(cells), faults=image.faults)
     return FoundField(field, step, crops, overview, see(source.name, overview, boxes, image.size))
 
 
@@ -179,14 +178,15 @@ def _digest(source: Source) -> str:
     return digest_file(Path(source.place)) if source.kind == "file" else digest_bytes(source.read())
 
 
-def _sharpness(image: FieldImage, scale: float, working: float) -> float:
-    """How sharp the middle of a picture is, at the detector's own reduction."""
-    step = lattice_step(scale / working)
+def _sharpness(image: FieldImage, step: float) -> float:
+    """How sharp the middle of a picture is at a reduction; not-a-number where it shows nothing."""
+    step = lattice_step(step)
     rows, columns = image.size
     reach = round(WINDOW * step / 2)
     row, column = rows // 2, columns // 2
     box = max(0, row - reach), max(0, column - reach), row + reach, column + reach
-    return measure_quality(image.read(box, step)).sharpness
+    quality = measure_quality(image.read(box, step))
+    return math.nan if quality.contrast < BLANK else quality.sharpness
 
 
 def _why_aside(box: Box, boxes: Sequence[Box], size: tuple[int, int], scale: float) -> str:

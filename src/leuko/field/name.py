@@ -18,8 +18,10 @@ __all__ = ["is_field", "name_cells", "settle_scales"]
 AGREEING: Final = 0.25
 """Fields whose scales differ by less than this share were taken through one objective."""
 
-BLURRED: Final = 0.0
-"""A field less sharp than this shows no cell well enough."""
+BLURRED: Final = 0.05
+"""A field less sharp than this (`leuko.runtime.quality.Quality`, at the detector's own reduction) is
+out of focus. Fields of two laboratories lie above 0.2, and below 0.1 once they are blurred by 0.6
+micrometres: docs/decisions/0035-a-detector-that-travels.md."""
 
 SINGLE: Final = (45.0, 0.3)
 """A picture narrower than this many micrometres, whose only cell takes this share of it, was made
@@ -109,16 +111,17 @@ def _status(field: Field) -> tuple[FieldStatus, str]:
     scale = field.pixels_per_micrometre
     if field.status != "ok":
         return field.status, field.reason
+    blurred = field.sharpness < BLURRED  # not so where there is nothing to be sharp
     if scale is None:
-        return "unusable", "something-else"
+        return "unusable", "blurred" if blurred else "something-else"
     if len(field.cells) == 1 and min(field.size) < SINGLE[0] * scale:
         row0, col0, row1, col1 = field.cells[0].box
         if max(row1 - row0, col1 - col0) > SINGLE[1] * min(field.size):
             return "single-cell", ""
+    if blurred:
+        return "unusable", "blurred"
     if field.scale_source == "white cells":
         return "unusable", "no-scale"
-    if field.sharpness < BLURRED:
-        return "unusable", "blurred"
     return ("ok" if field.cells else "no-cell"), ""
 
 
