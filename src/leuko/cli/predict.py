@@ -42,7 +42,7 @@ __all__ = ["ModelOption", "evaluate", "predict"]
 
 _SHEET = 48
 _LOOKED_AT = 3
-"""So many pictures without an accepted answer are looked at: they may be whole fields."""
+"""So many pictures are looked at: they may be whole fields, of which any model makes something."""
 
 Images = Annotated[
     list[str],
@@ -148,13 +148,13 @@ def _collect(
     from leuko.workflows.predict import fields_among
 
     kept: list[Prediction] = []
-    doubtful: list[Prediction] = []
+    first: list[Prediction] = []
     outcomes: Counter[tuple[str, str]] = Counter()
     how_far = now_and_then(talk)
     for row in answers:
         outcomes[row.outcome] += 1
-        if row.status == "ok" and not row.label and len(doubtful) < _LOOKED_AT:
-            doubtful.append(row)
+        if row.status == "ok" and len(first) < _LOOKED_AT:
+            first.append(row)
         if keep:
             kept.append(row)
         if remark := remark_on(row):
@@ -164,7 +164,7 @@ def _collect(
         else:
             how_far(outcomes.total())
     sys.stdout.flush()
-    for name in fields_among(doubtful) if doubtful else ():
+    for name in fields_among(first):
         talk.say(f"{name} shows a whole field, not one cell: give it to leuko field.")
     return kept, outcomes
 

@@ -51,6 +51,10 @@ RED_SIZES: Final = (12.0, 110.0)
 """Diameters in pixels at which the network measures red cells."""
 
 FEWEST_RED: Final = 6
+SPREAD: Final = 0.35
+"""The middle half of the red cells of a field lies within this share of their median: 0.33 at most
+in the fields of two laboratories."""
+
 WHITE_CELL: Final = 13.0
 """Micrometres across the box of a usual white cell on a smear: the geometric middle of lymphocytes
 (9 to 12), granulocytes (12 to 15) and monocytes (15 to 18)."""
@@ -110,7 +114,7 @@ class NetworkDetector:
             answer = self._answer(_reduced(_middle(pixels, step), step)[0])
             reds = _diameters(answer, 1)
             reds = reds[(reds >= RED_SIZES[0]) & (reds <= RED_SIZES[1])]
-            if len(reds) >= max(FEWEST_RED, best.red_cells + 1):
+            if len(reds) > max(FEWEST_RED - 1, best.red_cells) and _alike(reds):
                 best = Ruler(step * float(np.median(reds)) / RED_CELL, "red cells", len(reds))
             sizes, score = _diameters(answer, 0), float(answer[..., 0].max())
             if len(sizes) and score > white[1]:
@@ -134,6 +138,12 @@ class NetworkDetector:
         return np.asarray(
             answer[: math.ceil(rows / STRIDE), : math.ceil(columns / STRIDE)], np.float32
         )
+
+
+def _alike(diameters: Floats) -> bool:
+    """Whether cells are of one size, as red cells are and the parts of other pictures are not."""
+    low, middle, high = np.percentile(diameters, [25, 50, 75])
+    return bool(high - low <= SPREAD * middle)
 
 
 def _middle(pixels: Pixels, step: float) -> Pixels:

@@ -130,12 +130,12 @@ def written(
 
 
 def fields_among(rows: Iterable[Prediction]) -> list[str]:
-    """Look whether pictures that gave no accepted answer are whole fields.
+    """Look whether pictures are whole fields.
 
     Parameters
     ----------
     rows : iterable of Prediction
-        A few of them, by the names of their files.
+        A few of their answers, with the names of their files; others are passed over.
 
     Returns
     -------
