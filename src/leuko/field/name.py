@@ -19,8 +19,8 @@ AGREEING: Final = 0.25
 """Fields whose scales differ by less than this share were taken through one objective."""
 
 BLURRED: Final = 0.05
-"""A field less sharp than this (`leuko.runtime.quality.Quality`, at the detector's reduction) is out
-of focus. Fields of two laboratories lie above 0.2, and below 0.1 once they are blurred by 0.6
+"""A field less sharp than this (`leuko.runtime.quality.Quality`, at the detector's reduction) is
+out of focus. Fields of two laboratories lie above 0.2, and below 0.1 once they are blurred by 0.6
 micrometres: docs/decisions/0035-a-detector-that-travels.md."""
 
 SINGLE: Final = (45.0, 0.3)

@@ -51,6 +51,9 @@ RED_SIZES: Final = (12.0, 110.0)
 """Diameters in pixels at which the network measures red cells."""
 
 FEWEST_RED: Final = 6
+CLEAR: Final = (12, 20.0)
+"""So many red cells of so many pixels need no second look."""
+
 SPREAD: Final = 0.35
 """The middle half of the red cells of a field lies within this share of their median: 0.33 at most
 in the fields of two laboratories."""
@@ -104,9 +107,9 @@ class NetworkDetector:
         """Measure the pixel size; see `leuko.cells.detector.Detector`.
 
         The whole field is looked at within half of `WINDOW` pixels, then at half the reduction, and
-        so on to its own pixels, of which as many as fit into the window. The reduction at which
-        most red cells have a size that the network knows is believed: their median diameter is 7.5
-        micrometres.
+        so on to its own pixels, of which as many as fit into the window, until there are enough red
+        cells that are large enough. Else the reduction at which most of them have a size that the
+        network knows is believed. Their median diameter is 7.5 micrometres.
         """
         step = 2.0 * max(1.0, max(pixels.shape[:2]) / WINDOW)
         best, white = Ruler(), (0.0, 0.0)
@@ -119,7 +122,8 @@ class NetworkDetector:
             sizes, score = _diameters(answer, 0), float(answer[..., 0].max())
             if len(sizes) and score > white[1]:
                 white = step * float(np.median(sizes)), score
-            if step == 1.0:
+            clear = len(reds) >= CLEAR[0] and float(np.median(reds)) >= CLEAR[1]
+            if step == 1.0 or (clear and _alike(reds)):
                 break
             step = max(1.0, step / 2)
         if best.source == "none" and white[0]:
