@@ -260,3 +260,9 @@ def test_counts_add_up(pictures):
         {name: [Cell(one.box) for one in some] for name, some in boxes.items()}, boxes
     )
     assert (perfect.missed, perfect.false, perfect.counting_error_per_field) == (0, 0, 0.0)
+
+
+def test_boxes_that_name_no_class_say_nothing_of_classes() -> None:
+    boxes = {"a": [Labelled((0, 0, 10, 10), "WBC")]}
+    report = score_boxes({"a": [Cell((0, 0, 10, 10))]}, boxes, scheme=load_scheme("differential-5"))
+    assert (report.found, report.classification) == (1, None)

@@ -176,7 +176,8 @@ def test_what_is_no_field_is_told_and_never_counted(tmp_path: Path, leuko: Leuko
     row0, col0, row1, col1 = one.boxes[0]
     middle = (row0 + row1) // 2, (col0 + col1) // 2
     top, left = (max(0, place - 75) for place in middle)
-    (folder / "f_cell.png").write_bytes(encode_png(one.pixels[top : top + 150, left : left + 150]))
+    cell = tmp_path / "cell.png"
+    cell.write_bytes(encode_png(one.pixels[top : top + 150, left : left + 150]))
     (folder / "h_blurred.png").write_bytes(
         encode_png(cv2.GaussianBlur(drawn(22).pixels, (0, 0), 1.2 * SCALE))
     )
@@ -190,11 +191,16 @@ def test_what_is_no_field_is_told_and_never_counted(tmp_path: Path, leuko: Leuko
     assert found["b_thumbnail.jpg"][0] == "repeated"
     assert found["c_empty.png"] == ("no-cell", "")
     assert found["d_glass.png"] == found["e_noise.png"] == ("unusable", "something-else")
-    assert found["f_cell.png"] == ("single-cell", "")
     assert found["h_blurred.png"] == ("unusable", "blurred")
     assert found["g_broken.png"][0] == "rejected"
     assert Counter(name for name, one in told.items() if one["cells"]) == {"a.png": 1}
     assert leuko("field", folder / "g_broken.png", "--out", tmp_path / "none").code == 1
+    alone = leuko("field", cell, "--out", tmp_path / "alone")
+    assert (alone.code, json.loads((tmp_path / "alone/field.json").read_text())["statuses"]) == (
+        0,
+        {"single-cell": 1},
+    )
+    assert "leuko predict" in alone.out
 
 
 def test_a_folder_with_something_in_it_is_left_alone(

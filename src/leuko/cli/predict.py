@@ -145,7 +145,7 @@ def _collect(
 ) -> tuple[list[Prediction], Counter[tuple[str, str]]]:
     """Print answers as they come; keep them only when they are needed later."""
     from leuko.render.answers import remark_on
-    from leuko.workflows.predict import fields_among
+    from leuko.workflows.predict import field_among
 
     kept: list[Prediction] = []
     first: list[Prediction] = []
@@ -164,7 +164,7 @@ def _collect(
         else:
             how_far(outcomes.total())
     sys.stdout.flush()
-    for name in fields_among(first):
+    if name := field_among(first):
         talk.say(f"{name} shows a whole field, not one cell: give it to leuko field.")
     return kept, outcomes
 

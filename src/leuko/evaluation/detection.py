@@ -393,6 +393,8 @@ def _classes(given: Mapping[str, Sequence[Given]], scheme: ClassScheme) -> _Clas
         place = scheme.find(label)
         known[label] = known_name(label) if place is None else scheme.names[place]
     names = sorted({*known.values()} - {""})
+    if not names:
+        return _Classes({}, {}, 0)
     # A scheme has two classes at least.
     common, places, answers = common_scheme(scheme_of([*names, "anything else"]), scheme)
     where = dict(zip(names, places, strict=False))

@@ -13,7 +13,7 @@ from leuko.field.report import SET_ASIDE, Field, FieldStatus
 from leuko.imaging.decode import decode_image
 from leuko.runtime.classifier import OnnxClassifier
 
-__all__ = ["is_field", "name_cells", "settle_scales"]
+__all__ = ["is_single", "name_cells", "settle_scales"]
 
 AGREEING: Final = 0.25
 """Fields whose scales differ by less than this share were taken through one objective."""
@@ -23,9 +23,10 @@ BLURRED: Final = 0.05
 out of focus. Fields of two laboratories lie above 0.2, and below 0.1 once they are blurred by 0.6
 micrometres: docs/decisions/0035-a-detector-that-travels.md."""
 
-SINGLE: Final = (45.0, 0.3)
-"""A picture narrower than this many micrometres, whose only cell takes this share of it, was made
-of that cell."""
+SINGLE: Final = (45.0, 0.15)
+"""A picture shorter than this many micrometres, whose only cell is nearer to its middle than this
+share of a side, may have been made of that cell. Single-cell pictures of five laboratories are up
+to 43 long; some fields are no longer."""
 
 _MEASURED: Final = ("file", "red cells")
 """What a scale rests on that is believed for other fields of its run."""
@@ -68,6 +69,26 @@ def _agree(scale: float, other: float) -> bool:
     return abs(math.log(scale / other)) < math.log1p(AGREEING)
 
 
+def is_single(field: Field) -> bool:
+    """Whether a picture seems to be of one cell, and not of a field.
+
+    Parameters
+    ----------
+    field : Field
+        With its scale.
+
+    Returns
+    -------
+    bool
+    """
+    scale = field.pixels_per_micrometre
+    if len(field.cells) != 1 or scale is None or max(field.size) >= SINGLE[0] * scale:
+        return False
+    row0, col0, row1, col1 = field.cells[0].box
+    away = abs(row0 + row1 - field.size[0]) / 2, abs(col0 + col1 - field.size[1]) / 2
+    return all(by < SINGLE[1] * side for by, side in zip(away, field.size, strict=True))
+
+
 def name_cells(found: FoundField, field: Field, classifier: OnnxClassifier) -> Field:
     """Ask what the cells of a field are, where they lie free and the field is of use.
 
@@ -85,10 +106,11 @@ def name_cells(found: FoundField, field: Field, classifier: OnnxClassifier) -> F
     Field
         With its status, and an answer to each cell; without cells unless the status is ``ok``.
     """
-    status, reason = _status(field)
-    field = replace(field, status=status, reason=reason)
+    if field.status == "ok":
+        status, reason = _status(field)
+        field = replace(field, status=status, reason=reason)
     scale = field.pixels_per_micrometre
-    if status != "ok" or scale is None:
+    if field.status != "ok" or scale is None:
         return replace(field, cells=())
     free = [place for place, cell in enumerate(field.cells) if not cell.answer.decision]
     crops = [decode_image(found.crops[place]).pixels for place in free]
@@ -109,36 +131,11 @@ def name_cells(found: FoundField, field: Field, classifier: OnnxClassifier) -> F
 def _status(field: Field) -> tuple[FieldStatus, str]:
     """What a picture is, and why it cannot be used."""
     scale = field.pixels_per_micrometre
-    if field.status != "ok":
-        return field.status, field.reason
     blurred = field.sharpness < BLURRED  # not so where there is nothing to be sharp
     if scale is None:
         return "unusable", "blurred" if blurred else "something-else"
-    if len(field.cells) == 1 and min(field.size) < SINGLE[0] * scale:
-        row0, col0, row1, col1 = field.cells[0].box
-        if max(row1 - row0, col1 - col0) > SINGLE[1] * min(field.size):
-            return "single-cell", ""
     if blurred:
         return "unusable", "blurred"
     if field.scale_source == "white cells":
         return "unusable", "no-scale"
     return ("ok" if field.cells else "no-cell"), ""
-
-
-def is_field(field: Field) -> bool:
-    """Whether a picture shows more than the surroundings of one cell.
-
-    Parameters
-    ----------
-    field : Field
-        From `leuko.field.find.find_cells`.
-
-    Returns
-    -------
-    bool
-        True where it has several white cells, or is wide and has red cells.
-    """
-    scale, status = field.pixels_per_micrometre, _status(field)[0]
-    if scale is None or status not in ("ok", "no-cell"):
-        return False
-    return len(field.cells) > 1 or min(field.size) >= SINGLE[0] * scale

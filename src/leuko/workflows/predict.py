@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from leuko.render.picture import Gallery
     from leuko.source import Source
 
-__all__ = ["answer_images", "fields_among", "written"]
+__all__ = ["answer_images", "field_among", "written"]
 
 Answering = Callable[[Iterable["Source"]], Iterator[Prediction]]
 
@@ -129,23 +129,24 @@ def written(
             file.detach()
 
 
-def fields_among(rows: Iterable[Prediction]) -> list[str]:
+def field_among(rows: Sequence[Prediction]) -> str:
     """Look whether pictures are whole fields.
 
     Parameters
     ----------
-    rows : iterable of Prediction
+    rows : sequence of Prediction
         A few of their answers, with the names of their files; others are passed over.
 
     Returns
     -------
-    list of str
-        Names of those that show a field.
+    str
+        Name of the first, where more than half of them show a field; else empty.
     """
     from leuko.field.find import find_cells
-    from leuko.field.name import is_field
+    from leuko.field.name import is_single
     from leuko.runtime.detectors import load_detector
 
     detector = load_detector()
-    found = (find_cells(file_source(row.path), detector) for row in rows)
-    return [one.field.name for one in found if is_field(one.field)]
+    found = [find_cells(file_source(row.path), detector).field for row in rows]
+    fields = [one.name for one in found if one.cells and one.red_cells and not is_single(one)]
+    return fields[0] if 2 * len(fields) > len(rows) else ""
