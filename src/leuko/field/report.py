@@ -19,7 +19,7 @@ __all__ = ["SET_ASIDE", "Field", "FieldCell", "FieldReport", "FieldStatus"]
 FieldStatus = Literal["ok", "no-cell", "unusable", "single-cell", "repeated", "rejected"]
 """What became of a picture. ``no-cell``: a field without a white cell. ``unusable``: out of focus,
 of something else, or at a scale that nothing tells; its cells are not counted. ``single-cell``: a
-picture of one cell, for ``leuko predict``. ``repeated``: the same field as an earlier picture.
+picture of one cell, for ``leuko predict``. ``repeated``: the same field as another picture.
 ``rejected``: it cannot be read."""
 
 

@@ -91,7 +91,7 @@ def run_fields(
     images : iterable of str
         See `leuko.runtime.sources.expand`.
     out : Path
-        Folder to write; docs/reference/fields.md says what is in it.
+        Folder to write; docs/reference/files.md says what is in it.
     classifier : OnnxClassifier
         Names the cells.
     detector : Detector
