@@ -28,6 +28,7 @@ from leuko.prediction import Prediction
 from leuko.runtime.repeats import Repeats
 from leuko.source import Source
 from leuko.support.artifacts import digest_json
+from leuko.support.text import rejection
 
 __all__ = ["ENGINES", "BatchResult", "Engine", "open_engine", "predict_to_file"]
 
@@ -356,7 +357,7 @@ def _assemble(
             for row in rows:
                 outcomes[row.outcome] += 1
                 if row.status != "ok":
-                    detail(f"Rejected {row.path} ({row.reason}: {row.detail})")
+                    detail(rejection(row.path, row.reason, row.detail))
             yield rows
 
     write_predictions(out, parts(), bundle)
