@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,8 +13,9 @@ from leuko.imaging.decode import decode_image, encode_jpeg
 Bools = npt.NDArray[np.bool_]
 
 
+@functools.cache
 def drawn(name: str, seed: int, size: int = 288, *, jpeg: bool = True) -> DrawnCell:
-    """A drawn cell on a slide of its own, as the camera's JPEG shows it."""
+    """A drawn cell on a slide of its own, as the camera's JPEG shows it; leave it as it is."""
     style = draw_slide_style(np.random.default_rng([41, seed]))
     cell = draw_cell(name, np.random.default_rng([42, seed]), style, size=size)
     if not jpeg:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "notebooks" / "experiment.ipynb"
 
@@ -23,6 +22,8 @@ def test_it_is_stored_without_outputs() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_it_runs_on_drawn_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbclient import NotebookClient
+
     backbone = resources.files("leuko") / "zoo" / "mobilenetv2-leuko.npz"
     for name, value in {
         "LEUKO_WEIGHTS": "leuko" if backbone.is_file() else "none",

@@ -7,6 +7,7 @@ import secrets
 import signal
 import socket
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,14 @@ import pytest
 
 from batch.drawn import Cells
 from batch.two_nodes import bearers, two_nodes
+from leuko.batch.cluster import RayCluster, _share_cluster
 from leuko.batch.run import predict_to_file
 from leuko.bundle import ModelBundle
 from leuko.errors import BatchError, UsageError
 from leuko.runtime.sources import expand
 from leuko.runtime.zoo import load
 
-pytest.importorskip("ray", reason="needs the extra 'ray'")
-
-from leuko.batch.cluster import RayCluster, _share_cluster
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra 'ray'")
 
 
 @pytest.mark.parametrize("address", ["nonsense", "ray://host:10001", ":6379", "host:", "host:0"])

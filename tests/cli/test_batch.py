@@ -27,6 +27,7 @@ def cells(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_processes_write_what_one_process_writes(
     cells: Path, tiny_model: Path, tmp_path: Path, leuko: Leuko
 ) -> None:

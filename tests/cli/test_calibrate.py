@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from leuko.bundle import ModelBundle
 from leuko.data.reading import read_folder
@@ -45,6 +46,7 @@ def test_a_bundle_learns_to_doubt(
     assert "likeliest: " in told[1]
 
 
+@pytest.mark.slow
 def test_few_images_take_no_safeguard_away(
     leuko: Callable[..., Any], tiny_model: Path, tmp_path: Path
 ) -> None:

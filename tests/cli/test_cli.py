@@ -826,6 +826,7 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("heard_ctrl_c")
 def test_an_interrupt_is_130_and_leaves_the_old_file(
     cells: Path, tiny_model: Path, tmp_path: Path

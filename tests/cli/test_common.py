@@ -129,6 +129,7 @@ def test_a_command_refuses_before_it_reads(arguments: list[str], here: Path, leu
     assert before == {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_the_list_on_standard_input_is_no_output(here: Path) -> None:
     command = [sys.executable, "-m", "leuko", "predict", "-", "--csv", "list.txt"]
     environment = {**os.environ, "PYTHONPATH": str(Path(package.__file__).parent.parent)}
@@ -141,6 +142,7 @@ def test_the_list_on_standard_input_is_no_output(here: Path) -> None:
     assert (here / "list.txt").read_text() == "# a list\ncells/1.png\n"
 
 
+@pytest.mark.slow
 def test_what_is_written_may_be_written_again(here: Path, tiny_model: Path, leuko: Leuko) -> None:
     arguments = ("predict", "cells/1.png", "-m", tiny_model, "--csv", "heat/p.csv", "--picture",
                  "cells/sheet.png", "--explain", "heat", "--log-file", "log")  # fmt: skip

@@ -39,6 +39,7 @@ def one_sentence(done: Any) -> str:
 # Export
 
 
+@pytest.mark.slow
 def test_export_int8(model: Path, tmp_path: Path, leuko: Leuko) -> None:
     labelled = write_dataset(tmp_path / "Test", each=9)
     arguments = ("export", model, "--int8", "--check", labelled, "--out", tmp_path / "a.zip")
@@ -59,6 +60,7 @@ def test_export_int8(model: Path, tmp_path: Path, leuko: Leuko) -> None:
     assert json.loads(predicted.out)["predicted"] == 45
 
 
+@pytest.mark.slow
 def test_export_float16_says_what_it_knows(model: Path, tmp_path: Path, leuko: Leuko) -> None:
     done = leuko("export", model, "--float16", "--out", tmp_path / "half")
     assert done.code == 0

@@ -172,6 +172,7 @@ def test_plan_depends_on_the_seed_and_not_on_the_place(train: Path, tmp_path: Pa
     assert len(digests) == 8
 
 
+@pytest.mark.slow
 def test_raabin_counts_give_the_published_total():
     samples = [
         Sample(f"{name}/s{i}_{i}.jpg", label, f"s{i}", f"{label}-{i}")
@@ -421,6 +422,7 @@ FULL = """
 """
 
 
+@pytest.mark.slow
 def test_a_write_that_fails_leaves_no_half_file_and_can_go_on(train: Path, tmp_path: Path):
     pytest.importorskip("resource")
     manifest = read_folder(train)

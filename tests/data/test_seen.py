@@ -50,6 +50,7 @@ def test_copies_are_found(cells: Manifest, tmp_path: Path, side: int, quality: i
     assert seen.seen_in(read_folder(tmp_path), Pictures(2)) >= 39
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("learned")
 def test_other_cells_are_not_found(cells: Manifest, tmp_path: Path) -> None:
     draw_dataset(tmp_path / "other", SmearPlan(train=60, test=0, size=96, seed=9))

@@ -101,6 +101,7 @@ def test_nothing_is_shared(
             assert copy is None or (manifest.samples[j].label, stem) != original
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=12, deadline=None)
 @given(st.integers(25, 60), st.sampled_from([0.1, 0.2, 0.3]), st.integers(0, 1000))
 def test_about_the_wanted_fraction_of_every_class(slides: int, fraction: float, seed: int) -> None:

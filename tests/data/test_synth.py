@@ -195,6 +195,7 @@ def test_other_kinds_have_their_sizes(others: dict[str, list[DrawnCell]]) -> Non
     assert share["Blast"] > 0.6 > share["Myelocyte"] > share["Band neutrophil"]
 
 
+@pytest.mark.slow
 def test_a_band_has_one_bent_nucleus_and_a_myelocyte_a_round_one(
     others: dict[str, list[DrawnCell]],
 ) -> None:

@@ -615,6 +615,7 @@ def test_a_frame_and_a_tear_within_a_block_are_no_damage(colour: int) -> None:
         decode_image(encode_jpeg(drawn_cell(160), quality=quality))
 
 
+@pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.parametrize("kind", ["zeros", "ones", "random", "repeated"])
 def test_real_cells_with_a_damaged_sector_are_hardly_ever_read(kind: str, raabin: Path) -> None:
@@ -827,6 +828,7 @@ def mutated(data: bytes, rng: np.random.Generator, others: list[bytes]) -> bytes
     return bytes(changed)
 
 
+@pytest.mark.slow
 def test_mutated_files_are_decoded_or_refused_by_name() -> None:
     rng = np.random.default_rng(20_260_101)
     files = originals()

@@ -106,6 +106,7 @@ def test_every_answer_has_its_picture(
     assert remarks == []
 
 
+@pytest.mark.slow
 def test_only_a_few_images_are_held(tiny_bundle: ModelBundle, tmp_path: Path) -> None:
     """However many there are: no source is asked for long before its answer is out."""
     bundle = replace(tiny_bundle, onnx=make_pooled_onnx())

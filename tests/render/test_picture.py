@@ -179,6 +179,7 @@ def test_a_sheet_grows_with_its_images():
     assert sheet.shape == (2 * 28 + 3 * 300 + 32, 2 * 28 + 3 * 228 - 20, 3)
 
 
+@pytest.mark.slow
 def test_a_sheet_has_a_limit():
     rows = [(image(16, 16), answer([0.2] * 5))] * (SHEET_LIMIT + 60)
     assert prediction_sheet(rows, columns=20).shape[0] == 2 * 28 + SHEET_LIMIT // 20 * 300 + 32

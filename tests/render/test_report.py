@@ -287,6 +287,7 @@ def test_markdown_has_the_same_table(comparison):
     assert text == comparison_markdown(copy.deepcopy(comparison))
 
 
+@pytest.mark.slow
 def test_worst_mistakes_are_read_from_the_folder(tmp_path, evaluation):
     first, second = evaluation["worst"][:2]
     file = tmp_path / first["path"]

@@ -44,6 +44,7 @@ def halved(cells: list[np.ndarray]) -> OnnxClassifier:
     return OnnxClassifier(with_limit(classifier.bundle, float(np.median(distances))), threads=2)
 
 
+@pytest.mark.slow
 def test_the_bundled_model_looks_again_at_a_part(cells: list[np.ndarray]) -> None:
     classifier = load("default", threads=1)
     assert "again" in classifier.trust.limits
@@ -99,6 +100,7 @@ def test_maps_explain_the_answer_that_was_given(
         assert float(found.values.mean()) + found.bias == pytest.approx(found.evidence, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_bundle_that_looks_again_opens_again(halved: OnnxClassifier, tmp_path: Path) -> None:
     halved.bundle.save(tmp_path / "halved.zip")
     assert load(tmp_path / "halved.zip", threads=1).trust.limits == halved.trust.limits
@@ -155,6 +157,7 @@ def test_one_look_is_no_choice() -> None:
     assert limits == {}
 
 
+@pytest.mark.slow
 def test_what_is_fitted_to_a_microscope_always_looks_again(
     halved: OnnxClassifier, cells: list[np.ndarray]
 ) -> None:

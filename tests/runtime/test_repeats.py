@@ -43,15 +43,17 @@ def changed(pixels: Pixels, how: str) -> Pixels:
     return decode_image(file.getvalue()).pixels
 
 
-CELLS = [drawn(name, seed).pixels for seed in range(6) for name in CLASSES]
+@pytest.fixture(scope="module")
+def cells() -> list[Pixels]:
+    return [drawn(name, seed).pixels for seed in range(6) for name in CLASSES]
 
 
 @pytest.mark.parametrize(
     "how", ["120px", "160px", "320px", "q40", "q60", "q95", "turned", "mirrored"]
 )
-def test_copies_are_marked_and_cells_are_not(how: str) -> None:
-    rows = [answer(f"{number}.jpg", cell) for number, cell in enumerate(CELLS)]
-    rows += [answer(f"{number}_copy.jpg", changed(cell, how)) for number, cell in enumerate(CELLS)]
+def test_copies_are_marked_and_cells_are_not(how: str, cells: list[Pixels]) -> None:
+    rows = [answer(f"{number}.jpg", cell) for number, cell in enumerate(cells)]
+    rows += [answer(f"{number}_copy.jpg", changed(cell, how)) for number, cell in enumerate(cells)]
     marked = list(mark_repeats(rows))
     assert [row.decision for row in marked] == ["class"] * 30 + ["duplicate"] * 30
     assert [row.reason for row in marked[30:]] == [f"same cell as {n}.jpg" for n in range(30)]
@@ -82,19 +84,19 @@ def likeness(first: bytes, second: bytes) -> float:
     )
 
 
-def test_a_fingerprint_is_that_of_a_cell_in_any_position() -> None:
-    first = fingerprint(CELLS[0])
+def test_a_fingerprint_is_that_of_a_cell_in_any_position(cells: list[Pixels]) -> None:
+    first = fingerprint(cells[0])
     for turns in range(4):
-        assert likeness(first, fingerprint(np.rot90(CELLS[0], turns))) > 0.97
-    assert likeness(first, fingerprint(CELLS[1])) < 0.6
+        assert likeness(first, fingerprint(np.rot90(cells[0], turns))) > 0.97
+    assert likeness(first, fingerprint(cells[1])) < 0.6
     assert fingerprint(np.zeros((20, 30, 3), np.uint8)) == b""
 
 
-def test_the_search_finds_what_brute_force_finds() -> None:
+@pytest.mark.slow
+def test_the_search_finds_what_brute_force_finds(cells: list[Pixels]) -> None:
     rng = np.random.default_rng(3)
-    cells = [cell for cell in CELLS for _ in range(3)]
     noisy = [np.clip(cell + rng.normal(0, rng.uniform(0, 40), cell.shape), 0, 255).astype(np.uint8)
-             for cell in cells]  # fmt: skip
+             for cell in cells for _ in range(3)]  # fmt: skip
     prints = [fingerprint(cell) for cell in noisy]
     seen, received, due = Fingerprints(), [], []
     for number, one in enumerate(prints):
@@ -112,6 +114,7 @@ def _close(first: bytes, second: bytes) -> bool:
     return abs(first[0] // 4 - second[0] // 4) <= 1 and abs(first[1] // 8 - second[1] // 8) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_hardly_two_cells_of_a_laboratory_are_one() -> None:
     root = os.environ.get("LEUKO_DATA")
@@ -125,6 +128,6 @@ def test_hardly_two_cells_of_a_laboratory_are_one() -> None:
     assert sum(row.decision == "duplicate" for row in mark_repeats(rows)) == 2
 
 
-def test_a_scaled_picture_has_the_same_fingerprint() -> None:
-    data = encode_jpeg(changed(CELLS[0], "576px"), quality=90)
-    assert likeness(fingerprint(decode_image(data).pixels), fingerprint(CELLS[0])) > 0.98
+def test_a_scaled_picture_has_the_same_fingerprint(cells: list[Pixels]) -> None:
+    data = encode_jpeg(changed(cells[0], "576px"), quality=90)
+    assert likeness(fingerprint(decode_image(data).pixels), fingerprint(cells[0])) > 0.98

@@ -38,6 +38,7 @@ with ThreadPoolExecutor(1) as pool:
 """What TensorFlow sets, then ours, then TensorFlow's again: 200 times one megabyte in a thread."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not GLIBC, reason="only glibc has these settings")
 def test_memory_stays_when_tensorflow_asks_for_less() -> None:
     faults = {
@@ -67,6 +68,7 @@ with ThreadPoolExecutor(1) as pool:
 """Kilobytes that come back of 96 MB that another thread has freed."""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not GLIBC, reason="only glibc can be asked")
 def test_memory_of_other_threads_is_given_back() -> None:
     freed = int(subprocess.check_output([sys.executable, "-c", RESIDENT], text=True))

@@ -30,6 +30,7 @@ from leuko.runtime.repeats import Repeats
 from leuko.source import Source
 from leuko.support.artifacts import digest_json
 from leuko.support.parts import Parts, open_parts
+from leuko.support.text import rejection
 
 __all__ = ["ENGINES", "BatchResult", "Engine", "open_engine", "predict_to_file"]
 
@@ -360,7 +361,7 @@ def _assemble(
             for row in rows:
                 outcomes[row.outcome] += 1
                 if row.status != "ok":
-                    detail(f"Rejected {row.path} ({row.reason}: {row.detail})")
+                    detail(rejection(row.path, row.reason, row.detail))
             yield rows
 
     write_predictions(out, parts(), bundle)

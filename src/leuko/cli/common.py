@@ -21,6 +21,7 @@ from leuko.support.artifacts import atomic_write, is_stream, json_text
 from leuko.support.reporter import Reporter
 
 if TYPE_CHECKING:
+    from leuko.data.dataset import Dataset
     from leuko.scheme import ClassScheme
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "emit_json",
     "keep_apart",
     "now_and_then",
+    "open_dataset",
     "printable",
     "session",
     "take_late_error",
@@ -394,6 +396,42 @@ def chosen_scheme(
     if classes is None:
         return None
     return own_scheme(dataset, label_column) if classes == "folders" else load_scheme(classes)
+
+
+def open_dataset(
+    place: Path,
+    classes: str | None,
+    label_column: str,
+    ignore: list[str] | None,
+    workers: int | None,
+    *,
+    background: bool = False,
+) -> Dataset:
+    """Open a data set as a command's options say.
+
+    Parameters
+    ----------
+    place : Path
+        The folder or CSV.
+    classes, label_column
+        See `chosen_scheme`.
+    ignore, workers, background
+        See `leuko.data.dataset.Dataset.open`.
+
+    Returns
+    -------
+    Dataset
+    """
+    from leuko.data.dataset import Dataset
+
+    return Dataset.open(
+        place,
+        ignore=tuple(ignore or ()),
+        scheme=chosen_scheme(classes, place, label_column),
+        label_column=label_column,
+        background=background,
+        workers=workers,
+    )
 
 
 def now_and_then(talk: Session) -> Callable[[int], None]:

@@ -20,10 +20,12 @@ from leuko.cli.common import (
     WorkersOption,
     chosen_scheme,
     emit_json,
+    open_dataset,
     printable,
     session,
     try_outputs,
 )
+from leuko.support.text import rejection
 
 __all__ = ["app", "balance"]
 
@@ -54,7 +56,6 @@ def info(
 ) -> None:
     """Say what is in a data set, and what is wrong with it."""
     from leuko.data.audit.audit import audit_dataset
-    from leuko.data.dataset import Dataset
     from leuko.render.audit import audit_document, format_audit
     from leuko.support.artifacts import atomic_write_json, atomic_write_text, prepare_folder
 
@@ -62,13 +63,7 @@ def info(
         try_outputs(out / "audit.json", out / "audit.html")
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         with_page = out is not None and _can_draw(talk)
-        opened = Dataset.open(
-            dataset,
-            ignore=tuple(ignore or ()),
-            scheme=chosen_scheme(classes, dataset, label_column),
-            label_column=label_column,
-            workers=workers,
-        )
+        opened = open_dataset(dataset, classes, label_column, ignore, workers)
         audit = audit_dataset(
             opened,
             background=background,
@@ -174,7 +169,7 @@ def shrink(
         for note in report.notes:
             talk.say(note)
         for file in report.rejected:
-            talk.say(f"Rejected {file.path} ({file.reason}: {file.detail})")
+            talk.say(rejection(file.path, file.reason, file.detail))
     if json:
         emit_json(report.to_dict())
     else:

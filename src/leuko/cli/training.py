@@ -19,9 +19,9 @@ from leuko.cli.common import (
     VerboseOption,
     WeightsOption,
     WorkersOption,
-    chosen_scheme,
     command_line,
     emit_json,
+    open_dataset,
     printable,
     session,
 )
@@ -57,7 +57,6 @@ def train(
 ) -> None:
     """Train a recipe and export the bundle that ships. Ctrl-C stops; --resume goes on."""
     from leuko.cli.extras import training_room
-    from leuko.data.dataset import Dataset
     from leuko.render.evaluation import no_better
     from leuko.support.artifacts import schema
     from leuko.training.options import RunOptions
@@ -65,13 +64,7 @@ def train(
 
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
         # Opening the room takes seconds; what is wrong is said before.
-        opened = Dataset.open(
-            dataset,
-            ignore=tuple(ignore or ()),
-            scheme=chosen_scheme(classes, dataset, label_column),
-            label_column=label_column,
-            workers=workers,
-        )
+        opened = open_dataset(dataset, classes, label_column, ignore, workers)
         chosen = plan_training(opened, recipe, seed=seed)
         room = training_room()
         if remark := passed_over(opened):
@@ -142,20 +135,12 @@ def compare(
 ) -> None:
     """Train recipes on the same rows, test them in pairs, and write report.html."""
     from leuko.cli.extras import comparing_room
-    from leuko.data.dataset import Dataset
     from leuko.render.terminal import comparison_text
     from leuko.training.options import RunOptions
     from leuko.workflows.plan import plan_comparison
 
     with session(quiet=quiet, verbose=verbose, log_file=log_file) as talk:
-        opened = Dataset.open(
-            dataset,
-            ignore=tuple(ignore or ()),
-            scheme=chosen_scheme(classes, dataset, label_column),
-            label_column=label_column,
-            background=True,
-            workers=workers,
-        )
+        opened = open_dataset(dataset, classes, label_column, ignore, workers, background=True)
         chosen = plan_comparison(opened, recipes, out, seeds=seeds, resume=resume)
         room = comparing_room()
         options = RunOptions(

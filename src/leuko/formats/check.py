@@ -28,6 +28,7 @@ from leuko.source import Source, file_source
 from leuko.support.artifacts import digest_bytes, digest_json
 from leuko.support.parallel import bounded_map
 from leuko.support.reporter import Reporter
+from leuko.support.text import rejection
 
 __all__ = [
     "LARGEST_DROP",
@@ -330,7 +331,7 @@ def draw_sample(
     pixels, digests = [], []
     for name, digest, content in _read(pictures.take(chosen), spec, threads):
         if isinstance(content, ImageError):
-            reporter.say(f"Rejected {name} ({content.reason}: {content.detail})")
+            reporter.say(rejection(name, content.reason, content.detail))
         else:
             pixels.append(content)
             digests.append(digest)
@@ -433,7 +434,7 @@ def ask(
         for row, (name, digest, content) in chunk:
             if isinstance(content, ImageError):
                 rejected += 1
-                reporter.say(f"Rejected {name} ({content.reason}: {content.detail})")
+                reporter.say(rejection(name, content.reason, content.detail))
             elif digest not in leave:
                 inputs.append(content)
                 kept.append(row)

@@ -15,13 +15,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from leuko.errors import BundleError, MissingExtraError
+from leuko.history import ImportReport
+from leuko.support.artifacts import digest_bytes
 
-__all__ = ["LARGEST_FILE", "ConvertedModel", "convert_keras"]
+__all__ = ["LARGEST_FILE", "convert_keras"]
 
 LARGEST_FILE: Final = 2**30
 """Largest foreign file that is looked at, in bytes."""
@@ -37,31 +38,6 @@ _START: Final = (
 )
 
 
-@dataclass(frozen=True)
-class ConvertedModel:
-    """What the child gave.
-
-    Attributes
-    ----------
-    onnx : bytes
-        A network; not looked at yet.
-    format : str
-        ``"keras"`` or ``"h5"``.
-    version : str
-        Of the Keras that wrote the file, or ``"unknown"``.
-    parameters : int
-        Numbers in all weights.
-    limits : tuple of str
-        What this system could take from the child.
-    """
-
-    onnx: bytes
-    format: str
-    version: str
-    parameters: int
-    limits: tuple[str, ...]
-
-
 def convert_keras(
     data: bytes,
     name: str,
@@ -70,7 +46,7 @@ def convert_keras(
     *,
     timeout: float = TIMEOUT,
     memory: int = MEMORY,
-) -> ConvertedModel:
+) -> tuple[bytes, int, ImportReport]:
     """Convert a ``.keras`` or ``.h5`` file to ONNX.
 
     Parameters
@@ -89,8 +65,12 @@ def convert_keras(
 
     Returns
     -------
-    ConvertedModel
-        Compared with Keras by the child.
+    onnx : bytes
+        A network, compared with Keras by the child; not looked at yet.
+    parameters : int
+        Numbers in all weights.
+    report : ImportReport
+        Where it came from, and what this system could take from the child.
 
     Raises
     ------
@@ -120,13 +100,14 @@ def convert_keras(
         document = json.loads(report)
         if onnx is None or document["sentence"]:
             raise BundleError(f"{name} cannot be imported. {_plain(document['sentence'], 600)}")
-        return ConvertedModel(
-            onnx=onnx,
-            format=_plain(document["format"], 20),
-            version=_plain(document["version"], 20),
-            parameters=int(document["parameters"]),
+        made = ImportReport(
+            name,
+            digest_bytes(data),
+            _plain(document["format"], 20),
+            keras_version=_plain(document["version"], 20),
             limits=tuple(_plain(limit, 100) for limit in document["limits"][:20]),
         )
+        return onnx, int(document["parameters"]), made
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"The import of {name} gave no readable result.") from error
 

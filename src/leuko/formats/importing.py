@@ -296,19 +296,11 @@ def _scaled_inside(network: ForeignNetwork, pixels: ForeignPixels, name: str) ->
 def _open(path: Path, pixels: ForeignPixels, classes: int) -> tuple[ForeignNetwork, ImportReport]:
     """Look through the file, after a conversion if it is Keras's; and what it is."""
     data = _read(path)
-    source = ImportReport(path.name, digest_bytes(data), "onnx")
     if not data.startswith(_KERAS):
-        return read_foreign(data, classes), source
-    converted = convert_keras(data, path.name, pixels.scale or (1.0,), pixels.offset)
-    network = read_foreign(converted.onnx, classes)
-    source = replace(
-        source,
-        source_format=converted.format,
-        keras_version=converted.version,
-        limits=converted.limits,
-    )
+        return read_foreign(data, classes), ImportReport(path.name, digest_bytes(data), "onnx")
+    onnx, parameters, source = convert_keras(data, path.name, pixels.scale or (1.0,), pixels.offset)
     # A conversion leaves out what is zero.
-    return replace(network, parameters=converted.parameters), source
+    return replace(read_foreign(onnx, classes), parameters=parameters), source
 
 
 def _read(path: Path) -> bytes:

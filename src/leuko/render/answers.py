@@ -8,7 +8,7 @@ from typing import Final
 
 from leuko.prediction import Prediction
 from leuko.render.words import percent
-from leuko.support.text import counted
+from leuko.support.text import counted, rejection
 
 __all__ = ["all_rejected", "next_step", "question", "remark_on", "tally_text", "title", "why"]
 
@@ -142,7 +142,7 @@ def remark_on(row: Prediction) -> str:
     'Rejected a.jpg (truncated)'
     """
     if row.status != "ok":
-        return f"Rejected {row.path} ({': '.join(filter(None, (row.reason, row.detail)))})"
+        return rejection(row.path, row.reason, row.detail)
     return f"Note on {row.path}: {row.detail}" if row.detail else ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["counted", "listed"]
+__all__ = ["counted", "listed", "rejection"]
 
 
 def counted(number: int, noun: str) -> str:
@@ -50,3 +50,25 @@ def listed(parts: Sequence[str]) -> str:
     if len(parts) < 2:
         return "".join(parts)
     return f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def rejection(name: str, reason: str, detail: str) -> str:
+    """Say that a file is no usable image.
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    reason, detail : str
+        See `leuko.errors.ImageError`; the detail may be empty.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> rejection("a.jpg", "truncated", "The file ends early.")
+    'Rejected a.jpg (truncated: The file ends early.)'
+    """
+    return f"Rejected {name} ({': '.join(filter(None, (reason, detail)))})"

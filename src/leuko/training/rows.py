@@ -18,6 +18,7 @@ from leuko.errors import ImageError
 from leuko.manifest import Manifest
 from leuko.recipe import Recipe
 from leuko.support.reporter import Reporter
+from leuko.support.text import rejection
 from leuko.training.ready import BALANCED
 from leuko.training.run_folder import Clock
 
@@ -104,7 +105,7 @@ def _usable(dataset: Dataset, reporter: Reporter) -> _Usable:
     facts = dataset.pictures.facts(manifest.files(), reporter=reporter)
     for sample, found in zip(manifest.samples, facts, strict=True):
         if isinstance(found, ImageError):
-            reporter.say(f"Rejected {sample.path} ({found.reason}: {found.detail})")
+            reporter.say(rejection(sample.path, found.reason, found.detail))
     kept = [i for i, found in enumerate(facts) if isinstance(found, ImageFacts)]
     if len(kept) < len(manifest):
         reporter.say(f"{len(manifest) - len(kept)} of {len(manifest)} images were rejected.")

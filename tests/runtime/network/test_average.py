@@ -84,6 +84,7 @@ def test_the_classifier_averages_what_it_says_of_each_look(twice, cells) -> None
     np.testing.assert_array_equal(found, np.array(files))
 
 
+@pytest.mark.slow
 def test_answers_depend_on_no_neighbour_and_on_no_thread(twice, cells, tmp_path) -> None:
     paths = []
     for number, cell in enumerate(cells):
@@ -107,12 +108,14 @@ def test_features_and_maps_add_up_to_the_averaged_answer(twice, cells) -> None:
         assert found.evidence == pytest.approx(logs.max() - logs.mean(), abs=5e-3)
 
 
+@pytest.mark.slow
 def test_covering_works_on_every_look(twice, cells) -> None:
     found = Explainer(twice, threads=1, method="occlusion").explain(cells[0])
     assert np.isfinite(found.values).all()
     assert found.values.std() > 0
 
 
+@pytest.mark.slow
 def test_the_bundle_keeps_its_styles(twice, tmp_path) -> None:
     twice.bundle.save(tmp_path / "twice.zip")
     opened = load(tmp_path / "twice.zip", threads=1)

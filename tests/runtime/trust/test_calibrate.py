@@ -97,6 +97,7 @@ def test_ordinary_pictures_stand(doubting: OnnxClassifier, rows: Manifest) -> No
         assert (row.reason == "") == (row.decision == "class")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("axes", "searched"), [(2, 0.5), (1, 0.0), (3, 1.0)])
 def test_axes_and_the_share_searched_can_be_chosen_and_are_remembered(
     tiny_bundle: ModelBundle, rows: Manifest, axes: int, searched: float
@@ -333,6 +334,7 @@ def test_what_few_pictures_cannot_tell_is_kept(fitted: ModelBundle, tmp_path: Pa
     assert opened.predict_one(GREEN).decision == "not-a-cell"
 
 
+@pytest.mark.slow
 def test_an_accuracy_out_of_reach_lets_nothing_stand_that_did_not(
     fitted: ModelBundle, rows: Manifest
 ) -> None:

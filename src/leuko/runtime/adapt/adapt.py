@@ -32,6 +32,7 @@ from leuko.runtime.zoo import load
 from leuko.source import Source, file_source
 from leuko.support.artifacts import digest_json, schema
 from leuko.support.reporter import SILENT, Reporter
+from leuko.support.text import rejection
 
 __all__ = ["Adaptation", "adapt", "fit_adaptation"]
 
@@ -228,7 +229,7 @@ def _usable(
         labels, survey(sources, threads=threads, reporter=reporter), strict=True
     ):
         if isinstance(found, ImageError):
-            reporter.say(f"Rejected {source.name} ({found.reason}: {found.detail})")
+            reporter.say(rejection(source.name, found.reason, found.detail))
             continue
         if bundle.preprocess.view != "centre" and found.missing:
             reporter.say(f"Left out {source.name} ({found.missing}: no cell is found in it)")

@@ -48,7 +48,7 @@ from leuko.statistics import (
     log_loss,
 )
 from leuko.support.reporter import SILENT, Reporter
-from leuko.support.text import counted, listed
+from leuko.support.text import counted, listed, rejection
 
 __all__ = [
     "SEARCHED",
@@ -385,7 +385,7 @@ def _observe(
     rows = classifier.observe(file_source(file) for file in manifest.files())
     for index, row in enumerate(rows):
         if isinstance(row, ImageError):
-            reporter.say(f"Rejected {manifest.samples[index].path} ({row.reason}: {row.detail})")
+            reporter.say(rejection(manifest.samples[index].path, row.reason, row.detail))
         else:
             found.append(row)
             kept.append(index)
