@@ -183,7 +183,9 @@ def near_copies(folder: Path) -> None:
             if kind == "0":
                 col, row, wide, tall = map(float, sides)
                 edges = np.array([row - tall / 2, col - wide / 2, row + tall / 2, col + wide / 2])
-                boxes.append(tuple(np.rint(edges * [rows, columns] * 2).astype(int).tolist()))
+                boxes.append(
+                    tuple(np.rint(edges * np.tile([rows, columns], 2)).astype(int).tolist())
+                )
         sights.append(see(path.stem[:8], pixels, boxes))
     repeats = find_repeats(sights)
     for number, first in enumerate(repeats.pictures):

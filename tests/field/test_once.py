@@ -261,7 +261,7 @@ PLACES = [(aimed(cell, down, right)) for cell in (0, 3, 5) for down, right in ((
 def run() -> tuple[list[Sight], int]:
     """Pictures of two smears, and how many cells they show."""
     sights = [sight(*place) for place in PLACES] + [sight(0, 0, 1), sight(380, 450, 1)]
-    cells = {("", cell) for place in PLACES for cell in photograph(*place)[2]}
+    cells = {(-1, cell) for place in PLACES for cell in photograph(*place)[2]}
     cells |= {
         (row, cell)
         for row, column in ((0, 0), (380, 450))
