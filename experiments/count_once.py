@@ -183,7 +183,9 @@ def near_copies(folder: Path) -> None:
             if kind == "0":
                 col, row, wide, tall = map(float, sides)
                 edges = np.array([row - tall / 2, col - wide / 2, row + tall / 2, col + wide / 2])
-                boxes.append(tuple(np.rint(edges * [rows, columns] * 2).astype(int).tolist()))
+                boxes.append(
+                    tuple(np.rint(edges * np.tile([rows, columns], 2)).astype(int).tolist())
+                )
         sights.append(see(path.stem[:8], pixels, boxes))
     repeats = find_repeats(sights)
     for number, first in enumerate(repeats.pictures):
@@ -200,7 +202,8 @@ def near_copies(folder: Path) -> None:
 def timing(pictures: int) -> None:
     """Print the seconds of CPU for so many pictures of one run."""
     rng = np.random.default_rng(0)
-    sights, spent = [], 0.0
+    sights: list[Sight] = []
+    spent = 0.0
     while len(sights) < pictures:
         field = slide(len(sights))
         for _ in range(10):

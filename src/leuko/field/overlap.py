@@ -68,11 +68,12 @@ _WORTH_A_TRY: Final = 0.2
 _SAME_PLACE: Final = 0.33
 """Correlation of two textures above which they show one place..."""
 
-_CERTAIN: Final = 5.0
-"""...and how many of its standard deviations by chance it must be: a narrow overlap proves less."""
+_CERTAIN: Final = 12.0
+"""...and how many of its standard deviations by chance it must be: three red cells prove less than
+a hundred."""
 
-_GRAIN: Final = 25.0
-"""Pixels of a texture that vary together."""
+_LEAST: Final = 25
+"""Pixels that both must show."""
 
 _LANDS: Final = 0.35
 """Intersection over union, within what both show, above which two boxes are one cell's."""
@@ -153,6 +154,9 @@ class Ground:
         Phases of the coarse texture's Fourier transform.
     square : (2304,) float32
         The texture in 48 x 48 pixels, of length 1; zeros where it is bare.
+    grain : float
+        How many pixels of the texture vary together: the sum of its squared autocorrelation, half
+        of what the transform says, whose squares scatter like squared exponentials.
     """
 
     boxes: Floats
@@ -160,6 +164,7 @@ class Ground:
     coarse: _Layer
     spectrum: npt.NDArray[np.complex64]
     square: Floats
+    grain: float
 
     @classmethod
     def of(cls, stored: bytes, size: tuple[int, int], boxes: Sequence[Box]) -> Ground:
@@ -185,15 +190,18 @@ class Ground:
         small = cv.resize(values, half, interpolation=cv2.INTER_AREA)
         framed = np.zeros((_COARSE, _COARSE), np.float32)
         framed[: half[1], : half[0]] = small
-        spectrum = np.fft.rfft2(framed)
+        transform = np.fft.fft2(framed)
+        power = np.square(np.abs(transform))
+        spread = power.size * float(np.square(power).sum()) / max(float(power.sum()) ** 2, 1e-6)
         return cls(
             np.array(boxes, np.float32).reshape(-1, 4) * np.float32(_SIDE / max(size)),
             _Layer(texture, clear),
             _Layer(
                 np.rint(small).astype(np.int8), cv.resize(clear, half, interpolation=cv2.INTER_AREA)
             ),
-            (spectrum / np.maximum(np.abs(spectrum), 1e-3)).astype(np.complex64),
+            (transform / np.maximum(np.sqrt(power), 1e-3))[:, : SPECTRUM[1]].astype(np.complex64),
             _square(values),
+            max(1.0, spread / 2 * (_SIDE / _COARSE) ** 2),
         )
 
 
@@ -276,8 +284,13 @@ def common_cells(one: Ground, two: Ground, shifts: npt.NDArray[np.intp]) -> list
     list of (int, int)
         Positions among the boxes of the first and of the second; empty where nothing proves that
         they show a common place.
+
+    References
+    ----------
+    Bartlett, "Some aspects of the time-correlation problem", 1935: what a correlation by chance is
+    where neighbours vary together; and Fisher's transform of it.
     """
-    best, where = _SAME_PLACE, None
+    best, where, grain = _SAME_PLACE, None, math.sqrt(one.grain * two.grain)
     for shift in _landing(one, two, shifts):
         half = (round(shift[0] / 2), round(shift[1] / 2))
         if _fit(one.coarse, two.coarse, half)[0] < _WORTH_A_TRY:
@@ -286,7 +299,8 @@ def common_cells(one: Ground, two: Ground, shifts: npt.NDArray[np.intp]) -> list
             for across in (-1, 0, 1):
                 tried = (shift[0] + down, shift[1] + across)
                 fit, pixels = _fit(one.fine, two.fine, tried)
-                if fit >= best and fit * np.sqrt(pixels / _GRAIN) >= _CERTAIN:
+                certain = math.atanh(min(fit, 0.999)) * math.sqrt(pixels / grain)
+                if fit >= best and certain >= _CERTAIN:
                     best, where = fit, tried
     return [] if where is None else _pairs(one, two, where)
 
@@ -318,7 +332,7 @@ def _fit(one: _Layer, two: _Layer, shift: tuple[int, int]) -> tuple[float, int]:
         layer.texture[place][clear].astype(np.float32)
         for layer, place in ((one, here), (two, there))
     )
-    if pixels < _GRAIN:
+    if pixels < _LEAST:
         return 0.0, 0
     first -= first.mean()
     second -= second.mean()
