@@ -43,9 +43,14 @@ class Passed:
     ----------
     arguments : iterable of str
         All that is asked for: copies among them are known by their names.
+    suffixes : tuple of str
+        Of the names that count, in folders and archives.
     """
 
-    def __init__(self, arguments: Iterable[str] = ()) -> None:
+    def __init__(
+        self, arguments: Iterable[str] = (), suffixes: tuple[str, ...] = IMAGE_SUFFIXES
+    ) -> None:
+        self.suffixes = suffixes
         self.names = 0
         self.strays = Strays()
         self.copies = _augmented(arguments)
@@ -65,7 +70,7 @@ class Passed:
         if self.names:
             files = "1 file was" if self.names == 1 else f"{self.names} files were"
             reporter.say(
-                f"{files} passed over: only names that end in {', '.join(IMAGE_SUFFIXES)} count."
+                f"{files} passed over: only names that end in {', '.join(self.suffixes)} count."
             )
         if self.strays:
             reporter.say(f"{self.strays.sentence()}.")
@@ -75,6 +80,7 @@ def expand(
     arguments: Iterable[str],
     *,
     stdin: TextIO | None = None,
+    suffixes: tuple[str, ...] = IMAGE_SUFFIXES,
     reporter: Reporter = SILENT,
 ) -> Iterator[Source]:
     """Turn arguments into images, in order, sorted within folders, globs and archives.
@@ -92,6 +98,8 @@ def expand(
         that begins with ``#`` is a remark, unless there is a file of that name.
     stdin : text file, optional
         Read for ``-``; the process's own by default.
+    suffixes : tuple of str
+        Of the names that count in folders and archives.
     reporter : Reporter, optional
         Told at the end what was passed over: files of folders and archives for their names (hidden
         ones do not count), and what `leuko.support.files` knows to be no picture of a cell. A file
@@ -121,7 +129,7 @@ def expand(
             continue
         if os.path.isdir(path):  # noqa: PTH112 - see below
             _look_into(Path(path))
-    passed = Passed(argument for argument, _ in chosen)
+    passed = Passed((argument for argument, _ in chosen), suffixes)
     # A program that was started without standard input is given none.
     given = stdin or sys.stdin or io.StringIO()
     return _said(_expand(chosen, given, passed, alone=alone), passed, reporter)
@@ -286,7 +294,7 @@ def _folder(folder: Path, passed: Passed) -> Iterator[Source]:
             if passed.strays.take(name) or name.startswith("."):
                 continue
             file = os.path.join(shown, name)  # noqa: PTH118 - see above
-            if name.lower().endswith(IMAGE_SUFFIXES):
+            if name.lower().endswith(passed.suffixes):
                 if passed.noted(name in copies, _COPY) or passed.noted(drew(file), DRAWN_BY_LEUKO):
                     continue
                 found = True
@@ -306,7 +314,7 @@ def _folder(folder: Path, passed: Passed) -> Iterator[Source]:
         told = f" {passed.strays.sentence()}." if passed.strays else ""
         raise ImageError(
             "not-an-image",
-            f"{folder} has no images in it; expected files ending in {', '.join(IMAGE_SUFFIXES)}."
+            f"{folder} has no images in it; expected files ending in {', '.join(passed.suffixes)}."
             + told,
         )
 
@@ -427,7 +435,7 @@ def _archive(path: Path, passed: Passed) -> Iterator[Source]:
         and not passed.strays.take(entry.filename)
         and not PurePosixPath(entry.filename).name.startswith(".")
     ]
-    entries = [(name, index) for name, index in seen if name.lower().endswith(IMAGE_SUFFIXES)]
+    entries = [(name, index) for name, index in seen if name.lower().endswith(passed.suffixes)]
     if len(entries) > _MAX_MEMBERS:
         raise ImageError("too-large", f"{path} holds more than {_MAX_MEMBERS} images.")
     copies = _augmented(name for name, _ in entries)

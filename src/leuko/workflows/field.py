@@ -22,7 +22,8 @@ from leuko.field.name import is_single, name_cells, settle_scales
 from leuko.field.once import Sight, find_repeats
 from leuko.field.parts import decode_found, encode_found
 from leuko.field.report import SET_ASIDE, Field, FieldCell, FieldReport
-from leuko.imaging.decode import decode_image
+from leuko.imaging.decode import IMAGE_SUFFIXES, decode_image
+from leuko.imaging.slide import SLIDE_SUFFIXES
 from leuko.render.field import field_csv, field_document
 from leuko.render.field_page import field_html
 from leuko.render.overlay import overlay, overlay_file, read_overlay
@@ -115,7 +116,7 @@ def run_fields(
         When `out` holds something, or a run that was stopped and `resume` is not set.
     """
     _check(out, options)
-    sources = list(expand(images, reporter=reporter))
+    sources = list(expand(images, suffixes=(*IMAGE_SUFFIXES, *SLIDE_SUFFIXES), reporter=reporter))
     if options.truth is not None:
         for note in options.truth.match([source.name for source in sources]).notes:
             reporter.say(note)
