@@ -1,0 +1,43 @@
+"""A field that was searched comes back as it was."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from leuko.data.synth import draw_field, draw_slide_style
+from leuko.errors import BatchError
+from leuko.field.find import find_cells
+from leuko.field.parts import decode_found, encode_found
+from leuko.imaging.decode import encode_png
+from leuko.runtime.detectors import load_detector
+from leuko.source import bytes_source
+
+
+def test_what_is_kept_is_what_was_found() -> None:
+    style = draw_slide_style(np.random.default_rng([8, 1]))
+    drawn = draw_field(
+        4, np.random.default_rng([9, 1]), style, height=300, width=400, pixels_per_micrometre=6.0
+    )
+    found = find_cells(bytes_source("a/b.png", encode_png(drawn.pixels)), load_detector())
+    assert len(found.field.cells) >= 3
+    payload = encode_found(found)
+    assert payload == encode_found(found)
+    back = decode_found(payload, "part")
+    assert repr(back.field) == repr(found.field)  # not-a-number is not equal to itself
+    assert (back.step, back.crops, back.sight) == (found.step, found.crops, found.sight)
+    assert back.overview is not None
+    assert found.overview is not None
+    assert np.abs(back.overview.astype(int) - found.overview).mean() < 4
+
+
+def test_a_picture_that_cannot_be_read_is_kept_too() -> None:
+    found = find_cells(bytes_source("x", b"no picture"), load_detector())
+    assert (found.field.status, found.overview) == ("rejected", None)
+    back = decode_found(encode_found(found), "part")
+    assert (back.field.reason, back.overview, back.sight) == (found.field.reason, None, None)
+
+
+def test_damage_is_told() -> None:
+    with pytest.raises(BatchError, match=r"part is damaged: .* Delete it"):
+        decode_found(b"PK\x03\x04", "part")
