@@ -348,8 +348,8 @@ def canonical(model: Any, ends: tuple[str, str], shapes: Sequence[tuple[int | st
     graph.initializer.extend(kept)
     del graph.value_info[:]
     for value, name, shape in zip((*graph.input, *graph.output), ends, shapes, strict=True):
-        told = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
-        value.CopyFrom(told)
+        value.CopyFrom(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
+        value.doc_string = ""
     graph.name = "leuko"
     graph.doc_string = model.doc_string = ""
     model.producer_name, model.producer_version = "leuko", ""
