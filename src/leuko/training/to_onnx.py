@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -32,6 +32,7 @@ __all__ = [
     "INPUT_NAME",
     "OPSET",
     "OUTPUT_NAME",
+    "canonical",
     "check_parity",
     "example_pixels",
     "export_onnx",
@@ -252,7 +253,7 @@ def _converted(model: keras.Model, output: str) -> tuple[keras.Model, bytes]:
             f"This model cannot be written as ONNX: {_one_line(error)} Use layers that the "
             "conversion knows, such as those of Leuko's own recipes."
         ) from error
-    return whole, _canonical(graph, output, width)
+    return whole, canonical(graph, (INPUT_NAME, output), [("N", rows, columns, 3), ("N", width)])
 
 
 def _check_network(model: keras.Model) -> tuple[int, int, int]:
@@ -287,8 +288,30 @@ def _check_network(model: keras.Model) -> tuple[int, int, int]:
     return int(shape[1]), int(shape[2]), int(last[1])
 
 
-def _canonical(model: Any, output: str, width: int) -> bytes:
-    """Rename everything in an ONNX graph in its order of use; check that it stands alone."""
+def canonical(model: Any, ends: tuple[str, str], shapes: Sequence[tuple[int | str, ...]]) -> bytes:
+    """Rename everything in an ONNX graph in its order of use; check that it stands alone.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        With one input and one output; it is changed.
+    ends : (str, str)
+        What these are called.
+    shapes : sequence of 2 tuples of int or str
+        Their shapes; a side with a name is free.
+
+    Returns
+    -------
+    bytes
+        A complete ONNX file. Equal weights give equal bytes.
+
+    Raises
+    ------
+    BundleError
+        When it has other inputs or outputs, or weights beside it.
+    TrainingError
+        When it holds a condition, a loop or operators outside standard ONNX.
+    """
     onnx = _import("onnx")
     graph = model.graph
     if len(graph.input) != 1 or len(graph.output) != 1:
@@ -302,7 +325,7 @@ def _canonical(model: Any, output: str, width: int) -> bytes:
             "The model holds a condition or a loop, which Leuko's bundles do not carry. "
             "Use a plain feed-forward network."
         )
-    names = {graph.input[0].name: INPUT_NAME, graph.output[0].name: output, "": ""}
+    names = {graph.input[0].name: ends[0], graph.output[0].name: ends[1], "": ""}
     constants = {item.name: item for item in graph.initializer}
     used: list[Any] = []
     for number, node in enumerate(graph.node):
@@ -324,12 +347,9 @@ def _canonical(model: Any, output: str, width: int) -> bytes:
     del graph.initializer[:]
     graph.initializer.extend(kept)
     del graph.value_info[:]
-    for value, name in ((graph.input[0], INPUT_NAME), (graph.output[0], output)):
-        value.name = name
+    for value, name, shape in zip((*graph.input, *graph.output), ends, shapes, strict=True):
+        value.CopyFrom(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
         value.doc_string = ""
-        value.type.tensor_type.shape.dim[0].Clear()
-        value.type.tensor_type.shape.dim[0].dim_param = "N"
-    graph.output[0].type.tensor_type.shape.dim[1].dim_value = width
     graph.name = "leuko"
     graph.doc_string = model.doc_string = ""
     model.producer_name, model.producer_version = "leuko", ""
