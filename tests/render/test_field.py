@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from five import FIVE
 from found_fields import cell, fields, report, truth
 from leuko.evaluation.counting.tally import Tally
+from leuko.evaluation.detection import BoxClassification
 from leuko.field.report import Field
 from leuko.prediction_files import read_predictions
 from leuko.render.field import (
@@ -56,7 +58,7 @@ def test_the_differential_stands_in_the_document_as_a_count_does() -> None:
     count = field_document(report())["differential"]
     assert (count["schema"], count["cells"], count["accepted"]) == ("leuko.count/2", 4, 3)
     assert (count["left_out"], count["repeated"]) == ({"set-aside": 1}, 1)
-    assert any("of 6 white cells: 1 set-aside, 1 repeated" in one for one in count["sentences"])
+    assert any("of 6 white cells: 1 set aside, 1 repeated" in one for one in count["sentences"])
     assert field_document(report(differential=None))["differential"] is None
 
 
@@ -113,11 +115,17 @@ def test_the_terminal_says_what_was_found_and_what_was_not_counted() -> None:
         "slide/g.jpg: cannot be read (truncated): The JPEG file ends too early",
         "1 picture of a single cell: give to leuko predict.",
         "The model accepts 3 of 4 cells (75.0%)",
-        "Not counted, of 6 white cells: 1 set-aside, 1 repeated",
+        "Not counted, of 6 white cells: 1 set aside, 1 repeated",
     ):
         assert part in told
     assert told.count("Research use only.") == 1
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_where_no_cell_was_accepted_none_is_right() -> None:
+    none = replace(truth(), classification=BoxClassification(4, 0.75, 0.5, 0.0, math.nan))
+    (said,) = [one for one in truth_sentences(none.to_dict()) if "named rightly" in one]
+    assert said.endswith("(balanced 50.0%); none is accepted.")
 
 
 def test_many_refused_pictures_do_not_fill_the_terminal() -> None:

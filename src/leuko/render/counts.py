@@ -93,7 +93,7 @@ def left_sentence(count: Differential, noun: str = "image") -> str:
     """
     beside = [(row.name, row.accepted + row.others) for row in count.uncounted]
     others = [f"{number:,} {name}" for name, number in beside if number]
-    others += [f"{number:,} {name}" for name, number in count.left_out.items()]
+    others += [f"{number:,} {name.replace('-', ' ')}" for name, number in count.left_out.items()]
     others += [f"{number:,} rejected ({name})" for name, number in count.rejected.items()]
     if count.repeated:
         others.append(f"{count.repeated:,} repeated (the same cell as an earlier one)")

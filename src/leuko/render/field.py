@@ -327,10 +327,14 @@ def truth_sentences(truth: Document) -> list[str]:
     ]
     named = truth["classification"]
     if named:
+        rightly = (
+            f"{_share(named['accepted'])} are accepted, {_share(named['accuracy_accepted'])} of "
+            "those rightly."
+        )
         said.append(
             f"Of the cells found, {_share(named['accuracy'])} are named rightly (balanced "
-            f"{_share(named['balanced_accuracy'])}); {_share(named['accepted'])} are accepted, "
-            f"{_share(named['accuracy_accepted'])} of those rightly."
+            f"{_share(named['balanced_accuracy'])}); "
+            f"{rightly if named['accepted'] else 'none is accepted.'}"
         )
     error = truth["counting"]["error_per_field"]
     if error is not None:

@@ -111,7 +111,7 @@ def test_every_cell_counts_and_the_rest_is_told():
         == ("The model accepts 200 of 204 cells (98.0%); the limits hold what the other 4 may be.")
     )
     assert left_sentence(result) == (
-        "Not counted, of 206 images: 1 not-a-cell, 1 rejected (truncated)."
+        "Not counted, of 206 images: 1 not a cell, 1 rejected (truncated)."
     )
     assert left_sentence(result) in " ".join(format_count(result).split())
     assert left_sentence(count(table())) == "All of 200 images are counted."
