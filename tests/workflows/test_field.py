@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -201,6 +202,23 @@ def test_what_is_no_field_is_told_and_never_counted(tmp_path: Path, leuko: Leuko
         {"single-cell": 1},
     )
     assert "leuko predict" in alone.out
+
+
+def test_a_run_that_lies_among_its_fields_is_not_counted_again(
+    smear: Path, tmp_path: Path, leuko: Leuko
+) -> None:
+    """Nor are its cells fields, also those with a part of a neighbour beside them."""
+    folder = tmp_path / "smear"
+    shutil.copytree(smear, folder)
+    call = ["field", folder, "-m", "cnn", "--json"]
+    once = json.loads(leuko(*call, "--out", folder / "run").out)
+    done = leuko(*call, "--out", tmp_path / "again")
+    assert "3 x pictures that Leuko drew" in done.err
+    again = json.loads(done.out)
+    assert again["statuses"]["ok"] == FIELDS
+    assert again["statuses"]["single-cell"] >= 12
+    assert again["found"] == once["found"]
+    assert again["differential"]["classes"] == once["differential"]["classes"]
 
 
 def test_a_folder_with_something_in_it_is_left_alone(

@@ -13,7 +13,7 @@ from leuko.field.report import SET_ASIDE, Field, FieldStatus
 from leuko.imaging.decode import decode_image
 from leuko.runtime.classifier import OnnxClassifier
 
-__all__ = ["is_single", "name_cells", "settle_scales"]
+__all__ = ["is_single", "name_cells", "settle_scales", "tell_singles"]
 
 AGREEING: Final = 0.25
 """Fields whose scales differ by less than this share were taken through one objective."""
@@ -81,12 +81,42 @@ def is_single(field: Field) -> bool:
     -------
     bool
     """
-    scale = field.pixels_per_micrometre
-    if len(field.cells) != 1 or scale is None or max(field.size) >= SINGLE[0] * scale:
+    if len(field.cells) != 1 or not _is_short(field):
         return False
     row0, col0, row1, col1 = field.cells[0].box
     away = abs(row0 + row1 - field.size[0]) / 2, abs(col0 + col1 - field.size[1]) / 2
     return all(by < SINGLE[1] * side for by, side in zip(away, field.size, strict=True))
+
+
+def _is_short(field: Field) -> bool:
+    """Whether a picture is no longer than those of single cells are."""
+    scale = field.pixels_per_micrometre
+    return scale is not None and max(field.size) < SINGLE[0] * scale
+
+
+def tell_singles(fields: Sequence[Field]) -> list[Field]:
+    """Tell pictures of one cell from fields, by all short pictures of a run.
+
+    Where most of those with cells seem to be of one, all are: what else some of them show beside it
+    makes no field of them. Longer pictures of the same run are fields still.
+
+    Parameters
+    ----------
+    fields : sequence of Field
+        With their scales.
+
+    Returns
+    -------
+    list of Field
+        With the status ``single-cell`` where it is due.
+    """
+    short = [one.status == "ok" and bool(one.cells) and _is_short(one) for one in fields]
+    if 2 * sum(map(is_single, fields)) <= sum(short):
+        return [*fields]
+    return [
+        replace(one, status="single-cell") if fits else one
+        for one, fits in zip(fields, short, strict=True)
+    ]
 
 
 def name_cells(found: FoundField, field: Field, classifier: OnnxClassifier) -> Field:

@@ -18,7 +18,7 @@ from leuko.evaluation.counting.tally import Tally
 from leuko.field.box_table import BoxTable
 from leuko.field.boxes import BOX_FORMATS, score_fields
 from leuko.field.find import FoundField, find_cells
-from leuko.field.name import is_single, name_cells, settle_scales
+from leuko.field.name import name_cells, settle_scales, tell_singles
 from leuko.field.once import Sight, find_repeats
 from leuko.field.parts import decode_found, encode_found
 from leuko.field.report import SET_ASIDE, Field, FieldCell, FieldReport
@@ -190,11 +190,7 @@ class _Run:
 
     def report(self, found: Sequence[_Done], pictures: int, reporter: Reporter) -> FieldReport:
         """Name the cells at the scale of the run, and count each once."""
-        settled = settle_scales([one.field for one in found])
-        if all(is_single(one) for one in settled if one.status == "ok"):
-            settled = [
-                replace(one, status="single-cell") if one.status == "ok" else one for one in settled
-            ]
+        settled = tell_singles(settle_scales([one.field for one in found]))
         named = []
         for one in bounded_map(
             lambda pair: name_cells(self._read(pair[0].key), pair[1], self.classifier),
