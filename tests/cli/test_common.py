@@ -277,6 +277,7 @@ def test_a_log_on_a_full_disk_is_said_before_the_work(
         (["demo"], "The same command goes on from here."),
         (["train", "a", "--recipe", "cnn"], "The same command with --resume goes on from here."),
         (["compare", "a"], "The same command with --resume goes on from here."),
+        (["field", "a", "--out", "b"], "The same command with --resume goes on from here."),
         (["predict", "data", "--csv", "p.csv"], "appears whole or not at all. For a long run give "
          "--engine processes and --out FILE: it keeps what is finished, and goes on with --resume"),
         (["data", "info", "a"], "A file of results appears whole or not at all; give the same"),

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from leuko.data.synth import draw_field, draw_slide_style
-from leuko.errors import BatchError
-from leuko.field.find import find_cells
+from leuko.errors import BatchError, ImageError
+from leuko.field.find import FoundField, find_cells
+from leuko.field.once import see
 from leuko.field.parts import decode_found, encode_found
-from leuko.imaging.decode import encode_png
+from leuko.field.report import Field
+from leuko.imaging.decode import decode_image, encode_jpeg, encode_png
 from leuko.runtime.detectors import load_detector
 from leuko.source import bytes_source
 
@@ -41,3 +43,17 @@ def test_a_picture_that_cannot_be_read_is_kept_too() -> None:
 def test_damage_is_told() -> None:
     with pytest.raises(BatchError, match=r"part is damaged: .* Delete it"):
         decode_found(b"PK\x03\x04", "part")
+
+
+def test_a_seam_in_a_slide_is_no_tear_in_what_was_kept_of_it() -> None:
+    """Slides are put together of photographs; a reduced copy of one is no damaged file."""
+    pixels = np.zeros((512, 512, 3), np.uint8)
+    pixels[:256] = np.linspace(0, 255, 512)[:, None]
+    pixels[256:] = pixels[:256, ::-1]
+    with pytest.raises(ImageError, match="does not go on"):
+        decode_image(encode_jpeg(pixels))
+    found = FoundField(Field("a.svs", "ok"), overview=pixels, sight=see("a.svs", pixels, ()))
+    again = decode_found(encode_found(found), "a.field.zip")
+    assert (again.field.name, again.sight) == ("a.svs", found.sight)
+    assert again.overview is not None
+    assert np.abs(again.overview.astype(int) - pixels).mean() < 2

@@ -13,6 +13,7 @@ from five import COLOURS, FIVE
 from found_fields import cell, unasked
 from leuko.errors import DataError
 from leuko.field.report import Field, FieldCell
+from leuko.imaging.decode import decode_own
 from leuko.render.overlay import (
     _HEIGHT,
     _labels,
@@ -20,7 +21,6 @@ from leuko.render.overlay import (
     overlay,
     overlay_file,
     picture_rows,
-    read_overlay,
 )
 from leuko.render.style import lighter
 from leuko.support.files import is_own_picture
@@ -195,6 +195,6 @@ def test_the_file_says_that_leuko_drew_it() -> None:
     drawn = overlay(ground(), field(cell((400, 300, 500, 420))), FIVE)
     data = overlay_file(drawn)
     assert is_own_picture(data[:512])
-    again = read_overlay(data)
+    again = decode_own(data)
     assert again.shape == drawn.shape
     assert np.abs(again.astype(int) - drawn).mean() < 3

@@ -195,7 +195,10 @@ def test_what_is_no_field_is_told_and_never_counted(tmp_path: Path, leuko: Leuko
     assert found["h_blurred.png"] == ("unusable", "blurred")
     assert found["g_broken.png"][0] == "rejected"
     assert Counter(name for name, one in told.items() if one["cells"]) == {"a.png": 1}
-    assert leuko("field", folder / "g_broken.png", "--out", tmp_path / "none").code == 1
+    refused = leuko("field", folder / "g_broken.png", "--out", tmp_path / "none")
+    assert refused.code == 1
+    assert "g_broken.png cannot be read (" in refused.err
+    assert "None of" not in refused.err
     alone = leuko("field", cell, "--out", tmp_path / "alone")
     assert (alone.code, json.loads((tmp_path / "alone/field.json").read_text())["statuses"]) == (
         0,

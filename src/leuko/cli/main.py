@@ -19,7 +19,7 @@ __all__ = ["app", "main"]
 
 _MANY = ("--recipes", "--unseen")
 _GO_ON = ("balance", "data draw", "data shrink", "demo")
-_RESUME = ("train", "compare")
+_RESUME = ("train", "compare", "field")
 
 app = typer.Typer(
     name="leuko",

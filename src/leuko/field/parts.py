@@ -12,7 +12,7 @@ from leuko.errors import BatchError
 from leuko.field.find import FoundField
 from leuko.field.once import Sight
 from leuko.field.report import Field, FieldCell
-from leuko.imaging.decode import decode_image, encode_jpeg
+from leuko.imaging.decode import decode_own, encode_jpeg
 from leuko.prediction import Prediction
 
 __all__ = ["decode_found", "encode_found"]
@@ -91,7 +91,7 @@ def decode_found(payload: bytes, source: str) -> FoundField:
                 Field(**_tuples(told["field"]), cells=cells),
                 told["step"],
                 tuple(archive.read(f"{number}.png") for number in range(len(cells))),
-                decode_image(archive.read(_OVERVIEW)).pixels if told["sight"] else None,
+                decode_own(archive.read(_OVERVIEW)) if told["sight"] else None,
                 Sight.from_dict(told["sight"]) if told["sight"] else None,
             )
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:

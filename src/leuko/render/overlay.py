@@ -5,7 +5,6 @@ Needs only the base install.
 
 from __future__ import annotations
 
-import io
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -38,7 +37,7 @@ from leuko.render.style import lighter, style
 from leuko.scheme import ClassScheme
 from leuko.support.files import mark_own_picture
 
-__all__ = ["LONGEST", "overlay", "overlay_file", "picture_rows", "read_overlay"]
+__all__ = ["LONGEST", "overlay", "overlay_file", "picture_rows"]
 
 Pixels = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]
@@ -172,26 +171,6 @@ def overlay_file(drawn: Pixels) -> bytes:
         A JPEG.
     """
     return mark_own_picture(encode_jpeg(drawn, quality=88))
-
-
-def read_overlay(data: bytes) -> Pixels:
-    """Read back what `overlay_file` wrote.
-
-    `leuko.imaging.decode` looks for torn pictures, and may take a line of text for a tear.
-
-    Parameters
-    ----------
-    data : bytes
-        A whole file that Leuko wrote.
-
-    Returns
-    -------
-    (h, w, 3) uint8, RGB
-    """
-    from PIL import Image
-
-    with Image.open(io.BytesIO(data)) as image:
-        return np.asarray(image.convert("RGB"), dtype=np.uint8)
 
 
 def picture_rows(field: Field, columns: int) -> float:

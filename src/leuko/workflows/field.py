@@ -22,11 +22,11 @@ from leuko.field.name import name_cells, settle_scales, tell_singles
 from leuko.field.once import Sight, find_repeats
 from leuko.field.parts import decode_found, encode_found
 from leuko.field.report import SET_ASIDE, Field, FieldCell, FieldReport
-from leuko.imaging.decode import IMAGE_SUFFIXES, decode_image
+from leuko.imaging.decode import IMAGE_SUFFIXES, decode_image, decode_own
 from leuko.imaging.slide import SLIDE_SUFFIXES
-from leuko.render.field import field_csv, field_document
+from leuko.render.field import field_csv, field_document, status_text
 from leuko.render.field_page import field_html
-from leuko.render.overlay import overlay, overlay_file, read_overlay
+from leuko.render.overlay import overlay, overlay_file
 from leuko.runtime.classifier import OnnxClassifier
 from leuko.runtime.repeats import DUPLICATE
 from leuko.runtime.sources import expand
@@ -145,8 +145,10 @@ def _check(out: Path, options: FieldOptions) -> None:
 
 def _nothing(fields: Sequence[Field]) -> str:
     """Why there is no answer at all."""
-    reasons = sorted({one.reason for one in fields})
-    return f"None of {len(fields)} pictures can be read ({', '.join(reasons)})."
+    first = f"{fields[0].name} {status_text(fields[0])}"
+    if len(fields) == 1:
+        return f"{first}."
+    return f"None of {len(fields)} pictures can be read, such as {first}."
 
 
 @dataclass(frozen=True)
@@ -338,7 +340,7 @@ def _file(name: str) -> str:
 
 def _drawn(path: Path) -> Pixels | None:
     """The pixels of a field as it was drawn, or None where it was not."""
-    return read_overlay(path.read_bytes()) if path.exists() else None
+    return decode_own(path.read_bytes()) if path.exists() else None
 
 
 def _picture(path: Path) -> Pixels | None:
