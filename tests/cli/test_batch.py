@@ -145,7 +145,7 @@ def test_a_run_that_was_stopped_is_refused_or_resumed(
     call = ["predict", cells, "-m", tiny_model, "--engine", "processes", "--out", out]
     refused = leuko(*call)
     assert refused.code == 1
-    assert "holds 1 finished parts of a run that was stopped. Add --resume" in refused.err
+    assert "holds 1 finished part of a run that was stopped. Add --resume" in refused.err
     done = leuko(*call, "--resume")
     assert done.code == 0
     assert "1 of 1 partitions were finished before." in done.err

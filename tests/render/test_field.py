@@ -18,6 +18,7 @@ from leuko.prediction_files import read_predictions
 from leuko.render.field import (
     field_csv,
     field_document,
+    fields_sentence,
     format_field,
     next_steps,
     status_text,
@@ -120,6 +121,13 @@ def test_the_terminal_says_what_was_found_and_what_was_not_counted() -> None:
         assert part in told
     assert told.count("Research use only.") == 1
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_one_cell_was_reached_and_several_were() -> None:
+    assert fields_sentence(report(asked=1)).endswith(
+        " 1 white cell was reached: 2 more not looked at."
+    )
+    assert " 200 white cells were reached" in fields_sentence(report(asked=200))
 
 
 def test_where_no_cell_was_accepted_none_is_right() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -125,7 +126,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(
     assert not out.exists()
     refused = leuko(*call, "--out", out)
     assert refused.code == 1
-    assert "holds 1 finished parts of a run that was stopped. Add --resume" in refused.err
+    assert "holds 1 finished part of a run that was stopped. Add --resume" in refused.err
     assert leuko(*call, "--out", out, "--resume").code == 0
     assert {path.name for path in tmp_path.iterdir()} == {"whole", "stopped"}
     ends, begun = digests(out), digests(whole)
@@ -155,6 +156,19 @@ def test_a_run_that_was_killed_goes_on_and_ends_the_same(smear: Path, tmp_path: 
         ends.append(digests(home / "run"))
     assert ends[0] == ends[1]
     assert {"field.json", "report.html", "cells.csv"} <= {*ends[0]}
+
+
+def test_a_scale_that_the_red_cells_contradict_is_told(
+    smear: Path, tmp_path: Path, leuko: Leuko
+) -> None:
+    call = ["field", smear / "field0.png", "-m", "cnn"]
+    off = leuko(*call, "--scale", 60, "--out", tmp_path / "off")
+    assert off.code == 0
+    told = re.search(r"field0.png tell (\S+) pixels to a micrometre, and 60 are given", off.err)
+    assert told is not None
+    assert float(told[1]) == pytest.approx(SCALE, rel=0.12)
+    right = leuko(*call, "--scale", SCALE, "--out", tmp_path / "right")
+    assert "leave --scale out" not in right.err
 
 
 def test_it_stops_when_enough_cells_were_found(smear: Path, tmp_path: Path, leuko: Leuko) -> None:
@@ -235,6 +249,16 @@ def test_a_folder_with_something_in_it_is_left_alone(
     unknown = leuko("field", smear, "--out", tmp_path / "x", "--boxes", "tiff")
     assert unknown.code == 2
     assert "--boxes must be one of csv, coco, yolo, voc, qupath, received tiff" in unknown.err
+
+
+def test_an_output_without_a_name_is_refused(
+    smear: Path, tmp_path: Path, leuko: Leuko, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for out in (".", ""):
+        refused = leuko("field", smear, "--out", out)
+        assert refused.code == 1
+        assert ". names no output that can be made" in refused.err
 
 
 def test_cells_at_the_border_are_set_aside(tmp_path: Path, leuko: Leuko) -> None:

@@ -13,7 +13,7 @@ from leuko.field.report import SET_ASIDE, Field, FieldStatus
 from leuko.imaging.decode import decode_image
 from leuko.runtime.classifier import OnnxClassifier
 
-__all__ = ["is_single", "name_cells", "settle_scales", "tell_singles"]
+__all__ = ["agree", "is_single", "name_cells", "settle_scales", "tell_singles"]
 
 AGREEING: Final = 0.25
 """Fields whose scales differ by less than this share were taken through one objective."""
@@ -54,18 +54,28 @@ def settle_scales(fields: Sequence[Field]) -> list[Field]:
     for one in fields:
         scale = one.pixels_per_micrometre
         if one.scale_source == "red cells" and scale is not None:
-            agreeing = [other for other in known if _agree(scale, other)]
+            agreeing = [other for other in known if agree(scale, other)]
             one = replace(one, pixels_per_micrometre=statistics.median(agreeing))
         elif one.scale_source == "white cells" and known:
             middle = statistics.median(known)
-            if all(_agree(middle, other) for other in known):
+            if all(agree(middle, other) for other in known):
                 one = replace(one, pixels_per_micrometre=middle, scale_source="run")
         settled.append(one)
     return settled
 
 
-def _agree(scale: float, other: float) -> bool:
-    """Whether two scales are of one objective."""
+def agree(scale: float, other: float) -> bool:
+    """Whether two scales are of one objective.
+
+    Parameters
+    ----------
+    scale, other : float
+        Pixels to a micrometre.
+
+    Returns
+    -------
+    bool
+    """
     return abs(math.log(scale / other)) < math.log1p(AGREEING)
 
 

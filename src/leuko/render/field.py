@@ -212,8 +212,9 @@ def fields_sentence(report: FieldReport) -> str:
     parts = [f"{n:,} {STATUSES[name]}" for name, n in _statuses(report).items() if n]
     told = f"{counted(len(report.fields), 'picture')}: {listed(parts)}."
     if report.left:
-        many = f"{report.asked:,} white cells" if report.asked else "so many cells"
-        told += f" {many[0].upper()}{many[1:]} were reached: {report.left:,} more not looked at."
+        many = counted(report.asked, CELLS) if report.asked else "So many cells"
+        verb = "was" if report.asked == 1 else "were"
+        told += f" {many} {verb} reached: {report.left:,} more not looked at."
     return told
 
 

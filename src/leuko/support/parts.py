@@ -19,6 +19,7 @@ from leuko.support.artifacts import (
     read_json,
     schema,
 )
+from leuko.support.text import counted
 
 __all__ = ["Parts", "open_parts"]
 
@@ -112,6 +113,8 @@ def open_parts(
     BatchError
         When it was begun with another model, or by a Leuko whose answers are of another version.
     """
+    if not out.name:
+        raise OutputError(f"{out} names no output that can be made. Give it a name, such as run.")
     parts = Parts(out.with_name(out.name + ".parts"), ending)
     prepare_folder(parts.path)
     with _locked(parts.path / _LOCK):
@@ -142,8 +145,8 @@ def _check_state(parts: Parts, models: Mapping[str, str], *, resume: bool) -> No
         return
     if not resume:
         raise OutputError(
-            f"{parts.path} holds {parts.finished} finished parts of a run that was stopped. "
-            "Add --resume to go on with it, or delete the folder to begin again."
+            f"{parts.path} holds {counted(parts.finished, 'finished part')} of a run that was "
+            "stopped. Add --resume to go on with it, or delete the folder to begin again."
         )
     begun = read_json(parts.path / _STATE, "batch")
     if begun["schema"] != schema("batch"):

@@ -18,7 +18,7 @@ from leuko.evaluation.counting.tally import Tally
 from leuko.field.box_table import BoxTable
 from leuko.field.boxes import BOX_FORMATS, score_fields
 from leuko.field.find import FoundField, find_cells
-from leuko.field.name import name_cells, settle_scales, tell_singles
+from leuko.field.name import agree, name_cells, settle_scales, tell_singles
 from leuko.field.once import Sight, find_repeats
 from leuko.field.parts import decode_found, encode_found
 from leuko.field.report import SET_ASIDE, Field, FieldCell, FieldReport
@@ -39,6 +39,9 @@ from leuko.support.reporter import SILENT, Reporter
 __all__ = ["FieldOptions", "run_fields"]
 
 _ENDING: Final = ".field.zip"
+
+_LOOKED_AT: Final = 3
+"""So many fields are measured to see whether a scale that was given fits them."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,8 @@ def run_fields(
     with open_parts(out, _ENDING, models, resume=options.resume) as parts:
         run = _Run(parts, classifier, detector, options)
         found = run.find(sources, reporter)
+        if doubt := run.doubt(found):
+            reporter.say(doubt)
         report = run.report(found, len(sources), reporter)
         if all(one.status == "rejected" for one in report.fields):
             raise DataError(_nothing(report.fields))
@@ -189,6 +194,25 @@ class _Run:
                 if sum(map(_free, fields)) >= enough:
                     break
         return done
+
+    def doubt(self, found: Sequence[_Done]) -> str:
+        """Say where the red cells of the first fields tell another scale than was given."""
+        given = self.options.scale
+        for one in found[:_LOOKED_AT]:
+            overview = self._read(one.key).overview
+            if given is None or overview is None:
+                continue
+            ruler = self.detector.measure(overview)
+            scale = ruler.pixels_per_micrometre
+            if scale is not None and ruler.source == "red cells":
+                scale *= max(one.field.size) / max(overview.shape[:2])
+                if agree(given, scale):
+                    return ""
+                return (
+                    f"The red cells of {one.field.name} tell {scale:.1f} pixels to a micrometre, "
+                    f"and {given:g} are given: leave --scale out if you are not sure."
+                )
+        return ""
 
     def report(self, found: Sequence[_Done], pictures: int, reporter: Reporter) -> FieldReport:
         """Name the cells at the scale of the run, and count each once."""
