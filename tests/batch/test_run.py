@@ -228,7 +228,7 @@ def test_answers_of_another_version_are_not_mixed_in(
     cells: Cells, tiny_classifier: OnnxClassifier, tmp_path: Path
 ) -> None:
     state = stopped(cells.folder, tiny_classifier, tmp_path / "p.csv") / "batch.json"
-    state.write_text(state.read_text().replace("leuko.batch/3", "leuko.batch/1"))
+    state.write_text(state.read_text().replace("leuko.batch/4", "leuko.batch/1"))
     with pytest.raises(BatchError, match=r"was begun by an older Leuko.* Delete the folder"):
         run(cells.folder, Here(tiny_classifier), tmp_path / "p.csv", size=20, resume=True)
     assert state.is_file()
@@ -461,5 +461,5 @@ def test_the_work_folder_says_whose_it_is(
 ) -> None:
     work = stopped(cells.folder, tiny_classifier, tmp_path / "p.csv")
     document = json.loads((work / "batch.json").read_text())
-    assert document["schema"] == "leuko.batch/3"
-    assert document["model"] == tiny_classifier.digest
+    assert document["schema"] == "leuko.batch/4"
+    assert document["models"] == {tiny_classifier.name: tiny_classifier.digest}

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from leuko.field.name import is_single, settle_scales
+from leuko.field.name import is_single, settle_scales, tell_singles
 from leuko.field.report import Field, FieldCell
 from leuko.prediction import Prediction
 
@@ -63,3 +63,23 @@ def test_a_picture_of_one_cell_is_small_with_the_cell_in_the_middle(
     assert not is_single(replace(one, cells=(cell, cell)))
     assert not is_single(replace(one, cells=()))
     assert math.isnan(one.sharpness)
+
+
+def test_short_pictures_are_of_one_cell_where_most_are() -> None:
+    """A neighbour beside it, in some, makes no field of them; longer ones are fields."""
+    middle, beside = (
+        FieldCell(box, 0.9, Prediction("", "ok")) for box in ((180, 250, 300, 390), (0, 0, 90, 90))
+    )
+    one = field(15.0, "red cells", cells=(middle,))
+    two = replace(one, cells=(middle, beside))
+    bare, lost = replace(one, cells=()), replace(one, pixels_per_micrometre=None)
+    whole = replace(one, pixels_per_micrometre=8.0)
+
+    def told(*fields: Field) -> list[str]:
+        return [one.status for one in tell_singles(fields)]
+
+    single = "single-cell"
+    assert told(one, one, two, bare, lost, whole) == [single, single, single, "ok", "ok", "ok"]
+    assert told(one, two) == ["ok", "ok"]
+    assert told(whole, bare) == ["ok", "ok"]
+    assert told() == []
