@@ -209,10 +209,12 @@ def test_what_is_no_field_is_told_and_never_counted(tmp_path: Path, leuko: Leuko
     assert found["h_blurred.png"] == ("unusable", "blurred")
     assert found["g_broken.png"][0] == "rejected"
     assert Counter(name for name, one in told.items() if one["cells"]) == {"a.png": 1}
+    (tmp_path / "empty.png").touch()
     refused = leuko("field", folder / "g_broken.png", "--out", tmp_path / "none")
     assert refused.code == 1
-    assert "g_broken.png cannot be read (" in refused.err
-    assert "None of" not in refused.err
+    assert re.search(r"g_broken.png cannot be read \([^;]*\.$", refused.err.strip())
+    both = leuko("field", folder / "g_broken.png", tmp_path / "empty.png", "--out", tmp_path / "no")
+    assert both.err.strip().endswith("; nor can 1 other.")
     alone = leuko("field", cell, "--out", tmp_path / "alone")
     assert (alone.code, json.loads((tmp_path / "alone/field.json").read_text())["statuses"]) == (
         0,

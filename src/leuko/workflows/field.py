@@ -35,6 +35,7 @@ from leuko.support.artifacts import atomic_folder, digest_json, json_text
 from leuko.support.parallel import bounded_map, worker_count
 from leuko.support.parts import Parts, open_parts
 from leuko.support.reporter import SILENT, Reporter
+from leuko.support.text import counted
 
 __all__ = ["FieldOptions", "run_fields"]
 
@@ -151,9 +152,8 @@ def _check(out: Path, options: FieldOptions) -> None:
 def _nothing(fields: Sequence[Field]) -> str:
     """Why there is no answer at all."""
     first = f"{fields[0].name} {status_text(fields[0])}"
-    if len(fields) == 1:
-        return f"{first}."
-    return f"None of {len(fields)} pictures can be read, such as {first}."
+    others = len(fields) - 1
+    return f"{first}; nor can {counted(others, 'other')}." if others else f"{first}."
 
 
 @dataclass(frozen=True)
