@@ -277,6 +277,29 @@ def test_cells_at_the_border_are_set_aside(tmp_path: Path, leuko: Leuko) -> None
     assert len(cut) - aside[0]["box"][2] < 0.8 * SCALE
 
 
+@pytest.mark.parametrize("seed", [30, 31, 32])
+def test_a_cell_that_one_field_cuts_counts_in_the_other(
+    seed: int, tmp_path: Path, leuko: Leuko
+) -> None:
+    """Two fields that share 20 micrometres: each cell is whole in one of them at least."""
+    style = draw_slide_style(np.random.default_rng([8, 1]))
+    whole = draw_field(
+        10, np.random.default_rng([11, seed]), style, height=480, width=1000,
+        pixels_per_micrometre=SCALE, cut_share=0.0,
+    )  # fmt: skip
+    (tmp_path / "a.png").write_bytes(encode_png(whole.pixels[:, :570].copy()))
+    (tmp_path / "b.png").write_bytes(encode_png(whole.pixels[:, 450:].copy()))
+    pictures = [tmp_path / "a.png", tmp_path / "b.png"]
+    done = leuko("field", *pictures, "--out", tmp_path / "run", "-m", "cnn", "--json")
+    cells = [cell for one in json.loads(done.out)["fields"] for cell in one["cells"]]
+    kinds = Counter(cell["decision"] for cell in cells)
+    near = sum(min(box[0], 480 - box[2], box[1], 1000 - box[3]) < 6 for box in whole.boxes)
+    assert len(whole.boxes) - near <= kinds.total() - kinds["set-aside"] - kinds["duplicate"]
+    assert kinds.total() - kinds["set-aside"] - kinds["duplicate"] <= len(whole.boxes)
+    counted = leuko("count", "--predictions", tmp_path / "run/cells.csv", "-m", "cnn")
+    assert counted.code == 0, counted.err
+
+
 def test_predict_names_the_command_for_a_field(smear: Path, tmp_path: Path, leuko: Leuko) -> None:
     done = leuko("predict", smear / "field0.png", "--quiet")
     assert done.code == 0

@@ -24,7 +24,7 @@ from leuko.field.box_files import (
     read_yolo,
 )
 from leuko.field.box_table import BoxTable, LabelledBox, Truth
-from leuko.field.report import SET_ASIDE, Field, FieldCell, FieldReport
+from leuko.field.report import Field, FieldCell, FieldReport
 from leuko.prediction import DECISIONS
 from leuko.prediction_files import csv_line
 from leuko.scheme import ClassScheme
@@ -44,7 +44,7 @@ __all__ = [
     "yolo",
 ]
 
-_UNACCEPTED: Final = (*DECISIONS[1:], SET_ASIDE)
+_UNACCEPTED: Final = DECISIONS[1:]
 
 _GREY: Final = "#808080"
 
@@ -116,7 +116,7 @@ def score_fields(fields: Sequence[Field], truth: Truth, scheme: ClassScheme) -> 
     ----------
     fields : sequence of Field
         Those that were looked at. Every cell is a find, whatever was decided on it; pictures that
-        were rejected, or repeat an earlier one, are left out.
+        were rejected, or have the status ``repeated``, are left out.
     truth : Truth
         Of these pictures.
     scheme : ClassScheme
@@ -147,7 +147,7 @@ def _names(report: FieldReport) -> list[str]:
 
 def _label(cell: FieldCell) -> str:
     """The class where it is accepted, else what was decided."""
-    return cell.answer.label or cell.answer.decision or SET_ASIDE
+    return cell.answer.label or cell.answer.decision
 
 
 def boxes_csv(report: FieldReport) -> str:

@@ -73,7 +73,7 @@ class FoundField:
     overview : (h, w, 3) uint8, RGB, or None
         The whole picture, at most `OVERVIEW` pixels long; None where it cannot be read.
     sight : Sight or None
-        What its cells are known by; None where there is no overview.
+        What its cells are known by; None where they have no scale, and of a slide.
     """
 
     field: Field
@@ -134,9 +134,7 @@ def _found(
         ),
     )
     if scale is None:
-        return FoundField(
-            field, overview=overview, sight=see(source.name, overview, (), image.size)
-        )
+        return FoundField(replace(field, faults=image.faults), overview=overview)
     found = find_in(image, detector, scale, tissue=tissue, workers=workers)
     found.sort(key=lambda one: one.box)
     boxes = [one.box for one in found]
@@ -151,7 +149,9 @@ def _found(
         answer = Prediction("", "ok", reason, decision=decision, sha256=digest_bytes(crop))
         cells.append(FieldCell(one.box, one.score, answer))
     field = replace(field, cells=tuple(cells), faults=image.faults)
-    return FoundField(field, step, crops, overview, see(source.name, overview, boxes, image.size))
+    # A slide is too large to be compared by a copy of so few pixels.
+    sight = see(source.name, overview, boxes, image.size) if tissue is None else None
+    return FoundField(field, step, crops, overview, sight)
 
 
 def _measured(image: FieldImage, detector: Detector, tissue: Tissue | None) -> Ruler:
@@ -198,14 +198,12 @@ def _why_aside(box: Box, boxes: Sequence[Box], size: tuple[int, int], scale: flo
     height, width = row1 - row0, col1 - col0
     if max(height, width) > max(SMUDGED[0] * scale, SMUDGED[1] * min(height, width)):
         return "smudged"
-    for other in boxes:
-        rows = min(row1, other[2]) - max(row0, other[0])
-        columns = min(col1, other[3]) - max(col0, other[1])
-        if other != box and rows > 0 and columns > 0:
-            smaller = min(height * width, (other[2] - other[0]) * (other[3] - other[1]))
-            if rows * columns > OVERLAPPING * smaller:
-                return "overlapping"
-    return ""
+    every = np.array(boxes)
+    low, high = np.maximum(every[:, :2], box[:2]), np.minimum(every[:, 2:], box[2:])
+    shared = np.prod(np.clip(high - low, 0, None), axis=1)
+    smaller = np.minimum(height * width, np.prod(every[:, 2:] - every[:, :2], axis=1))
+    # It overlaps itself.
+    return "overlapping" if np.count_nonzero(shared > OVERLAPPING * smaller) > 1 else ""
 
 
 def _crop(

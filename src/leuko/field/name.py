@@ -11,9 +11,10 @@ from typing import Final
 from leuko.field.find import FoundField
 from leuko.field.report import SET_ASIDE, Field, FieldStatus
 from leuko.imaging.decode import decode_image
+from leuko.prediction import Prediction
 from leuko.runtime.classifier import OnnxClassifier
 
-__all__ = ["agree", "is_single", "name_cells", "settle_scales", "tell_singles"]
+__all__ = ["agree", "is_single", "name_cells", "settle_scales", "status_of", "tell_singles"]
 
 AGREEING: Final = 0.25
 """Fields whose scales differ by less than this share were taken through one objective."""
@@ -27,6 +28,9 @@ SINGLE: Final = (45.0, 0.15)
 """A picture shorter than this many micrometres, whose only cell is nearer to its middle than this
 share of a side, may have been made of that cell. Single-cell pictures of five laboratories are up
 to 43 long; some fields are no longer."""
+
+AT_ONCE: Final = 64
+"""Crops in memory at a time."""
 
 _MEASURED: Final = ("file", "red cells")
 """What a scale rests on that is believed for other fields of its run."""
@@ -146,15 +150,16 @@ def name_cells(found: FoundField, field: Field, classifier: OnnxClassifier) -> F
     Field
         With its status, and an answer to each cell; without cells unless the status is ``ok``.
     """
-    if field.status == "ok":
-        status, reason = _status(field)
-        field = replace(field, status=status, reason=reason)
+    status, reason = status_of(field)
+    field = replace(field, status=status, reason=reason)
     scale = field.pixels_per_micrometre
     if field.status != "ok" or scale is None:
         return replace(field, cells=())
     free = [place for place, cell in enumerate(field.cells) if not cell.answer.decision]
-    crops = [decode_image(found.crops[place]).pixels for place in free]
-    answers = classifier.predict_cells(crops, pixels_per_micrometre=scale / found.step)
+    answers: list[Prediction] = []
+    for start in range(0, len(free), AT_ONCE):  # a slide has thousands
+        crops = [decode_image(found.crops[place]).pixels for place in free[start : start + AT_ONCE]]
+        answers += classifier.predict_cells(crops, pixels_per_micrometre=scale / found.step)
     cells = [
         replace(cell, answer=replace(cell.answer, scheme=classifier.scheme)) for cell in field.cells
     ]
@@ -168,8 +173,21 @@ def name_cells(found: FoundField, field: Field, classifier: OnnxClassifier) -> F
     return replace(field, cells=tuple(cells))
 
 
-def _status(field: Field) -> tuple[FieldStatus, str]:
-    """What a picture is, and why it cannot be used."""
+def status_of(field: Field) -> tuple[FieldStatus, str]:
+    """Say what a picture is, and why it cannot be used.
+
+    Parameters
+    ----------
+    field : Field
+        From `settle_scales`.
+
+    Returns
+    -------
+    (FieldStatus, str)
+        See `Field.status` and `Field.reason`.
+    """
+    if field.status != "ok":
+        return field.status, field.reason
     scale = field.pixels_per_micrometre
     blurred = field.sharpness < BLURRED  # not so where there is nothing to be sharp
     if scale is None:

@@ -91,7 +91,7 @@ def decode_found(payload: bytes, source: str) -> FoundField:
                 Field(**_tuples(told["field"]), cells=cells),
                 told["step"],
                 tuple(archive.read(f"{number}.png") for number in range(len(cells))),
-                decode_own(archive.read(_OVERVIEW)) if told["sight"] else None,
+                decode_own(archive.read(_OVERVIEW)) if _OVERVIEW in archive.namelist() else None,
                 Sight.from_dict(told["sight"]) if told["sight"] else None,
             )
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:

@@ -15,10 +15,10 @@ from leuko.cells.detector import Detector, Ruler
 from leuko.errors import DataError, OutputError, UsageError
 from leuko.evaluation.counting.differential import Differential, differential_by
 from leuko.evaluation.counting.tally import Tally
-from leuko.field.box_table import BoxTable
+from leuko.field.box_table import BoxTable, Truth
 from leuko.field.boxes import BOX_FORMATS, score_fields
 from leuko.field.find import FoundField, find_cells
-from leuko.field.name import agree, name_cells, settle_scales, tell_singles
+from leuko.field.name import agree, name_cells, settle_scales, status_of, tell_singles
 from leuko.field.once import Sight, find_repeats
 from leuko.field.parts import decode_found, encode_found
 from leuko.field.report import SET_ASIDE, Field, FieldCell, FieldReport
@@ -121,8 +121,10 @@ def run_fields(
     """
     _check(out, options)
     sources = list(expand(images, suffixes=(*IMAGE_SUFFIXES, *SLIDE_SUFFIXES), reporter=reporter))
+    truth = None
     if options.truth is not None:
-        for note in options.truth.match([source.name for source in sources]).notes:
+        truth = options.truth.match([source.name for source in sources])
+        for note in truth.notes:
             reporter.say(note)
     models = {detector.name: detector.digest}
     with open_parts(out, _ENDING, models, resume=options.resume) as parts:
@@ -130,7 +132,7 @@ def run_fields(
         found = run.find(sources, reporter)
         if doubt := run.doubt(found):
             reporter.say(doubt)
-        report = run.report(found, len(sources), reporter)
+        report = run.report(found, sources, truth, reporter)
         if all(one.status == "rejected" for one in report.fields):
             raise DataError(_nothing(report.fields))
         with atomic_folder(out) as folder:
@@ -190,8 +192,8 @@ class _Run:
             cells += _free(one.field)
             # The same cells may have been seen twice; that is looked at only when it matters.
             if enough is not None and cells >= enough:
-                fields = _once(done, [one.field for one in done])
-                if sum(map(_free, fields)) >= enough:
+                fields = _usable([one.field for one in done])
+                if sum(map(_free, _once(done, fields))) >= enough:
                     break
         return done
 
@@ -214,7 +216,13 @@ class _Run:
                 )
         return ""
 
-    def report(self, found: Sequence[_Done], pictures: int, reporter: Reporter) -> FieldReport:
+    def report(
+        self,
+        found: Sequence[_Done],
+        sources: Sequence[Source],
+        truth: Truth | None,
+        reporter: Reporter,
+    ) -> FieldReport:
         """Name the cells at the scale of the run, and count each once."""
         settled = tell_singles(settle_scales([one.field for one in found]))
         named = []
@@ -233,12 +241,11 @@ class _Run:
             {"name": self.detector.name, "digest": self.detector.digest},
             differential=self._count(fields),
             asked=self.options.cells,
-            left=pictures - len(found),
+            left=len(sources) - len(found),
         )
-        if self.options.truth is None:
+        if truth is None:
             return report
         # A field that repeats another is counted once and found twice.
-        truth = self.options.truth.match([one.name for one in named])
         return replace(report, truth=score_fields(named, truth, report.scheme))
 
     def write(
@@ -283,9 +290,9 @@ class _Run:
     def _find(self, source: Source, ruler: Ruler | None, workers: int) -> _Done:
         """Search one field, unless it was done before."""
         key = digest_json([list(source.identity), self.options.scale, __version__])
-        if self.parts.has(key):
-            done = self._read(key)
-        else:
+        done = self._read(key) if self.parts.has(key) else None
+        # What could not be read may be there by now, or what reads it be installed.
+        if done is None or done.field.status == "rejected":
             done = find_cells(source, self.detector, ruler, workers=workers)
             self.parts.keep(key, encode_found(done))
         return _Done(key, done.field, done.sight)
@@ -305,31 +312,44 @@ class _Run:
         return differential_by(self.classifier.bundle, tally, seed=self.options.seed)
 
 
+def _usable(found: Sequence[Field]) -> list[Field]:
+    """Fields as they will be counted, as far as can be told before their cells are named."""
+    settled = tell_singles(settle_scales(found))
+    return [replace(one, status=status) for one in settled for status, _ in [status_of(one)]]
+
+
 def _free(one: Field) -> int:
     """How many cells of a field are to be counted, as far as their places tell."""
+    if one.status != "ok":
+        return 0
     return sum(cell.answer.decision not in (SET_ASIDE, DUPLICATE) for cell in one.cells)
 
 
 def _once(done: Sequence[_Done], fields: Sequence[Field]) -> list[Field]:
-    """The same fields, with what an earlier one shows told so."""
-    seen = [
-        (place, one.sight)
-        for place, (one, field) in enumerate(zip(done, fields, strict=True))
-        if one.sight is not None and field.status == "ok"
-    ]
-    repeats = find_repeats([sight for _, sight in seen])
+    """The same fields, with what another shows told so.
+
+    Cells that are set aside count nowhere, so they neither stand for a cell of another field nor
+    are repeated themselves.
+    """
+    seen = []
+    for place, (one, field) in enumerate(zip(done, fields, strict=True)):
+        if one.sight is not None and field.status == "ok":
+            free = [k for k, cell in enumerate(field.cells) if cell.answer.decision != SET_ASIDE]
+            boxes = tuple(field.cells[k].box for k in free)
+            seen.append((place, free, replace(one.sight, boxes=boxes)))
+    repeats = find_repeats([sight for _, _, sight in seen])
     told = [*fields]
-    for (place, _), whole, cells in zip(seen, repeats.pictures, repeats.cells, strict=True):
+    for (place, free, _), whole, firsts in zip(seen, repeats.pictures, repeats.cells, strict=True):
         field = fields[place]
         if whole is not None:
             same = fields[seen[whole][0]].name
             told[place] = replace(field, status="repeated", reason=same, cells=())
             continue
-        marked = [
-            cell if first is None else _repeated(cell, fields[seen[first[0]][0]].name)
-            for cell, first in zip(field.cells, cells, strict=True)
-        ]
-        told[place] = replace(field, cells=tuple(marked))
+        cells = [*field.cells]
+        for k, first in zip(free, firsts, strict=True):
+            if first is not None:
+                cells[k] = _repeated(cells[k], fields[seen[first[0]][0]].name)
+        told[place] = replace(field, cells=tuple(cells))
     return told
 
 
