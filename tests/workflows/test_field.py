@@ -281,14 +281,14 @@ def test_cells_at_the_border_are_set_aside(tmp_path: Path, leuko: Leuko) -> None
 def test_a_cell_that_one_field_cuts_counts_in_the_other(
     seed: int, tmp_path: Path, leuko: Leuko
 ) -> None:
-    """Two fields that share 20 micrometres: each cell is whole in one of them at least."""
+    """Two fields that share two thirds of each: every cell is whole in one of them at least."""
     style = draw_slide_style(np.random.default_rng([8, 1]))
     whole = draw_field(
         10, np.random.default_rng([11, seed]), style, height=480, width=1000,
         pixels_per_micrometre=SCALE, cut_share=0.0,
     )  # fmt: skip
-    (tmp_path / "a.png").write_bytes(encode_png(whole.pixels[:, :570].copy()))
-    (tmp_path / "b.png").write_bytes(encode_png(whole.pixels[:, 450:].copy()))
+    (tmp_path / "a.png").write_bytes(encode_png(whole.pixels[:, :750].copy()))
+    (tmp_path / "b.png").write_bytes(encode_png(whole.pixels[:, 250:].copy()))
     pictures = [tmp_path / "a.png", tmp_path / "b.png"]
     done = leuko("field", *pictures, "--out", tmp_path / "run", "-m", "cnn", "--json")
     cells = [cell for one in json.loads(done.out)["fields"] for cell in one["cells"]]
