@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float64]
 WORKING: Final = 6.0
 """Pixels to a micrometre at which the network looks for white cells; finer pictures are reduced."""
 
-LEAST: Final = 0.5
+LEAST: Final = 0.45
 """Score from which on something is a cell."""
 
 STRIDE: Final = 8
