@@ -51,6 +51,7 @@ __all__ = [
     "parquet_predictions",
     "read_predictions",
     "to_pandas",
+    "unguarded",
     "write_csv",
     "write_parquet",
 ]
@@ -560,8 +561,19 @@ def guarded(text: str) -> str:
     return f"'{text}" if text.lstrip("'").startswith(_FORMULA_STARTS) else text
 
 
-def _unguard(text: str) -> str:
-    """Undo `guarded`."""
+def unguarded(text: str) -> str:
+    """Undo `guarded`.
+
+    Parameters
+    ----------
+    text : str
+        A cell of a CSV.
+
+    Returns
+    -------
+    str
+        As it was.
+    """
     quoted = text.startswith("'") and text.lstrip("'").startswith(_FORMULA_STARTS)
     return text[1:] if quoted else text
 
@@ -590,7 +602,7 @@ def _from_cells(cells: Mapping[str, str], scheme: ClassScheme) -> Prediction:
     if lacking or cells["status"] not in _STATUSES:
         raise ValueError(f"the row of {name!r} is not complete")
     row = Prediction(
-        path=_unguard(name),
+        path=unguarded(name),
         status=cells["status"],
         reason=cells["reason"],
         sha256=cells["sha256"],

@@ -50,6 +50,26 @@ def test_boxes_csv():
     )
 
 
+def test_a_spreadsheet_takes_no_name_for_a_formula(tmp_path):
+    run = report(Field("=1+1.png", "ok", size=(60, 80), cells=(cell((1, 2, 30, 40)),)))
+    text = boxes.boxes_csv(run)
+    assert text.splitlines()[1] == "'=1+1.png,,Monocyte,1,2,30,40"
+    (tmp_path / "boxes.csv").write_text(text)
+    assert [*boxes.read_boxes(tmp_path / "boxes.csv").by_picture] == ["=1+1.png"]
+
+
+def test_pictures_whose_names_lead_upwards_keep_files_of_their_own():
+    cells = (cell((1, 2, 30, 40)),)
+    names = ("../a/x.png", "a/x.png", "b/y.png")
+    run = report(*(Field(name, "ok", size=(60, 80), cells=cells) for name in names))
+    assert [*boxes.yolo(run)][1:] == [
+        "labels/a/x.png.txt",
+        "labels/a/x.png-2.txt",
+        "labels/b/y.txt",
+    ]
+    assert len(boxes.voc(run)) == 3
+
+
 def test_coco():
     document = boxes.coco(RUN)
     assert document["images"] == [

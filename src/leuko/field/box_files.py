@@ -17,6 +17,7 @@ from leuko.errors import DataError
 from leuko.evaluation.detection import IGNORE
 from leuko.field.box_table import BoxTable, Collected, first, header_size
 from leuko.imaging.decode import IMAGE_SUFFIXES
+from leuko.prediction_files import unguarded
 from leuko.support.files import read_text, stray_kind
 from leuko.support.text import counted
 
@@ -71,8 +72,8 @@ def read_csv(path: Path, text: str) -> BoxTable:
     collected = Collected(path, path.parent)
     for line, cells, comma in _csv_rows(path, text):
         where = f"{path}, line {line}"
-        picture = collected.picture(where, cells["path"], slide=cells.get("slide"))
-        label = cells.get("label", "")
+        picture = collected.picture(where, unguarded(cells["path"]), slide=cells.get("slide"))
+        label = unguarded(cells.get("label", ""))
         corners = [cells[name].replace(",", ".") if comma else cells[name] for name in _CORNERS]
         if label or any(corners):
             collected.box(where, picture, label, corners)

@@ -26,7 +26,7 @@ from leuko.field.box_files import (
 from leuko.field.box_table import BoxTable, LabelledBox, Truth
 from leuko.field.report import Field, FieldCell, FieldReport
 from leuko.prediction import DECISIONS
-from leuko.prediction_files import csv_line
+from leuko.prediction_files import csv_line, guarded
 from leuko.scheme import ClassScheme
 from leuko.support.artifacts import json_text
 
@@ -167,8 +167,9 @@ def boxes_csv(report: FieldReport) -> str:
     lines = [csv_line(BOX_COLUMNS)]
     for one in _told(report):
         lines += [
-            csv_line([one.name, "", _label(cell), *map(str, cell.box)]) for cell in one.cells
-        ] or [csv_line([one.name, *[""] * 6])]
+            csv_line([guarded(one.name), "", guarded(_label(cell)), *map(str, cell.box)])
+            for cell in one.cells
+        ] or [csv_line([guarded(one.name), *[""] * 6])]
     return "".join(lines)
 
 
@@ -342,9 +343,14 @@ def _placed(report: FieldReport, suffix: str) -> list[tuple[Field, str]]:
     shared = len(list(takewhile(lambda level: len({*level}) == 1, levels)))
     whole = ["/".join(one[shared:]) for one in parts]
     stems = [name.removesuffix(Path(name).suffix) for name in whole]
+    chosen = [
+        stem if stems.count(stem) == 1 else name for name, stem in zip(whole, stems, strict=True)
+    ]
+    # Folders that lead upwards are left out, so two pictures may still share a name.
+    before = [chosen[:place].count(name) for place, name in enumerate(chosen)]
     return [
-        (one, (stem if stems.count(stem) == 1 else name) + suffix)
-        for one, name, stem in zip(fields, whole, stems, strict=True)
+        (one, f"{name}-{earlier + 1}{suffix}" if earlier else name + suffix)
+        for one, name, earlier in zip(fields, chosen, before, strict=True)
     ]
 
 

@@ -200,9 +200,11 @@ class _Run:
     def doubt(self, found: Sequence[_Done]) -> str:
         """Say where the red cells of the first fields tell another scale than was given."""
         given = self.options.scale
+        if given is None:
+            return ""
         for one in found[:_LOOKED_AT]:
             overview = self._read(one.key).overview
-            if given is None or overview is None:
+            if overview is None:
                 continue
             ruler = self.detector.measure(overview)
             scale = ruler.pixels_per_micrometre
