@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from leuko.cells.boxes import shared_areas
 from leuko.cells.detector import Box
 from leuko.evaluation.metrics import accuracy, balanced_accuracy, confusion_matrix
 from leuko.prediction import Prediction
@@ -293,8 +294,7 @@ def _compare(name: str, found: Sequence[Found], given: Sequence[Given]) -> _Pict
 
 def _overlaps(box: Box, boxes: Floats, ignored: npt.NDArray[np.bool_]) -> Floats:
     """(M,) intersections over union; with an ``ignore`` box, over the find's own area."""
-    sides = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
-    shared = sides.clip(0).prod(axis=1)
+    shared = shared_areas(box, boxes)
     area = float((box[2] - box[0]) * (box[3] - box[1]))
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
     overlaps: Floats = shared / np.where(ignored, area, area + areas - shared)

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from leuko.cells.arrays import Pixels, cv
+from leuko.cells.boxes import shared_areas
 from leuko.cells.colour import background_colour
 from leuko.cells.detector import Box, Detector, Ruler
 from leuko.errors import ImageError
@@ -199,9 +200,8 @@ def _why_aside(box: Box, boxes: Sequence[Box], size: tuple[int, int], scale: flo
     if max(height, width) > max(SMUDGED[0] * scale, SMUDGED[1] * min(height, width)):
         return "smudged"
     every = np.array(boxes)
-    low, high = np.maximum(every[:, :2], box[:2]), np.minimum(every[:, 2:], box[2:])
-    shared = np.prod(np.clip(high - low, 0, None), axis=1)
     smaller = np.minimum(height * width, np.prod(every[:, 2:] - every[:, :2], axis=1))
+    shared = shared_areas(box, every)
     # It overlaps itself.
     return "overlapping" if np.count_nonzero(shared > OVERLAPPING * smaller) > 1 else ""
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Final
 
+from leuko.cells.boxes import overlaps
 from leuko.cells.detector import Box, Detection, Detector
 from leuko.field.tissue import Tissue
 from leuko.imaging.pyramid import FieldImage, lattice_step
@@ -166,32 +167,19 @@ def gather(parts: Iterable[tuple[Tile, list[Detection]]]) -> list[Detection]:
         key=lambda pair: (-pair[0].score, pair[0].box, pair[1]),
     )
     # Boxes that overlap so much have centres nearer than the longest side.
-    side = max((max(_sides(one.box)) for one, _ in found), default=1)
+    side = max(
+        (max(one.box[2] - one.box[0], one.box[3] - one.box[1]) for one, _ in found), default=1
+    )
     near: defaultdict[tuple[int, int], list[tuple[Box, Box]]] = defaultdict(list)
     kept = []
     for one, core in found:
         row, col = ((one.box[at] + one.box[at + 2]) // (2 * side) for at in (0, 1))
         around = product((row - 1, row, row + 1), (col - 1, col, col + 1))
-        rivals = (box for at in around for box, owner in near.get(at, ()) if owner != core)
-        if not any(_overlap(one.box, box) > _SAME for box in rivals):
+        rivals = [box for at in around for box, owner in near.get(at, ()) if owner != core]
+        if not (overlaps(one.box, rivals) > _SAME).any():
             near[row, col].append((one.box, core))
             kept.append(one)
     return kept
-
-
-def _sides(box: Box) -> tuple[int, int]:
-    """Rows and columns of a box."""
-    return box[2] - box[0], box[3] - box[1]
-
-
-def _overlap(one: Box, other: Box) -> float:
-    """Intersection over union."""
-    rows = min(one[2], other[2]) - max(one[0], other[0])
-    columns = min(one[3], other[3]) - max(one[1], other[1])
-    if rows <= 0 or columns <= 0:
-        return 0.0
-    areas = sum(math.prod(_sides(box)) for box in (one, other))
-    return rows * columns / (areas - rows * columns)
 
 
 def find_in(

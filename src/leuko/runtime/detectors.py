@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from leuko.cells.arrays import Pixels, cv
+from leuko.cells.boxes import overlaps
 from leuko.cells.detector import Box, Detection, Detector, Ruler
 from leuko.cells.pixel_size import RED_CELL
 from leuko.runtime.network.session import load_graph
@@ -187,14 +188,10 @@ def _singled(boxes: Floats) -> npt.NDArray[np.int64]:
     """Positions of the boxes that lie on no better one; the best come first."""
     left = np.arange(len(boxes))
     kept = []
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     while len(left):
         best, left = left[0], left[1:]
         kept.append(best)
-        low = np.maximum(boxes[best, :2], boxes[left, :2])
-        high = np.minimum(boxes[best, 2:], boxes[left, 2:])
-        shared = np.prod(np.clip(high - low, 0.0, None), axis=1)
-        left = left[shared <= DOUBLE * (areas[best] + areas[left] - shared)]
+        left = left[overlaps(boxes[best], boxes[left]) <= DOUBLE]
     return np.array(kept, np.int64)
 
 
