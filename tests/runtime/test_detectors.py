@@ -124,15 +124,19 @@ def test_the_scale_is_measured_on_red_cells(
     drawn_at = np.median(np.sqrt(np.prod(sides[:, 2:] - sides[:, :2], axis=1))) / 7.5
     rows, columns = field.pixels.shape[:2]
     shape = round(columns * step), round(rows * step)
-    ruler = detector.measure(cv2.resize(field.pixels, shape, interpolation=cv2.INTER_AREA))
-    assert ruler.source == "red cells"
-    assert ruler.red_cells >= 6
-    assert ruler.pixels_per_micrometre == pytest.approx(drawn_at * step, rel=1 / 12)
+    pixel_size = detector.measure(cv2.resize(field.pixels, shape, interpolation=cv2.INTER_AREA))
+    assert pixel_size.source == "red cells"
+    assert pixel_size.red_cells >= 6
+    assert pixel_size.pixels_per_micrometre == pytest.approx(drawn_at * step, rel=1 / 12)
 
 
 def test_an_empty_slide_has_no_scale(detector: Detector) -> None:
-    ruler = detector.measure(np.full((300, 400, 3), 220, np.uint8))
-    assert (ruler.pixels_per_micrometre, ruler.source, ruler.red_cells) == (None, "none", 0)
+    pixel_size = detector.measure(np.full((300, 400, 3), 220, np.uint8))
+    assert (pixel_size.pixels_per_micrometre, pixel_size.source, pixel_size.red_cells) == (
+        None,
+        "none",
+        0,
+    )
 
 
 def test_nothing_is_found_where_nothing_is(detector: Detector) -> None:

@@ -162,13 +162,13 @@ def test_a_scale_that_the_red_cells_contradict_is_told(
     smear: Path, tmp_path: Path, leuko: Leuko
 ) -> None:
     call = ["field", smear / "field0.png", "-m", "cnn"]
-    off = leuko(*call, "--scale", 60, "--out", tmp_path / "off")
+    off = leuko(*call, "--pixels-per-micrometre", 60, "--out", tmp_path / "off")
     assert off.code == 0
     told = re.search(r"field0.png tell (\S+) pixels to a micrometre, and 60 are given", off.err)
     assert told is not None
     assert float(told[1]) == pytest.approx(SCALE, rel=0.12)
-    right = leuko(*call, "--scale", SCALE, "--out", tmp_path / "right")
-    assert "leave --scale out" not in right.err
+    right = leuko(*call, "--pixels-per-micrometre", SCALE, "--out", tmp_path / "right")
+    assert "leave --pixels-per-micrometre out" not in right.err
 
 
 def test_it_stops_when_enough_cells_were_found(smear: Path, tmp_path: Path, leuko: Leuko) -> None:

@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from leuko.cells.arrays import Pixels
 
-__all__ = ["Box", "Detection", "Detector", "Ruler", "ScaleSource"]
+__all__ = ["Box", "Detection", "Detector", "PixelSize", "ScaleSource"]
 
 ScaleSource = Literal["given", "file", "red cells", "white cells", "run", "none"]
 """What the pixel size of a field rests on; ``run``: the median of the other fields of the run."""
@@ -34,8 +34,8 @@ class Detection:
 
 
 @dataclass(frozen=True, slots=True)
-class Ruler:
-    """How large a micrometre is in a field, and what says so.
+class PixelSize:
+    """How many pixels a micrometre has in a field, and what says so.
 
     Attributes
     ----------
@@ -69,7 +69,7 @@ class Detector(Protocol):
         """Pixels to a micrometre at which it looks for white cells: more show it nothing."""
         ...
 
-    def measure(self, pixels: Pixels) -> Ruler:
+    def measure(self, pixels: Pixels) -> PixelSize:
         """Measure the pixel size of a field on its cells.
 
         Parameters
@@ -79,7 +79,7 @@ class Detector(Protocol):
 
         Returns
         -------
-        Ruler
+        PixelSize
         """
         ...
 

@@ -33,10 +33,12 @@ def field(
     ],
     out: Annotated[Path, typer.Option(help="Folder to write: report, cells, overlays.")],
     model: ModelOption = "default",
-    scale: Annotated[
+    pixels_per_micrometre: Annotated[
         float | None,
         typer.Option(
-            min=0.5, max=100, help="Pixels to a micrometre; measured on red cells when left out."
+            min=0.5,
+            max=100,
+            help="Pixel size, where you know it; measured on red cells when left out.",
         ),
     ] = None,
     cells: Annotated[
@@ -78,8 +80,8 @@ def field(
         if not classifier.accepts:
             talk.say(NEVER_CHECKED)
         options = FieldOptions(
-            scale=scale, cells=cells, truth=table, boxes=tuple(boxes or ()), resume=resume,
-            workers=workers, seed=seed,
+            pixels_per_micrometre=pixels_per_micrometre, cells=cells, truth=table,
+            boxes=tuple(boxes or ()), resume=resume, workers=workers, seed=seed,
         )  # fmt: skip
         context = {"command": command_line(), "seed": seed}
         report = run_fields(

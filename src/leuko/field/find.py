@@ -16,7 +16,7 @@ import numpy as np
 from leuko.cells.arrays import Pixels, cv
 from leuko.cells.boxes import shared_areas
 from leuko.cells.colour import background_colour
-from leuko.cells.detector import Box, Detector, Ruler
+from leuko.cells.detector import Box, Detector, PixelSize
 from leuko.errors import ImageError
 from leuko.field.once import Sight, see
 from leuko.field.report import SET_ASIDE, Field, FieldCell
@@ -54,7 +54,7 @@ of boxes are off by half as much."""
 WINDOW: Final = 640
 """Pixels across the part of a field whose sharpness is told."""
 
-RULED: Final = (5, 1280)
+MEASURED_PARTS: Final = (5, 1280)
 """So many parts of a slide, of so many pixels, are measured for its scale."""
 
 
@@ -85,7 +85,7 @@ class FoundField:
 
 
 def find_cells(
-    source: Source, detector: Detector, ruler: Ruler | None = None, *, workers: int = 1
+    source: Source, detector: Detector, pixel_size: PixelSize | None = None, *, workers: int = 1
 ) -> FoundField:
     """Find the white cells of a picture.
 
@@ -95,7 +95,7 @@ def find_cells(
         The picture.
     detector : Detector
         Finds them, and measures the scale where nobody tells it.
-    ruler : Ruler, optional
+    pixel_size : PixelSize, optional
         The scale, where it is known.
     workers : int
         Threads for one picture.
@@ -107,19 +107,23 @@ def find_cells(
     """
     try:
         with open_field(source) as image:
-            return _found(source, image, detector, ruler, workers)
+            return _found(source, image, detector, pixel_size, workers)
     except ImageError as error:
         return FoundField(Field(source.name, "rejected", error.reason, detail=error.detail))
 
 
 def _found(
-    source: Source, image: FieldImage, detector: Detector, ruler: Ruler | None, workers: int
+    source: Source,
+    image: FieldImage,
+    detector: Detector,
+    pixel_size: PixelSize | None,
+    workers: int,
 ) -> FoundField:
     """Find the cells of an open picture."""
     tissue = tissue_of(image)
     overview = image.read((0, 0, *image.size), lattice_step(max(image.size) / OVERVIEW))
-    ruler = ruler or _measured(image, detector, tissue)
-    scale = ruler.pixels_per_micrometre
+    pixel_size = pixel_size or _measured(image, detector, tissue)
+    scale = pixel_size.pixels_per_micrometre
     field = Field(
         source.name,
         "ok",
@@ -127,8 +131,8 @@ def _found(
         sha256=_digest(source),
         size=image.size,
         pixels_per_micrometre=scale,
-        scale_source=ruler.source,
-        red_cells=ruler.red_cells,
+        scale_source=pixel_size.source,
+        red_cells=pixel_size.red_cells,
         ground=background_colour(overview),
         sharpness=_sharpness(
             image, scale / detector.working if scale else max(image.size) / WINDOW
@@ -155,23 +159,23 @@ def _found(
     return FoundField(field, step, crops, overview, sight)
 
 
-def _measured(image: FieldImage, detector: Detector, tissue: Tissue | None) -> Ruler:
+def _measured(image: FieldImage, detector: Detector, tissue: Tissue | None) -> PixelSize:
     """The scale that the file tells, or what the cells do; of a slide, in a few parts of it."""
     if image.pixels_per_micrometre is not None:
-        return Ruler(image.pixels_per_micrometre, "file")
+        return PixelSize(image.pixels_per_micrometre, "file")
     if tissue is None:
         return detector.measure(image.read((0, 0, *image.size)))
-    parts, side = RULED
+    parts, side = MEASURED_PARTS
     every = [*tiles(image.size, 1.0, side, 0, tissue)]
     told = [
         detector.measure(image.read(tile.box))
         for tile in islice(every, len(every) // (2 * parts), None, max(1, len(every) // parts))
     ]
-    reds = [ruler for ruler in told if ruler.source == "red cells"]
+    reds = [pixel_size for pixel_size in told if pixel_size.source == "red cells"]
     if not reds:
-        return Ruler()
-    scale = statistics.median(ruler.pixels_per_micrometre or 0.0 for ruler in reds)
-    return Ruler(scale, "red cells", sum(ruler.red_cells for ruler in reds))
+        return PixelSize()
+    scale = statistics.median(pixel_size.pixels_per_micrometre or 0.0 for pixel_size in reds)
+    return PixelSize(scale, "red cells", sum(pixel_size.red_cells for pixel_size in reds))
 
 
 def _digest(source: Source) -> str:

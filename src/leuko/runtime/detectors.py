@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from leuko.cells.arrays import Pixels, cv
 from leuko.cells.boxes import overlaps
-from leuko.cells.detector import Box, Detection, Detector, Ruler
+from leuko.cells.detector import Box, Detection, Detector, PixelSize
 from leuko.cells.pixel_size import RED_CELL
 from leuko.runtime.network.session import load_graph
 from leuko.support.artifacts import digest_bytes
@@ -104,7 +104,7 @@ class NetworkDetector:
                 found.append(Detection(whole, score))
         return sorted(found, key=lambda one: (-one.score, one.box))
 
-    def measure(self, pixels: Pixels) -> Ruler:
+    def measure(self, pixels: Pixels) -> PixelSize:
         """Measure the pixel size; see `leuko.cells.detector.Detector`.
 
         The whole field is looked at within half of `WINDOW` pixels, then at half the reduction, and
@@ -113,13 +113,13 @@ class NetworkDetector:
         network knows is believed. Their median diameter is 7.5 micrometres.
         """
         step = 2.0 * max(1.0, max(pixels.shape[:2]) / WINDOW)
-        best, white = Ruler(), (0.0, 0.0)
+        best, white = PixelSize(), (0.0, 0.0)
         while True:
             answer = self._answer(_reduced(_middle(pixels, step), step)[0])
             reds = _diameters(answer, 1)
             reds = reds[(reds >= RED_SIZES[0]) & (reds <= RED_SIZES[1])]
             if len(reds) > max(FEWEST_RED - 1, best.red_cells) and _alike(reds):
-                best = Ruler(step * float(np.median(reds)) / RED_CELL, "red cells", len(reds))
+                best = PixelSize(step * float(np.median(reds)) / RED_CELL, "red cells", len(reds))
             sizes, score = _diameters(answer, 0), float(answer[..., 0].max())
             if len(sizes) and score > white[1]:
                 white = step * float(np.median(sizes)), score
@@ -128,7 +128,7 @@ class NetworkDetector:
                 break
             step = max(1.0, step / 2)
         if best.source == "none" and white[0]:
-            return Ruler(white[0] / WHITE_CELL, "white cells")
+            return PixelSize(white[0] / WHITE_CELL, "white cells")
         return best
 
     def _answer(self, pixels: Pixels) -> npt.NDArray[np.float32]:

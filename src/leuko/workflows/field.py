@@ -11,7 +11,7 @@ from typing import Final
 
 from leuko import __version__
 from leuko.cells.arrays import Pixels
-from leuko.cells.detector import Detector, Ruler
+from leuko.cells.detector import Detector, PixelSize
 from leuko.errors import DataError, OutputError, UsageError
 from leuko.evaluation.counting.differential import Differential, differential_by
 from leuko.evaluation.counting.tally import Tally
@@ -51,8 +51,8 @@ class FieldOptions:
 
     Attributes
     ----------
-    scale : float, optional
-        Pixels to a micrometre, where somebody knows; measured on each field when None.
+    pixels_per_micrometre : float, optional
+        Pixel size, where somebody knows; measured on each field when None.
     cells : int, optional
         Stop after the field in which so many white cells were found.
     truth : BoxTable, optional
@@ -67,7 +67,7 @@ class FieldOptions:
         Of the limits.
     """
 
-    scale: float | None = None
+    pixels_per_micrometre: float | None = None
     cells: int | None = None
     truth: BoxTable | None = None
     boxes: tuple[str, ...] = ()
@@ -178,14 +178,17 @@ class _Run:
 
     def find(self, sources: Sequence[Source], reporter: Reporter) -> list[_Done]:
         """Find the cells of each field, until there are enough."""
-        scale, enough = self.options.scale, self.options.cells
-        ruler = None if scale is None else Ruler(scale, "given")
+        scale, enough = self.options.pixels_per_micrometre, self.options.cells
+        pixel_size = None if scale is None else PixelSize(scale, "given")
         threads = worker_count(self.options.workers)
         each = max(1, threads // max(1, len(sources)))
         done: list[_Done] = []
         cells = 0
         for one in bounded_map(
-            lambda source: self._find(source, ruler, each), sources, workers=threads, ahead=threads
+            lambda source: self._find(source, pixel_size, each),
+            sources,
+            workers=threads,
+            ahead=threads,
         ):
             done.append(one)
             reporter.progress("finding white cells", len(done), len(sources))
@@ -199,22 +202,22 @@ class _Run:
 
     def doubt(self, found: Sequence[_Done]) -> str:
         """Say where the red cells of the first fields tell another scale than was given."""
-        given = self.options.scale
+        given = self.options.pixels_per_micrometre
         if given is None:
             return ""
         for one in found[:_LOOKED_AT]:
             overview = self._read(one.key).overview
             if overview is None:
                 continue
-            ruler = self.detector.measure(overview)
-            scale = ruler.pixels_per_micrometre
-            if scale is not None and ruler.source == "red cells":
+            pixel_size = self.detector.measure(overview)
+            scale = pixel_size.pixels_per_micrometre
+            if scale is not None and pixel_size.source == "red cells":
                 scale *= max(one.field.size) / max(overview.shape[:2])
                 if agree(given, scale):
                     return ""
                 return (
                     f"The red cells of {one.field.name} tell {scale:.1f} pixels to a micrometre, "
-                    f"and {given:g} are given: leave --scale out if you are not sure."
+                    f"and {given:g} are given: leave --pixels-per-micrometre out if in doubt."
                 )
         return ""
 
@@ -289,13 +292,13 @@ class _Run:
         )
         (folder / "report.html").write_text(page, encoding="utf-8")
 
-    def _find(self, source: Source, ruler: Ruler | None, workers: int) -> _Done:
+    def _find(self, source: Source, pixel_size: PixelSize | None, workers: int) -> _Done:
         """Search one field, unless it was done before."""
-        key = digest_json([list(source.identity), self.options.scale, __version__])
+        key = digest_json([list(source.identity), self.options.pixels_per_micrometre, __version__])
         done = self._read(key) if self.parts.has(key) else None
         # What could not be read may be there by now, or what reads it be installed.
         if done is None or done.field.status == "rejected":
-            done = find_cells(source, self.detector, ruler, workers=workers)
+            done = find_cells(source, self.detector, pixel_size, workers=workers)
             self.parts.keep(key, encode_found(done))
         return _Done(key, done.field, done.sight)
 
